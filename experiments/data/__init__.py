@@ -1,0 +1,1 @@
+"""Data sets as TFDS builders and input pipelines as Grain data sets."""

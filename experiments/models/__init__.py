@@ -1,0 +1,1 @@
+"""Small Flax Linen models."""

@@ -1,0 +1,1 @@
+"""Pure, compiled loss functions: arrays in, one value per example out."""

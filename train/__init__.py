@@ -1,0 +1,1 @@
+"""A functional train-step builder: exact at every split of a batch."""
