@@ -1,0 +1,106 @@
+"""Everything a run has to remember, in one pytree."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of a run; a pytree, never changed in place.
+
+    Args:
+      step: number of updates done so far, int32 scalar.
+      params: the parameters, any pytree.
+      opt_state: state of the Optax optimizer.
+      key: base PRNG key, never advanced: the key of a step is ``fold_in(key, step)``, so a resumed run draws the same
+        numbers as one that never stopped.
+      ema: exponential moving average of the parameters, or None.
+      frozen: what the objective needs and nobody trains: a teacher, a reference policy.
+      state: mutable collections that the objective returns anew: a queue, a centre, batch statistics.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    key: jax.Array
+    ema: Any = None
+    frozen: Any = None
+    state: Any = None
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def create_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: int | jax.Array,
+    ema: bool = False,
+    frozen: Any = None,
+    state: Any = None,
+) -> TrainState:
+    """Return the state before the first update.
+
+    Everything is copied, so a step may donate the state's memory without deleting the caller's arrays.
+
+    Args:
+      params: the initial parameters, any pytree of arrays.
+      optimizer: an Optax gradient transformation.
+      key: an integer seed or a PRNG key.
+      ema: whether to keep an average of the parameters; it starts at the parameters, in at least float32, because
+        an update of one part in a thousand is lost in bfloat16.
+      frozen: passed to the objective as ``ctx.frozen``.
+      state: initial mutable collections, passed as ``ctx.state``.
+
+    Returns:
+      A TrainState at step 0.
+
+    >>> state = create_state({"w": jnp.ones(3)}, optax.sgd(0.1), key=0, ema=True)
+    >>> int(state.step), state.ema["w"].tolist()
+    (0, [1.0, 1.0, 1.0])
+    """
+    params = _copy(params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=_copy(optimizer.init(params)),
+        key=_copy_leaf(_as_key(key)),
+        ema=jax.tree.map(_widen, params) if ema else None,
+        frozen=_copy(frozen),
+        state=_copy(state),
+    )
+
+
+def _as_key(key: Any) -> jax.Array:
+    if jnp.ndim(key) == 0 and not _is_key(key):
+        return jax.random.key(key)
+    return key if _is_key(key) else jax.random.wrap_key_data(key)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _copy_leaf(leaf: Any) -> jax.Array:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.copy(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    # An explicit dtype drops weak types, which would cost a second compilation after the first step.
+    return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(_copy_leaf, tree)
+
+
+def _widen(leaf: jax.Array) -> jax.Array:
+    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jnp.array(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32) if inexact else leaf.dtype, copy=True)
