@@ -61,8 +61,8 @@ class Term:
         )
         if not fits:
             raise UsageError(
-                f"weights of shape {weights.shape} do not fit values of shape {values.shape}: give the weights the rank "
-                "of the values, with each axis equal to theirs or 1 (for example weights[:, None])."
+                f"weights of shape {weights.shape} do not fit values of shape {values.shape}: give the weights the "
+                "rank of the values, with each axis equal to theirs or 1 (for example weights[:, None])."
             )
         weights = jnp.broadcast_to(jax.lax.stop_gradient(weights.astype(dtype)), values.shape)
         return values.astype(dtype), weights
@@ -118,7 +118,9 @@ def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tup
     result = objective(params, batch, ctx)
     terms, new_state = result if isinstance(result, tuple) else (result, ctx.state)
     if not isinstance(terms, dict) or not terms or not all(isinstance(term, Term) for term in terms.values()):
-        raise UsageError(f"an objective returns a non-empty dict of Term, or (that dict, new_state), not {_kind(terms)}.")
+        raise UsageError(
+            f"an objective returns a non-empty dict of Term, or (that dict, new_state), not {_kind(terms)}."
+        )
     for name, term in terms.items():
         if name in RESERVED_METRICS:
             raise UsageError(f"term {name!r} has the name of a metric that the step reports itself: rename the term.")
@@ -135,7 +137,9 @@ def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Any]
     """Raise UsageError unless every name in ``loss_weights`` is a term of the objective."""
     unknown = sorted(set(loss_weights) - set(terms))
     if unknown:
-        raise UsageError(f"loss_weights names {_names(unknown)}, but the objective's terms are {_names(sorted(terms))}.")
+        raise UsageError(
+            f"loss_weights names {_names(unknown)}, but the objective's terms are {_names(sorted(terms))}."
+        )
 
 
 def _check_same_layout(old: Any, new: Any) -> None:

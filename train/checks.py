@@ -1,0 +1,79 @@
+"""Checks of values inside a compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Self
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.experimental import checkify
+
+from train.errors import RunFailed
+from train.objective import Sums, Terms
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a device has to say of its terms; reports are added over micro-batches and devices.
+
+    Args:
+      sums: for each term, the sum of its weighted values and the sum of its weights.
+      bad_values: for each term, how many values that count are NaN or infinite.
+      bad_weights: for each term, how many weights are NaN, infinite or negative.
+    """
+
+    sums: Sums
+    bad_values: dict[str, jax.Array]
+    bad_weights: dict[str, jax.Array]
+
+    @classmethod
+    def of(cls, terms: Terms) -> Self:
+        """Sum and count; a count that nobody reads costs nothing, because the compiler removes it."""
+        arrays = {name: term.broadcast() for name, term in terms.items()}
+        return cls(
+            sums={name: term.sums() for name, term in terms.items()},
+            bad_values={name: jnp.sum(~jnp.isfinite(v) & (w != 0)) for name, (v, w) in arrays.items()},
+            bad_weights={name: jnp.sum(~(jnp.isfinite(w) & (w >= 0))) for name, (_, w) in arrays.items()},
+        )
+
+
+def check_report(report: Report, grad_norm: jax.Array, step: jax.Array) -> None:
+    """Check, inside the compiled step, that weights are not negative and that values and gradients are finite."""
+    for name in report.sums:
+        checkify.check(
+            report.bad_weights[name] == 0,
+            f"term {name!r} has {{count}} weights that are negative, NaN or infinite at step {{step}}: "
+            "weights say how much a value counts and must be finite and at least 0.",
+            count=report.bad_weights[name],
+            step=step,
+        )
+        checkify.check(
+            report.bad_values[name] == 0,
+            f"term {name!r} has {{count}} values that are NaN or infinite at step {{step}}: "
+            "look for labels out of range, invalid inputs or a learning rate that is too high.",
+            count=report.bad_values[name],
+            step=step,
+        )
+    checkify.check(
+        jnp.isfinite(grad_norm),
+        "the gradient is not finite at step {step}, though every term is: look for a derivative without bound, "
+        "such as the square root at 0.",
+        step=step,
+    )
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the checks inside a compiled function raise RunFailed; the caller waits for the result."""
+    checking = chex.chexify(function, async_check=False)
+
+    def call(*args: Any) -> Any:
+        try:
+            return checking(*args)
+        except (AssertionError, checkify.JaxRuntimeError) as error:
+            raise RunFailed(str(error)) from error
+
+    return call

@@ -1,0 +1,199 @@
+"""Placement and synchronisation of a step on one device or many; nothing else in the package knows of devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from train.checks import checked
+from train.errors import UsageError
+
+if TYPE_CHECKING:
+    from train.step import Step
+
+AXIS = "data"
+Backend = Literal["jit", "pmap", "shard_map"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sync:
+    """How one device's part of a step reaches the others.
+
+    Args:
+      axis_name: the mapped device axis; None where there is none: on one device, and in the global view of ``jit``,
+        whose sums are global already.
+    """
+
+    axis_name: str | None = None
+
+    def local(self, tree: Any) -> Any:
+        """Mark arrays as this device's own.
+
+        Under ``shard_map`` with ``check_vma=True`` the gradient of a replicated array arrives summed over the devices
+        already, and a second sum makes it silently n times too large. Marked first, each device has its own gradient.
+        """
+        name = self.axis_name
+        return tree if name is None else jax.tree.map(lambda x: _vary(jnp.asarray(x), name), tree)
+
+    def sum(self, tree: Any) -> Any:
+        """Sum over the devices."""
+        return tree if self.axis_name is None else jax.lax.psum(self.local(tree), self.axis_name)
+
+    def agree(self, tree: Any) -> Any:
+        """Make mutable collections the same everywhere: real numbers by their mean, others by their maximum."""
+        return tree if self.axis_name is None else jax.tree.map(self._agree_leaf, self.local(tree))
+
+    def _agree_leaf(self, leaf: jax.Array) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jax.lax.pmax(jax.random.key_data(leaf), self.axis_name)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jax.lax.pmean(leaf, self.axis_name)
+        if leaf.dtype == bool:
+            return jax.lax.pmax(leaf.astype(jnp.int32), self.axis_name).astype(bool)
+        return jax.lax.pmax(leaf, self.axis_name)
+
+    def fold(self, key: jax.Array) -> jax.Array:
+        """Give each device a key of its own."""
+        return jax.random.fold_in(key, 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name))
+
+
+def data_parallel(
+    step: Step,
+    backend: Backend = "jit",
+    devices: Sequence[jax.Device] | None = None,
+    donate: bool = True,
+    *,
+    check_vma: bool = True,
+) -> Callable[[Any, Any], Any]:
+    """Compile a step for a batch split over devices.
+
+    The three backends give the same numbers. Each takes and returns the plain state that the step itself takes, and a
+    batch of global size, whose leading axis is split; with several processes each gives its own part of the batch.
+
+    Args:
+      step: what ``build_train_step`` or ``build_eval_step`` returned.
+      backend: ``"jit"`` for the global view (the compiler places the collectives; a state whose arrays are sharded
+        over the same devices stays so), ``"pmap"`` or ``"shard_map"`` for one program a device.
+      devices: the devices, all by default.
+      donate: let a train step reuse the memory of the state it is given, which is gone afterwards.
+      check_vma: of ``shard_map``: let JAX check which values are the same on all devices. Turn it off if the objective
+        uses an operation for which JAX has no rule.
+
+    Returns:
+      The compiled step, called like the step.
+
+    Raises:
+      UsageError: an unknown backend; or, when called, a batch that the devices or the accumulation do not divide.
+      RunFailed: when called, a check of a step built with ``checks=True`` failed.
+    """
+    if backend not in _BACKENDS:
+        raise UsageError(f"backend {backend!r} is unknown: choose one of {', '.join(map(repr, _BACKENDS))}.")
+    mesh = jax.make_mesh((len(devices or jax.devices()),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+    local_devices = len(mesh.local_devices)
+    # A step that may fail a check keeps the state it was given.
+    donated = (0,) if donate and step.trains and not step.checks else ()
+    compiled: dict[Any, Callable[[Any, Any], Any]] = {}
+
+    def call(state: Any, batch: Any) -> Any:
+        check_batch(batch, devices=local_devices, accumulate=step.accumulate)
+        state = jax.tree.map(lambda x: _place(x, mesh, keep=backend == "jit"), state)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        layout = jax.tree.structure(state), tuple(jax.tree.leaves(shardings))
+        if layout not in compiled:
+            function = _BACKENDS[backend](step, mesh, shardings, donated, check_vma)
+            compiled[layout] = checked(function) if step.checks else function
+        return compiled[layout](state, (_stack if backend == "pmap" else _split)(batch, mesh))
+
+    return call
+
+
+def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
+    """Raise UsageError unless the batch splits evenly over devices, and each device's part over micro-batches."""
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or sizes == {()}:
+        shapes = jax.tree.map(lambda leaf: np.shape(leaf), batch)
+        raise UsageError(f"every array of a batch needs the same leading axis, but the shapes are {shapes}.")
+    size = sizes.pop()[0]
+    if size % (devices * accumulate):
+        parts = f"{devices} devices" if devices > 1 else ""
+        parts += " x " if devices > 1 and accumulate > 1 else ""
+        parts += f"{accumulate} micro-batches" if accumulate > 1 else ""
+        raise UsageError(
+            f"a batch of {size} does not divide evenly into {parts}: use a batch size that is a multiple of "
+            f"{devices * accumulate}, or change the number of {'devices or ' if devices > 1 else ''}micro-batches."
+        )
+
+
+def micro_batches(batch: Any, count: int) -> Any:
+    """Split ``[B, ...]`` into ``[count, B / count, ...]``, micro-batch j being the rows j, j + count, j + 2 count, ...
+
+    Taken so, each micro-batch of a batch that lies spread over the devices lies spread over them too, and its rows are
+    the same however many devices there are.
+    """
+
+    def split(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
+
+    return jax.tree.map(split, batch)
+
+
+def _vary(leaf: jax.Array, axis_name: str) -> jax.Array:
+    try:
+        return jax.lax.pcast(leaf, axis_name, to="varying")
+    except ValueError:  # It is this device's own already.
+        return leaf
+
+
+Compiled = Callable[[Any, Any], Any]
+
+
+def _jit(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
+    # Stated, because the compiler might return the state in another layout and the next call compile anew for it.
+    replicated = NamedSharding(mesh, P())
+    outputs = (shardings, replicated) if step.trains else replicated
+    return jax.jit(step.on(Sync()), donate_argnums=donate, out_shardings=outputs)
+
+
+def _shard_map(
+    step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool
+) -> Compiled:
+    body = jax.shard_map(step.on(Sync(AXIS)), mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=check_vma)
+    return jax.jit(body, donate_argnums=donate)
+
+
+def _pmap(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
+    devices = list(mesh.devices.flat)
+    body = step.on(Sync(AXIS))
+    return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
+
+
+_BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "shard_map": _shard_map}
+
+
+def _place(leaf: Any, mesh: jax.sharding.Mesh, keep: bool) -> jax.Array:
+    """Put a leaf of the state on every device, unless it lies there already (or, if ``keep``, lies spread over them)."""
+    replicated = NamedSharding(mesh, P())
+    sharding = getattr(leaf, "sharding", None)
+    there = sharding == replicated or (keep and sharding is not None and sharding.device_set == replicated.device_set)
+    return leaf if there else jax.device_put(leaf, replicated)
+
+
+def _split(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    sharding = NamedSharding(mesh, P(AXIS))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def _stack(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    count = len(mesh.local_devices)
+    return jax.tree.map(lambda x: np.reshape(x, (count, np.shape(x)[0] // count, *np.shape(x)[1:])), batch)

@@ -1,0 +1,225 @@
+"""The train step: two scans, one optimizer update, and metrics that are sums until the very end.
+
+The denominators of all terms depend on the batch only. A first scan over the micro-batches keeps nothing but the sums
+of the weights, and the compiler strips the model from it. A second scan accumulates the gradients of
+``sum(values * weights) / global_denominator``. So a step gives the same numbers however the batch is split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.checks import Report, check_report
+from train.errors import UsageError
+from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
+from train.parallel import Sync, check_batch, micro_batches
+from train.state import TrainState
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+Rate = float | jax.Array | Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step that has not been placed on devices: call it, or give it to ``data_parallel``.
+
+    Args:
+      body: ``(state, batch, sync) -> (state, metrics)``, or ``-> metrics`` for an evaluation step.
+      trains: whether a new state is returned.
+      accumulate: number of micro-batches.
+      checks: whether the step checks its values; under a plain ``jax.jit`` it then has to be wrapped in
+        ``chex.chexify`` (``data_parallel`` does so by itself).
+    """
+
+    body: Callable[[TrainState, Any, Sync], Any]
+    trains: bool
+    accumulate: int = 1
+    checks: bool = False
+
+    def __call__(self, state: TrainState, batch: Any) -> Any:
+        """Run the step on the whole batch, in one program."""
+        return self.body(state, batch, Sync())
+
+    def on(self, sync: Sync) -> Callable[[TrainState, Any], Any]:
+        """Return the part of one device as a function of state and batch."""
+
+        def step(state: TrainState, batch: Any) -> Any:
+            return self.body(state, batch, sync)
+
+        return step
+
+
+def build_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss_weights: Mapping[str, Rate],
+    accumulate: int = 1,
+    ema_decay: Rate | None = None,
+    checks: bool = False,
+) -> Step:
+    """Build ``(state, batch) -> (state, metrics)``.
+
+    The loss is ``sum over terms of loss_weight * sum(values * weights) / sum(weights)``, the sums taken over the global
+    batch. A term without weight in the batch contributes 0, with zero gradient.
+
+    Args:
+      objective: ``(params, batch, ctx) -> {name: Term}``, or ``-> (terms, new_state)``.
+      optimizer: an Optax gradient transformation; it is also passed ``value=loss``.
+      loss_weights: the terms to train on, each with a number or an Optax schedule of the step.
+      accumulate: number of micro-batches, which must divide the batch of each device. Micro-batch j is made of the rows
+        j, j + accumulate, ...
+      ema_decay: decay of ``state.ema``, a number or a schedule of the step (see ``ema_warmup``).
+      checks: check that losses and gradients are finite and weights neither negative nor NaN, inside the compiled step.
+
+    Returns:
+      The step. Its metrics are, global and for each term, ``{name: (sum(values * weights), sum(weights))}``; besides
+      there are ``"loss"`` and ``"grad_norm"`` (the norm before any clipping), both of weight 1.
+
+    Raises:
+      UsageError: at once, or at the first call, for arguments that do not fit together.
+    """
+    if not loss_weights:
+        raise UsageError("loss_weights is empty: name at least one term of the objective to train on.")
+    if accumulate < 1:
+        raise UsageError(f"accumulate is {accumulate}, but a batch has at least 1 micro-batch.")
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Metrics]:
+        check_batch(batch, accumulate=accumulate)
+        if ema_decay is not None and state.ema is None:
+            raise UsageError("ema_decay is given, but the state keeps no average: use create_state(..., ema=True).")
+        rates = {name: _at(rate, state.step) for name, rate in loss_weights.items()}
+        grads, report, collections = _gradients(objective, state, batch, rates, accumulate, sync)
+        loss, grad_norm = _total(report.sums, rates), optax.tree.norm(grads)
+        if checks:
+            check_report(report, grad_norm, state.step)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema if ema_decay is None else _average(state.ema, params, _at(ema_decay, state.step))
+        one = jnp.ones((), loss.dtype)
+        metrics = report.sums | {"loss": (loss, one), "grad_norm": (grad_norm, one)}
+        return state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state, ema=ema, state=collections
+        ), metrics
+
+    return Step(body, trains=True, accumulate=accumulate, checks=checks)
+
+
+def build_eval_step(
+    objective: Objective, *, loss_weights: Mapping[str, Rate] | None = None, use_ema: bool = False
+) -> Step:
+    """Build ``(state, batch) -> metrics``: the same sums, with ``ctx.train`` False and no update.
+
+    Args:
+      objective: as for ``build_train_step``.
+      loss_weights: if given, the weighted total is reported as ``"loss"``.
+      use_ema: evaluate the averaged parameters.
+
+    Returns:
+      The step. ``metrics.accumulate`` adds its sums over batches, ``metrics.means`` divides.
+
+    Raises:
+      UsageError: at the first call, for arguments that do not fit together.
+    """
+
+    def body(state: TrainState, batch: Any, sync: Sync) -> Metrics:
+        check_batch(batch)
+        if use_ema and state.ema is None:
+            raise UsageError("use_ema is set, but the state keeps no average: use create_state(..., ema=True).")
+        rates = {name: _at(rate, state.step) for name, rate in (loss_weights or {}).items()}
+        params = sync.local(state.ema if use_ema else state.params)
+        terms, _ = evaluate(objective, params, batch, _context(state, sync, 0, sync.local(state.state), train=False))
+        check_loss_weights(rates, terms)
+        sums = sync.sum({name: term.sums() for name, term in terms.items()})
+        return sums | ({"loss": (_total(sums, rates), jnp.ones(()))} if loss_weights else {})
+
+    return Step(body, trains=False)
+
+
+def ema_warmup(decay: float) -> Callable[[Any], jax.Array]:
+    """Return the schedule ``min(decay, (1 + step) / (10 + step))``, so that an average soon forgets its random start.
+
+    >>> [round(float(ema_warmup(0.99)(step)), 2) for step in (0, 10, 10_000)]
+    [0.1, 0.55, 0.99]
+    """
+    return lambda step: jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
+def _gradients(
+    objective: Objective, state: TrainState, batch: Any, rates: Mapping[str, Any], count: int, sync: Sync
+) -> tuple[Any, Report, Any]:
+    """Return global gradients in at least float32, the global sums, and the new mutable collections."""
+    params, collections = sync.local(state.params), sync.local(state.state)
+
+    def forward(params: Any, collections: Any, index: Any, rows: Any) -> tuple[dict[str, Term], Any]:
+        terms, new = evaluate(objective, params, rows, _context(state, sync, index, collections))
+        check_loss_weights(rates, terms)
+        return terms, sync.local(new)
+
+    def share(params: Any, collections: Any, index: Any, rows: Any, denominators: Any = None) -> tuple[Any, Any]:
+        terms, new = forward(params, collections, index, rows)
+        report = Report.of(terms)
+        denominators = denominators or sync.sum({name: weight for name, (_, weight) in report.sums.items()})
+        mine = {name: (value, denominators[name]) for name, (value, _) in report.sums.items()}
+        return sync.local(_total(mine, rates)), (sync.local(report), new)
+
+    def weigh(collections: Any, micro: Any) -> tuple[Any, Any]:
+        terms, new = forward(params, collections, *micro)
+        return new, {name: sync.local(term.sums()[1]) for name, term in terms.items()}
+
+    def add(carry: Any, micro: Any) -> tuple[Any, Any]:
+        total, collections = carry
+        grads, (report, new) = jax.grad(share, has_aux=True)(params, collections, *micro, denominators)
+        return (jax.tree.map(jnp.add, total, _wide(grads)), new), report
+
+    if count == 1:
+        grads, (report, collections) = jax.grad(share, has_aux=True)(params, collections, 0, batch)
+        grads = _wide(grads)
+    else:
+        micros = jnp.arange(count), micro_batches(batch, count)
+        _, weights = jax.lax.scan(weigh, collections, micros)
+        denominators = sync.sum(_sum_first(weights))
+        zeros = jax.tree.map(jnp.zeros_like, _wide(params))
+        (grads, collections), reports = jax.lax.scan(add, (sync.local(zeros), collections), micros)
+        report = _sum_first(reports)
+    grads, report = sync.sum((grads, report))
+    return grads, report, sync.agree(collections)
+
+
+def _context(state: TrainState, sync: Sync, index: Any, collections: Any, train: bool = True) -> Context:
+    key = sync.fold(jax.random.fold_in(jax.random.fold_in(state.key, state.step), index))
+    return Context(key, state.step, state.ema, state.frozen, collections, sync.axis_name, train)
+
+
+def _total(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:
+    """Sum over terms of rate * sum / weight, where a term without weight counts 0."""
+    ratios = {name: sums[name][0] / jnp.where(sums[name][1] == 0, 1, sums[name][1]) for name in rates}
+    return sum((rate * ratios[name] for name, rate in rates.items()), jnp.zeros((), jnp.float32))
+
+
+def _average(ema: Any, params: Any, decay: Any) -> Any:
+    def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+        new = new.astype(old.dtype)
+        return (decay * old + (1 - decay) * new).astype(old.dtype) if jnp.issubdtype(old.dtype, jnp.inexact) else new
+
+    return jax.tree.map(leaf, ema, params)
+
+
+def _at(rate: Rate, step: jax.Array) -> Any:
+    return rate(step) if callable(rate) else rate
+
+
+def _wide(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+
+def _sum_first(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree)
