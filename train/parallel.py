@@ -180,7 +180,7 @@ _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "sh
 
 
 def _place(leaf: Any, mesh: jax.sharding.Mesh, keep: bool) -> jax.Array:
-    """Put a leaf of the state on every device, unless it lies there already (or, if ``keep``, lies spread over them)."""
+    """Put a leaf of the state on every device, unless it is there (or, if ``keep``, spread over them)."""
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
     there = sharding == replicated or (keep and sharding is not None and sharding.device_set == replicated.device_set)
