@@ -1,0 +1,204 @@
+"""BERT's input: masked sentence pairs as a Grain pipeline (Devlin et al. 2018, arXiv:1810.04805).
+
+An example is anchored at a boundary between two sentences of one document. Segment A ends there; segment B starts there
+(`is_next` = 1) or at a random boundary of another document (`is_next` = 0). How long the two are depends on a drawn
+length and on the room that their documents leave, never on the label, so that lengths and cuts do not give the label away.
+
+    [CLS] A [SEP] B [SEP] padding
+
+Batch number n is a function of (seed, n) alone: pairs, lengths and masks come from generators seeded by both. A pass over
+the data visits every boundary once, in a new order and with new pairs and masks each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from experiments.data.text import Tokens
+from experiments.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL_IDS
+from train.errors import UsageError
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """All places between two sentences of one document, in order; arrays of int64 [n].
+
+    `position`: index of the first token behind it; `low`, `high`: the document's first token and the one behind its last;
+    `first`, `count`: the range of the boundaries of the same document.
+    """
+
+    position: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+
+def find_boundaries(tokens: Tokens) -> Boundaries:
+    """Returns the boundaries of a corpus.
+
+    Args:
+        tokens: the tokenised corpus.
+
+    Returns:
+        Its boundaries.
+
+    Raises:
+        UsageError: fewer than two documents have two sentences, so that no wrong pair can be drawn.
+    """
+    document = tokens.document
+    inside = np.flatnonzero(document[1:] == document[:-1]) + 1  # sentences that follow one of their document
+    edges = np.flatnonzero(np.diff(document, prepend=-1, append=-1))  # first sentence of each document, and the end
+    home = np.searchsorted(edges, inside, side="right") - 1
+    _, first_of, inverse, count_of = np.unique(home, return_index=True, return_inverse=True, return_counts=True)
+    if len(first_of) < 2:
+        raise UsageError(
+            "Sentence pairs need at least two documents of two sentences each; separate the documents of a text file by "
+            "blank lines."
+        )
+    return Boundaries(
+        position=tokens.starts[inside],
+        low=tokens.starts[edges[home]],
+        high=tokens.starts[edges[home + 1]],
+        first=first_of[inverse],
+        count=count_of[inverse],
+    )
+
+
+def make_pairs(tokens: Tokens, bounds: Boundaries, index: np.ndarray, rng: np.random.Generator, seq_len: int) -> Batch:
+    """Builds the pairs anchored at some boundaries, not masked yet.
+
+    Args:
+        tokens: the tokenised corpus.
+        bounds: its boundaries.
+        index: int [B], which boundaries.
+        rng: generator of the labels, wrong continuations and lengths.
+        seq_len: T.
+
+    Returns:
+        {"tokens", "segments": int32 [B, T], "valid": bool [B, T], "is_next": int32 [B]}.
+    """
+    n, rows = len(bounds.position), len(index)
+    is_next = rng.random(rows) < 0.5
+    other = bounds.first[index] + bounds.count[index] + rng.integers(0, n - bounds.count[index])
+    second = np.where(is_next, index, other % n)  # the boundaries of other documents follow its own, cyclically
+    room = seq_len - 3
+    have_a = bounds.position[index] - bounds.low[index]
+    have_b = bounds.high[second] - bounds.position[second]
+    want_a = rng.integers(room // 4, room - room // 4 + 1, rows)
+    length_a = np.minimum(have_a, np.maximum(want_a, room - have_b))
+    length_a = _whole_sentences(tokens.starts, bounds.position[index], length_a)
+    length_b = np.minimum(have_b, room - length_a)
+    return _pack(
+        tokens.ids, bounds.position[index] - length_a, length_a, bounds.position[second], length_b, seq_len
+    ) | {"is_next": is_next.astype(np.int32)}
+
+
+def _whole_sentences(starts: np.ndarray, end: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Shortens A to start with a sentence, unless not even its last sentence fits."""
+    begin = starts[np.searchsorted(starts, end - length)]
+    return np.where(begin < end, end - begin, length)
+
+
+def _pack(
+    ids: np.ndarray, start_a: np.ndarray, length_a: np.ndarray, start_b: np.ndarray, length_b: np.ndarray, seq_len: int
+) -> Batch:
+    """Lays out [CLS] A [SEP] B [SEP] by one gather."""
+    place = np.arange(seq_len)[None, :]
+    a, b = length_a[:, None], length_b[:, None]
+    in_a, in_b = (place >= 1) & (place <= a), (place >= a + 2) & (place <= a + b + 1)
+    source = np.where(in_a, start_a[:, None] + place - 1, np.where(in_b, start_b[:, None] + place - a - 2, 0))
+    tokens = np.where(in_a | in_b, ids[source], PAD)
+    tokens[:, 0] = CLS
+    tokens[(place == a + 1) | (place == a + b + 2)] = SEP
+    valid = place < a + b + 3
+    segments = (place >= a + 2) & valid
+    return {"tokens": tokens.astype(np.int32), "segments": segments.astype(np.int32), "valid": valid}
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Turns a batch number and boundary indices into a masked batch; what the Grain pipeline maps over."""
+
+    tokens: Tokens
+    bounds: Boundaries
+    vocab_size: int
+    seq_len: int
+    mask_rate: float
+    seed: int
+
+    def __call__(self, step: int, index: np.ndarray) -> Batch:
+        """Returns batch number `step`, made of the boundaries `index`."""
+        rng = np.random.default_rng([self.seed, step])
+        batch = make_pairs(self.tokens, self.bounds, np.asarray(index), rng, self.seq_len)
+        masked_tokens, masked = _mask(rng, batch["tokens"], self.vocab_size, self.mask_rate)
+        return batch | {"tokens": masked_tokens, "labels": batch["tokens"], "masked": masked}
+
+
+def _mask(rng: np.random.Generator, tokens: np.ndarray, vocab_size: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    maskable = ~np.isin(tokens, SPECIAL_IDS)
+    number = np.maximum(1, np.round(rate * maskable.sum(-1, keepdims=True)))
+    score = np.where(maskable, rng.random(tokens.shape), 2.0)
+    masked = (np.argsort(np.argsort(score, -1), -1) < number) & maskable
+    draw = rng.random(tokens.shape)
+    random = rng.integers(len(SPECIAL_IDS), vocab_size, tokens.shape)
+    replaced = np.where(draw < 0.8, MASK, np.where(draw < 0.9, random, tokens))
+    return np.where(masked, replaced, tokens).astype(np.int32), masked
+
+
+def train_batches(
+    tokens: Tokens, vocab_size: int, *, batch_size: int, seq_len: int = 64, mask_rate: float = 0.15, seed: int = 0
+) -> grain.DatasetIterator:
+    """Returns endless training batches; the iterator's `get_state` and `set_state` resume it exactly.
+
+    Args:
+        tokens: the tokenised training split.
+        vocab_size: of the tokenizer (random replacements are drawn from it).
+        batch_size: B.
+        seq_len: T.
+        mask_rate: share of the tokens to predict.
+        seed: of order, pairs and masks.
+
+    Returns:
+        Batches {"tokens" (masked), "labels" (the original tokens), "segments": int32 [B, T], "masked" (predict here),
+        "valid": bool [B, T], "is_next": int32 [B]}.
+    """
+    bounds = find_boundaries(tokens)
+    make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed)
+    indices = grain.MapDataset.range(len(bounds.position)).shuffle(seed=seed).repeat()
+    return iter(indices.batch(batch_size).map_with_index(make).to_iter_dataset(_READ))
+
+
+def eval_batches(
+    tokens: Tokens,
+    vocab_size: int,
+    *,
+    batch_size: int,
+    seq_len: int = 64,
+    mask_rate: float = 0.15,
+    seed: int = 0,
+    max_batches: int | None = None,
+) -> grain.MapDataset:
+    """Returns one fixed pass over a held-out split: random access, the same batches at every use.
+
+    Every boundary is anchor of one pair; a last batch that is not full is left out. For the arguments and the batches
+    see `train_batches`; `max_batches` takes only the first of them (an unbiased sample: the order is shuffled).
+    """
+    bounds = find_boundaries(tokens)
+    make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed)
+    indices = grain.MapDataset.range(len(bounds.position)).shuffle(seed=seed)
+    batches = indices.batch(batch_size, drop_remainder=True)
+    if len(batches) == 0:
+        raise UsageError(
+            f"A held-out split of {len(bounds.position)} sentence pairs gives no batch of {batch_size}; take a smaller batch."
+        )
+    return batches.slice(slice(max_batches)).map_with_index(make)
+
+
+_READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+"""One thread keeps ahead of training: a batch costs about a millisecond."""

@@ -1,0 +1,119 @@
+"""Text as documents of sentences, and as one flat array of token ids.
+
+A document of the Bible is a chapter. In other sets it is an example, whose text is cut into sentences, or what blank lines
+bound in a text file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.data.load import DataConfig, Example, find_text_feature, load
+from experiments.data.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences in order; `document[i]` is the number of sentence i's document and never falls.
+
+    `group` and `book` (-1 where there is none) carry the labels of the Bible's passages.
+    """
+
+    sentences: list[str]
+    document: np.ndarray
+    group: np.ndarray
+    book: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised corpus: sentence i is `ids[starts[i]:starts[i + 1]]` and lies in `document[i]`."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    document: np.ndarray
+    sentence_bytes: np.ndarray
+    """int64 [sentences]: the length of each sentence in UTF-8 with the space or line end that follows."""
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cuts a text behind sentence ends; a text that has none is cut in two, so that it still has a boundary.
+
+    >>> split_sentences("It rained. It stopped!")
+    ['It rained.', 'It stopped!']
+    >>> split_sentences("four words and no")
+    ['four words', 'and no']
+    """
+    sentences = [s for s in re.split(r"(?<=[.!?])[\"')\]]*\s+", " ".join(text.split())) if s]
+    if len(sentences) == 1 and len(words := sentences[0].split(" ")) > 1:
+        half = len(words) // 2
+        sentences = [" ".join(words[:half]), " ".join(words[half:])]
+    return sentences
+
+
+def read_corpus(config: DataConfig, split: str, *, directory: str | os.PathLike[str] | None = None) -> Corpus:
+    """Reads a split as documents of sentences.
+
+    Args:
+        config: `name`, `path`, `text_feature` and `max_examples` are used.
+        split: "train", "validation", "test" or a split of the data set's own.
+        directory: where prepared data lives.
+
+    Returns:
+        The corpus.
+
+    Raises:
+        UsageError: see `load`.
+    """
+    source = load(config.name, split, path=config.path, data_dir=directory)
+    if config.max_examples is not None:
+        source = [source[i] for i in range(min(config.max_examples, len(source)))]
+    feature = find_text_feature(source, config.text_feature)
+    if "chapter" in source[0] and "book" in source[0]:
+        return _verses(source, feature)
+    sentences: list[str] = []
+    document: list[int] = []
+    for number, example in enumerate(source):
+        value = example[feature]
+        text = value.decode() if isinstance(value, bytes) else str(value)
+        parts = [text] if "document" in example else split_sentences(text)
+        sentences += parts
+        document += [int(example.get("document", number))] * len(parts)
+    none = np.full(len(sentences), -1, np.int32)
+    return Corpus(sentences, np.asarray(document, np.int64), none, none)
+
+
+def _verses(source: Sequence[Example], feature: str) -> Corpus:
+    rows = [(int(e["book"]), int(e["chapter"]), int(e["group"]), e[feature].decode()) for e in source]
+    return Corpus(
+        sentences=[row[3] for row in rows],
+        document=np.asarray([row[0] * 1000 + row[1] for row in rows], np.int64),
+        group=np.asarray([row[2] for row in rows], np.int32),
+        book=np.asarray([row[0] for row in rows], np.int32),
+    )
+
+
+def tokenize(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
+    """Encodes a corpus sentence by sentence.
+
+    Args:
+        corpus: the sentences.
+        tokenizer: the tokenizer.
+
+    Returns:
+        Its tokens; sentences that give none are left out.
+    """
+    encoded = tokenizer.encode_all(corpus.sentences)
+    lengths = np.asarray([len(ids) for ids in encoded], np.int64)
+    keep = lengths > 0
+    return Tokens(
+        ids=np.concatenate([np.zeros(0, np.int32), *encoded]),
+        starts=np.concatenate([[0], np.cumsum(lengths[keep])]),
+        document=corpus.document[keep],
+        sentence_bytes=np.asarray([len(s.encode()) + 1 for s in corpus.sentences], np.int64)[keep],
+    )
