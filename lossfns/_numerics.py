@@ -1,0 +1,53 @@
+"""Shifted log-sum-exp and safe normalisation: where losses lose their digits."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype
+
+
+def row_shift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The row maximum [..., 1] and a finite version of it, both without gradient.
+
+    A row of -inf is shifted by 0. A row that holds +inf is shifted by the largest finite number, so that `x - shift`,
+    cut at 0, is 0 at +inf and hugely negative elsewhere: the limit.
+    """
+    top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf)).astype(accumulation_dtype(x))
+    return top, jnp.where(top == -jnp.inf, 0, jnp.minimum(top, jnp.finfo(top.dtype).max))
+
+
+@jax.custom_jvp
+def log_normalizer(x: jax.Array, shift: jax.Array) -> jax.Array:
+    """Return log sum exp(x - shift) over the last axis; `shift` [..., 1] is a constant.
+
+    The derivative rule recomputes the softmax in place of keeping exp(x - shift), so nothing of the size of `x` is
+    stored, and a row of -inf (log of nothing: -inf) has gradient 0.
+    """
+    return jnp.log(jnp.sum(jnp.exp(jnp.minimum(x - shift, 0)), axis=-1))
+
+
+@log_normalizer.defjvp
+def _log_normalizer_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    x, shift = primals
+    log_z = log_normalizer(x, shift)
+    return log_z, jnp.sum(softmax(x, shift, log_z) * tangents[0], axis=-1)
+
+
+def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
+    """exp(x - shift) / exp(log_z), 0 in a row of -inf."""
+    return jnp.exp(jnp.minimum(x - shift, 0) - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None])
+
+
+def unit_vectors(x: jax.Array) -> jax.Array:
+    """Rows of the last axis divided by their Euclidean norm, in float32 or wider.
+
+    Scaled by the largest entry first, so that neither 1e25 overflows nor 1e-25 underflows. The zero vector stays zero,
+    with the derivative of a vector of norm one.
+    """
+    x = x.astype(accumulation_dtype(x))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
+    scaled = x / jnp.where(largest == 0, 1, largest)
+    squares = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    return scaled * jax.lax.rsqrt(jnp.where(squares == 0, 1, squares))

@@ -1,0 +1,155 @@
+"""Cross-entropies on logits: integer labels, dense targets, independent binary labels."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative_or_off,
+    one_of,
+    positive,
+    share_or_off,
+    zero_masked,
+)
+from lossfns._numerics import log_normalizer, row_shift, softmax
+
+
+@loss(
+    static=("smoothing_over",),
+    label_smoothing=share_or_off,
+    smoothing_over=one_of("all", "others"),
+    z_loss=non_negative_or_off,
+    soft_cap=positive,
+)
+def softmax_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    label_smoothing: float | jax.Array = 0.0,
+    smoothing_over: str = "all",
+    z_loss: float | jax.Array = 0.0,
+    soft_cap: float | jax.Array | None = None,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Cross-entropy of a softmax with integer labels.
+
+    $$-\log p_y, \quad p = \mathrm{softmax}(x)$$
+
+    With label smoothing $\epsilon$ the target is $(1 - \epsilon)$ at the label plus $\epsilon$ spread evenly; the
+    z-loss adds $\zeta \log^2 \sum_k e^{x_k}$; a soft cap $c$ first replaces the logits by $c \tanh(x / c)$.
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked: it has probability 0 and
+            label smoothing never reaches it.
+        labels: [...], integers in 0 .. V-1.
+        label_smoothing: Mass $\epsilon$ in 0 .. 1 taken from the label.
+        smoothing_over: "all" spreads that mass over all V classes, the label among them; "others" over the V-1 others.
+        z_loss: Coefficient $\zeta$ of the squared log-normaliser.
+        soft_cap: Bound $c$ on the magnitude of the logits; None for no bound.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, in value and
+        gradient, and never counts from the end. A label of a masked class gives inf.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        Two classes at equal odds cost log 2; odds of 3 to 1 cost log(4/3).
+
+        >>> logits = jnp.log(jnp.array([[1.0, 1.0], [3.0, 1.0]]))
+        >>> print(softmax_cross_entropy(logits, jnp.array([0, 0])).round(4))
+        [0.6931 0.2877]
+
+    Conventions:
+        - Smoothing "all" is Szegedy's, torch's and Optax's. T5X spreads over the others and then subtracts the entropy
+          of the smoothed target, a constant, so that its minimum is 0; "others" here does not subtract it.
+        - torch's class weights are weights of the mean: average with `class_weights[labels]` as the term's weights.
+        - torch has `ignore_index=-100`: pass `where=labels != -100`.
+        - Optax takes a label of -1 for the last class.
+
+    References:
+        Szegedy et al. 2016, arXiv:1512.00567 (label smoothing). Chowdhery et al. 2022, arXiv:2204.02311 (z-loss). Gemma
+        Team 2024, arXiv:2408.00118 (soft cap).
+    """
+    check_array("logits", logits)
+    check_array("labels", labels, "integer")
+    _check_classes(logits)
+    check_shape("labels", labels, logits.shape[:-1], f"of logits {logits.shape} without the class axis")
+    where = check_where(where, labels.shape)
+    labels = keep_rows(where, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)))
+    in_range = (labels >= 0) & (labels < logits.shape[-1])
+    labels = jnp.clip(labels, 0, logits.shape[-1] - 1)
+    rows = jnp.ones(labels.shape, bool) if where is None else where
+
+    dtype = accumulation_dtype(logits)
+    if soft_cap is not None:
+        logits = _cap(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
+    if label_smoothing is not None:
+        # Two terms meet in one gradient, where they cancel at the optimum: they must meet before it is rounded.
+        logits = keep_rows(where, logits).astype(dtype)
+    label, log_z, top, shift = _label_and_normalizer(logits, labels, rows)
+    at_infinity = jnp.where(label == jnp.inf, jax.lax.stop_gradient(log_z), jnp.inf)
+    values = jnp.where(top == jnp.inf, at_infinity, log_z - (label - shift))
+    if label_smoothing is not None:
+        epsilon = hyper(label_smoothing, dtype)
+        values = (1 - epsilon) * values + epsilon * _smoothing(logits, labels, values, log_z, shift, smoothing_over)
+    if z_loss is not None:
+        values += hyper(z_loss, dtype) * jnp.square(keep_rows(where, log_z + shift))
+    return zero_masked(where, values * jnp.where(in_range, 1, jnp.nan))
+
+
+def _check_classes(logits: jax.Array) -> None:
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have a last axis of at least one class, got shape {logits.shape}")
+
+
+def _cap(x: jax.Array, cap: jax.Array) -> jax.Array:
+    return jnp.where(x == -jnp.inf, x, cap * jnp.tanh(x / cap))
+
+
+@jax.custom_jvp
+def _label_and_normalizer(
+    logits: jax.Array, labels: jax.Array, rows: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The label's logit, log sum exp(x - shift), the row maximum and the shift, [...] each.
+
+    One rule for both derivatives lets the softmax and the label's one meet in float32 before the gradient is rounded
+    to the logits' dtype (apart, p - 1 is 40 times wrong in bfloat16 near p = 1), and lets half-precision logits and
+    masks be read where they are, without a float32 copy of them.
+    """
+    top, shift = row_shift(logits)
+    label = jnp.take_along_axis(logits, labels[..., None], axis=-1, mode="clip")[..., 0].astype(shift.dtype)
+    return label, log_normalizer(logits.astype(shift.dtype), shift), top[..., 0], shift[..., 0]
+
+
+@_label_and_normalizer.defjvp
+def _label_and_normalizer_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    logits, labels, rows = primals
+    out = _, log_z, top, shift = _label_and_normalizer(logits, labels, rows)
+    x = keep_rows(rows, logits.astype(shift.dtype))
+    dx = keep_rows(rows, tangents[0].astype(shift.dtype))
+    p = softmax(x, keep_rows(rows, shift)[..., None], keep_rows(rows, log_z))
+    is_label = jnp.arange(x.shape[-1]).reshape((1,) * labels.ndim + (-1,)) == labels[..., None]
+    zero = jnp.zeros_like(top)
+    return out, (jnp.sum(jnp.where(is_label, dx, 0), axis=-1), jnp.sum(p * dx, axis=-1), zero, zero)
+
+
+def _smoothing(
+    x: jax.Array, labels: jax.Array, values: jax.Array, log_z: jax.Array, shift: jax.Array, over: str
+) -> jax.Array:
+    """Mean cross-entropy over the classes that smoothing reaches; the label's own if it reaches none."""
+    reached = x > -jnp.inf
+    if over == "others":
+        reached &= jnp.arange(x.shape[-1]).reshape((1,) * labels.ndim + (-1,)) != labels[..., None]
+    count = jnp.sum(reached, axis=-1, dtype=x.dtype)
+    mean = jnp.sum(jnp.where(reached, x - shift[..., None], 0), axis=-1) / jnp.maximum(count, 1)
+    return jnp.where(count == 0, values, log_z - mean)

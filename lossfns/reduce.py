@@ -1,0 +1,87 @@
+"""Weighted sums and means, optionally over a mapped device axis: the only place that averages."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype, check_array, loss
+
+
+def _sums(
+    values: jax.Array, weights: jax.Array | None, axis_name: str | tuple[str, ...] | None
+) -> tuple[jax.Array, jax.Array]:
+    check_array("values", values, "real")
+    dtype = accumulation_dtype(values)
+    if weights is None:
+        total = jnp.sum(values, dtype=dtype), jnp.asarray(values.size, dtype)
+    else:
+        check_array("weights", weights, "real")
+        fits = all(w in (1, v) for w, v in zip(weights.shape, values.shape, strict=False))
+        if weights.ndim not in (0, values.ndim) or not fits:
+            raise ValueError(
+                f"weights must be a scalar or have the rank of values and broadcast to them, "
+                f"got weights {weights.shape} for values {values.shape}"
+            )
+        dtype = accumulation_dtype(values, weights)
+        weights = jnp.broadcast_to(weights.astype(dtype), values.shape)
+        # A value without weight is replaced before the product: 0 * NaN is NaN, in the gradient as well.
+        total = jnp.sum(jnp.where(weights == 0, 0, values.astype(dtype)) * weights), jnp.sum(weights)
+    return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+
+@loss(static=("axis_name",))
+def weighted_sum(
+    values: jax.Array, weights: jax.Array | None = None, *, axis_name: str | tuple[str, ...] | None = None
+) -> jax.Array:
+    r"""Sum of values times weights over all entries, $\sum_i w_i v_i$.
+
+    Args:
+        values: [...], any real dtype; summed in float32 or wider.
+        weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real; None is one each.
+            A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
+        axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) to sum over as well.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If the weights do not broadcast to the values.
+        TypeError: If an argument is not a real array.
+
+    Example:
+        >>> float(weighted_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([3, 0.5, 0])))
+        4.0
+    """
+    return _sums(values, weights, axis_name)[0]
+
+
+@loss(static=("axis_name",))
+def weighted_mean(
+    values: jax.Array, weights: jax.Array | None = None, *, axis_name: str | tuple[str, ...] | None = None
+) -> jax.Array:
+    r"""Mean of values by weights over all entries, $\sum_i w_i v_i / \sum_i w_i$; 0 if there is nothing to average.
+
+    The sums are taken over everything before the one division, so the result is not a mean of means: 10 tokens at loss
+    4 and 1,000 tokens at loss 1 have the mean 1.0297, not 2.5.
+
+    Args:
+        values: [...], any real dtype; summed in float32 or wider.
+        weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real, not negative;
+            None is one each. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
+        axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) whose members are averaged over as well. The
+            denominator is that of all of them.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If the weights do not broadcast to the values.
+        TypeError: If an argument is not a real array.
+
+    Example:
+        >>> float(weighted_mean(jnp.array([1.0, 7.0]), jnp.array([True, False])))
+        1.0
+        >>> float(weighted_mean(jnp.array([4.0, 1.0]), jnp.array([0.0, 0.0])))
+        0.0
+    """
+    total, weight = _sums(values, weights, axis_name)
+    return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
