@@ -26,6 +26,7 @@ class Term:
       values: boolean, integer or real array of any shape; a scalar is a term of one value.
       weights: boolean or real array, not negative, either a scalar or of the rank of ``values`` with each axis equal
         to theirs or 1. Left out, each value weighs one.
+      keep: number of trailing axes that are not summed, for counts such as a confusion matrix; 0 for a loss.
 
     >>> term = Term(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 0.5, 0.0]))
     >>> [float(x) for x in term.sums()]
@@ -34,9 +35,10 @@ class Term:
 
     values: Any
     weights: Any = None
+    keep: int = dataclasses.field(default=0, metadata={"static": True})
 
     def sums(self) -> tuple[jax.Array, jax.Array]:
-        """Return ``(sum(values * weights), sum(weights))``, two scalars in float32 or wider.
+        """Return ``(sum(values * weights), sum(weights))``, in float32 or wider; scalars, or of the kept axes' shape.
 
         A value at weight 0 does not count, not even a NaN, and its gradient is 0. Weights carry no gradient.
 
@@ -48,7 +50,8 @@ class Term:
         """
         values, weights = self.broadcast()
         counted = jnp.where(weights == 0, jnp.zeros_like(values), values)
-        return jnp.sum(counted * weights), jnp.sum(weights)
+        axes = tuple(range(values.ndim - self.keep))
+        return jnp.sum(counted * weights, axes), jnp.sum(weights, axes)
 
     def broadcast(self) -> tuple[jax.Array, jax.Array]:
         """Return values and weights in one shape and in one dtype, float32 or wider; the weights carry no gradient."""
@@ -133,8 +136,8 @@ def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tup
     return terms, new_state
 
 
-def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Any]) -> None:
-    """Raise UsageError unless every name in ``loss_weights`` is a term of the objective."""
+def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term]) -> None:
+    """Raise UsageError unless every name in ``loss_weights`` is a term of the objective that can be trained on."""
     unknown = sorted(set(loss_weights) - set(terms))
     if unknown:
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from train.step import Step
 
 AXIS = "data"
+Compiled = Callable[[Any, Any], Any]
 Backend = Literal["jit", "pmap", "shard_map"]
 
 
@@ -100,17 +102,31 @@ def data_parallel(
     local_devices = len(mesh.local_devices)
     # A step that may fail a check keeps the state it was given.
     donated = (0,) if donate and step.trains and not step.checks else ()
-    compiled: dict[Any, Callable[[Any, Any], Any]] = {}
+    compiled: dict[Any, Compiled] = {}
+    # Looking at every array of the state at every step takes longer than a small step does, so a state that comes
+    # back as it was returned is not looked at.
+    latest: tuple[weakref.ref[Any], Compiled] | None = None
 
-    def call(state: Any, batch: Any) -> Any:
-        check_batch(batch, devices=local_devices, accumulate=step.accumulate)
+    def prepare(state: Any) -> tuple[Any, Compiled]:
         state = jax.tree.map(lambda x: _place(x, mesh, keep=backend == "jit"), state)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         layout = jax.tree.structure(state), tuple(jax.tree.leaves(shardings))
         if layout not in compiled:
             function = _BACKENDS[backend](step, mesh, shardings, donated, check_vma)
             compiled[layout] = checked(function) if step.checks else function
-        return compiled[layout](state, (_stack if backend == "pmap" else _split)(batch, mesh))
+        return state, compiled[layout]
+
+    def call(state: Any, batch: Any) -> Any:
+        nonlocal latest
+        check_batch(batch, devices=local_devices, accumulate=step.accumulate)
+        batch = (_stack if backend == "pmap" else _split)(batch, mesh)
+        if latest is not None and latest[0]() is state:
+            function = latest[1]
+        else:
+            state, function = prepare(state)
+        result = function(state, batch)
+        latest = weakref.ref(result[0] if step.trains else state), function
+        return result
 
     return call
 
@@ -153,21 +169,19 @@ def _vary(leaf: jax.Array, axis_name: str) -> jax.Array:
         return leaf
 
 
-Compiled = Callable[[Any, Any], Any]
-
-
 def _jit(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
     # Stated, because the compiler might return the state in another layout and the next call compile anew for it.
-    replicated = NamedSharding(mesh, P())
+    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
     outputs = (shardings, replicated) if step.trains else replicated
-    return jax.jit(step.on(Sync()), donate_argnums=donate, out_shardings=outputs)
+    body = step.on(Sync())
+    return jax.jit(body, in_shardings=(shardings, split), out_shardings=outputs, donate_argnums=donate)
 
 
 def _shard_map(
     step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool
 ) -> Compiled:
     body = jax.shard_map(step.on(Sync(AXIS)), mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=check_vma)
-    return jax.jit(body, donate_argnums=donate)
+    return jax.jit(body, in_shardings=(shardings, NamedSharding(mesh, P(AXIS))), donate_argnums=donate)
 
 
 def _pmap(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
@@ -188,10 +202,15 @@ def _place(leaf: Any, mesh: jax.sharding.Mesh, keep: bool) -> jax.Array:
 
 
 def _split(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Spread a batch over the devices; NumPy arrays are left to the compiled call, which is faster at it."""
     sharding = NamedSharding(mesh, P(AXIS))
-    if jax.process_count() == 1:
-        return jax.device_put(batch, sharding)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+    def split(x: Any) -> Any:
+        if jax.process_count() > 1:
+            return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+        return jax.device_put(x, sharding) if isinstance(x, jax.Array) else x
+
+    return jax.tree.map(split, batch)
 
 
 def _stack(batch: Any, mesh: jax.sharding.Mesh) -> Any:
