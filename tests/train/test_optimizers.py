@@ -1,0 +1,414 @@
+from dataclasses import replace
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from train.optimizers import (
+    OPTIMIZERS,
+    OptimizerConfig,
+    decay_mask,
+    layer_rates,
+    make_optimizer,
+)
+from train.paths import map_with_path
+
+RATE = 0.1
+STEPS = 3
+PLAIN = OptimizerConfig(name="sgd", learning_rate=RATE, schedule="constant")
+
+
+def parameters(shape=(3, 4)):
+    """One matrix that decays and a bias that does not, away from 0."""
+    rng = np.random.default_rng(0)
+    return {"kernel": rng.uniform(0.5, 1.5, shape), "bias": rng.uniform(-1.5, -0.5, shape[-1])}
+
+
+def gradients(params, steps=STEPS):
+    rng = np.random.default_rng(1)
+    return [jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(steps)]
+
+
+def to_jax(tree):
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+def run(config, params, grads, total_steps=10):
+    """The parameters after each compiled update."""
+    optimizer = make_optimizer(config, total_steps, params)
+    params = to_jax(params)
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    history = []
+    for grad in grads:
+        updates, state = update(to_jax(grad), state, params)
+        params = optax.apply_updates(params, updates)
+        history.append(params)
+    return history
+
+
+def assert_close(ours, expected, rtol=3e-6, atol=3e-7):
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), ours, expected)
+
+
+# Float64 oracles, each for one array: the papers' update rules. `decay` is the decoupled weight decay of this array.
+
+
+def sgd(w, grads, decay):
+    for g in grads:
+        w = w - RATE * (g + decay * w)
+        yield w
+
+
+def momentum(w, grads, decay, mu=0.9):
+    m = np.zeros_like(w)
+    for g in grads:
+        m = mu * m + g
+        w = w - RATE * (m + decay * w)
+        yield w
+
+
+def nesterov(w, grads, decay, mu=0.9):
+    m = np.zeros_like(w)
+    for g in grads:
+        m = mu * m + g
+        w = w - RATE * (g + mu * m + decay * w)
+        yield w
+
+
+def adam_directions(grads, b1=0.9, b2=0.999, eps=1e-8):
+    m, v = np.zeros_like(grads[0]), np.zeros_like(grads[0])
+    for t, g in enumerate(grads, start=1):
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        yield (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+
+
+def adamw(w, grads, decay, **betas):
+    for u in adam_directions(grads, **betas):
+        w = w - RATE * (u + decay * w)
+        yield w
+
+
+def lion(w, grads, decay, b1=0.9, b2=0.99):
+    m = np.zeros_like(w)
+    for g in grads:
+        w = w - RATE * (np.sign(b1 * m + (1 - b1) * g) + decay * w)
+        m = b2 * m + (1 - b2) * g
+        yield w
+
+
+def lamb(w, grads, decay):
+    for u in adam_directions(grads, eps=1e-6):
+        u = u + decay * w
+        ratio = np.linalg.norm(w) / np.linalg.norm(u) if w.ndim == 2 else 1.0
+        w = w - RATE * ratio * u
+        yield w
+
+
+def rms(x):
+    return np.sqrt(np.mean(x**2))
+
+
+def adafactor(w, grads, decay):
+    row = np.zeros(w.shape[0])
+    column, v = np.zeros(w.shape[-1]), np.zeros_like(w)
+    for t, g in enumerate(grads, start=1):
+        b2, squared = 1 - t**-0.8, g**2 + 1e-30
+        if w.ndim == 2 and min(w.shape) >= 128:
+            row = b2 * row + (1 - b2) * squared.sum(1)
+            column = b2 * column + (1 - b2) * squared.sum(0)
+            u = g / np.sqrt(np.outer(row, column) / row.sum())
+        else:
+            v = b2 * v + (1 - b2) * squared
+            u = g / np.sqrt(v)
+        u = u / max(1.0, rms(u))
+        w = w - RATE * (max(1e-3, rms(w)) * u + decay * w)
+        yield w
+
+
+def newton_schulz(g):
+    x = g / np.linalg.norm(g)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+def muon(w, grads, decay, beta=0.95):
+    if w.ndim != 2:
+        yield from adamw(w, grads, 0.0)
+        return
+    m = np.zeros_like(w)
+    for t, g in enumerate(grads, start=1):
+        m = beta * m + (1 - beta) * g
+        ahead = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        wide = ahead if w.shape[0] <= w.shape[1] else ahead.T
+        u = newton_schulz(wide)
+        u = u if w.shape[0] <= w.shape[1] else u.T
+        w = w - RATE * (0.2 * np.sqrt(max(w.shape)) * u + decay * w)
+        yield w
+
+
+ORACLES = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "nesterov": nesterov,
+    "adam": adamw,
+    "adamw": adamw,
+    "lion": lion,
+    "lamb": lamb,
+    "adafactor": adafactor,
+    "muon": muon,
+}
+
+
+def expected(name, params, grads, decay, **kwargs):
+    per_leaf = {
+        key: list(ORACLES[name](w, [g[key] for g in grads], decay if w.ndim == 2 else 0.0, **kwargs))
+        for key, w in params.items()
+    }
+    return [{key: per_leaf[key][step] for key in params} for step in range(len(grads))]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_follow_the_paper_without_weight_decay(name):
+    params = parameters()
+    grads = gradients(params)
+    config = OptimizerConfig(name=name, learning_rate=RATE, schedule="constant", weight_decay=0.0)
+    for ours, right in zip(run(config, params, grads), expected(name, params, grads, 0.0), strict=True):
+        assert_close(ours, right, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adam"])
+def test_decoupled_decay_is_scaled_by_the_rate_and_spares_the_bias(name):
+    params = parameters()
+    grads = gradients(params)
+    config = OptimizerConfig(name=name, learning_rate=RATE, schedule="constant", weight_decay=0.3)
+    for ours, right in zip(run(config, params, grads), expected(name, params, grads, 0.3), strict=True):
+        assert_close(ours, right, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.01), ("lion", 0.01), ("lamb", 0.01), ("sgd", 0.0)])
+def test_default_weight_decay(name, decay):
+    params = parameters()
+    grads = gradients(params)
+    config = OptimizerConfig(name=name, learning_rate=RATE, schedule="constant")
+    assert_close(run(config, params, grads)[-1], expected(name, params, grads, decay)[-1], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("momentum", {"mu": 0.5}),
+        ("nesterov", {"mu": 0.5}),
+        ("adam", {"b1": 0.5, "b2": 0.7, "eps": 0.1}),
+        ("lion", {"b1": 0.2, "b2": 0.6}),
+    ],
+)
+def test_coefficients_reach_the_update(name, kwargs):
+    params = parameters()
+    grads = gradients(params)
+    settings = {"momentum" if key == "mu" else key: value for key, value in kwargs.items()}
+    config = OptimizerConfig(name=name, learning_rate=RATE, schedule="constant", weight_decay=0.0, **settings)
+    assert_close(run(config, params, grads)[-1], expected(name, params, grads, 0.0, **kwargs)[-1], rtol=2e-5, atol=2e-6)
+
+
+def test_adafactor_factors_large_matrices():
+    params = parameters((128, 131))
+    grads = gradients(params, steps=2)
+    config = OptimizerConfig(name="adafactor", learning_rate=RATE, schedule="constant")
+    assert_close(run(config, params, grads)[-1], expected("adafactor", params, grads, 0.0)[-1], rtol=2e-5, atol=2e-6)
+    state = make_optimizer(config, 10).init(to_jax(params))
+    assert max(leaf.size for leaf in jax.tree.leaves(state)) < 128 * 131
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (6, 2)])
+def test_muon_makes_the_update_nearly_orthogonal(shape):
+    rng = np.random.default_rng(3)
+    params, grad = {"w": np.zeros(shape)}, {"w": rng.normal(size=shape)}
+    config = OptimizerConfig(name="muon", learning_rate=1.0, schedule="constant", weight_decay=0.0)
+    update = -np.asarray(run(config, params, [grad])[0]["w"], np.float64) / (0.2 * np.sqrt(max(shape)))
+    singular = np.linalg.svd(update, compute_uv=False)
+    # The coefficients trade exactness for speed: singular values land between 0.5 and 1.5 (Jordan et al. 2024).
+    assert np.all((singular > 0.5) & (singular < 1.5))
+    u, s, vt = np.linalg.svd(grad["w"], full_matrices=False)
+    assert s.max() / s.min() > 1.2
+    rotated = u.T @ update @ vt.T
+    np.testing.assert_allclose(rotated, np.diag(np.diag(rotated)), atol=1e-5)
+    assert np.all(np.diag(rotated) > 0.5)
+
+
+def test_muon_leaves_embeddings_heads_and_vectors_to_adam():
+    names = ["token_embedding", "Embed_0", "mlm_head", "head", "Head_0"]
+    params = {name: {"w": np.ones((2, 3))} for name in names} | {
+        "multi_head_attention": {"w": np.ones((2, 3)), "b": np.ones(3)}
+    }
+    grads = [jax.tree.map(lambda p: np.random.default_rng(5).normal(size=p.shape), params)]
+    config = OptimizerConfig(name="muon", learning_rate=RATE, schedule="constant", weight_decay=0.0)
+    by_muon = run(config, params, grads)[0]
+    by_adam = run(replace(config, name="adam"), params, grads)[0]
+    assert_close({name: by_muon[name] for name in names}, {name: by_adam[name] for name in names})
+    matrix = by_muon["multi_head_attention"]["w"] - by_adam["multi_head_attention"]["w"]
+    assert np.abs(matrix).max() > 1e-3
+    np.testing.assert_allclose(by_muon["multi_head_attention"]["b"], by_adam["multi_head_attention"]["b"], rtol=1e-6)
+
+
+TREES = {
+    "dict": lambda: {"dense": {"kernel": jnp.full((3, 2), 1.0), "bias": jnp.full(2, 1.0)}},
+    "flax": lambda: flax.core.freeze({"dense": {"kernel": jnp.full((3, 2), 1.0), "bias": jnp.full(2, 1.0)}}),
+    "tuple": lambda: (jnp.full((3, 2), 1.0), [jnp.full(2, 1.0), {"scale": jnp.full((), 1.0)}]),
+}
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_lowers_a_quadratic(name, tree):
+    config = OptimizerConfig(name=name, learning_rate=0.1, warmup=0.1, clip_norm=5.0, l2=1e-4)
+    params = TREES[tree]()
+    optimizer = make_optimizer(config, 60, params)
+
+    def loss(tree):
+        return sum(jnp.sum((leaf - 1.8) ** 2) for leaf in jax.tree.leaves(tree))
+
+    def body(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    @jax.jit
+    def train(params):
+        return jax.lax.scan(body, (params, optimizer.init(params)), length=60)[0][0]
+
+    after = train(params)
+    assert jax.tree.structure(after) == jax.tree.structure(params)
+    assert loss(after) < 0.5 * loss(params)
+
+
+def test_nnx_state_is_a_tree_like_any_other():
+    _, params = nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    assert jax.tree.leaves(decay_mask(params)) == [False, True]
+    optimizer = make_optimizer(replace(PLAIN, freeze="^bias"), 10, params)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert not np.any(jax.tree.leaves(updates)[0])
+    assert np.any(jax.tree.leaves(updates)[1])
+
+
+def test_the_schedule_drives_the_rate_of_each_step():
+    config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="linear", warmup=2)
+    history = run(config, {"w": np.zeros(1)}, [{"w": np.ones(1)}] * 6, total_steps=6)
+    # Rates 0, 1/2, 1, 3/4, 1/2, 1/4, summed.
+    np.testing.assert_allclose([p["w"][0] for p in history], [0, -0.5, -1.5, -2.25, -2.75, -3.0], rtol=1e-6)
+
+
+def test_clipping_starts_at_the_threshold():
+    def step(config, grad):
+        return -np.asarray(run(config, {"a": np.zeros(1), "b": np.zeros(1)}, [grad])[0]["b"])[0] / RATE
+
+    by_norm = replace(PLAIN, clip_norm=5.0)
+    for scale, factor in ((0.99, 1.0), (1.0, 1.0), (2.0, 0.5)):  # The norm of (3, 4) is 5.
+        grad = {"a": np.array([3.0 * scale]), "b": np.array([4.0 * scale])}
+        np.testing.assert_allclose(step(by_norm, grad), 4.0 * scale * factor, rtol=1e-6)
+    by_value = replace(PLAIN, clip_value=2.0)
+    assert step(by_value, {"a": np.zeros(1), "b": np.array([-3.0])}) == pytest.approx(-2.0)
+    assert step(by_value, {"a": np.zeros(1), "b": np.array([1.5])}) == pytest.approx(1.5)
+    both = replace(PLAIN, clip_value=3.0, clip_norm=2.5)  # (3, 100) -> (3, 3) -> 2.5 / sqrt(2) each
+    assert step(both, {"a": np.array([3.0]), "b": np.array([100.0])}) == pytest.approx(2.5 / np.sqrt(2))
+
+
+def test_coupled_penalties_enter_the_gradient_after_clipping():
+    params = {"kernel": np.array([[2.0, -3.0, 0.0]]), "bias": np.array([5.0])}
+    grad = {"kernel": np.array([[0.0, 0.0, 0.0]]), "bias": np.array([4.0])}
+    config = replace(PLAIN, l1=0.5, l2=0.25, clip_norm=1.0)
+    after = run(config, params, [grad])[0]
+    np.testing.assert_allclose(after["kernel"], [[2 - RATE * (0.5 + 0.5), -3 + RATE * (0.75 + 0.5), 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(after["bias"], [5 - RATE * 1.0], rtol=1e-6)
+    # Coupled means that it passes through the optimizer: Adam's first step is the sign of gradient plus penalty.
+    adam = OptimizerConfig(name="adam", learning_rate=RATE, schedule="constant", l2=0.25)
+    after = run(adam, params, [jax.tree.map(np.zeros_like, params)])[0]
+    np.testing.assert_allclose(after["kernel"], [[2 - RATE, -3 + RATE, 0.0]], rtol=1e-6)
+
+
+def test_decay_mask_takes_matrices_or_a_pattern():
+    params = {
+        "attention": {"bias": np.ones((2, 3)), "kernel": np.ones((4, 2, 3))},
+        "norm": {"scale": np.ones(3)},
+        "bias_table": np.ones((2, 2)),
+    }
+    mask = decay_mask(params)
+    assert mask == {"attention": {"bias": False, "kernel": True}, "norm": {"scale": False}, "bias_table": True}
+    assert jax.tree.leaves(decay_mask(params, "norm|table$")) == [False, False, True, True]
+    assert decay_mask(jax.eval_shape(lambda: to_jax(params))) == mask
+    zero = jax.tree.map(np.zeros_like, params)
+    after = run(replace(PLAIN, weight_decay=0.5, decay_pattern="^norm"), params, [zero])[0]
+    np.testing.assert_allclose(after["norm"]["scale"], 1 - RATE * 0.5, rtol=1e-6)
+    assert np.all(np.asarray(after["attention"]["kernel"]) == 1)
+
+
+LAYERED = {
+    "embed": {"embedding": np.ones((2, 2))},
+    "encoder": [{"layer_0": {"embedding_norm": np.ones(2)}}, {"Block_1": {"kernel": np.ones((2, 2))}}],
+    "blocks": {"2": {"kernel": np.ones((2, 2))}},
+    "final_norm": np.ones(2),
+    "head": {"kernel": np.ones((2, 2))},
+}
+
+
+def test_layer_wise_rates_are_exact():
+    config = replace(PLAIN, learning_rate=1.0, layer_decay=0.8)
+    exponents = {"embed/embedding": 4, "encoder/0/layer_0/embedding_norm": 3, "encoder/1/Block_1/kernel": 2}
+    exponents |= {"blocks/2/kernel": 1, "final_norm": 0, "head/kernel": 0}
+    right = map_with_path(lambda path, _: 0.8 ** exponents[path], LAYERED)
+    assert layer_rates(config, LAYERED) == right
+    after = run(config, LAYERED, [jax.tree.map(np.ones_like, LAYERED)])[0]
+    jax.tree.map(lambda p, rate: np.testing.assert_array_equal(p, 1 - np.float32(rate)), after, right)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "muon"])
+def test_layer_wise_rates_scale_the_whole_update(name):
+    params = to_jax(LAYERED)
+    config = OptimizerConfig(name=name, learning_rate=0.5, schedule="constant", weight_decay=0.1)
+    both = []
+    for layer_decay in (1.0, 0.5):
+        optimizer = make_optimizer(replace(config, layer_decay=layer_decay), 10)
+        both.append(jax.jit(optimizer.update)(params, optimizer.init(params), params)[0])
+    rates = layer_rates(replace(config, layer_decay=0.5), params)
+    jax.tree.map(lambda whole, part, rate: np.testing.assert_array_equal(np.asarray(whole) * rate, part), *both, rates)
+
+
+def test_layers_are_counted_with_the_frozen_ones():
+    config = replace(PLAIN, learning_rate=1.0, layer_decay=0.5, freeze="^blocks/2")
+    after = run(config, LAYERED, [jax.tree.map(np.ones_like, LAYERED)])[0]
+    np.testing.assert_array_equal(after["blocks"]["2"]["kernel"], 1.0)
+    np.testing.assert_array_equal(after["encoder"][1]["Block_1"]["kernel"], 1 - 0.5**2)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_parameters_keep_their_bits_and_do_not_count(name):
+    params = parameters() | {"embed": np.random.default_rng(2).normal(size=(3, 2))}
+    grads = [{**g, "embed": np.full((3, 2), np.inf)} for g in gradients(parameters())]
+    config = OptimizerConfig(name=name, learning_rate=RATE, clip_norm=0.5, l1=0.1, freeze="^embed")
+    after = run(config, params, grads)[-1]
+    assert np.asarray(after["embed"]).tobytes() == np.asarray(params["embed"], np.float32).tobytes()
+    alone = run(replace(config, freeze=None), parameters(), gradients(parameters()))[-1]
+    assert_close({key: after[key] for key in alone}, alone)
+    frozen_state = make_optimizer(config, 10).init(to_jax(params))
+    assert all(leaf.shape != (3, 2) for leaf in jax.tree.leaves(frozen_state))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_keeps_its_structure_and_types_and_can_be_mapped(name):
+    params = to_jax(LAYERED)
+    config = OptimizerConfig(name=name, freeze="^embed", layer_decay=0.5, clip_norm=1.0, l1=0.1, l2=0.1)
+    optimizer = make_optimizer(config, 10, params)
+    state = optimizer.init(params)
+    updates, after = jax.eval_shape(optimizer.update, params, state, params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    doubled = optax.tree_map_params(optimizer, lambda x: x + 1, state)
+    assert jax.tree.structure(doubled) == jax.tree.structure(state)
