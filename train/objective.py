@@ -143,6 +143,11 @@ def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term
         raise UsageError(
             f"loss_weights names {_names(unknown)}, but the objective's terms are {_names(sorted(terms))}."
         )
+    kept = sorted(name for name in loss_weights if terms[name].keep)
+    if kept:
+        raise UsageError(
+            f"loss_weights names {_names(kept)}, whose Term keeps axes: only a Term with keep=0 is a loss."
+        )
 
 
 def _check_same_layout(old: Any, new: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
@@ -78,6 +79,29 @@ def create_state(
         frozen=_copy(frozen),
         state=_copy(state),
     )
+
+
+def average(ema: Any, params: Any, decay: Any) -> Any:
+    """Return ``decay * ema + (1 - decay) * params``, in the dtypes of ``ema``; what is not a real number is taken over.
+
+    >>> average({"w": jnp.array(1.0)}, {"w": jnp.array(3.0)}, 0.75)["w"].item()
+    1.5
+    """
+
+    def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+        new = new.astype(old.dtype)
+        return (decay * old + (1 - decay) * new).astype(old.dtype) if jnp.issubdtype(old.dtype, jnp.inexact) else new
+
+    return jax.tree.map(leaf, ema, params)
+
+
+def ema_warmup(decay: float) -> Callable[[Any], jax.Array]:
+    """Return the schedule ``min(decay, (1 + step) / (10 + step))``, so that an average soon forgets its random start.
+
+    >>> [round(float(ema_warmup(0.99)(step)), 2) for step in (0, 10, 10_000)]
+    [0.1, 0.55, 0.99]
+    """
+    return lambda step: jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 def _as_key(key: Any) -> jax.Array:

@@ -19,7 +19,7 @@ from train.checks import Report, check_report
 from train.errors import UsageError
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
 from train.parallel import Sync, check_batch, micro_batches
-from train.state import TrainState
+from train.state import TrainState, average
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Rate = float | jax.Array | Callable[[Any], Any]
@@ -75,7 +75,7 @@ def build_train_step(
       loss_weights: the terms to train on, each with a number or an Optax schedule of the step.
       accumulate: number of micro-batches, which must divide the batch of each device. Micro-batch j is made of the rows
         j, j + accumulate, ...
-      ema_decay: decay of ``state.ema``, a number or a schedule of the step (see ``ema_warmup``).
+      ema_decay: decay of ``state.ema``, a number or a schedule of the step (see ``train.ema_warmup``).
       checks: check that losses and gradients are finite and weights neither negative nor NaN, inside the compiled step.
 
     Returns:
@@ -103,7 +103,7 @@ def build_train_step(
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema if ema_decay is None else _average(state.ema, params, _at(ema_decay, state.step))
+        ema = state.ema if ema_decay is None else average(state.ema, params, _at(ema_decay, state.step))
         one = jnp.ones((), loss.dtype)
         metrics = report.sums | {"loss": (loss, one), "grad_norm": (grad_norm, one)}
         return state.replace(
@@ -142,15 +142,6 @@ def build_eval_step(
         return sums | ({"loss": (_total(sums, rates), jnp.ones(()))} if loss_weights else {})
 
     return Step(body, trains=False)
-
-
-def ema_warmup(decay: float) -> Callable[[Any], jax.Array]:
-    """Return the schedule ``min(decay, (1 + step) / (10 + step))``, so that an average soon forgets its random start.
-
-    >>> [round(float(ema_warmup(0.99)(step)), 2) for step in (0, 10, 10_000)]
-    [0.1, 0.55, 0.99]
-    """
-    return lambda step: jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 def _gradients(
@@ -203,14 +194,6 @@ def _total(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:
     """Sum over terms of rate * sum / weight, where a term without weight counts 0."""
     ratios = {name: sums[name][0] / jnp.where(sums[name][1] == 0, 1, sums[name][1]) for name in rates}
     return sum((rate * ratios[name] for name, rate in rates.items()), jnp.zeros((), jnp.float32))
-
-
-def _average(ema: Any, params: Any, decay: Any) -> Any:
-    def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
-        new = new.astype(old.dtype)
-        return (decay * old + (1 - decay) * new).astype(old.dtype) if jnp.issubdtype(old.dtype, jnp.inexact) else new
-
-    return jax.tree.map(leaf, ema, params)
 
 
 def _at(rate: Rate, step: jax.Array) -> Any:
