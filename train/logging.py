@@ -1,0 +1,258 @@
+"""What a run leaves behind in its workdir: config, environment, metrics, summary (and the report, from `report.py`)."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from train.errors import UsageError
+from train.files import differing_keys, disk_error, dump_json, to_json, write_atomic
+from train.report import Image as Image
+from train.report import Section as Section
+from train.report import Table as Table
+from train.report import write_report as write_report
+
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "chex",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+    "lossfns",
+)
+
+
+def open_workdir(workdir: str | os.PathLike[str], config: Any) -> Path:
+    """Creates a run's folder, or opens it again for the same config.
+
+    Writes `config.json` and `environment.json`. A folder that belongs to another config is refused, because its metrics
+    and checkpoints would be mixed with those of this run.
+
+    Args:
+        workdir: The folder; its parents are created as well.
+        config: A mapping or dataclass of plain values.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: The folder holds another run or something else, or cannot be written.
+    """
+    workdir = Path(workdir)
+    wanted = to_json(config, nonfinite=str)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        content = sorted(name for name in os.listdir(workdir) if not name.startswith("."))
+    except OSError as error:
+        raise disk_error("create the workdir", workdir, error) from error
+    ways_out = "give another --workdir, or delete that folder to start again"
+    if "config.json" in content:
+        try:
+            found = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{workdir / 'config.json'} cannot be read ({error}); {ways_out}") from error
+        if names := differing_keys(found, wanted):
+            raise UsageError(f"{workdir} holds a run with another config (different: {', '.join(names)}); {ways_out}")
+    elif content:
+        raise UsageError(
+            f"{workdir} is not empty and is no run's folder (it has {content[0]} but no config.json); {ways_out}"
+        )
+    else:
+        write_atomic(workdir / "config.json", dump_json(wanted))
+    _record_environment(workdir / "environment.json")
+    return workdir
+
+
+def _record_environment(path: Path) -> None:
+    """Writes the environment; says so when a run goes on in another one than it was started in."""
+    now = environment()
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if isinstance(before, dict):
+        names = [name for name in differing_keys(before, now) if name != "date"]
+        if not names:
+            return
+        print(f"note: this run was started in another environment (different: {', '.join(names)})", file=sys.stderr)
+    write_atomic(path, dump_json(now))
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to judge a number: versions, devices, commit and date; nothing that names the machine.
+
+    Returns:
+        An object of JSON types. `git` is None where the code is not in a checkout; `git.dirty` tells whether tracked
+        files differ from the commit.
+
+    >>> sorted(environment())
+    ['date', 'devices', 'git', 'packages', 'platform', 'python']
+    """
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    devices = jax.devices()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "devices": {"backend": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "packages": versions,
+        "git": _git_state(Path(__file__).resolve()),
+    }
+
+
+def _git_state(source: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout that tracks this very file (not of one that merely surrounds it)."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "--", source.name)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class MetricsWriter:
+    """Appends metrics to `metrics.jsonl`, one object a line: `{"step": 50, "split": "train", "values": {...}}`.
+
+    As a hook of `fit` it writes the split "train". A value that is not finite is written as null. A line cut short by a
+    killed process is dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`.
+
+    Args:
+        workdir: The run's folder.
+        every: Steps between two lines, when used as a hook.
+
+    Raises:
+        UsageError: The file cannot be read or written.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, every: int = 50) -> None:
+        self.every = every
+        self.workdir = Path(workdir)
+        self.path = self.workdir / "metrics.jsonl"
+        try:
+            text = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise disk_error("read", self.path, error) from error
+        if not self.path.exists() or not text.endswith(b"\n"):
+            write_atomic(self.path, text[: text.rfind(b"\n") + 1])
+
+    def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
+        """The hook: one line of the split "train"."""
+        self.write(step, "train", metrics)
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Appends one line.
+
+        Args:
+            step: Number of steps done.
+            split: "train", "validation", "test" or any other name.
+            values: The numbers by name.
+
+        Raises:
+            RunFailed: The disk is full or failing; the lines before are intact.
+        """
+        record = {"step": int(step), "split": split, "values": to_json(dict(values))}
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        size = -1
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                size = file.tell()
+                data = memoryview(line.encode())
+                while data:
+                    data = data[file.write(data) :]
+        except OSError as error:
+            if size >= 0:
+                os.truncate(self.path, size)  # a full disk may have taken half a line
+            raise disk_error("write", self.path, error) from error
+
+    def truncate_after(self, step: int) -> None:
+        """Drops the lines of steps after `step`, which a resumed run will write again."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = b"".join(
+            line for line, record in zip(lines, read_metrics(self.workdir), strict=True) if record["step"] <= step
+        )
+        if len(kept) < sum(map(len, lines)):
+            write_atomic(self.path, kept)
+
+    def close(self) -> None:
+        """Writes `metrics.csv`: one row a line, one column a metric."""
+        records = read_metrics(self.workdir)
+        names = sorted({name for record in records for name in record["values"]})
+        buffer = io.StringIO()
+        table = csv.writer(buffer, lineterminator="\n")
+        table.writerow(["step", "split", *names])
+        for record in records:
+            table.writerow([record["step"], record["split"], *(record["values"].get(name) for name in names)])
+        write_atomic(self.workdir / "metrics.csv", buffer.getvalue())
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`.
+
+    Raises:
+        UsageError: The file is missing, or one of its lines is no such object.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path} ({error}); give the folder of a run") from error
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            _ = int(record["step"]), str(record["split"]), dict(record["values"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"line {number} of {path} is damaged; delete that line, or the folder to start again"
+            ) from error
+        records.append(record)
+    return records
+
+
+def curve(records: Iterable[Mapping[str, Any]], split: str, metric: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric, as `plots.learning_curves` takes them; gaps (null) are left out.
+
+    >>> curve([{"step": 5, "split": "train", "values": {"loss": 0.5}}], "train", "loss")
+    ([5], [0.5])
+    """
+    points = [(r["step"], r["values"].get(metric)) for r in records if r["split"] == split]
+    kept = [(step, value) for step, value in points if value is not None]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
+    """Writes the run's final numbers to `summary.json` (not finite: null) and returns its path."""
+    path = Path(workdir) / "summary.json"
+    write_atomic(path, dump_json(to_json(dict(summary))))
+    return path

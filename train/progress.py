@@ -1,0 +1,92 @@
+"""Progress of a long loop: a bar on a terminal, otherwise a line with the time left every now and then."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import tqdm
+
+
+class Progress:
+    """Shows how far a loop is and how long it still takes.
+
+    On a terminal it is a bar. Elsewhere (a log file, a notebook, CI) it prints at most one line in `interval` seconds,
+    so a short loop prints none.
+
+    Args:
+        total: Number of steps at the end.
+        start: Number of steps done before.
+        label: What is under way.
+        stream: Where to write; standard error by default.
+        interval: Seconds between two lines.
+        clock: Gives the time in seconds.
+        enabled: False shows nothing.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        start: int = 0,
+        label: str = "",
+        stream: TextIO | None = None,
+        interval: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+        enabled: bool = True,
+    ) -> None:
+        self._total, self._label, self._interval, self._clock = total, label, interval, clock
+        self._stream = stream or sys.stderr
+        self._enabled = enabled
+        self._text = ""
+        self._done, self._printed = start, clock()
+        self._first: tuple[int, float] | None = None  # the first step compiles: the rate is counted from its end
+        self._bar: Any = None
+        if enabled and self._stream.isatty():
+            self._bar = tqdm.tqdm(
+                total=total, initial=start, desc=label or None, file=self._stream, dynamic_ncols=True, leave=True
+            )
+
+    def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Tells that `done` steps are done; `metrics` are shown until the next ones come."""
+        if not self._enabled:
+            return
+        if metrics is not None:
+            self._text = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
+        if self._bar is not None:
+            if metrics is not None:
+                self._bar.set_postfix_str(self._text, refresh=False)
+            self._bar.update(done - self._done)
+        self._done = done
+        now = self._clock()
+        if self._first is None:
+            self._first = (done, now)
+        elif self._bar is None and now - self._printed >= self._interval:
+            self._printed = now
+            print(self._line(now), file=self._stream, flush=True)
+
+    def _line(self, now: float) -> str:
+        steps, since = self._first or (self._done, now)
+        rate = (self._done - steps) / max(now - since, 1e-9)
+        left = datetime.timedelta(seconds=round((self._total - self._done) / rate)) if rate else "unknown time"
+        parts = [
+            f"step {self._done}/{self._total} ({self._done / self._total:.0%})",
+            f"{rate:.3g} steps/s",
+            f"{left} left",
+        ]
+        prefix = f"{self._label}: " if self._label else ""
+        return prefix + ", ".join([*parts, self._text] if self._text else parts)
+
+    def close(self) -> None:
+        """Ends the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
