@@ -1,0 +1,249 @@
+"""What the conformance suite knows of one loss, and the operations on its inputs that the properties are built from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Inputs = tuple[Any, ...]
+
+# One value is a chain of some ten roundings and a sum over at most a few dozen terms, and XLA's vectorised exp and log
+# are good to 2 ulp, so an honest implementation stays within 16 ulp of the exact result. The usual mistakes (an
+# unshifted log-sum-exp at logits of 1e4, a clipped probability, an epsilon in a norm) are wrong by thousands of ulp.
+ULPS = 16.0
+
+
+class Skip(Exception):
+    """Raised by a property that has nothing to say about a loss; the message is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BadCall:
+    """A call that must raise at trace time, and what its message must contain."""
+
+    args: Inputs
+    words: tuple[str, ...]
+    """Each must occur in the message: expected and actual, for instance ``("(4,)", "(5,)")``."""
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    error: type[Exception] | tuple[type[Exception], ...] = (ValueError, TypeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossCase:
+    """A loss and what is needed to check it. Every option has a default but the first two.
+
+    "Rows" are the entries of the leading axis, which all arrays, ``where`` and the result share.
+    """
+
+    loss: Callable[..., jax.Array]
+    make_inputs: Callable[[np.random.Generator, int], Inputs]
+    """``make_inputs(rng, rows)`` returns the positional arrays; the suite casts the floats."""
+    oracle: Callable[..., Any] | None = None
+    """``oracle(*arrays, **kwargs)`` in NumPy, float64, plain loops, no mask: the expected values."""
+    naive: Callable[..., jax.Array] | None = None
+    """The textbook formula in ``jax.numpy``, in the dtype that comes in: what low precision is measured against."""
+    name: str = ""
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+    """Keyword arguments to check with; the first are used where one set is enough."""
+    sweep: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    """Numeric hyper-parameters and values (three or more) between which nothing may be compiled again."""
+    differentiable: tuple[int, ...] | None = None
+    """Positions of the arrays to differentiate; by default all floating ones."""
+    labels: int | None = None
+    """Position of the class labels that must be in range, or None."""
+    num_classes: Callable[..., int] = lambda *args: int(args[0].shape[-1])
+    """``num_classes(*arrays)``: the first label that is out of range."""
+    hostile: Callable[[np.random.Generator], Mapping[str, tuple[Inputs, Mapping[str, Any]]]] | None = None
+    """Named inputs of one's own, ``name -> (arrays, kwargs)``; the oracle says what is right, NaN included."""
+    bad_calls: tuple[BadCall, ...] = ()
+    batched: bool = True
+    """False for a function of parameters: any pytrees in, one scalar out, no rows and no ``where``."""
+    batch_coupled: bool = False
+    """True if a row's value depends on the other rows; the loss then takes ``axis_name``."""
+    element_masks: bool = False
+    """True if a result with more than one axis may be masked at any element without changing the others."""
+    smooth: bool = True
+    """False if second derivatives do not exist everywhere: gradients are checked to first order only."""
+    modes: tuple[str, ...] = ("fwd", "rev")
+    """Modes of differentiation; a loss with its own reverse rule has no ``"fwd"``."""
+    rows: int = 6
+    ulps: float = ULPS
+    condition: Callable[[Mapping[str, Any]], float] = lambda kwargs: 1.0
+    """``condition(kwargs)``: how many times the formula itself magnifies a rounding, such as 1 / temperature."""
+    skip: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Property -> the reason why it does not apply."""
+
+    def __str__(self) -> str:
+        return self.name or getattr(self.loss, "__name__", repr(self.loss))
+
+    def inputs(self, rows: int | None = None, seed: int = 0) -> Inputs:
+        """Inputs in float32, the same for the same arguments."""
+        return cast(
+            tuple(self.make_inputs(np.random.default_rng(seed), self.rows if rows is None else rows)), np.float32
+        )
+
+    def moving(self, inputs: Inputs) -> tuple[int, ...]:
+        """Positions of the arrays to differentiate."""
+        if self.differentiable is not None:
+            return self.differentiable
+        return tuple(
+            i for i, x in enumerate(inputs) if jax.tree.leaves(x) and all(map(is_floating, jax.tree.leaves(x)))
+        )
+
+    def tolerance(self, kwargs: Mapping[str, Any]) -> float:
+        """Allowed error in units of the last place."""
+        return self.ulps * self.condition(kwargs)
+
+
+def is_floating(x: Any) -> bool:
+    """Whether an array or scalar is real, bfloat16 included (NumPy alone does not count it)."""
+    return bool(jnp.issubdtype(np.asarray(x).dtype, np.floating))
+
+
+def cast(inputs: Any, dtype: Any) -> Any:
+    """Floating leaves in `dtype`, the others untouched; all NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x).astype(dtype) if is_floating(x) else np.asarray(x), inputs)
+
+
+def take(inputs: Any, index: Any) -> Any:
+    """The rows chosen by a mask, an index array or a slice."""
+    return jax.tree.map(lambda x: np.asarray(x)[index], inputs)
+
+
+def count_rows(inputs: Inputs) -> int:
+    """Length of the leading axis."""
+    return int(jax.tree.leaves(inputs)[0].shape[0])
+
+
+def row_weights(case: LossCase, inputs: Inputs) -> np.ndarray:
+    """A cotangent for each row, of both signs and none alike, so that no two rows can be swapped unseen."""
+    if not case.batched:
+        return np.float32(0.75)  # type: ignore[return-value]
+    rows = count_rows(inputs)
+    return ((0.5 + np.arange(rows) / max(rows, 1)) * (-1.0) ** np.arange(rows)).astype(np.float32)
+
+
+def result_shape(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of the result, which is the shape of ``where``; nothing is computed."""
+    return tuple(jax.eval_shape(functools.partial(case.loss, **kwargs), *inputs).shape)
+
+
+def row_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask over rows, spread over the elements of the result."""
+    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - 1)), shape).copy()
+
+
+def _spread(weights: Any, values: jax.Array) -> jax.Array:
+    weights = jnp.asarray(weights).astype(values.dtype)
+    return jnp.broadcast_to(weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim)), values.shape)
+
+
+def value_and_gradients(
+    loss: Callable[..., jax.Array], moving: tuple[int, ...], kwargs: Mapping[str, Any]
+) -> Callable[[Inputs, Any, Any], tuple[jax.Array, tuple[Any, ...]]]:
+    """``run(inputs, where, weights)``: the values, and the gradients of ``sum(weights * values)``."""
+
+    def run(inputs: Inputs, where: Any, weights: Any) -> tuple[jax.Array, tuple[Any, ...]]:
+        options = dict(kwargs) if where is None else {**kwargs, "where": where}
+
+        def values_of(*moved: Any) -> jax.Array:
+            full = list(inputs)
+            for position, x in zip(moving, moved, strict=True):
+                full[position] = x
+            return loss(*full, **options)
+
+        values, pull_back = jax.vjp(values_of, *(inputs[i] for i in moving))
+        return values, pull_back(_spread(weights, values))
+
+    return run
+
+
+@functools.lru_cache(maxsize=512)
+def _compiled(
+    loss: Callable[..., Any], moving: tuple[int, ...], items: tuple[tuple[str, Any], ...]
+) -> Callable[..., Any]:
+    return jax.jit(value_and_gradients(loss, moving, dict(items)))
+
+
+def evaluate(
+    case: LossCase,
+    inputs: Inputs,
+    kwargs: Mapping[str, Any],
+    *,
+    where: Any = None,
+    weights: Any = None,
+    loss: Any = None,
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Values and gradients as NumPy arrays, compiled once for each shape; `weights` default to `row_weights`."""
+    weights = row_weights(case, inputs) if weights is None else weights
+    items = tuple(sorted(kwargs.items()))
+    try:
+        run = _compiled(loss or case.loss, case.moving(inputs), items)
+    except TypeError:  # a hyper-parameter that cannot be hashed, such as an array of class counts
+        run = jax.jit(value_and_gradients(loss or case.loss, case.moving(inputs), kwargs))
+    return jax.tree.map(np.asarray, run(inputs, where, weights))
+
+
+def expected_values(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray:
+    """The oracle at exactly these inputs, in float64."""
+    if case.oracle is None:
+        raise Skip("no oracle given")
+    with np.errstate(all="ignore"):
+        return np.asarray(case.oracle(*cast(inputs, np.float64), **kwargs), dtype=np.float64)
+
+
+def assert_close(
+    actual: Any, expected: Any, what: str, *, ulps: float, dtype: Any = np.float32, relative_to: float = 1.0
+) -> None:
+    """Every leaf within ``ulps * eps(dtype) * (|expected| + relative_to)``; NaN equals NaN, infinities must be equal.
+
+    `relative_to` is 1 for values, which are nats or squares of inputs of order one: a loss of 1e-9 reached by adding
+    terms of order one cannot be relatively exact. For gradients it is their largest entry.
+    """
+    for got, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+        assert got.shape == wanted.shape, f"{what}: expected shape {wanted.shape}, got {got.shape}"
+        with np.errstate(invalid="ignore"):
+            allowed = ulps * float(jnp.finfo(dtype).eps) * (np.abs(wanted) + relative_to)
+            near = np.isfinite(wanted) & (np.abs(got - wanted) <= allowed)
+            good = near | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+        if not good.all():
+            at = tuple(int(i) for i in np.argwhere(~good)[0])
+            place = f" at {list(at)}" if at else ""
+            count = f"({(~good).sum()} of {good.size} differ)"
+            raise AssertionError(f"{what}{place}: expected {wanted[at]:.9g}, got {got[at]:.9g} {count}")
+
+
+def largest(tree: Any) -> float:
+    """The largest finite magnitude in a pytree, at least the smallest normal float32."""
+    leaves = [np.abs(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)]
+    return max([float(x[np.isfinite(x)].max(initial=0.0)) for x in leaves] + [float(np.finfo(np.float32).tiny)])
+
+
+def assert_same(
+    case: LossCase, actual: Any, expected: Any, kwargs: Mapping[str, Any], what: str, dtype: Any = np.float32
+) -> None:
+    """Values and gradients agree, allowing both sides their rounding."""
+    ulps = 2 * case.tolerance(kwargs)
+    assert_close(actual[0], expected[0], f"{what}, value", ulps=ulps, dtype=dtype)
+    assert_close(actual[1], expected[1], f"{what}, gradient", ulps=ulps, dtype=dtype, relative_to=largest(expected[1]))
+
+
+def described(kwargs: Mapping[str, Any]) -> str:
+    return f"with {dict(kwargs)}" if kwargs else "with default arguments"
+
+
+def needs_rows(case: LossCase) -> None:
+    if not case.batched:
+        raise Skip("a function of parameters has no rows")
+
+
+def some_rows(rows: int) -> np.ndarray:
+    """A mask that keeps the first row, drops the last and is irregular between."""
+    mask = np.random.default_rng(rows).random(rows) < 0.6
+    mask[:1], mask[1:][-1:] = True, False
+    return mask

@@ -1,0 +1,191 @@
+"""Properties of the batch: compiled, mapped, masked, split, permuted or spread over devices, the numbers stay."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from lossfns._testing.case import (
+    Inputs,
+    LossCase,
+    Skip,
+    assert_close,
+    assert_same,
+    cast,
+    count_rows,
+    described,
+    evaluate,
+    is_floating,
+    needs_rows,
+    result_shape,
+    row_mask,
+    row_weights,
+    some_rows,
+    take,
+    value_and_gradients,
+)
+
+MAX_DEVICES = 8
+
+
+def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
+    """`value` in the floating inputs at the chosen rows, and a label that no class has in the integer ones."""
+
+    def spoiled(x: Any) -> np.ndarray:
+        x = np.array(x)
+        if x.dtype != bool:
+            x[rows] = value if is_floating(x) else -100
+        return x
+
+    return jax.tree.map(spoiled, inputs)
+
+
+def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:
+    """An eager call and one inside jit give the same values, for every variant."""
+    for kwargs in case.variants:
+        eager = case.loss(*jax.tree.map(jnp.asarray, inputs), **kwargs)
+        assert_same(
+            case, evaluate(case, inputs, kwargs), (eager, evaluate(case, inputs, kwargs)[1]), kwargs, described(kwargs)
+        )
+        compiled = jax.jit(functools.partial(case.loss, **kwargs))(*inputs)
+        assert_close(compiled, eager, described(kwargs), ulps=2 * case.tolerance(kwargs))
+    return None
+
+
+def vmap_is_loop(case: LossCase, inputs: Inputs) -> str | None:
+    """Mapped over a stack of batches, the loss gives what it gives batch by batch, masked or not."""
+    kwargs = case.variants[0]
+    if case.batched:
+        rows = count_rows(inputs)
+        batches = [take(inputs, np.roll(np.arange(rows), shift)) for shift in range(3)]
+        weights: Any = row_weights(case, inputs)
+        masks = [None, row_mask(some_rows(rows), result_shape(case, inputs, kwargs))]
+    else:
+        batches = [jax.tree.map(lambda x, k=k: k * x if is_floating(x) else x, inputs) for k in (1, -2, 0.5)]
+        weights, masks = row_weights(case, inputs), [None]
+        batches = [cast(batch, np.float32) for batch in batches]
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *batches)
+    run = value_and_gradients(case.loss, case.moving(inputs), kwargs)
+    for where in masks:
+        mapped = jax.jit(jax.vmap(run, in_axes=(0, None, None)))(stacked, where, weights)
+        for i, batch in enumerate(batches):
+            alone = evaluate(case, batch, kwargs, where=where)
+            assert_same(
+                case, jax.tree.map(lambda x, i=i: x[i], mapped), alone, kwargs, f"batch {i} of the mapped stack"
+            )
+    return None
+
+
+def _assert_deleted(
+    case: LossCase, inputs: Inputs, keep: np.ndarray, kwargs: Mapping[str, Any], fills: tuple[float, ...]
+) -> None:
+    where = row_mask(keep, result_shape(case, inputs, kwargs))
+    weights = row_weights(case, inputs)
+    expected = evaluate(case, take(inputs, keep), kwargs, weights=weights[keep])
+    spoiled = {"": inputs} | {f", {fill} under the mask": poison(inputs, ~keep, fill) for fill in fills}
+    for label, batch in spoiled.items():
+        values, gradients = evaluate(case, batch, kwargs, where=where, weights=weights)
+        what = f"{described(kwargs)}{label}"
+        assert_same(case, (take(values, keep), take(gradients, keep)), expected, kwargs, f"kept rows {what}")
+        for leaf, kind in [(values, "value"), *((leaf, "gradient") for leaf in jax.tree.leaves(gradients))]:
+            rest = take(leaf, ~keep)
+            assert (rest == 0).all(), f"masked rows {what}: {kind} must be 0, got {rest.ravel()[rest.ravel() != 0][0]}"
+
+
+def masked_is_deleted(case: LossCase, inputs: Inputs) -> str | None:
+    """A masked row might as well not be there, even with NaN, infinities or a label that does not exist in it."""
+    needs_rows(case)
+    keep = some_rows(count_rows(inputs))
+    for position, kwargs in enumerate(case.variants):
+        fills = (np.nan, np.inf, -np.inf) if position == 0 else (np.nan,)
+        _assert_deleted(case, inputs, keep, kwargs, fills)
+    kwargs = case.variants[0]
+    plain = evaluate(case, inputs, kwargs)
+    where = np.ones(result_shape(case, inputs, kwargs), bool)
+    assert_same(case, evaluate(case, inputs, kwargs, where=where), plain, kwargs, "a mask that is True everywhere")
+    if not case.element_masks:
+        return None
+    where = np.random.default_rng(1).random(where.shape) < 0.5
+    weights = row_mask(row_weights(case, inputs), where.shape)
+    expected = evaluate(case, inputs, kwargs, weights=weights * where)
+    aligned = [np.shape(x)[: where.ndim] == where.shape for x in inputs]
+    for fill in (np.nan, np.inf):
+        batch = tuple(poison((x,), ~where, fill)[0] if fits else x for x, fits in zip(inputs, aligned, strict=True))
+        masked = evaluate(case, batch, kwargs, where=where, weights=weights)
+        assert_same(case, masked, (expected[0] * where, expected[1]), kwargs, f"a mask over elements, {fill} under it")
+    return None
+
+
+def all_masked_is_zero(case: LossCase, inputs: Inputs) -> str | None:
+    """With everything masked, values and gradients are exactly 0, even if all inputs are NaN."""
+    needs_rows(case)
+    nothing = np.ones(count_rows(inputs), bool)
+    for kwargs in case.variants:
+        where = np.zeros(result_shape(case, inputs, kwargs), bool)
+        for batch, what in ((inputs, "finite inputs"), (poison(inputs, nothing, np.nan), "NaN inputs")):
+            for leaf in jax.tree.leaves(evaluate(case, batch, kwargs, where=where)):
+                assert (leaf == 0).all(), f"{what}, {described(kwargs)}: expected zeros, got {leaf.ravel()[:4]}"
+    return None
+
+
+def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
+    """Two parts of a batch, one after the other, give what the whole batch gives."""
+    needs_rows(case)
+    if case.batch_coupled:
+        raise Skip("rows are coupled: a part of the batch has other negatives")
+    kwargs, rows = case.variants[0], count_rows(inputs)
+    where = row_mask(some_rows(rows), result_shape(case, inputs, kwargs))
+    weights, half = row_weights(case, inputs), (rows + 1) // 2
+    whole = evaluate(case, inputs, kwargs, where=where)
+    parts = [
+        evaluate(case, take(inputs, part), kwargs, where=where[part], weights=weights[part])
+        for part in (slice(0, half), slice(half, rows))
+    ]
+    assert_same(case, jax.tree.map(lambda *xs: np.concatenate(xs), *parts), whole, kwargs, "parts against the whole")
+    return None
+
+
+def permutation(case: LossCase, inputs: Inputs) -> str | None:
+    """Rows in another order give the same values and gradients in that order."""
+    needs_rows(case)
+    order = np.random.default_rng(3).permutation(count_rows(inputs))
+    weights = row_weights(case, inputs)
+    for kwargs in case.variants:
+        expected = take(evaluate(case, inputs, kwargs), order)
+        actual = evaluate(case, take(inputs, order), kwargs, weights=weights[order])
+        assert_same(case, actual, expected, kwargs, f"rows {order.tolist()} {described(kwargs)}")
+    return None
+
+
+def devices(case: LossCase, inputs: Inputs) -> str | None:
+    """Split over devices with uneven masks, nothing changes: shard_map with and without check_vma, and pmap."""
+    needs_rows(case)
+    count = min(MAX_DEVICES, jax.device_count())
+    if count < 2:
+        raise Skip('one device only; jax.config.update("jax_num_cpu_devices", 8) gives eight')
+    kwargs, inputs = case.variants[0], case.inputs(2 * count)
+    keep = np.random.default_rng(4).random(2 * count) < 0.7
+    keep[:2] = False  # the first device has nothing to add
+    where = row_mask(keep, result_shape(case, inputs, kwargs))
+    whole = evaluate(case, inputs, kwargs, where=where)
+    options = {**kwargs, "axis_name": "shards"} if case.batch_coupled else kwargs
+    run = value_and_gradients(case.loss, case.moving(inputs), options)
+    given = (inputs, where, row_weights(case, inputs))
+    mesh = jax.make_mesh((count,), ("shards",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    for check_vma in (True, False):
+        sharded = jax.shard_map(run, mesh=mesh, in_specs=P("shards"), out_specs=P("shards"), check_vma=check_vma)
+        assert_same(
+            case, jax.jit(sharded)(*given), whole, kwargs, f"shard_map with check_vma={check_vma} on {count} devices"
+        )
+    split = jax.tree.map(lambda x: x.reshape(count, 2, *x.shape[1:]), given)
+    mapped = jax.pmap(run, axis_name="shards", devices=jax.devices()[:count])(*split)
+    joined = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), mapped)
+    assert_same(case, joined, whole, kwargs, f"pmap on {count} devices")
+    return f"{count} devices"

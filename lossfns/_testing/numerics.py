@@ -1,0 +1,161 @@
+"""Properties of the numbers: right values, right derivatives, hostile inputs, low precision."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+
+from lossfns._testing.case import (
+    Inputs,
+    LossCase,
+    Skip,
+    assert_close,
+    assert_same,
+    cast,
+    count_rows,
+    described,
+    evaluate,
+    expected_values,
+    is_floating,
+    largest,
+    row_weights,
+    take,
+    value_and_gradients,
+)
+
+
+def oracle(case: LossCase, inputs: Inputs) -> str | None:
+    """Values equal the oracle's in float32 and float64."""
+    worst = 0.0
+    for kwargs in case.variants:
+        expected = expected_values(case, inputs, kwargs)
+        values, _ = evaluate(case, inputs, kwargs)
+        assert_close(values, expected, f"float32 {described(kwargs)}", ulps=case.tolerance(kwargs))
+        worst = max(worst, float(np.abs(values - expected).max(initial=0.0)))
+        with jax.enable_x64(True):
+            doubles = cast(inputs, np.float64)
+            values, _ = evaluate(case, doubles, kwargs)
+            assert_close(
+                values, expected, f"float64 {described(kwargs)}", ulps=case.tolerance(kwargs), dtype=np.float64
+            )
+    return f"largest float32 error {worst:.1e}"
+
+
+def gradients(case: LossCase, inputs: Inputs) -> str | None:
+    """Derivatives equal finite differences in float64, and float32 gradients equal float64 ones."""
+    if not case.moving(inputs):
+        raise Skip("nothing to differentiate")
+    for position, kwargs in enumerate(case.variants):
+        with jax.enable_x64(True):
+            doubles = cast(inputs, np.float64)
+            _check_derivatives(case, doubles, kwargs, thoroughly=position == 0)
+            exact = evaluate(case, doubles, kwargs)
+        actual = evaluate(case, inputs, kwargs)
+        assert_same(case, actual, exact, kwargs, f"float32 against float64 {described(kwargs)}")
+    return None
+
+
+def _check_derivatives(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], *, thoroughly: bool) -> None:
+    moving, weights = case.moving(inputs), row_weights(case, inputs)
+    run = value_and_gradients(case.loss, moving, kwargs)
+
+    def complete(moved: tuple[Any, ...]) -> Inputs:
+        full = list(inputs)
+        for i, x in zip(moving, moved, strict=True):
+            full[i] = x
+        return tuple(full)
+
+    values_of = jax.jit(lambda *moved: case.loss(*complete(moved), **kwargs))
+    slopes_of = jax.jit(lambda *moved: run(complete(moved), None, weights)[1])
+    # Central differences in float64 with a step of 1e-5: truncation 1e-10 times the third derivative, rounding 1e-11,
+    # both far below 1e-5. Each derivative grows by the condition of the formula, so the third by its square over the
+    # first.
+    tolerance = 1e-5 * case.condition(kwargs) ** 2
+    check = functools.partial(jax.test_util.check_grads, atol=tolerance, rtol=tolerance, eps=1e-5, order=1)
+    moved = tuple(jax.tree.map(jnp.asarray, inputs[i]) for i in moving)
+    check(values_of, moved, modes=case.modes if thoroughly else case.modes[-1:])
+    if thoroughly and case.smooth:  # second derivatives, as first derivatives of the compiled gradient
+        check(slopes_of, moved, modes=case.modes[-1:])
+
+
+def _unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Mapping[str, Any]]]:
+    kwargs = case.variants[0]
+
+    def floats(change: Callable[[np.ndarray], np.ndarray]) -> Inputs:
+        return jax.tree.map(lambda x: change(np.array(x)) if is_floating(x) else x, inputs)
+
+    def first_row_zero(x: np.ndarray) -> np.ndarray:
+        x[:1] = 0
+        return x
+
+    yield "all zeros", floats(np.zeros_like), kwargs
+    top = largest(inputs[0])
+    yield "entries of 1e4", (floats(lambda x: x * np.float32(1e4 / top))[0], *inputs[1:]), kwargs
+    if case.batched:
+        yield "a zero row", floats(first_row_zero), kwargs
+        yield "rows alike", take(inputs, np.zeros(count_rows(inputs), int)), kwargs
+        yield "one row", take(inputs, slice(0, 1)), kwargs
+        yield "no row", take(inputs, slice(0, 0)), kwargs
+    if case.hostile is not None:
+        for name, (given, options) in case.hostile(np.random.default_rng(0)).items():
+            yield name, cast(tuple(given), np.float32), options
+
+
+def hostile(case: LossCase, inputs: Inputs) -> str | None:
+    """Extreme inputs give the oracle's values, and finite gradients wherever the value is finite."""
+    ordinary = largest(evaluate(case, inputs, case.variants[0])[1])
+    names = []
+    for name, batch, kwargs in _unpleasant(case, inputs):
+        values, slopes = evaluate(case, batch, kwargs)
+        if case.oracle is not None:
+            assert_close(values, expected_values(case, batch, kwargs), name, ulps=case.tolerance(kwargs))
+        else:
+            assert np.isfinite(values).all(), f"{name}: expected finite values, got {values.ravel()[:4]}"
+        finite = np.isfinite(values)
+        if case.batched and not case.batch_coupled:
+            finite = finite.all(axis=tuple(range(1, finite.ndim)))
+            slopes = take(slopes, finite)
+        if finite.all() or (case.batched and not case.batch_coupled):
+            for leaf in jax.tree.leaves(slopes):
+                assert np.isfinite(leaf).all(), f"{name}: the value is finite and the gradient is not"
+                # 1 / (norm + epsilon) is finite at zero and useless: that row has a million times the others' gradient.
+                small = name not in ("a zero row", "all zeros") or largest(leaf) <= 1e3 * max(ordinary, 1.0)
+                assert small, f"{name}: gradient of {largest(leaf):.1e} where ordinary rows have {ordinary:.1e}"
+        names.append(name)
+    return ", ".join(names)
+
+
+def low_precision(case: LossCase, inputs: Inputs) -> str | None:
+    """bfloat16 and float16 inputs cost their own rounding only; gradients are no worse than the naive formula's."""
+    kwargs = case.variants[0]
+    peaked = (jax.tree.map(lambda x: 10 * x if is_floating(x) else x, inputs[0]), *inputs[1:])
+    notes = []
+    for dtype in (jnp.bfloat16, np.float16):
+        for label, batch in (("", inputs), (" peaked", peaked)):
+            what = f"{np.dtype(dtype).name}{label}"
+            batch = cast(batch, dtype)
+            values, slopes = evaluate(case, batch, kwargs)
+            with jax.enable_x64(True):
+                true_values, true_slopes = evaluate(case, cast(batch, np.float64), kwargs, loss=case.naive)
+            if case.oracle is not None:
+                true_values = expected_values(case, batch, kwargs)
+            assert_close(values, true_values, f"{what} computed below float32, value", ulps=case.tolerance(kwargs))
+            # The gradient leaves in the inputs' own dtype, so one rounding of it is not the loss's fault.
+            limit = float(jnp.finfo(dtype).eps) * largest(true_slopes) + float(jnp.finfo(dtype).tiny)
+            error = _largest_error(slopes, true_slopes)
+            if case.naive is not None:
+                naive = evaluate(case, batch, kwargs, loss=case.naive)
+                notes.append(f"{what} {error:.0e} (naive {_largest_error(naive[1], true_slopes):.0e})")
+                limit = max(limit, _largest_error(naive[1], true_slopes))
+            assert error <= limit, f"{what}, gradient: error of {error:.2e}, allowed {limit:.2e}"
+    return "gradient errors: " + ", ".join(notes) if notes else None
+
+
+def _largest_error(actual: Any, expected: Any) -> float:
+    errors = jax.tree.map(lambda a, e: np.abs(np.float64(a) - e).max(initial=0.0), actual, expected)
+    return max(map(float, jax.tree.leaves(errors)), default=0.0)
