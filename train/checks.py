@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
 import chex
@@ -41,19 +41,22 @@ class Report:
         )
 
 
-def check_report(report: Report, grad_norm: jax.Array, step: jax.Array) -> None:
-    """Check, inside the compiled step, that weights are not negative and that values and gradients are finite."""
-    for name in report.sums:
+def check_report(report: Report, losses: Collection[str], grad_norm: jax.Array, step: jax.Array) -> None:
+    """Check, inside the compiled step, that weights are not negative and that values and gradients are finite.
+
+    The first check that fails is the one reported, so the loss terms come before the metrics.
+    """
+    for name in [*losses, *(name for name in report.sums if name not in losses)]:
         checkify.check(
             report.bad_weights[name] == 0,
-            f"term {name!r} has {{count}} weights that are negative, NaN or infinite at step {{step}}: "
+            f"term {name!r} has {{count}} weight(s) that are negative, NaN or infinite at step {{step}}: "
             "weights say how much a value counts and must be finite and at least 0.",
             count=report.bad_weights[name],
             step=step,
         )
         checkify.check(
             report.bad_values[name] == 0,
-            f"term {name!r} has {{count}} values that are NaN or infinite at step {{step}}: "
+            f"term {name!r} has {{count}} value(s) that are NaN or infinite at step {{step}}: "
             "look for labels out of range, invalid inputs or a learning rate that is too high.",
             count=report.bad_values[name],
             step=step,
@@ -74,6 +77,6 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return checking(*args)
         except (AssertionError, checkify.JaxRuntimeError) as error:
-            raise RunFailed(str(error)) from error
+            raise RunFailed(str(error).removesuffix(" (`check` failed)")) from error
 
     return call

@@ -138,6 +138,8 @@ def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
         shapes = jax.tree.map(lambda leaf: np.shape(leaf), batch)
         raise UsageError(f"every array of a batch needs the same leading axis, but the shapes are {shapes}.")
     size = sizes.pop()[0]
+    if size == 0:
+        raise UsageError("the batch is empty: its arrays need at least one row.")
     if size % (devices * accumulate):
         parts = f"{devices} devices" if devices > 1 else ""
         parts += " x " if devices > 1 and accumulate > 1 else ""

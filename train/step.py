@@ -99,7 +99,7 @@ def build_train_step(
         grads, report, collections = _gradients(objective, state, batch, rates, accumulate, sync)
         loss, grad_norm = _total(report.sums, rates), optax.tree.norm(grads)
         if checks:
-            check_report(report, grad_norm, state.step)
+            check_report(report, rates, grad_norm, state.step)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
@@ -158,13 +158,14 @@ def _gradients(
     def share(params: Any, collections: Any, index: Any, rows: Any, denominators: Any = None) -> tuple[Any, Any]:
         terms, new = forward(params, collections, index, rows)
         report = Report.of(terms)
-        denominators = denominators or sync.sum({name: weight for name, (_, weight) in report.sums.items()})
-        mine = {name: (value, denominators[name]) for name, (value, _) in report.sums.items()}
+        denominators = denominators or sync.sum({name: report.sums[name][1] for name in rates})
+        mine = {name: (report.sums[name][0], denominators[name]) for name in rates}
         return sync.local(_total(mine, rates)), (sync.local(report), new)
 
     def weigh(collections: Any, micro: Any) -> tuple[Any, Any]:
+        # Of the loss terms only: the weights of a metric may depend on the model, which would then run twice.
         terms, new = forward(params, collections, *micro)
-        return new, {name: sync.local(term.sums()[1]) for name, term in terms.items()}
+        return new, {name: sync.local(terms[name].sums()[1]) for name in rates}
 
     def add(carry: Any, micro: Any) -> tuple[Any, Any]:
         total, collections = carry
@@ -201,6 +202,7 @@ def _at(rate: Rate, step: jax.Array) -> Any:
 
 
 def _wide(tree: Any) -> Any:
+    """Return the tree in at least float32."""
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
