@@ -1,13 +1,14 @@
 """BERT's input: masked sentence pairs as a Grain pipeline (Devlin et al. 2018, arXiv:1810.04805).
 
-An example is anchored at a boundary between two sentences of one document. Segment A ends there; segment B starts there
-(`is_next` = 1) or at a random boundary of another document (`is_next` = 0). How long the two are depends on a drawn
-length and on the room that their documents leave, never on the label, so that lengths and cuts do not give the label away.
+An example is anchored at a boundary between two sentences of one document. Segment A ends there; segment B starts
+there (`is_next` = 1) or at a random boundary of another document (`is_next` = 0). How long the two are depends on a
+drawn length and on the room that their documents leave, never on the label itself, so that neither lengths nor cuts
+give it away.
 
     [CLS] A [SEP] B [SEP] padding
 
-Batch number n is a function of (seed, n) alone: pairs, lengths and masks come from generators seeded by both. A pass over
-the data visits every boundary once, in a new order and with new pairs and masks each time.
+Batch number n is a function of (seed, n) alone: pairs, lengths and masks come from generators seeded by both. A pass
+over the data visits every boundary once, in a new order and with new pairs and masks each time.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Batch = dict[str, np.ndarray]
 class Boundaries:
     """All places between two sentences of one document, in order; arrays of int64 [n].
 
-    `position`: index of the first token behind it; `low`, `high`: the document's first token and the one behind its last;
-    `first`, `count`: the range of the boundaries of the same document.
+    `position`: index of the first token behind it; `low`, `high`: the document's first token and the one behind its
+    last; `first`, `count`: the range of the boundaries of the same document.
     """
 
     position: np.ndarray
@@ -58,8 +59,8 @@ def find_boundaries(tokens: Tokens) -> Boundaries:
     _, first_of, inverse, count_of = np.unique(home, return_index=True, return_inverse=True, return_counts=True)
     if len(first_of) < 2:
         raise UsageError(
-            "Sentence pairs need at least two documents of two sentences each; separate the documents of a text file by "
-            "blank lines."
+            "Sentence pairs need at least two documents of two sentences each; separate the documents of a text file "
+            "by blank lines."
         )
     return Boundaries(
         position=tokens.starts[inside],
@@ -171,7 +172,7 @@ def train_batches(
     bounds = find_boundaries(tokens)
     make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed)
     indices = grain.MapDataset.range(len(bounds.position)).shuffle(seed=seed).repeat()
-    return iter(indices.batch(batch_size).map_with_index(make).to_iter_dataset(_READ))
+    return iter(indices.batch(batch_size).map_with_index(make).to_iter_dataset(READ))
 
 
 def eval_batches(
@@ -195,10 +196,11 @@ def eval_batches(
     batches = indices.batch(batch_size, drop_remainder=True)
     if len(batches) == 0:
         raise UsageError(
-            f"A held-out split of {len(bounds.position)} sentence pairs gives no batch of {batch_size}; take a smaller batch."
+            f"A held-out split of {len(bounds.position)} sentence pairs gives no batch of {batch_size}; make the batch "
+            "smaller."
         )
     return batches.slice(slice(max_batches)).map_with_index(make)
 
 
-_READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 """One thread keeps ahead of training: a batch costs about a millisecond."""

@@ -1,7 +1,7 @@
 """One door to every data set: `load(name, split)` gives random access to examples as dicts of NumPy values.
 
-The embedded sets (`EMBEDDED`) are built from installed packages at first use, without network; any other name goes to TFDS.
-A text file takes the place of a name with `path`. Prepared sets live in `data_dir()`.
+The embedded sets (`EMBEDDED`) are built from installed packages at first use, without network; any other name goes to
+TFDS. A text file takes the place of a name with `path`. Prepared sets live in the folder `resolve_data_dir()`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import difflib
 import importlib
 import io
 import os
-import pkgutil
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ class DataConfig:
     """UTF-8 text file to read instead: one sentence a line, a blank line ends a document."""
     text_feature: str | None = None
     """Feature that holds the text; found by itself where a data set has only one."""
+    max_examples: int | None = None
+    """Read at most this many examples of each split (None: all)."""
     tokenizer: Literal["sentencepiece", "bytes"] = "sentencepiece"
     """Subwords learnt from the training split, or the 256 bytes."""
     subwords: Literal["unigram", "bpe"] = "unigram"
@@ -56,12 +60,10 @@ class DataConfig:
     """Tokens in a sequence."""
     mask_rate: float = 0.15
     """Share of the tokens that the masked language model predicts."""
-    max_examples: int | None = None
-    """Read at most this many examples of each split (None: all)."""
 
 
-def data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
-    """Returns the folder of prepared data: the argument, else `$LOSSFNS_DATA_DIR`, else `lossfns` in the user's cache."""
+def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the folder of prepared data: the argument, `$LOSSFNS_DATA_DIR`, or `lossfns` in the user's cache."""
     chosen = directory or os.environ.get("LOSSFNS_DATA_DIR")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(chosen).expanduser() if chosen else Path(cache) / "lossfns"
@@ -76,15 +78,15 @@ def load(
 ) -> Sequence[Example]:
     """Returns the examples of one split with random access.
 
-    `train`, `validation` and `test` work for every data set: where TFDS has no such split, it is cut from the end of `train`
-    (a tenth for each missing one). Other names are those of TFDS, slices included (`train[:10%]`).
+    `train`, `validation` and `test` work for every data set: where TFDS has no such split, it is cut from the end of
+    `train` (a tenth for each missing one). Other names are those of TFDS, slices included (`train[:10%]`).
 
     Args:
         name: an embedded data set or a TFDS name.
         split: the split.
         path: a UTF-8 text file to read instead of `name`: one sentence a line, a blank line ends a document. The first
             90 % of its sentences are train, then 5 % validation and 5 % test.
-        data_dir: where prepared data lives (default: see `data_dir`).
+        data_dir: where prepared data lives (default: see `resolve_data_dir`).
 
     Returns:
         A sequence of dicts; text is bytes in UTF-8, as TFDS gives it.
@@ -96,16 +98,25 @@ def load(
         return read_text_file(path, split)
     builder = make_builder(name, data_dir)
     prepare(builder, name)
-    expression = _split_expression(builder, name, split)
+    have = list(builder.info.splits)
+    expression = _cut(split, have)
     try:
         return builder.as_data_source(split=expression)
     except NotImplementedError as error:
-        raise UsageError(
-            f"{name} was prepared in a format without random access; delete {builder.data_dir} so that it is prepared anew."
-        ) from error
-    except ValueError as error:
-        known = ", ".join(builder.info.splits)
-        raise UsageError(f"{name} has no split {split!r}: {_first_line(error)}; it has {known}.") from error
+        advice = f"delete {builder.data_dir} so that it is prepared anew"
+        raise UsageError(f"{name} was prepared in a format without random access; {advice}.") from error
+    except ImportError as error:
+        raise UsageError(_needs(name, error)) from error
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{name} has no split {split!r}; it has {', '.join(have)}, and slices of them.") from error
+
+
+def read_all(source: Sequence[Example], limit: int | None = None) -> list[Example]:
+    """Returns the first `limit` examples (None: all) as a list, by one bulk read where the source can."""
+    count = len(source) if limit is None else min(limit, len(source))
+    if hasattr(source, "__getitems__"):
+        return list(source.__getitems__(list(range(count))))
+    return [source[i] for i in range(count)]
 
 
 def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> Any:
@@ -119,9 +130,9 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         A `tfds.core.DatasetBuilder` that stores array_record files.
 
     Raises:
-        UsageError: there is no such data set, or its builder needs TensorFlow.
+        UsageError: there is no such data set, or its builder needs what is not installed.
     """
-    folder = os.fspath(data_dir(directory))
+    folder = os.fspath(resolve_data_dir(directory))
     if name in EMBEDDED:
         module, cls = EMBEDDED[name]
         return getattr(importlib.import_module(module), cls)(data_dir=folder, file_format="array_record")
@@ -133,18 +144,15 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         return tfds.builder(name, data_dir=folder, file_format="array_record", try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError as error:
         close = difflib.get_close_matches(base, [*EMBEDDED, *_registered_names()], n=3)
-        hint = f"; did you mean {' or '.join(close)}" if close else ""
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise UsageError(
-            f"There is no data set {name!r}{hint}? Give one of {', '.join(EMBEDDED)} (no network needed), a TFDS name, or "
-            "your own text by --data.path."
-            if close
-            else f"There is no data set {name!r}: give one of {', '.join(EMBEDDED)} (no network needed), a TFDS name, or your "
-            "own text by --data.path."
+            f"There is no data set {name!r}{hint}: give one of {', '.join(EMBEDDED)}, which need no network, a name "
+            "that TFDS knows, or your own text by --data.path."
         ) from error
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
     except (AssertionError, ValueError) as error:  # an unknown version or configuration
-        raise UsageError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
+        raise UsageError(f"TFDS cannot open {name!r}: {_sentence(error)}.") from error
 
 
 def prepare(builder: Any, name: str) -> None:
@@ -152,23 +160,24 @@ def prepare(builder: Any, name: str) -> None:
     if builder.data_path.exists():
         return
     try:
-        with _quiet() if name in EMBEDDED else contextlib.nullcontext():
+        if name in EMBEDDED:
+            with _quiet():
+                builder.download_and_prepare()
+        else:
+            _check_network(builder, name)
             builder.download_and_prepare()
+    except UsageError:
+        raise
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
     except Exception as error:
-        if builder.data_path.exists():  # another process finished first; TFDS moves complete folders only
+        if builder.data_path.exists():  # another process was first: TFDS renames a complete folder into place
             builder.info.read_from_directory(builder.data_path)
-        elif isinstance(error, OSError) or "onnect" in repr(error) or "ownload" in repr(error):
-            raise UsageError(
-                f"{name} must be downloaded and that failed ({type(error).__name__}: {_first_line(error)}); check the network, "
-                f"or take one of {', '.join(EMBEDDED)}, which need none."
-            ) from error
         else:
-            raise
+            raise UsageError(f"{name} could not be prepared: {type(error).__name__}, {_sentence(error)}.") from error
 
 
-def read_text_file(path: str | os.PathLike[str], split: str) -> list[Example]:
+def read_text_file(path: str | os.PathLike[str], split: str) -> Sequence[Example]:
     """Reads sentences from a text file; see `load`.
 
     Returns:
@@ -182,25 +191,24 @@ def read_text_file(path: str | os.PathLike[str], split: str) -> list[Example]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{file} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}; save it as UTF-8 and retry."
-        ) from error
+        value = error.object[error.start]
+        advice = "save it as UTF-8 and retry"
+        raise UsageError(f"{file} is not UTF-8: byte {value:#04x} at offset {error.start}; {advice}.") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
-    document, examples = 0, []
+    examples: list[dict[str, Any]] = []
+    document = 0
     for line in text.splitlines():
         sentence = " ".join(line.split())
         if sentence:
             examples.append({"text": sentence.encode(), "document": document})
-        elif examples:
-            document = examples[-1]["document"] + 1
+        else:
+            document += 1
     if not examples:
         raise UsageError(f"{file} is empty; --data.path expects a UTF-8 file, one sentence a line.")
     start, stop = (round(share * len(examples)) for share in FILE_SHARES[split])
     if start == stop:
-        raise UsageError(
-            f"{file} has only {len(examples)} sentences, too few for the split {split!r}; it takes at least 20."
-        )
+        raise UsageError(f"{file} has {len(examples)} sentences, too few for the split {split!r}; give at least 20.")
     return examples[start:stop]
 
 
@@ -217,52 +225,41 @@ def find_text_feature(source: Sequence[Example], text_feature: str | None = None
     Raises:
         UsageError: no such feature, or several to choose from; the message lists what there is.
     """
-    features = {key: type(value).__name__ for key, value in source[0].items()}
-    texts = [key for key, value in source[0].items() if isinstance(value, bytes | str)]
+    features = ", ".join(f"{key} ({_kind(value)})" for key, value in source[0].items())
+    texts = [key for key, value in source[0].items() if _kind(value) == "text"]
     if text_feature is not None:
         if text_feature in texts:
             return text_feature
-        raise UsageError(f"The data has no text feature {text_feature!r}; its features are {_listing(features)}.")
+        raise UsageError(f"The data has no text feature {text_feature!r}; its features are {features}.")
     if "text" in texts or len(texts) == 1:
         return "text" if "text" in texts else texts[0]
-    need = "choose one by --data.text-feature" if texts else "a text experiment needs one that is text"
-    raise UsageError(f"The data has no feature named 'text'; its features are {_listing(features)}; {need}.")
+    advice = "choose one by --data.text-feature" if texts else "take a data set with one that is text"
+    raise UsageError(f"The data has no feature named 'text'; its features are {features}; {advice}.")
 
 
-def _listing(features: Mapping[str, str]) -> str:
-    return ", ".join(f"{key} ({kind})" for key, kind in features.items())
+def _kind(value: Any) -> str:
+    if isinstance(value, bytes | str):
+        return "text"
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
 
 
-def _split_expression(builder: Any, name: str, split: str) -> str:
-    """Translates a role into a TFDS split, cutting what is missing from the end of train."""
-    have = list(builder.info.splits)
-    if split in have or not have:
-        return split
-    if split not in ROLES:
-        if any(
-            split.startswith(f"{known}[") or f"+{known}" in split or split.startswith(f"{known}+") for known in have
-        ):
-            return split
-        raise UsageError(f"{name} has no split {split!r}; it has {', '.join(have)}.")
-    if "train" not in have:
-        raise UsageError(f"{name} has neither {split!r} nor 'train' to cut it from; it has {', '.join(have)}.")
-    return "train" + _cuts(have)[split]
+def _cut(split: str, have: Sequence[str]) -> str:
+    """Returns the TFDS split of a role, cutting validation and test from the end of train where they do not exist.
 
-
-def _cuts(have: Sequence[str]) -> dict[str, str]:
-    """Returns the slice of `train` that each role takes when some of validation and test do not exist.
-
-    >>> _cuts(["train", "test"])
-    {'validation': '[90%:]', 'train': '[:90%]'}
-    >>> _cuts(["train"])
-    {'validation': '[80%:90%]', 'test': '[90%:]', 'train': '[:80%]'}
+    >>> [_cut(role, ["train", "test"]) for role in ROLES]
+    ['train[:90%]', 'train[90%:]', 'test']
+    >>> [_cut(role, ["train"]) for role in ROLES]
+    ['train[:80%]', 'train[80%:90%]', 'train[90%:]']
     """
     missing = [role for role in ROLES[1:] if role not in have]
-    edges = [100 - 10 * (len(missing) - i) for i in range(len(missing) + 1)]
-    cuts = {
-        role: f"[{edges[i]}%:{'' if edges[i + 1] == 100 else f'{edges[i + 1]}%'}]" for i, role in enumerate(missing)
-    }
-    return cuts | {"train": f"[:{edges[0]}%]"}
+    if split not in ROLES or "train" not in have or (split in have and split != "train") or not missing:
+        return split
+    edges = [100 - 10 * left for left in range(len(missing), -1, -1)]
+    if split == "train":
+        return f"train[:{edges[0]}%]"
+    place = missing.index(split)
+    end = "" if edges[place + 1] == 100 else f"{edges[place + 1]}%"
+    return f"train[{edges[place]}%:{end}]"
 
 
 def _registered_names() -> list[str]:
@@ -272,32 +269,46 @@ def _registered_names() -> list[str]:
 
 
 def _register(base: str) -> None:
-    """Imports the TFDS module named like the data set, so that it is registered (or says what it needs)."""
+    """Imports the TFDS module named like the data set: TFDS registers some only then (and it may lack a package)."""
     import tensorflow_datasets as tfds
 
-    if base in _registered_names():
+    if not base.isidentifier() or base in _registered_names():
         return
-    for package in pkgutil.iter_modules(tfds.__path__):
-        if package.ispkg and package.name not in ("core", "testing", "scripts"):
-            where = Path(list(tfds.__path__)[0]) / package.name
-            if (where / f"{base}.py").exists() or (where / base / "__init__.py").exists():
-                with _quiet():
-                    importlib.import_module(f"tensorflow_datasets.{package.name}.{base}")
+    root = Path(next(iter(tfds.__path__)))
+    for found in [*root.glob(f"*/{base}.py"), *root.glob(f"*/{base}/__init__.py")]:
+        package = (found.parent if found.stem == base else found.parent.parent).name
+        if package not in ("core", "testing", "scripts"):
+            with _quiet():
+                importlib.import_module(f"tensorflow_datasets.{package}.{base}")
+
+
+def _check_network(builder: Any, name: str) -> None:
+    """Fails at once where the host of a download has no address: TFDS would retry for minutes."""
+    hosts = sorted({urllib.parse.urlsplit(url).hostname or "" for url in builder.url_infos or ()} - {""})
+    proxies = urllib.request.getproxies() or any(v.startswith("TFDS_") and v.endswith("_PROXY") for v in os.environ)
+    if not hosts or proxies:
+        return
+    try:
+        socket.getaddrinfo(hosts[0], 443)
+    except OSError as error:
+        raise UsageError(
+            f"{name} must be downloaded from {hosts[0]}, which cannot be reached; check the network, or take one of "
+            f"{', '.join(EMBEDDED)}, which need none."
+        ) from error
 
 
 def _needs(name: str, error: ImportError) -> str:
-    missing = error.name or "another package"
-    if missing == "tensorflow":
-        return f"The TFDS builder of {name} imports TensorFlow, which is not used here; take a data set whose builder does not."
-    return f"The TFDS builder of {name} needs the package {missing!r}; install it and retry."
+    if error.name == "tensorflow":
+        return f"The TFDS builder of {name} imports TensorFlow, which is not used here; take another data set."
+    return f"The TFDS builder of {name} needs the package {error.name!r}; install it and retry."
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _sentence(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".:")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS's progress bars and banners while an embedded set of a few seconds is built."""
+    """Silences TFDS's progress bars and banners where they would report on a few seconds of work."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

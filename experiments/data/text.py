@@ -1,7 +1,7 @@
 """Text as documents of sentences, and as one flat array of token ids.
 
-A document of the Bible is a chapter. In other sets it is an example, whose text is cut into sentences, or what blank lines
-bound in a text file.
+A document of the Bible is a chapter. In other sets it is an example, whose text is cut into sentences, or what blank
+lines bound in a text file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.data.load import DataConfig, Example, find_text_feature, load
+from experiments.data.load import DataConfig, Example, find_text_feature, load, read_all
 from experiments.data.tokenizers import Tokenizer
+from train.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def read_corpus(config: DataConfig, split: str, *, directory: str | os.PathLike[
     Raises:
         UsageError: see `load`.
     """
-    source = load(config.name, split, path=config.path, data_dir=directory)
-    if config.max_examples is not None:
-        source = [source[i] for i in range(min(config.max_examples, len(source)))]
+    source = read_all(load(config.name, split, path=config.path, data_dir=directory), config.max_examples)
+    if not source:
+        raise UsageError(f"The split {split!r} of {config.name} is empty; take another.")
     feature = find_text_feature(source, config.text_feature)
     if "chapter" in source[0] and "book" in source[0]:
         return _verses(source, feature)

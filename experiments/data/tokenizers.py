@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 import sentencepiece
 
-from experiments.data.load import DataConfig, data_dir
+from experiments.data.load import DataConfig, resolve_data_dir
 from train.errors import UsageError
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -107,7 +107,7 @@ def make_tokenizer(
     Args:
         config: `tokenizer`, `subwords` and `vocab_size` are used.
         texts: sentences of the training split, and of no other.
-        directory: where prepared data lives (default: see `load.data_dir`).
+        directory: where prepared data lives (default: see `load.resolve_data_dir`).
 
     Returns:
         A tokenizer; equal arguments give the same one, byte for byte.
@@ -118,7 +118,7 @@ def make_tokenizer(
     if config.tokenizer == "bytes":
         tokenizer: Tokenizer = ByteTokenizer()
     else:
-        tokenizer = SentencePieceTokenizer(_cached_model(config, texts, data_dir(directory) / "tokenizers"))
+        tokenizer = SentencePieceTokenizer(_cached_model(config, texts, resolve_data_dir(directory) / "tokenizers"))
     ids = tokenizer.encode_all(texts)
     tokenizer.counts = np.bincount(np.concatenate([np.zeros(0, np.int32), *ids]), minlength=tokenizer.vocab_size)
     return tokenizer

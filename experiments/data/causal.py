@@ -1,0 +1,149 @@
+"""Input of a causal language model: documents packed into blocks, as a Grain pipeline.
+
+All documents stand in one stream, each as [CLS] text [SEP], and a block is a piece of the stream. `segment_ids` numbers
+the documents in a block from 1 (0: padding); a token is predicted from the one before it in the same segment, so [CLS]
+is never predicted and the end of a document always is.
+
+Bits per byte: [SEP] stands for the line end behind a document, so a stream predicts exactly the bytes of the text with
+one line end after each document. `bytes` counts those behind the predicted tokens of a block; their sum over a pass of
+`eval_batches` is the length of the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import grain
+import numpy as np
+
+from experiments.data.bert import READ, Batch
+from experiments.data.text import Corpus
+from experiments.data.tokenizers import CLS, PAD, SEP, ByteTokenizer, Tokenizer
+from train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tokens of all documents in a row: `ids`, `document` and `bytes` (bytes of text behind a token) are [N]."""
+
+    ids: np.ndarray
+    document: np.ndarray
+    bytes: np.ndarray
+
+
+def document_texts(corpus: Corpus) -> list[str]:
+    """Returns the text of each document: its sentences, joined by spaces.
+
+    >>> none = np.zeros(3, int)
+    >>> document_texts(Corpus(["a", "b", "c"], np.asarray([5, 5, 7]), none, none))
+    ['a b', 'c']
+    """
+    edges = np.flatnonzero(np.diff(corpus.document, prepend=-1, append=-1))
+    return [" ".join(corpus.sentences[a:b]) for a, b in pairwise(edges)]
+
+
+def make_stream(corpus: Corpus, tokenizer: Tokenizer) -> Stream:
+    """Lays the documents of a corpus in a row.
+
+    Args:
+        corpus: the corpus.
+        tokenizer: the tokenizer.
+
+    Returns:
+        The stream; its `bytes` sum to the length of the texts in UTF-8 plus one for each document.
+    """
+    texts = document_texts(corpus)
+    ids, document, sizes = [], [], []
+    for number, (text, encoded) in enumerate(zip(texts, tokenizer.encode_all(texts), strict=True)):
+        size = _token_bytes(encoded, tokenizer)
+        rest = len(text.encode()) + 1 - int(size.sum())  # the line end, and what the tokenizer's own normalisation hid
+        ids.append(np.concatenate([[CLS], encoded, [SEP]]))
+        sizes.append(np.concatenate([[0], size, [rest]]))
+        document.append(np.full(len(encoded) + 2, number))
+    return Stream(
+        np.concatenate(ids).astype(np.int32), np.concatenate(document), np.concatenate(sizes).astype(np.int64)
+    )
+
+
+def _token_bytes(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """Returns the bytes behind each token of a text, without the space that sentencepiece puts before the first."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return np.ones(len(ids), np.int64)
+    size = np.asarray([len(piece.replace("▁", " ").encode()) for piece in tokenizer.pieces(ids)], np.int64)
+    size[:1] -= 1
+    return size
+
+
+def _blocks(stream: Stream, start: np.ndarray, seq_len: int) -> Batch:
+    """Cuts blocks out of the stream; what lies outside of it is padding."""
+    place = start[:, None] + np.arange(seq_len)[None, :]
+    valid = (place >= 0) & (place < len(stream.ids))
+    place = np.where(valid, place, 0)
+    document = stream.document[place]
+    segment = np.where(valid, document - document[:, :1] + 1, 0)
+    predicted = valid[:, 1:] & (segment[:, 1:] == segment[:, :-1])
+    return {
+        "tokens": np.where(valid, stream.ids[place], PAD).astype(np.int32),
+        "valid": valid,
+        "segment_ids": segment.astype(np.int32),
+        "bytes": (stream.bytes[place][:, 1:] * predicted).sum(1).astype(np.int32),
+    }
+
+
+@dataclass(frozen=True)
+class _RandomBlocks:
+    stream: Stream
+    seq_len: int
+    seed: int
+
+    def __call__(self, step: int, index: np.ndarray) -> Batch:
+        """Returns batch number `step`: the blocks `index`, each moved by less than a block."""
+        shift = np.random.default_rng([self.seed, step]).integers(0, self.seq_len, len(index))
+        start = np.asarray(index) * self.seq_len + shift
+        return _blocks(self.stream, np.minimum(start, len(self.stream.ids) - self.seq_len), self.seq_len)
+
+
+@dataclass(frozen=True)
+class _FixedBlocks:
+    stream: Stream
+    seq_len: int
+    rows: int
+
+    def __call__(self, index: np.ndarray) -> Batch:
+        """Returns the blocks `index`; rows that are missing in the last batch are padding."""
+        start = np.full(self.rows, len(self.stream.ids))
+        start[: len(index)] = np.asarray(index) * (self.seq_len - 1)  # a block's first token is the last one's last
+        return _blocks(self.stream, start, self.seq_len)
+
+
+def train_batches(stream: Stream, *, batch_size: int, seq_len: int, seed: int = 0) -> grain.DatasetIterator:
+    """Returns endless training batches; the iterator's `get_state` and `set_state` resume it exactly.
+
+    Args:
+        stream: the training documents.
+        batch_size: B.
+        seq_len: T.
+        seed: of the order and of where blocks begin.
+
+    Returns:
+        Batches {"tokens", "segment_ids": int32 [B, T], "valid": bool [B, T], "bytes": int32 [B]}; a pass covers the
+        stream once on average, with blocks that begin elsewhere in each pass.
+
+    Raises:
+        UsageError: the text is shorter than a block.
+    """
+    count = len(stream.ids) // seq_len
+    if count == 0:
+        raise UsageError(f"The training text has {len(stream.ids)} tokens, fewer than one block of {seq_len}.")
+    indices = grain.MapDataset.range(count).shuffle(seed=seed).repeat().batch(batch_size)
+    return iter(indices.map_with_index(_RandomBlocks(stream, seq_len, seed)).to_iter_dataset(READ))
+
+
+def eval_batches(stream: Stream, *, batch_size: int, seq_len: int) -> grain.MapDataset:
+    """Returns one pass that predicts every token once (but each [CLS]): blocks overlap by one token.
+
+    The last batch is filled up with rows of padding. For the arguments and the batches see `train_batches`.
+    """
+    count = max(1, -(-(len(stream.ids) - 1) // (seq_len - 1)))
+    return grain.MapDataset.range(count).batch(batch_size).map(_FixedBlocks(stream, seq_len, batch_size))

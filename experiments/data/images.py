@@ -1,0 +1,124 @@
+"""Images as arrays, and Grain pipelines of pairs of views and of labelled batches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from experiments.data.bert import READ, Batch
+from experiments.data.load import load, read_all
+from train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Images:
+    """N images in memory: `image` uint8 [N, H, W] or [N, H, W, C], `label` and `face` int32 [N].
+
+    `face` tells the renderings of one glyph apart; it is 0 in sets that have no faces.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    face: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, index: np.ndarray) -> Images:
+        """Returns the images of an index or boolean array."""
+        return Images(self.image[index], self.label[index], self.face[index])
+
+
+def read_images(
+    name: str, split: str, *, limit: int | None = None, directory: str | os.PathLike[str] | None = None
+) -> Images:
+    """Reads a split into memory.
+
+    Args:
+        name: "digits", "glyphs" or a TFDS name with the features `image` (all of one shape) and `label`.
+        split: "train", "validation", "test" or a split of the data set's own.
+        limit: at most this many examples.
+        directory: where prepared data lives.
+
+    Returns:
+        The images.
+
+    Raises:
+        UsageError: see `load`; or the data set has no such features.
+    """
+    examples = read_all(load(name, split, data_dir=directory), limit)
+    have = ", ".join(examples[0]) if examples else "nothing (the split is empty)"
+    if not examples or "image" not in examples[0] or "label" not in examples[0]:
+        raise UsageError(f"{name} needs the features image and label; it has {have}.")
+    shapes = {np.shape(e["image"]) for e in examples}
+    if len(shapes) > 1:
+        raise UsageError(f"{name} has images of {len(shapes)} sizes, such as {sorted(shapes)[:2]}; they must be equal.")
+    return Images(
+        image=np.stack([e["image"] for e in examples]),
+        label=np.asarray([e["label"] for e in examples], np.int32),
+        face=np.asarray([e.get("face", 0) for e in examples], np.int32),
+    )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Two images of each class in a batch, or the same image twice."""
+
+    images: Images
+    seed: int
+    order: np.ndarray | None
+    first: np.ndarray
+    count: np.ndarray
+
+    def __call__(self, step: int, index: np.ndarray) -> Batch:
+        index = np.asarray(index)
+        if self.order is None:
+            a = b = index
+        else:
+            rng = np.random.default_rng([self.seed, step])
+            draw = rng.integers(0, self.count[index])
+            other = (draw + rng.integers(1, self.count[index])) % self.count[index]
+            a, b = self.order[self.first[index] + draw], self.order[self.first[index] + other]
+        return {"view_a": self.images.image[a], "view_b": self.images.image[b], "label": self.images.label[a]}
+
+
+def pair_batches(images: Images, *, batch_size: int, seed: int = 0, faces: bool = False) -> grain.DatasetIterator:
+    """Returns endless batches of positive pairs for contrastive learning.
+
+    Args:
+        images: the training images.
+        batch_size: B pairs.
+        seed: of order and choice.
+        faces: True gives two different images of one class (two faces of a glyph) and no class twice within a pass, so
+            that all negatives are true ones; False gives the same image twice, to be augmented on the device.
+
+    Returns:
+        Batches {"view_a", "view_b": uint8 [B, H, W], "label": int32 [B]}; resumable by `get_state` and `set_state`.
+
+    Raises:
+        UsageError: `faces` and no class with two images.
+    """
+    order, first, count = None, np.zeros(0, int), np.zeros(0, int)
+    size = len(images)
+    if faces:
+        order = np.argsort(images.label, kind="stable")
+        _, first, count = np.unique(images.label[order], return_index=True, return_counts=True)
+        first, count = first[count > 1], count[count > 1]
+        size = len(first)
+        if size == 0:
+            raise UsageError("Pairs of faces need classes with at least two images; this data has none.")
+    indices = grain.MapDataset.range(size).shuffle(seed=seed).repeat().batch(batch_size)
+    return iter(indices.map_with_index(_Pairs(images, seed, order, first, count)).to_iter_dataset(READ))
+
+
+def labelled_batches(images: Images, *, batch_size: int, seed: int = 0) -> grain.DatasetIterator:
+    """Returns endless shuffled batches {"image": uint8 [B, H, W], "label": int32 [B]}; resumable."""
+
+    def gather(index: np.ndarray) -> Batch:
+        return {"image": images.image[index], "label": images.label[index]}
+
+    indices = grain.MapDataset.range(len(images)).shuffle(seed=seed).repeat().batch(batch_size)
+    return iter(indices.map(gather).to_iter_dataset(READ))
