@@ -1,0 +1,137 @@
+"""What `bert_pretrain` reports: tables, plots and a summary from the run's own files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments import cli
+from experiments.data.tokenizers import Tokenizer
+from experiments.transfer import METHODS, Result, spread
+from train import plots
+from train.logging import Image, Section, Table, curve, read_metrics, write_report
+
+if TYPE_CHECKING:
+    from experiments.bert_pretrain import Config
+
+CURVES = {
+    "mlm": "masked-LM loss (nats)",
+    "mlm_accuracy": "masked-LM accuracy",
+    "nsp_accuracy": "next-sentence accuracy",
+}
+
+
+def report(
+    config: Config,
+    tokenizer: Tokenizer,
+    parameters: int,
+    test: dict[str, float],
+    results: list[Result] | None,
+    edges: Sequence[int],
+    workdir: Path,
+) -> dict[str, Any]:
+    """Writes `plots/*.png` and `report.md`, prints the closing table.
+
+    Args:
+        config: of the run.
+        tokenizer: with the token counts of the training text.
+        parameters: number of parameters of the model.
+        test: metrics on the test books.
+        results: of the transfer; None where the data has no labels.
+        edges: bounds of the frequency bins.
+        workdir: the run's folder.
+
+    Returns:
+        The summary.
+    """
+    sections = [_pretraining(config, tokenizer, parameters, test, workdir), _frequency(tokenizer, test, edges, workdir)]
+    rows: list[list[Any]] = [
+        ["masked-LM loss, test books (nats)", test["mlm"]],
+        ["masked-LM accuracy, test books", test["mlm_accuracy"]],
+        ["next-sentence accuracy, test books", test["nsp_accuracy"]],
+    ]
+    summary: dict[str, Any] = {"parameters": parameters, "test": test}
+    if results is not None:
+        sections.append(_transfer(config, results, workdir))
+        summary["transfer"] = results
+        for budget in config.transfer.budgets:
+            for method in METHODS:
+                accuracy = cli.mean_and_spread(spread(results, method, budget, "accuracy"))
+                rows.append([f"accuracy, {budget} labels a class, {method}", accuracy])
+    title = "BERT on the World English Bible" if config.data.name == "bible_web" else f"BERT on {config.data.name}"
+    write_report(workdir, title, sections)
+    cli.finish(workdir, "BERT pretraining and transfer", ["", "value"], rows)
+    return summary
+
+
+def _pretraining(
+    config: Config, tokenizer: Tokenizer, parameters: int, test: dict[str, float], workdir: Path
+) -> Section:
+    records = read_metrics(workdir)
+    curves = {
+        split: {label: curve(records, split, name) for name, label in CURVES.items()}
+        for split in ("train", "validation")
+    }
+    plots.learning_curves(workdir / "plots" / "learning_curves.png", curves)
+    pairs = config.steps * config.batch_size
+    text = (
+        f"{parameters:,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary; {config.steps:,} steps of "
+        f"{config.batch_size} pairs of {config.data.seq_len} tokens ({pairs * config.data.seq_len / 1e6:.1f} M tokens)."
+    )
+    table = Table(
+        ["metric", "test books"],
+        [
+            ["masked-LM loss (nats)", test["mlm"]],
+            ["masked-LM accuracy", test["mlm_accuracy"]],
+            ["next-sentence loss (nats)", test["nsp"]],
+            ["next-sentence accuracy", test["nsp_accuracy"]],
+        ],
+    )
+    image = Image("plots/learning_curves.png", "Learning curves; the validation books are held out")
+    return Section("Pretraining", [text, table, image])
+
+
+def _frequency(tokenizer: Tokenizer, test: dict[str, float], edges: Sequence[int], workdir: Path) -> Section:
+    names = [f"< {edges[0]:,}", *(f"{a:,} to {b - 1:,}" for a, b in itertools.pairwise(edges))]
+    names.append(f"{edges[-1]:,} or more")
+    members = np.bincount(np.digitize(tokenizer.counts, edges), minlength=len(names))
+    values = [test[f"mlm_accuracy_bin{i}"] for i in range(len(names))]
+    plots.bars(
+        workdir / "plots" / "accuracy_by_frequency.png",
+        {name: [0.0 if np.isnan(value) else value] for name, value in zip(names, values, strict=True)},
+        ylabel="masked-LM accuracy, test books",
+        title="Accuracy by how often the token occurs in the training books",
+    )
+    table = Table(
+        ["occurrences in training", "tokens of the vocabulary", "accuracy on test books"],
+        [list(row) for row in zip(names, members.tolist(), values, strict=True)],
+    )
+    text = "The masked-LM loss counts each masked token once, so frequent tokens rule it and rare ones are learnt last."
+    return Section("Rare words", [text, table, Image("plots/accuracy_by_frequency.png", "Accuracy by token frequency")])
+
+
+def _transfer(config: Config, results: list[Result], workdir: Path) -> Section:
+    budgets, blocks = config.transfer.budgets, []
+    for metric, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        cells = {m: [spread(results, m, b, metric) for b in budgets] for m in METHODS}
+        plots.lines_with_spread(
+            workdir / "plots" / f"transfer_{metric}.png",
+            budgets,
+            {method: np.asarray(values) for method, values in cells.items()},
+            xlabel="labels a class",
+            ylabel=f"{label}, test books",
+            log_x=True,
+        )
+        rows = [[method, *map(cli.mean_and_spread, values)] for method, values in cells.items()]
+        columns = [label, *(f"{budget} labels a class" for budget in budgets)]
+        caption = f"{label} by number of labels: mean and standard deviation"
+        blocks += [Table(columns, rows), Image(f"plots/transfer_{metric}.png", caption)]
+    text = (
+        "Which group of books is a passage from? Labels from the training books, tests on other books; mean ± "
+        f"standard deviation over {config.transfer.seeds} draws of the labels."
+    )
+    return Section("Transfer with few labels", [text, *blocks])

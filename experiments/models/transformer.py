@@ -1,0 +1,232 @@
+"""A Transformer for BERT-like (bidirectional) and GPT-like (causal) models, small enough to read and to train on a CPU.
+
+Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745), rotary positions (Su et al. 2021, arXiv:2104.09864), GELU and no
+biases in the products. Attention is written as two einsums: at the short lengths of these studies that is faster on a
+CPU than `jax.nn.dot_product_attention`.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Size of the Transformer."""
+
+    width: int = 128
+    """Size of a token's representation; a multiple of twice the number of heads."""
+    depth: int = 4
+    """Number of blocks, each attention and a feed-forward layer."""
+    heads: int = 2
+    """Number of attention heads."""
+    dropout: float = 0.0
+    """Probability that an entry of a block's output is dropped in training."""
+    dtype: str = "float32"
+    """Input type of the matrix products: float32 or bfloat16; sums and everything else stay float32."""
+
+
+def _product_dtype(config: TransformerConfig) -> jnp.dtype:
+    if config.dtype not in _DTYPES:
+        raise ValueError(f"model dtype: expected one of {sorted(_DTYPES)}, got {config.dtype!r}")
+    return _DTYPES[config.dtype]
+
+
+class Dense(nn.Module):
+    """`x @ kernel (+ bias)` with products of `dtype` and sums of float32."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+    use_bias: bool = False
+    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., d] to [..., features]."""
+        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        # XLA's fast CPU product wants two matrices: with three axes the gradient takes twice as long.
+        rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        y = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+def rotate(x: jax.Array, *, base: float = 10_000.0) -> jax.Array:
+    """Rotate each pair of entries of [B, T, H, D] by an angle in proportion to its position.
+
+    >>> float(rotate(jnp.ones((1, 2, 1, 2)))[0, 1, 0, 0])  # cos(1) - sin(1)
+    -0.3011...
+    """
+    length, half = x.shape[1], x.shape[-1] // 2
+    angles = jnp.arange(length)[:, None] * base ** (-jnp.arange(half) / half)
+    cos, sin = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+class Block(nn.Module):
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, visible: jax.Array, train: bool) -> jax.Array:
+        """Map [B, T, D] to [B, T, D]; `visible` [B, 1, T, T] says which key (last) a query sees."""
+        config, dtype = self.config, _product_dtype(self.config)
+        drop = nn.Dropout(config.dropout, deterministic=not train)
+        out = nn.initializers.variance_scaling(0.5 / config.depth, "fan_in", "normal")
+
+        batch, length, width = x.shape
+        qkv = Dense(3 * width, dtype, name="qkv")(nn.LayerNorm(name="attention_norm")(x))
+        query, key, value = jnp.split(qkv.reshape(batch, length, 3 * config.heads, -1), 3, axis=2)
+        query, key, value = rotate(query).astype(dtype), rotate(key).astype(dtype), value.astype(dtype)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        # Not -inf: the row of a padding query that sees nothing would be NaN, also in the gradient.
+        scores = jnp.where(visible, scores / query.shape[-1] ** 0.5, -1e30)
+        attention = jax.nn.softmax(scores).astype(dtype)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value, preferred_element_type=jnp.float32)
+        x = x + drop(Dense(width, dtype, init=out, name="attention_out")(mixed.reshape(batch, length, width)))
+
+        h = Dense(4 * width, dtype, name="mlp_in")(nn.LayerNorm(name="mlp_norm")(x))
+        return x + drop(Dense(width, dtype, init=out, name="mlp_out")(jnp.square(jax.nn.relu(h))))
+
+
+class Encoder(nn.Module):
+    """Tokens to contextual representations; `attend` gives the logits of the tied output layer."""
+
+    config: TransformerConfig
+    vocab_size: int
+    causal: bool = False
+    segments: int = 0
+
+    def setup(self) -> None:
+        """Declare the layers, so that `attend` can use the embedding."""
+        small = nn.initializers.normal(0.02)
+        self.embedding = nn.Embed(self.vocab_size, self.config.width, embedding_init=small, name="embedding")
+        if self.segments:
+            self.segment_embedding = nn.Embed(self.segments, self.config.width, embedding_init=small)
+        self.blocks = [Block(self.config, name=f"block_{i}") for i in range(self.config.depth)]
+        self.embedding_norm = nn.LayerNorm()
+        self.final_norm = nn.LayerNorm()
+        self.drop = nn.Dropout(self.config.dropout)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        *,
+        valid: jax.Array,
+        segments: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Encode tokens.
+
+        Args:
+            tokens: integers [B, T].
+            valid: boolean [B, T], False at padding, which no token attends to.
+            segments: integers [B, T], BERT's sentence A or B, added as an embedding.
+            segment_ids: integers [B, T] of packed documents; a token attends within its own only.
+            train: whether dropout acts (rng `dropout`).
+
+        Returns:
+            Representations, float32 [B, T, width].
+        """
+        visible = valid[:, None, None, :]
+        if self.causal:
+            length = tokens.shape[1]
+            visible = visible & jnp.tril(jnp.ones((length, length), bool))[None, None]
+        if segment_ids is not None:
+            visible = visible & (segment_ids[:, None, :, None] == segment_ids[:, None, None, :])
+        x = self.embedding(tokens)
+        if segments is not None:
+            x = x + self.segment_embedding(segments)
+        x = self.drop(self.embedding_norm(x), deterministic=not train)
+        for block in self.blocks:
+            x = block(x, visible, train)
+        return self.final_norm(x)
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] of representations [..., D] by the embedding matrix itself."""
+        dtype = _product_dtype(self.config)
+        rows, table = hidden.reshape(-1, hidden.shape[-1]).astype(dtype), self.embedding.embedding.astype(dtype)
+        logits = jnp.einsum("nd,vd->nv", rows, table, preferred_element_type=jnp.float32)
+        return logits.reshape(*hidden.shape[:-1], self.vocab_size)
+
+
+class BertOutput(NamedTuple):
+    """Logits of BERT's two tasks."""
+
+    mlm_logits: jax.Array
+    nsp_logits: jax.Array
+
+
+class Bert(nn.Module):
+    """BERT's encoder with its two heads (Devlin et al. 2019, arXiv:1810.04805)."""
+
+    config: TransformerConfig
+    vocab_size: int
+
+    def setup(self) -> None:
+        """Declare the encoder and the heads."""
+        self.encoder = Encoder(self.config, self.vocab_size, segments=2)
+        self.mlm_dense = Dense(self.config.width, _product_dtype(self.config), use_bias=True)
+        self.mlm_norm = nn.LayerNorm()
+        self.mlm_bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,))
+        self.pooler = Dense(self.config.width, use_bias=True)
+        self.nsp_head = Dense(2, use_bias=True)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        *,
+        valid: jax.Array,
+        segments: jax.Array,
+        positions: jax.Array,
+        train: bool = False,
+    ) -> BertOutput:
+        """Logits at the masked `positions` [B, P] only (float32 [B, P, V]) and for the pair [B, 2]."""
+        hidden = self.encoder(tokens, valid=valid, segments=segments, train=train)
+        chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
+        transformed = self.mlm_norm(jax.nn.gelu(self.mlm_dense(chosen)))
+        pooled = jnp.tanh(self.pooler(hidden[:, 0]))
+        return BertOutput(self.encoder.attend(transformed) + self.mlm_bias, self.nsp_head(pooled))
+
+
+class Classifier(nn.Module):
+    """A linear classifier on the mean representation of an encoder of BERT's shape, so that BERT's weights fit."""
+
+    config: TransformerConfig
+    vocab_size: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, *, valid: jax.Array, train: bool = False) -> jax.Array:
+        """Logits [B, num_classes] of tokens [B, T]."""
+        encoder = Encoder(self.config, self.vocab_size, segments=2, name="encoder")
+        hidden = encoder(tokens, valid=valid, segments=jnp.zeros_like(tokens), train=train)
+        mean = jnp.sum(hidden * valid[..., None], axis=1) / jnp.maximum(valid.sum(axis=1, keepdims=True), 1)
+        return Dense(self.num_classes, use_bias=True, init=nn.initializers.zeros, name="head")(mean)
+
+
+class CausalLM(nn.Module):
+    """A GPT-like model with a tied output layer."""
+
+    config: TransformerConfig
+    vocab_size: int
+
+    def setup(self) -> None:
+        """Declare the causal encoder."""
+        self.encoder = Encoder(self.config, self.vocab_size, causal=True)
+
+    def __call__(
+        self, tokens: jax.Array, *, valid: jax.Array, segment_ids: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Next-token logits [B, T, V] of tokens [B, T]."""
+        hidden = self.encoder(tokens, valid=valid, segment_ids=segment_ids, train=train)
+        return self.encoder.attend(hidden)

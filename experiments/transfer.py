@@ -1,0 +1,182 @@
+"""A task with few labels: the group of books that a passage is from; pretrained against from scratch and TF-IDF."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+
+import lossfns
+from experiments.data.bible import GROUPS
+from experiments.data.load import DataConfig
+from experiments.data.passages import Passages, few_shot, make_passages
+from experiments.data.text import Corpus
+from experiments.data.tokenizers import Tokenizer
+from experiments.models.transformer import Classifier, TransformerConfig
+from train.files import dump_json, write_atomic
+from train.loop import fit
+from train.objective import Context, Objective, Term
+from train.optimizers import OptimizerConfig, make_optimizer
+from train.parallel import data_parallel
+from train.progress import Progress
+from train.state import create_state
+from train.step import build_train_step
+
+METHODS = ("pretrained", "from scratch", "TF-IDF")
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """Fine-tuning with few labels."""
+
+    budgets: tuple[int, ...] = (8, 32, 128)
+    """Labels of each class."""
+    seeds: int = 5
+    """Draws of the labels, each with random weights of its own."""
+    steps: int = 60
+    """Updates of a fine-tuning."""
+    batch_size: int = 32
+    """Passages in a batch."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup=0.1, weight_decay=0.05, clip_norm=1.0)
+    """How the classifier is trained."""
+    max_test: int = 1_000
+    """Most test passages; an even sample of them."""
+
+
+Result = dict[str, Any]
+
+
+def make_objective(model: Classifier) -> Objective:
+    """Cross-entropy of the group."""
+
+    def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
+        logits = model.apply(
+            {"params": params}, batch["tokens"], valid=batch["valid"], train=ctx.train, rngs={"dropout": ctx.key}
+        )
+        return {"loss_group": Term(lossfns.softmax_cross_entropy(logits, batch["label"]))}
+
+    return objective
+
+
+def transfer(
+    config: TransferConfig,
+    model_config: TransformerConfig,
+    data_config: DataConfig,
+    tokenizer: Tokenizer,
+    corpora: Mapping[str, Corpus],
+    pretrained: Any,
+    workdir: Path,
+) -> list[Result]:
+    """Runs every method at every budget and seed; results already in the folder are not computed again.
+
+    Args:
+        config: budgets, seeds and fine-tuning.
+        model_config: of the pretrained encoder.
+        data_config: its sequence length is used.
+        tokenizer: the tokenizer.
+        corpora: `train` gives the labelled passages, `test` the tested ones.
+        pretrained: parameters with the subtree `encoder`.
+        workdir: the run's folder; `transfer.json` keeps the results.
+
+    Returns:
+        One result for each run: {"method", "budget", "seed", "accuracy", "macro_f1"}.
+    """
+    train, test = (make_passages(corpora[split], tokenizer, data_config.seq_len) for split in ("train", "test"))
+    test = test.take(np.unique(np.linspace(0, len(test) - 1, min(config.max_test, len(test))).astype(int)))
+    learn = make_learner(config, model_config, tokenizer.vocab_size, data_config.seq_len)
+    path = workdir / "transfer.json"
+    results: list[Result] = json.loads(path.read_text()) if path.exists() else []
+    done = {(r["method"], r["budget"], r["seed"]) for r in results}
+    runs = [(m, b, s) for b in config.budgets for s in range(config.seeds) for m in METHODS]
+    with Progress(len(runs), start=len(done), label="fine-tuning") as progress:
+        for number, (method, budget, seed) in enumerate(runs, 1):
+            if (method, budget, seed) not in done:
+                shots = few_shot(train, budget, seed)
+                if method == "TF-IDF":
+                    predictions = tfidf(shots, test)
+                else:
+                    encoder = pretrained["encoder"] if method == "pretrained" else None
+                    predictions = learn(shots, test, encoder, seed)
+                result = score(predictions, test.label) | {"method": method, "budget": budget, "seed": seed}
+                results.append(result)
+                write_atomic(path, dump_json(results))
+            progress.update(number)
+    return results
+
+
+def make_learner(
+    config: TransferConfig, model_config: TransformerConfig, vocab_size: int, seq_len: int
+) -> Callable[[Passages, Passages, Any, int], np.ndarray]:
+    """Returns `(labelled, test, encoder, seed) -> predictions`, compiled once for all runs.
+
+    `encoder` is the pretrained parameters, or None to train from scratch. The recipe is the same for both.
+    """
+    model = Classifier(model_config, vocab_size, len(GROUPS))
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    # Few rows on purpose: one device, whatever the machine has.
+    step = build_train_step(make_objective(model), optimizer, loss_weights={"loss_group": 1.0})
+    train_step = data_parallel(step, devices=jax.devices()[:1])
+    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, seq_len), int), valid=jnp.ones((1, seq_len), bool)))
+    predict = jax.jit(lambda params, tokens, valid: model.apply({"params": params}, tokens, valid=valid).argmax(-1))
+
+    def learn(labelled: Passages, test: Passages, encoder: Any, seed: int) -> np.ndarray:
+        params = init(jax.random.key(seed))["params"]
+        params = params if encoder is None else {**params, "encoder": encoder}
+        state = create_state(params, optimizer, key=seed)
+        batches = resampled(labelled, config.batch_size, seed)
+        state = fit(state, train_step, batches, steps=config.steps, progress=False)
+        return np.concatenate([predict(state.params, *rows) for rows in chunks(test, 4 * config.batch_size)])[
+            : len(test)
+        ]
+
+    return learn
+
+
+def resampled(passages: Passages, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches; each pass takes every passage once, in a new order, and goes on into the next one."""
+    rng = np.random.default_rng([seed, 1])
+    queue = np.zeros(0, np.int64)
+    while True:
+        while len(queue) < batch_size:
+            queue = np.concatenate([queue, rng.permutation(len(passages))])
+        index, queue = queue[:batch_size], queue[batch_size:]
+        yield {"tokens": passages.tokens[index], "valid": passages.valid[index], "label": passages.label[index]}
+
+
+def chunks(passages: Passages, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and validity in blocks of one size; the last is filled up with its first row."""
+    for start in range(0, len(passages), size):
+        index = np.arange(start, start + size)
+        index = np.where(index < len(passages), index, start)
+        yield passages.tokens[index], passages.valid[index]
+
+
+def tfidf(labelled: Passages, test: Passages) -> np.ndarray:
+    """Bag-of-words baseline: word and word-pair TF-IDF with logistic regression."""
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1_000)
+    )
+    return model.fit(labelled.text, labelled.label).predict(test.text)
+
+
+def score(predictions: np.ndarray, labels: np.ndarray) -> Result:
+    """Accuracy and macro-F1."""
+    return {
+        "accuracy": float(np.mean(predictions == labels)),
+        "macro_f1": float(f1_score(labels, predictions, average="macro")),
+    }
+
+
+def spread(results: list[Result], method: str, budget: int, metric: str) -> list[float]:
+    """Returns a metric of all seeds of a method at a budget."""
+    return [r[metric] for r in results if r["method"] == method and r["budget"] == budget]
