@@ -1,0 +1,181 @@
+"""Hooks for `fit`: evaluation on held-out data and early stopping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+from train.errors import UsageError
+from train.logging import MetricsWriter
+from train.metrics import accumulate, means, weighted_loss
+
+
+class Hook(Protocol):
+    """What `fit` calls with `(step, state, metrics)` when `every` divides the step, and at the last step.
+
+    `step` counts the finished steps, `state` is the state after them, `metrics` are that step's means. A hook with an
+    attribute `saves = True` (a checkpointer) runs after the others, and also when the run is interrupted. A hook must
+    not keep `state`: the next step reuses its memory.
+    """
+
+    every: int
+
+    def __call__(self, step: int, state: Any, metrics: dict[str, float], /) -> None:
+        """Does its work."""
+
+
+class StopTraining(Exception):
+    """Raised by a hook to end the training after this step; `fit` then returns as at the last step."""
+
+
+def run_evaluation(
+    step: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]], state: Any, batches: Iterable[Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Sums of all terms over all batches, to be divided once.
+
+    Args:
+        step: `(state, batch) -> {name: (sum, weight)}`, as `build_eval_step` makes it.
+        state: The state to evaluate.
+        batches: At least one batch.
+
+    Returns:
+        `{name: (sum, weight)}` over all of them: a smaller last batch counts as much as it has examples.
+
+    Raises:
+        UsageError: There is no batch.
+    """
+    total: Any = None
+    for batch in batches:
+        total = accumulate(total, step(state, batch))
+    if total is None:
+        raise UsageError("expected at least one batch to evaluate on, got none; use a smaller batch or more data")
+    return dict(total)
+
+
+class Evaluate:
+    """A hook that evaluates the state on held-out data.
+
+    Args:
+        step: As `build_eval_step` makes it.
+        batches: Called for a fresh pass over the data at each evaluation.
+        every: Steps between two evaluations.
+        writer: Where the means are written, under the name of the split.
+        split: That name.
+        loss_weights: As in training; the weighted total over all of the data is then reported as "loss".
+        derive: Makes further metrics of the sums, such as an F1 from counts: `{name: (sum, weight)} -> {name: value}`.
+
+    Attributes:
+        latest: The means of the last evaluation, by name.
+        latest_step: The step it was made at, or None.
+
+    Raises:
+        UsageError: When called: there is no batch, or the step reports a "loss" that cannot be averaged over batches.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]],
+        batches: Callable[[], Iterable[Any]],
+        *,
+        every: int,
+        writer: MetricsWriter | None = None,
+        split: str = "validation",
+        loss_weights: Mapping[str, float | Callable[[Any], Any]] | None = None,
+        derive: Callable[[dict[str, tuple[Any, Any]]], Mapping[str, float]] | None = None,
+    ) -> None:
+        self.every, self.split = every, split
+        self.latest: dict[str, float] = {}
+        self.latest_step: int | None = None
+        self._step, self._batches, self._writer = step, batches, writer
+        self._loss_weights, self._derive = loss_weights, derive
+
+    def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
+        """Evaluates and writes."""
+        sums = run_evaluation(self._step, state, self._batches())
+        if sums.pop("loss", None) is not None and self._loss_weights is None:
+            raise UsageError(
+                "the mean of the batches' losses is not the loss of the data; give the loss_weights to Evaluate, not "
+                "to the evaluation step"
+            )
+        self.latest = means(sums)
+        if self._loss_weights is not None:
+            rates = {name: float(w(step) if callable(w) else w) for name, w in self._loss_weights.items()}
+            self.latest["loss"] = weighted_loss(sums, rates)
+        if self._derive is not None:
+            self.latest |= {name: float(value) for name, value in self._derive(sums).items()}
+        self.latest_step = step
+        if self._writer is not None:
+            self._writer.write(step, self.split, self.latest)
+
+
+class EarlyStopping:
+    """A hook that ends the training when a metric has not become better for a while.
+
+    Give it to the `Checkpointer` among its `extras`: its memory is then saved, and a resumed run stops where one never
+    interrupted would.
+
+    Args:
+        metric: The name of the metric.
+        patience: Number of checks in a row without a better value after which the training ends.
+        every: Steps between two checks.
+        source: The `Evaluate` hook whose values are watched; it stands before this hook and runs at the same steps.
+            None watches the training metrics.
+        mode: "min" if smaller is better, else "max".
+        min_delta: By how much a value must be better to count.
+
+    Attributes:
+        best: The best value so far.
+        stopped: Whether it ended the training.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        *,
+        patience: int,
+        every: int,
+        source: Evaluate | None = None,
+        mode: Literal["min", "max"] = "min",
+        min_delta: float = 0.0,
+    ) -> None:
+        if mode not in ("min", "max") or patience < 1 or min_delta < 0:
+            raise UsageError(
+                'expected mode "min" or "max", a patience of at least 1 and a min_delta of at least 0, '
+                f"got {mode!r}, {patience} and {min_delta}"
+            )
+        self.metric, self.patience, self.every, self.mode, self.min_delta = metric, patience, every, mode, min_delta
+        self.best: float | None = None
+        self.waited = 0
+        self.stopped = False
+        self._source = source
+
+    def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
+        """Counts one check; raises `StopTraining` when patience is at its end."""
+        if self._source is not None:
+            if self._source.latest_step != step:
+                raise UsageError(
+                    f"early stopping at step {step} found the evaluation of step {self._source.latest_step}; "
+                    "put the Evaluate hook before it, with the same `every`"
+                )
+            metrics = self._source.latest
+        if self.metric not in metrics:
+            raise UsageError(f"expected a metric among {', '.join(sorted(metrics))}, got {self.metric!r}")
+        value = metrics[self.metric]
+        sign = 1 if self.mode == "min" else -1
+        better = self.best is None or sign * value < sign * self.best - self.min_delta
+        if better and not math.isnan(value):
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.waited >= self.patience:
+            self.stopped = True
+            raise StopTraining(f"{self.metric} has not been better than {self.best} for {self.waited} checks")
+
+    def get_state(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best": self.best, "waited": self.waited, "stopped": self.stopped}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `get_state` gave."""
+        self.best, self.waited, self.stopped = state["best"], state["waited"], state["stopped"]

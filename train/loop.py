@@ -1,0 +1,212 @@
+"""The loop: batches through a step, and hooks beside it.
+
+    state = fit(state, step, data, steps=1000, hooks=[writer, evaluate, checkpointer])
+
+It runs until `state.step == steps`, so a restored state goes on where it stopped. The metrics of a step are fetched
+while the next one runs, unless a hook wants to see its state.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+
+from train.errors import RunFailed, UsageError
+from train.hooks import EarlyStopping as EarlyStopping
+from train.hooks import Evaluate as Evaluate
+from train.hooks import Hook as Hook
+from train.hooks import StopTraining as StopTraining
+from train.metrics import means
+from train.progress import Progress
+
+State = TypeVar("State")
+Metrics = Mapping[str, tuple[Any, Any]]
+
+
+def fit(
+    state: State,
+    step: Callable[[State, Any], tuple[State, Any]],
+    data: Iterable[Any],
+    *,
+    steps: int,
+    hooks: Sequence[Any] = (),
+    log_every: int = 50,
+    label: str = "",
+    progress: bool = True,
+    finite: Sequence[str] = ("loss", "grad_norm"),
+) -> State:
+    """Trains until `state.step == steps`.
+
+    Args:
+        state: A `TrainState`. Its memory is reused if the step donates it.
+        step: `(state, batch) -> (state, metrics)` with metrics `{name: (sum, weight)}`.
+        data: Batches, at least as many as there are steps to go. Give the iterator itself if it is to be checkpointed.
+        steps: Number of steps at the end, counted from the very start of the run.
+        hooks: See `Hook`. They are called in this order, the saving ones last.
+        log_every: Steps between two refreshments of the metrics shown with the progress.
+        label: What the progress calls this training.
+        progress: Whether to show it.
+        finite: Metrics that end the run when they are not finite (those that the step has).
+
+    Returns:
+        The state after the last step: step `steps`, or earlier if a hook stopped the training.
+
+    Raises:
+        UsageError: The data end before the training, or a hook has no valid `every`.
+        RunFailed: A loss or gradient is not finite. No hook has seen, and so nothing has saved, that step.
+        SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130); the step was finished and the saving hooks ran.
+    """
+    _check_hooks(hooks, log_every)
+    start = int(jax.device_get(getattr(state, "step")))  # noqa: B009 (State is any type here)
+    if start >= steps or any(getattr(hook, "stopped", False) for hook in hooks):
+        return state
+    batches = iter(data)
+    wait = _must_wait()
+    pending: tuple[int, Metrics] | None = None
+    with _Interrupts() as interrupts, Progress(steps, start=start, label=label, enabled=progress) as shown:
+
+        def settle(number: int, metrics: Metrics) -> None:
+            _check_finite(number, metrics, finite, hooks)
+            shown.update(number, _loss_first(metrics) if number % log_every == 0 else None)
+
+        for number in range(start + 1, steps + 1):
+            batch = _next_batch(batches, number, start, steps)
+            state, metrics = step(state, batch)
+            if pending is not None:
+                settle(*pending)  # of the step before, while this one runs
+            pending = (number, metrics)
+            received = interrupts.received
+            due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
+            if due or wait:
+                settle(*pending)
+                pending = None
+            ends = due and _call_hooks(hooks, number, state, means(metrics), number == steps, received is not None)
+            if received is not None:
+                interrupts.leave(received, number, hooks)
+            if ends:
+                break
+    return state
+
+
+def _check_hooks(hooks: Sequence[Any], log_every: int) -> None:
+    if log_every < 1:
+        raise UsageError(f"expected log_every of at least 1, got {log_every}")
+    for hook in hooks:
+        every = getattr(hook, "every", None)
+        if not callable(hook) or isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise UsageError(
+                "expected hooks that can be called and have an integer `every` of at least 1, "
+                f"got {type(hook).__name__} with every = {every!r}"
+            )
+
+
+def _must_wait() -> bool:
+    # Several CPU "devices" share one thread pool: with two steps in flight their collectives can starve each other.
+    return jax.default_backend() == "cpu" and jax.local_device_count() > 1
+
+
+def _next_batch(batches: Iterator[Any], number: int, start: int, steps: int) -> Any:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise UsageError(
+            f"the data ended after {number - 1 - start} batches, but {steps - start} were needed to reach "
+            f"step {steps}; repeat the data (endless epochs), or ask for fewer steps"
+        ) from None
+
+
+def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Any]) -> None:
+    """Raises unless the named metrics are finite."""
+    values = means({name: metrics[name] for name in names if name in metrics})
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if not broken:
+        return
+    terms = ", ".join(f"{name} = {value:.6g}" for name, value in _loss_first(metrics).items())
+    places = [text for hook in hooks if (text := _last_save(hook))]
+    saved = f"the last good checkpoint is {places[0]}" if places else "no checkpoint was saved before"
+    raise RunFailed(
+        f"{' and '.join(broken)} not finite at step {number} ({terms}); {saved}; "
+        "try a lower learning rate, gradient clipping, or look at that batch"
+    )
+
+
+def _loss_first(metrics: Metrics) -> dict[str, float]:
+    return dict(sorted(means(metrics).items(), key=lambda item: item[0] != "loss"))
+
+
+def _last_save(hook: Any) -> str:
+    step = getattr(hook, "latest_step", None) if _saves(hook) else None
+    return f"step {step} in {getattr(hook, 'directory', '?')}" if step is not None else ""
+
+
+def _call_hooks(
+    hooks: Sequence[Any], number: int, state: Any, metrics: dict[str, float], last: bool, interrupted: bool
+) -> bool:
+    """Calls the hooks that are due; returns whether the training ends here.
+
+    When a hook stops the training, this step becomes the last one, and the others are called too. An interruption calls
+    only the saving hooks out of turn: a further line of metrics would tell the run from one never interrupted.
+    """
+    called: set[int] = set()
+
+    def call(wanted: Callable[[Any], bool]) -> bool:
+        stopped = False
+        for index, hook in enumerate(hooks):
+            if index not in called and wanted(hook):
+                called.add(index)
+                try:
+                    hook(number, state, metrics)
+                except StopTraining as stop:
+                    stopped = True
+                    print(f"training ends after step {number}: {stop}", file=sys.stderr)
+        return stopped
+
+    def due(hook: Any) -> bool:
+        return last or number % hook.every == 0
+
+    ends = call(lambda hook: due(hook) and not _saves(hook)) or last
+    if ends:
+        call(lambda hook: not _saves(hook))
+    return call(lambda hook: _saves(hook) and (ends or interrupted or due(hook))) or ends
+
+
+def _saves(hook: Any) -> bool:
+    return bool(getattr(hook, "saves", False))
+
+
+class _Interrupts:
+    """Turns SIGTERM and Ctrl-C into a wish that the loop fulfils after the step; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _receive(self, number: int, frame: object) -> None:
+        self.received = number
+        self.__exit__()
+        print("finishing this step, then saving; once more to leave at once", file=sys.stderr)
+
+    @staticmethod
+    def leave(received: int, number: int, hooks: Sequence[Any]) -> None:
+        """Ends the program with the shell's code for the signal, 128 + its number."""
+        places = [text for hook in hooks if (text := _last_save(hook))]
+        saved = f"saved {places[0]}; the same command goes on from there" if places else "nothing was saved"
+        print(f"stopped by {signal.Signals(received).name} after step {number}: {saved}", file=sys.stderr)
+        raise SystemExit(128 + received)
