@@ -14,7 +14,7 @@ from train.schedules import SCHEDULES, ScheduleName, check_length
 OptimizerName = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "lion", "lamb", "adafactor", "muon"]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
-LAYER_PATTERN = r"(?i:(?:^|[/_])(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
+LAYER_PATTERN = r"(?i:(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
 EMBEDDING_PATTERN = r"(?i:embed)"
 MUON_EXCLUDE = r"(?i:embed|(?:^|[/_])head(?:_\d+)?(?:/|$))"
 

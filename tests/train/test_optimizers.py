@@ -209,14 +209,23 @@ def test_default_weight_decay(name, decay):
         ("nesterov", {"mu": 0.5}),
         ("adam", {"b1": 0.5, "b2": 0.7, "eps": 0.1}),
         ("lion", {"b1": 0.2, "b2": 0.6}),
+        ("muon", {"beta": 0.5}),
     ],
 )
 def test_coefficients_reach_the_update(name, kwargs):
     params = parameters()
     grads = gradients(params)
-    settings = {"momentum" if key == "mu" else key: value for key, value in kwargs.items()}
+    settings = {"momentum" if key in ("mu", "beta") else key: value for key, value in kwargs.items()}
     config = OptimizerConfig(name=name, learning_rate=RATE, schedule="constant", weight_decay=0.0, **settings)
     assert_close(run(config, params, grads)[-1], expected(name, params, grads, 0.0, **kwargs)[-1], rtol=2e-5, atol=2e-6)
+
+
+def test_lion_forgets_at_the_second_rate():
+    grads = [{"w": np.array([1.0])}, {"w": np.array([-0.05])}, {"w": np.array([-0.2])}]
+    config = OptimizerConfig(name="lion", learning_rate=RATE, schedule="constant")
+    # 0.9 m + 0.1 g with m = 0, 0.01 and 0.0094 is 0.1, 0.004 and -0.0115; with b2 = 0.999 the second would be negative.
+    history = [p["w"][0] for p in run(config, {"w": np.zeros(1)}, grads)]
+    np.testing.assert_allclose(history, [-0.1, -0.2, -0.1], rtol=1e-6)
 
 
 def test_adafactor_factors_large_matrices():
@@ -352,7 +361,7 @@ def test_decay_mask_takes_matrices_or_a_pattern():
 
 LAYERED = {
     "embed": {"embedding": np.ones((2, 2))},
-    "encoder": [{"layer_0": {"embedding_norm": np.ones(2)}}, {"Block_1": {"kernel": np.ones((2, 2))}}],
+    "encoder": [{"layer_0": {"embedding_norm": np.ones(2)}}, {"EncoderBlock_1": {"kernel": np.ones((2, 2))}}],
     "blocks": {"2": {"kernel": np.ones((2, 2))}},
     "final_norm": np.ones(2),
     "head": {"kernel": np.ones((2, 2))},
@@ -361,7 +370,7 @@ LAYERED = {
 
 def test_layer_wise_rates_are_exact():
     config = replace(PLAIN, learning_rate=1.0, layer_decay=0.8)
-    exponents = {"embed/embedding": 4, "encoder/0/layer_0/embedding_norm": 3, "encoder/1/Block_1/kernel": 2}
+    exponents = {"embed/embedding": 4, "encoder/0/layer_0/embedding_norm": 3, "encoder/1/EncoderBlock_1/kernel": 2}
     exponents |= {"blocks/2/kernel": 1, "final_norm": 0, "head/kernel": 0}
     right = map_with_path(lambda path, _: 0.8 ** exponents[path], LAYERED)
     assert layer_rates(config, LAYERED) == right
@@ -385,7 +394,7 @@ def test_layers_are_counted_with_the_frozen_ones():
     config = replace(PLAIN, learning_rate=1.0, layer_decay=0.5, freeze="^blocks/2")
     after = run(config, LAYERED, [jax.tree.map(np.ones_like, LAYERED)])[0]
     np.testing.assert_array_equal(after["blocks"]["2"]["kernel"], 1.0)
-    np.testing.assert_array_equal(after["encoder"][1]["Block_1"]["kernel"], 1 - 0.5**2)
+    np.testing.assert_array_equal(after["encoder"][1]["EncoderBlock_1"]["kernel"], 1 - 0.5**2)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
