@@ -126,7 +126,9 @@ def _git_state(source: Path) -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=clean)
+        return done.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", "--", source.name)

@@ -91,9 +91,9 @@ def optimizer() -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(0.05, STEPS))
 
 
-def fresh_state() -> TrainState:
+def fresh_state(key: int = 5) -> TrainState:
     params = {"w": jnp.zeros(3), "b": jnp.zeros((), jnp.bfloat16)}
-    return create_state(params, optimizer(), key=5, ema=True, state={"count": jnp.zeros((), jnp.int32)})
+    return create_state(params, optimizer(), key=key, ema=True, state={"count": jnp.zeros((), jnp.int32)})
 
 
 _STEP = jax.jit(build_train_step(objective, optimizer(), loss_weights={"mse": 1.0}, accumulate=2, ema_decay=0.9))
@@ -106,7 +106,7 @@ def run(
     workdir.mkdir(exist_ok=True)
     iterator = make_iterator()
     with Checkpointer(workdir / "checkpoints", every=every, iterator=iterator, **options) as checkpointer:
-        state = checkpointer.restore_latest(fresh_state()) or fresh_state()
+        state = checkpointer.restore_latest(fresh_state(key=6)) or fresh_state()
         with MetricsWriter(workdir, every=4) as writer:
             writer.truncate_after(int(state.step))
             state = fit(state, _STEP, iterator, steps=STEPS, hooks=[checkpointer, writer, *hooks])
