@@ -129,7 +129,7 @@ def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Obje
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         masked, positions = jax.lax.top_k(batch["masked"].astype(jnp.int32), capacity)
         masked, labels = masked > 0, jnp.take_along_axis(batch["labels"], positions, axis=1)
-        out = model.apply(
+        out: Any = model.apply(
             {"params": params},
             batch["tokens"],
             valid=batch["valid"],
@@ -171,7 +171,11 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
     train_step = data_parallel(step, config.backend)
     eval_step = data_parallel(build_eval_step(objective), config.backend)
 
-    shape = {"batch_size": config.batch_size, "seq_len": config.data.seq_len, "mask_rate": config.data.mask_rate}
+    shape: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seq_len": config.data.seq_len,
+        "mask_rate": config.data.mask_rate,
+    }
     batches = train_batches(data.tokens["train"], vocab_size, **shape, seed=config.seed)
     held_out = {
         split: eval_batches(data.tokens[split], vocab_size, **shape, max_batches=limit)

@@ -115,7 +115,8 @@ def _frequency(tokenizer: Tokenizer, test: dict[str, float], edges: Sequence[int
 
 
 def _transfer(config: Config, results: list[Result], workdir: Path) -> Section:
-    budgets, blocks = config.transfer.budgets, []
+    budgets = config.transfer.budgets
+    blocks: list[str | Table | Image] = []
     for metric, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
         cells = {m: [spread(results, m, b, metric) for b in budgets] for m in METHODS}
         plots.lines_with_spread(

@@ -60,7 +60,7 @@ def make_objective(model: Classifier) -> Objective:
     """Cross-entropy of the group."""
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
-        logits = model.apply(
+        logits: Any = model.apply(
             {"params": params}, batch["tokens"], valid=batch["valid"], train=ctx.train, rngs={"dropout": ctx.key}
         )
         return {"loss_group": Term(lossfns.softmax_cross_entropy(logits, batch["label"]))}
@@ -127,7 +127,11 @@ def make_learner(
     step = build_train_step(make_objective(model), optimizer, loss_weights={"loss_group": 1.0})
     train_step = data_parallel(step, devices=jax.devices()[:1])
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, seq_len), int), valid=jnp.ones((1, seq_len), bool)))
-    predict = jax.jit(lambda params, tokens, valid: model.apply({"params": params}, tokens, valid=valid).argmax(-1))
+
+    @jax.jit
+    def predict(params: Any, tokens: jax.Array, valid: jax.Array) -> jax.Array:
+        logits: Any = model.apply({"params": params}, tokens, valid=valid)
+        return logits.argmax(-1)
 
     def learn(labelled: Passages, test: Passages, encoder: Any, seed: int) -> np.ndarray:
         params = init(jax.random.key(seed))["params"]

@@ -43,12 +43,12 @@ class Dense(nn.Module):
     features: int
     dtype: jnp.dtype = jnp.float32
     use_bias: bool = False
-    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., d] to [..., features]."""
-        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         # XLA's fast CPU product wants two matrices: with three axes the gradient takes twice as long.
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
@@ -91,10 +91,10 @@ class Block(nn.Module):
         scores = jnp.where(visible, scores / query.shape[-1] ** 0.5, -1e30)
         attention = jax.nn.softmax(scores).astype(dtype)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value, preferred_element_type=jnp.float32)
-        x = x + drop(Dense(width, dtype, init=out, name="attention_out")(mixed.reshape(batch, length, width)))
+        x = x + drop(Dense(width, dtype, kernel_init=out, name="attention_out")(mixed.reshape(batch, length, width)))
 
         h = Dense(4 * width, dtype, name="mlp_in")(nn.LayerNorm(name="mlp_norm")(x))
-        return x + drop(Dense(width, dtype, init=out, name="mlp_out")(jnp.square(jax.nn.relu(h))))
+        return x + drop(Dense(width, dtype, kernel_init=out, name="mlp_out")(jnp.square(jax.nn.relu(h))))
 
 
 class Encoder(nn.Module):
@@ -211,7 +211,7 @@ class Classifier(nn.Module):
         encoder = Encoder(self.config, self.vocab_size, segments=2, name="encoder")
         hidden = encoder(tokens, valid=valid, segments=jnp.zeros_like(tokens), train=train)
         mean = jnp.sum(hidden * valid[..., None], axis=1) / jnp.maximum(valid.sum(axis=1, keepdims=True), 1)
-        return Dense(self.num_classes, use_bias=True, init=nn.initializers.zeros, name="head")(mean)
+        return Dense(self.num_classes, use_bias=True, kernel_init=nn.initializers.zeros, name="head")(mean)
 
 
 class CausalLM(nn.Module):
