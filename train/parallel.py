@@ -1,11 +1,9 @@
 """Placement and synchronisation of a step on one device or many; nothing else in the package knows of devices."""
 
-from __future__ import annotations
-
 import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +13,6 @@ from jax.sharding import PartitionSpec as P
 
 from train.checks import checked
 from train.errors import UsageError
-
-if TYPE_CHECKING:
-    from train.step import Step
 
 AXIS = "data"
 Compiled = Callable[[Any, Any], Any]
@@ -65,6 +60,36 @@ class Sync:
     def fold(self, key: jax.Array) -> jax.Array:
         """Give each device a key of its own."""
         return jax.random.fold_in(key, 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step that has not been placed on devices: call it, or give it to ``data_parallel``.
+
+    Args:
+      body: ``(state, batch, sync) -> (state, metrics)``, or ``-> metrics`` for an evaluation step.
+      trains: whether a new state is returned.
+      accumulate: number of micro-batches.
+      checks: whether the step checks its values; under a plain ``jax.jit`` it then has to be wrapped in
+        ``chex.chexify`` (``data_parallel`` does so by itself).
+    """
+
+    body: Callable[[Any, Any, Sync], Any]
+    trains: bool
+    accumulate: int = 1
+    checks: bool = False
+
+    def __call__(self, state: Any, batch: Any) -> Any:
+        """Run the step on the whole batch, in one program."""
+        return self.body(state, batch, Sync())
+
+    def on(self, sync: Sync) -> Compiled:
+        """Return the part of one device as a function of state and batch."""
+
+        def step(state: Any, batch: Any) -> Any:
+            return self.body(state, batch, sync)
+
+        return step
 
 
 def data_parallel(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Self
 
 import jax
@@ -93,15 +92,6 @@ def average(ema: Any, params: Any, decay: Any) -> Any:
         return (decay * old + (1 - decay) * new).astype(old.dtype) if jnp.issubdtype(old.dtype, jnp.inexact) else new
 
     return jax.tree.map(leaf, ema, params)
-
-
-def ema_warmup(decay: float) -> Callable[[Any], jax.Array]:
-    """Return the schedule ``min(decay, (1 + step) / (10 + step))``, so that an average soon forgets its random start.
-
-    >>> [round(float(ema_warmup(0.99)(step)), 2) for step in (0, 10, 10_000)]
-    [0.1, 0.55, 0.99]
-    """
-    return lambda step: jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 def _as_key(key: Any) -> jax.Array:

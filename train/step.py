@@ -7,7 +7,6 @@ of the weights, and the compiler strips the model from it. A second scan accumul
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,41 +17,12 @@ import optax
 from train.checks import Report, check_report
 from train.errors import UsageError
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
+from train.parallel import Step as Step
 from train.parallel import Sync, check_batch, micro_batches
 from train.state import TrainState, average
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Rate = float | jax.Array | Callable[[Any], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A step that has not been placed on devices: call it, or give it to ``data_parallel``.
-
-    Args:
-      body: ``(state, batch, sync) -> (state, metrics)``, or ``-> metrics`` for an evaluation step.
-      trains: whether a new state is returned.
-      accumulate: number of micro-batches.
-      checks: whether the step checks its values; under a plain ``jax.jit`` it then has to be wrapped in
-        ``chex.chexify`` (``data_parallel`` does so by itself).
-    """
-
-    body: Callable[[TrainState, Any, Sync], Any]
-    trains: bool
-    accumulate: int = 1
-    checks: bool = False
-
-    def __call__(self, state: TrainState, batch: Any) -> Any:
-        """Run the step on the whole batch, in one program."""
-        return self.body(state, batch, Sync())
-
-    def on(self, sync: Sync) -> Callable[[TrainState, Any], Any]:
-        """Return the part of one device as a function of state and batch."""
-
-        def step(state: TrainState, batch: Any) -> Any:
-            return self.body(state, batch, sync)
-
-        return step
 
 
 def build_train_step(
@@ -75,7 +45,7 @@ def build_train_step(
       loss_weights: the terms to train on, each with a number or an Optax schedule of the step.
       accumulate: number of micro-batches, which must divide the batch of each device. Micro-batch j is made of the rows
         j, j + accumulate, ...
-      ema_decay: decay of ``state.ema``, a number or a schedule of the step (see ``train.ema_warmup``).
+      ema_decay: decay of ``state.ema``, a number or a schedule of the step (see ``train.ema_decay_schedule``).
       checks: check that losses and gradients are finite and weights neither negative nor NaN, inside the compiled step.
 
     Returns:

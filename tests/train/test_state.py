@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from train import TrainState, create_state, ema_warmup
+from train import TrainState, create_state
 
 
 def state_of(params, **fields):
@@ -68,9 +68,3 @@ def test_tree_round_trip():
     assert isinstance(again, TrainState)
     assert all(a is b for a, b in zip(jax.tree.leaves(again), leaves, strict=True))
     assert [f.name for f in dataclasses.fields(again) if getattr(again, f.name) is None] == ["frozen"]
-
-
-def test_warm_up_of_the_average():
-    schedule = ema_warmup(0.999)
-    for step in (0, 1, 90, 10**6):
-        np.testing.assert_allclose(schedule(jnp.array(step)), min(0.999, (1 + step) / (10 + step)), rtol=1e-6)

@@ -1,7 +1,5 @@
 import re
-import warnings
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,14 +9,13 @@ import pytest
 
 from train import (
     Context,
-    RunFailed,
     Term,
     UsageError,
     build_eval_step,
     build_train_step,
     create_state,
     data_parallel,
-    ema_warmup,
+    ema_decay_schedule,
 )
 
 RNG = np.random.default_rng(0)
@@ -198,7 +195,7 @@ def test_mutable_state_is_threaded_through_the_micro_batches():
     np.testing.assert_allclose(metrics["square"][0], total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("decay", [0.9, ema_warmup(0.5)])
+@pytest.mark.parametrize("decay", [0.9, ema_decay_schedule(0.5)])
 def test_average_of_the_parameters(decay):
     step = jax.jit(build_train_step(objective, optax.sgd(0.01), loss_weights=RATES, ema_decay=decay))
     state, expected = start(ema=True), PARAMS["w"].astype(np.float64)
@@ -342,68 +339,3 @@ def test_arguments_that_never_fit():
         jax.jit(build_eval_step(objective, use_ema=True))(start(), BATCH)
     with pytest.raises(UsageError, match="'sqare'"):
         jax.jit(build_eval_step(objective, loss_weights={"sqare": 1.0}))(start(), BATCH)
-
-
-# Checks inside the compiled step
-
-
-def checked(accumulate=2, backend="jit", function=objective):
-    step = build_train_step(function, SGD, loss_weights={"square": 1.0}, accumulate=accumulate, checks=True)
-    return data_parallel(step, backend, jax.devices()[:2])
-
-
-def spoil(name, value, where):
-    spoilt = BATCH[name].astype(np.float32).copy()
-    spoilt[where] = value
-    return BATCH | {name: spoilt}
-
-
-@pytest.mark.parametrize("backend", ["jit", "pmap", "shard_map"])
-def test_checks_name_the_term(backend):
-    step = checked(backend=backend)
-    state, _ = run(step, start(), steps=2)
-    with pytest.raises(RunFailed, match=r"term 'square' has 1 value.s. that are NaN or infinite at step 2"):
-        run(step, state, spoil("y", np.nan, (1, 0)))
-    with pytest.raises(RunFailed, match=r"term 'square' has 2 weight.s. that are negative, NaN or infinite at step 2"):
-        run(step, state, spoil("row", -0.5, slice(3, 5)))
-    state, _ = run(step, state)  # The state that failed a check is still there.
-    assert int(state.step) == 3
-
-
-def test_checks_look_at_metrics_too_but_not_at_weight_zero():
-    step = checked(accumulate=1)
-    batch = spoil("y", np.nan, (0, 0))  # Row 0 is masked in "square", but not in "size".
-    with pytest.raises(RunFailed, match="term 'size' has 1 value"):
-        run(step, start(), batch)
-    masked = checked(accumulate=1, function=lambda p, b, c: {"square": Term(b["y"] * p["b"][None], b["row"][:, None])})
-    with pytest.raises(RunFailed, match="the gradient is not finite at step 0, though every term is"):
-        run(masked, start(), batch)
-
-
-def test_checks_can_be_used_under_a_plain_jit():
-    step = build_train_step(objective, SGD, loss_weights=RATES, checks=True)
-    step = chex.chexify(jax.jit(step), async_check=False)
-    with pytest.raises(Exception, match="term 'quartic' has"):
-        run(step, start(), spoil("cell", np.inf, (2, 1)))
-
-
-def test_no_check_without_checks():
-    step = data_parallel(build_train_step(objective, SGD, loss_weights=RATES), devices=jax.devices()[:1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        _, metrics = run(step, start(), spoil("y", np.nan, (1, 0)))
-    assert np.isnan(metrics["loss"][0])
-
-
-def test_checks_compile_once():
-    traces = []
-
-    def counted(params, batch, ctx):
-        traces.append(None)
-        return objective(params, batch, ctx)
-
-    step = checked(function=counted)
-    state, _ = run(step, start())
-    first = len(traces)
-    run(step, state, steps=2)
-    assert len(traces) == first
