@@ -119,7 +119,16 @@ def data_parallel(
 
     Raises:
       UsageError: an unknown backend; or, when called, a batch that the devices or the accumulation do not divide.
-      RunFailed: when called, a check of a step built with ``checks=True`` failed.
+      RunFailed: when called, a check of a step built with ``checks=True`` failed. The state it was given is intact:
+        such a step donates nothing. Checks cost a few milliseconds a step.
+
+    >>> import optax, train
+    >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2)}
+    >>> step = train.build_train_step(objective, optax.sgd(0.5), loss_weights={"square": 1.0})
+    >>> step = data_parallel(step, backend="shard_map", devices=jax.devices()[:1])
+    >>> state, metrics = step(train.create_state(jnp.zeros(()), optax.sgd(0.5), key=0), {"x": np.array([1.0, 3.0])})
+    >>> print(state.params, train.means(metrics)["loss"])  # the mean, and (1 + 9) / 2
+    2.0 5.0
     """
     if backend not in _BACKENDS:
         raise UsageError(f"backend {backend!r} is unknown: choose one of {', '.join(map(repr, _BACKENDS))}.")

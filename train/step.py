@@ -54,6 +54,15 @@ def build_train_step(
 
     Raises:
       UsageError: at once, or at the first call, for arguments that do not fit together.
+
+    >>> from train import create_state
+    >>> def objective(params, batch, ctx):
+    ...     return {"square": Term((params - batch["x"]) ** 2, batch["valid"])}
+    >>> step = build_train_step(objective, optax.sgd(0.5), loss_weights={"square": 1.0}, accumulate=2)
+    >>> batch = {"x": jnp.array([1.0, 2.0, 3.0, 9.0]), "valid": jnp.array([True, True, True, False])}
+    >>> state, metrics = step(create_state(jnp.zeros(()), optax.sgd(0.5), key=0), batch)
+    >>> print(metrics["square"][0], metrics["square"][1], state.params)  # 1 + 4 + 9, and the mean of the valid
+    14.0 3.0 2.0
     """
     if not loss_weights:
         raise UsageError("loss_weights is empty: name at least one term of the objective to train on.")
@@ -94,7 +103,8 @@ def build_eval_step(
       use_ema: evaluate the averaged parameters.
 
     Returns:
-      The step. ``metrics.accumulate`` adds its sums over batches, ``metrics.means`` divides.
+      The step. ``train.accumulate`` adds its sums over batches, ``train.means`` divides; the loss of several batches
+      is ``train.weighted_loss`` of the added sums, not the mean of ``"loss"``.
 
     Raises:
       UsageError: at the first call, for arguments that do not fit together.

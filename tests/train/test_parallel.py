@@ -56,7 +56,16 @@ def contrastive(params, batch, ctx):
     return {"nce": Term(jax.nn.logsumexp(logits, axis=-1) - own, batch["row"])}
 
 
+def statistics(params, batch, ctx):
+    """Divided by a statistic of the global batch, through which the gradient flows as well."""
+    rows = jnp.tanh(batch["x"] @ params["w"])
+    scale = jnp.mean(rows**2, axis=0)
+    scale = scale if ctx.axis_name is None else jax.lax.pmean(scale, ctx.axis_name)
+    return {"scaled": Term(jnp.sum((rows - batch["y"]) ** 2 / scale[None], -1), batch["row"])}
+
+
 RATES = {
+    statistics: {"scaled": 1.0},
     ordinary: {"square": 1.0},
     several: {"square": 1.0, "quartic": 0.5, "decay": 0.1, "constant": 2.0},
     contrastive: {"nce": 1.0},
@@ -65,7 +74,7 @@ RATES = {
 
 @functools.cache
 def reference(objective, groups):
-    """Loss and gradient of the whole batch, written plainly; only a contrastive loss depends on the groups of rows."""
+    """Loss and gradient of the whole batch, written plainly; only a coupled loss depends on the groups of rows."""
 
     def loss(params):
         class Whole:
@@ -108,16 +117,17 @@ def take_step(objective, accumulate, devices, **options):
     [
         *[(several, *split) for split in [(8, 1), (1, 2), (2, 4), (4, 2), (8, 8)]],
         *[(ordinary, *split) for split in [(1, 1), (1, 4), (4, 8)]],
+        *[(statistics, *split) for split in [(1, 8), (4, 2)]],
         *[(contrastive, *split) for split in [(1, 8), (4, 4), (8, 2)]],
     ],
 )
 def test_equal_to_the_whole_batch(backend, objective, accumulate, devices):
     state, metrics = take_step(objective, accumulate, devices, **BACKENDS[backend])
-    loss, grad = reference(objective, accumulate if objective is contrastive else 1)
+    loss, grad = reference(objective, accumulate if objective in (contrastive, statistics) else 1)
     np.testing.assert_allclose(metrics["loss"][0], loss, rtol=3e-6)
     np.testing.assert_allclose(PARAMS["w"] - state.params["w"], grad, rtol=2e-5, atol=3e-6)
     np.testing.assert_allclose(metrics["grad_norm"][0], np.linalg.norm(grad), rtol=1e-5)
-    if objective is not contrastive:
+    if "square" in metrics:
         np.testing.assert_allclose(metrics["square"][1], BATCH["row"].sum())
     if objective is several:
         np.testing.assert_allclose(metrics["quartic"][1], BATCH["cell"].sum(), rtol=1e-6)
