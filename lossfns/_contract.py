@@ -120,18 +120,25 @@ def loss(*, static: Sequence[str] = (), **checks: Check) -> Callable[[Callable[P
 
 
 def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
-    """The dtype to compute in: the widest of the inputs, and never less than float32."""
-    return jnp.result_type(jnp.float32, *(a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)))
+    """The dtype to compute in: float64 if any input is, else float32."""
+    return jnp.dtype(jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32)
+
+
+_KINDS = {
+    "floating": (jnp.floating,),
+    "integer": (jnp.integer,),
+    "boolean": (jnp.bool_,),
+    "real": (jnp.floating, jnp.integer, jnp.bool_),
+}
 
 
 def check_array(name: str, value: Any, kind: str = "floating") -> jax.Array:
-    """Raise unless `value` is an array of the kind "floating", "integer", "boolean" or "real" (any of the three)."""
+    """Raise unless `value` is an array of a kind: "floating", "integer", "boolean", "real", or two joined by " or "."""
     if not isinstance(value, jax.Array):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}; convert it with jnp.asarray")
-    kinds = {"floating": (jnp.floating,), "integer": (jnp.integer,), "boolean": (jnp.bool_,)}
-    wanted = kinds.get(kind, (jnp.floating, jnp.integer, jnp.bool_))
-    if not any(jnp.issubdtype(value.dtype, k) for k in wanted):
-        raise TypeError(f"{name} must have a {kind} dtype, got {value.dtype} (shape {value.shape})")
+    if not any(jnp.issubdtype(value.dtype, wanted) for word in kind.split(" or ") for wanted in _KINDS[word]):
+        article = "an" if kind.startswith("i") else "a"
+        raise TypeError(f"{name} must have {article} {kind} dtype, got {value.dtype} (shape {value.shape})")
     return value
 
 

@@ -7,13 +7,9 @@ from lossfns._contract import accumulation_dtype
 
 
 def row_shift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The row maximum [..., 1] and a finite version of it, both without gradient.
-
-    A row of -inf is shifted by 0. A row that holds +inf is shifted by the largest finite number, so that `x - shift`,
-    cut at 0, is 0 at +inf and hugely negative elsewhere: the limit.
-    """
+    """Return the row maximum [..., 1] and, for subtraction, the same with 0 where it is infinite; no gradient."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf)).astype(accumulation_dtype(x))
-    return top, jnp.where(top == -jnp.inf, 0, jnp.minimum(top, jnp.finfo(top.dtype).max))
+    return top, jnp.where(jnp.isinf(top), 0, top)
 
 
 @jax.custom_jvp
@@ -23,7 +19,7 @@ def log_normalizer(x: jax.Array, shift: jax.Array) -> jax.Array:
     The derivative rule recomputes the softmax in place of keeping exp(x - shift), so nothing of the size of `x` is
     stored, and a row of -inf (log of nothing: -inf) has gradient 0.
     """
-    return jnp.log(jnp.sum(jnp.exp(jnp.minimum(x - shift, 0)), axis=-1))
+    return jnp.log(jnp.sum(jnp.exp(x - shift), axis=-1))
 
 
 @log_normalizer.defjvp
@@ -37,7 +33,7 @@ def _log_normalizer_jvp(
 
 def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
     """exp(x - shift) / exp(log_z), 0 in a row of -inf."""
-    return jnp.exp(jnp.minimum(x - shift, 0) - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None])
+    return jnp.exp(x - shift - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None])
 
 
 def unit_vectors(x: jax.Array) -> jax.Array:

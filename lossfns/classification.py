@@ -11,6 +11,7 @@ from lossfns._contract import (
     hyper,
     keep_rows,
     loss,
+    non_negative,
     non_negative_or_off,
     one_of,
     positive,
@@ -56,7 +57,8 @@ def softmax_cross_entropy(
 
     Returns:
         [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, in value and
-        gradient, and never counts from the end. A label of a masked class gives inf.
+        gradient, and never counts from the end. A label of a masked class gives inf, and so does an infinite logit of
+        another class; an infinite logit of the label gives 0.
 
     Raises:
         ValueError: If shapes do not fit or a hyper-parameter is out of range.
@@ -97,14 +99,132 @@ def softmax_cross_entropy(
         # Two terms meet in one gradient, where they cancel at the optimum: they must meet before it is rounded.
         logits = keep_rows(where, logits).astype(dtype)
     label, log_z, top, shift = _label_and_normalizer(logits, labels, rows)
-    at_infinity = jnp.where(label == jnp.inf, jax.lax.stop_gradient(log_z), jnp.inf)
-    values = jnp.where(top == jnp.inf, at_infinity, log_z - (label - shift))
+    finite = ~jnp.isinf(top)
+    extras = label_smoothing is not None or z_loss is not None
+    values = log_z - (label - shift)
     if label_smoothing is not None:
         epsilon = hyper(label_smoothing, dtype)
-        values = (1 - epsilon) * values + epsilon * _smoothing(logits, labels, values, log_z, shift, smoothing_over)
+        smooth = _smoothing(logits, labels, values, log_z, shift, smoothing_over)
+        values = (1 - epsilon) * values + epsilon * keep_rows(finite, smooth)
     if z_loss is not None:
-        values += hyper(z_loss, dtype) * jnp.square(keep_rows(where, log_z + shift))
+        values += hyper(z_loss, dtype) * jnp.square(keep_rows(rows & finite, log_z + shift))
+    # With +inf the limit as that one logit grows: it has all of the probability. All -inf: no class has any.
+    values = jnp.where(finite, values, jnp.inf if extras else jnp.where(label == jnp.inf, 0, jnp.inf))
     return zero_masked(where, values * jnp.where(in_range, 1, jnp.nan))
+
+
+@loss()
+def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Cross-entropy of a softmax with dense targets, $-\sum_k t_k \log p_k$ with $p = \mathrm{softmax}(x)$.
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked: with target 0 it costs
+            nothing.
+        targets: [..., V], probabilities, any real dtype; they need not sum to one, and may carry a gradient.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, float32 or wider; 0 at masked rows. A positive target of a masked class gives inf.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If logits are not floating.
+
+    Example:
+        Odds of 1 to 1 against a sure and an even target, each log 2.
+
+        >>> targets = jnp.array([[1.0, 0.0], [0.5, 0.5]])
+        >>> print(soft_cross_entropy(jnp.zeros((2, 2)), targets).round(4))
+        [0.6931 0.6931]
+
+    Conventions:
+        The gradient of the logits is $p \sum_k t_k - t$; code that assumes targets of sum one has $p - t$.
+
+    References:
+        Hinton et al. 2015, arXiv:1503.02531 (soft targets).
+    """
+    check_array("logits", logits)
+    check_array("targets", targets, "real")
+    _check_classes(logits)
+    check_shape("targets", targets, logits.shape, "of logits")
+    where = check_where(where, logits.shape[:-1])
+    dtype = accumulation_dtype(logits, targets)
+    x, targets = keep_rows(where, logits).astype(dtype), keep_rows(where, targets).astype(dtype)
+    top, shift = row_shift(x)
+    finite = ~jnp.isinf(top)
+    # A class at -inf is kept out of the product, not out of the targets' gradient; one at +inf has all probability.
+    lost = jnp.any((targets != 0) & jnp.where(finite, x == -jnp.inf, x < jnp.inf), axis=-1)
+    x = jnp.where(finite, x, 0)
+    inside = jnp.sum(jnp.where(x == -jnp.inf, 0, x - shift) * targets, axis=-1)
+    values = log_normalizer(x, shift) * jnp.sum(targets, axis=-1) - inside
+    values = jnp.where(lost, jnp.inf, jnp.where(finite[..., 0], values, 0))
+    return zero_masked(where, values)
+
+
+@loss(label_smoothing=share_or_off, positive_weight=non_negative)
+def sigmoid_cross_entropy(
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    label_smoothing: float | jax.Array = 0.0,
+    positive_weight: float | jax.Array | None = None,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Binary cross-entropy of independent sigmoids.
+
+    $$-w\, t \log \sigma(x) - (1 - t) \log(1 - \sigma(x))$$
+
+    with $t$ replaced by $(1 - \epsilon) t + \epsilon / 2$ under label smoothing.
+
+    Args:
+        logits: [...], log-odds in nats.
+        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype. Nothing is broadcast.
+        label_smoothing: Mass $\epsilon$ in 0 .. 1, spread over both answers.
+        positive_weight: Weight $w$ of the positive part: a scalar, or an array that broadcasts to the logits (one
+            weight for each class on the last axis); None is one.
+        where: [...], boolean; False deletes the entry.
+
+    Returns:
+        [...], nats for each entry, float32 or wider; 0 at masked entries. Several labels for one example stay apart;
+        sum or average them with the weights of the term.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If logits are not floating.
+
+    Example:
+        Even odds cost log 2, and odds of 3 to 1 for a positive log(4/3).
+
+        >>> print(sigmoid_cross_entropy(jnp.log(jnp.array([1.0, 3.0])), jnp.array([0, 1])).round(4))
+        [0.6931 0.2877]
+
+    Conventions:
+        `positive_weight` is torch's `pos_weight`: it weighs the positive part and leaves the denominator of the mean
+        alone. Smoothing towards 1/2 is that of Keras.
+    """
+    check_array("logits", logits)
+    check_array("targets", targets, "real")
+    check_shape("targets", targets, logits.shape, "of logits")
+    where = check_where(where, logits.shape)
+    dtype = accumulation_dtype(logits, targets)
+    x, targets = keep_rows(where, logits).astype(dtype), keep_rows(where, targets).astype(dtype)
+    if label_smoothing is not None:
+        epsilon = hyper(label_smoothing, dtype)
+        targets = (1 - epsilon) * targets + epsilon / 2
+    for_positive, for_negative = targets, 1 - targets
+    if positive_weight is not None:
+        weight = jnp.asarray(positive_weight, dtype)
+        if weight.ndim > x.ndim or any(
+            w not in (1, n) for w, n in zip(weight.shape[::-1], x.shape[::-1], strict=False)
+        ):
+            raise ValueError(f"positive_weight must broadcast to the logits {x.shape}, got {weight.shape}")
+        for_positive *= jnp.broadcast_to(weight, x.shape)
+    # An infinite logit costs nothing if it is right and infinity if it is not; 0 times infinity would be NaN.
+    infinite = jnp.isinf(x)
+    wrong = jnp.where(x > 0, for_negative, for_positive) != 0
+    x = jnp.where(infinite, 0, x)
+    values = for_positive * jax.nn.softplus(-x) + for_negative * jax.nn.softplus(x)
+    return zero_masked(where, jnp.where(infinite, jnp.where(wrong, jnp.inf, 0), values))
 
 
 def _check_classes(logits: jax.Array) -> None:
@@ -135,6 +255,7 @@ def _label_and_normalizer(
 def _label_and_normalizer_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     logits, labels, rows = primals
     out = _, log_z, top, shift = _label_and_normalizer(logits, labels, rows)
+    rows &= ~jnp.isinf(top)
     x = keep_rows(rows, logits.astype(shift.dtype))
     dx = keep_rows(rows, tangents[0].astype(shift.dtype))
     p = softmax(x, keep_rows(rows, shift)[..., None], keep_rows(rows, log_z))

@@ -1,0 +1,369 @@
+"""Language-modelling losses and the masking that goes with them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lossfns._contract import check_array, check_shape, check_where, loss, share
+from lossfns.classification import softmax_cross_entropy
+
+
+@loss()
+def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Masked language modelling: the cross-entropy of the original tokens at the masked positions.
+
+    $$-\log p(t_i \mid \tilde t), \quad i \in M$$
+
+    Args:
+        logits: [..., V], one row for each position.
+        labels: [...], the original tokens, integers in 0 .. V-1.
+        where: [...], boolean: the positions $M$ that were chosen for prediction. None if the rows were gathered
+            beforehand, and all of them count.
+
+    Returns:
+        [...], nats for each position, float32 or wider; 0 where not chosen. The term's weights are `where`, so that
+        the mean is over the masked tokens of the whole batch.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        >>> logits = jnp.zeros((3, 4))
+        >>> print(masked_lm(logits, jnp.array([2, 0, 1]), where=jnp.array([True, False, False])).round(4))
+        [1.3863 0.     0.    ]
+
+    Conventions:
+        Hugging Face marks the positions that are not chosen by the label -100: pass `where=labels != -100`.
+
+    References:
+        Devlin et al. 2018, arXiv:1810.04805.
+    """
+    return softmax_cross_entropy(logits, labels, where=where)
+
+
+@loss()
+def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Next-sentence prediction: does the second segment follow the first?
+
+    Args:
+        logits: [..., 2], first the logit of "is next", then that of "is random", the order of BERT's own heads.
+        is_next: [...], boolean, or integers 1 (it follows) and 0 (it is random).
+        where: [...], boolean; False deletes the example.
+
+    Returns:
+        [...], nats for each pair of segments, float32 or wider; 0 at masked examples. An integer other than 0 and 1
+        gives NaN.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If logits are not floating or is_next neither boolean nor integer.
+
+    Example:
+        Odds of 3 to 1 that the sentence follows: log(4/3) if it does, log 4 if not.
+
+        >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))
+        >>> print(next_sentence(logits, jnp.array([True, False])).round(4))
+        [0.2877 1.3863]
+
+    Conventions:
+        BERT's `next_sentence_labels` and Hugging Face's `next_sentence_label` are class numbers, 0 for "is next": pass
+        `is_next = label == 0`. The order of the logits is theirs, so their heads can be used as they are.
+
+    References:
+        Devlin et al. 2018, arXiv:1810.04805.
+    """
+    return _first_of_two(logits, "is_next", is_next, where)
+
+
+@loss()
+def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Sentence-order prediction: are two consecutive segments in their order, or swapped?
+
+    Args:
+        logits: [..., 2], first the logit of "in order", then that of "swapped", the order of ALBERT's own heads.
+        in_order: [...], boolean, or integers 1 (in order) and 0 (swapped).
+        where: [...], boolean; False deletes the example.
+
+    Returns:
+        [...], nats for each pair of segments, float32 or wider; 0 at masked examples. An integer other than 0 and 1
+        gives NaN.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If logits are not floating or in_order neither boolean nor integer.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))
+        >>> print(sentence_order(logits, jnp.array([1, 0])).round(4))
+        [0.2877 1.3863]
+
+    Conventions:
+        ALBERT's and Hugging Face's `sentence_order_label` is a class number, 0 for "in order": pass `in_order = label
+        == 0`.
+
+    References:
+        Lan et al. 2019, arXiv:1909.11942.
+    """
+    return _first_of_two(logits, "in_order", in_order, where)
+
+
+def _first_of_two(logits: jax.Array, name: str, answer: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Cross-entropy of two classes, where a true answer is class 0."""
+    check_array("logits", logits)
+    check_array(name, answer, "integer or boolean")
+    if logits.ndim == 0 or logits.shape[-1] != 2:
+        raise ValueError(f"logits must have a last axis of 2 classes, got shape {logits.shape}")
+    check_shape(name, answer, logits.shape[:-1], f"of logits {logits.shape} without the class axis")
+    return softmax_cross_entropy(logits, 1 - answer.astype(jnp.int32), where=where)
+
+
+@loss()
+def next_token_where(
+    tokens: jax.Array, *, where: jax.Array | None = None, segment_ids: jax.Array | None = None
+) -> jax.Array:
+    r"""Which tokens `next_token` scores: the weights of its term.
+
+    A token is scored if `where` says so and there is one before it in its row and segment to predict it from.
+
+    Args:
+        tokens: [..., T], integers; only the shape matters.
+        where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only).
+        segment_ids: [..., T], integers that number the documents packed into a row.
+
+    Returns:
+        [..., T], boolean; False at the first position of each row and of each segment.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If the dtypes do not fit.
+
+    Example:
+        >>> print(next_token_where(jnp.zeros(5, int), segment_ids=jnp.array([1, 1, 2, 2, 2])))
+        [False  True False  True  True]
+    """
+    check_array("tokens", tokens, "integer")
+    if tokens.ndim == 0:
+        raise ValueError("tokens must have a last axis of positions, got a scalar")
+    where = check_where(where, tokens.shape)
+    scored = jnp.broadcast_to(jnp.arange(tokens.shape[-1]) > 0, tokens.shape)
+    if where is not None:
+        scored &= where
+    if segment_ids is not None:
+        check_shape("segment_ids", check_array("segment_ids", segment_ids, "integer"), tokens.shape, "of tokens")
+        scored &= segment_ids == jnp.roll(segment_ids, 1, axis=-1)
+    return scored
+
+
+@loss()
+def next_token(
+    logits: jax.Array,
+    tokens: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    r"""Causal language modelling: each token's surprise given those before it, $-\log p(t_i \mid t_{<i})$.
+
+    The shift is made here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
+    mask over tokens says what is scored, and the result is 0 at the first token of a row, which nothing predicts.
+
+    Args:
+        logits: [..., T, V], at each position the prediction of the next token; those of the last position are not used.
+        tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
+        where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only). False
+            deletes the token as a target; it was still seen by the model.
+        segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
+            boundary.
+
+    Returns:
+        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights are
+        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
+        whose zeros lower the mean.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If logits are not floating or tokens not integers.
+
+    Example:
+        Three tokens of a vocabulary of two; at each position the next token 0 has odds of 3 to 1.
+
+        >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0], [3.0, 1.0]]))
+        >>> print(next_token(logits, jnp.array([1, 0, 1])).round(4))
+        [0.     0.2877 1.3863]
+
+    Conventions:
+        Hugging Face's models shift inside as well, and mark by the label -100 what is not to be predicted. With
+        padding on the left, exclude the first real token by `where` or give the padding its own segment.
+
+    References:
+        Bengio et al. 2003, JMLR 3:1137-1155. Radford et al. 2018 (GPT).
+    """
+    check_array("logits", logits)
+    check_array("tokens", tokens, "integer")
+    if logits.ndim < 2:
+        raise ValueError(f"logits must have two last axes, positions and vocabulary, got shape {logits.shape}")
+    check_shape("tokens", tokens, logits.shape[:-1], f"of logits {logits.shape} without the vocabulary axis")
+    scored = next_token_where(tokens, where=where, segment_ids=segment_ids)
+    # Rolling the small arrays leaves the logits where they are. Position 0 is never scored, so nothing wraps around.
+    values = softmax_cross_entropy(logits, jnp.roll(tokens, -1, axis=-1), where=jnp.roll(scored, -1, axis=-1))
+    return jnp.roll(values, 1, axis=-1)
+
+
+class MaskedTokens(NamedTuple):
+    """What `apply_mlm_mask` returns: arrays [..., T].
+
+    Attributes:
+        tokens: The model's input, with the chosen positions replaced.
+        labels: The original tokens.
+        masked: Boolean, the chosen positions: `where` of `masked_lm`.
+    """
+
+    tokens: jax.Array
+    labels: jax.Array
+    masked: jax.Array
+
+
+def apply_mlm_mask(
+    key: jax.Array,
+    tokens: jax.Array,
+    *,
+    mask_id: int,
+    vocab_size: int,
+    special: Sequence[int] = (),
+    where: jax.Array | None = None,
+    word_ids: jax.Array | None = None,
+    rate: float = 0.15,
+    mask_share: float = 0.8,
+    random_share: float = 0.1,
+) -> MaskedTokens:
+    r"""Choose tokens to predict and hide them, BERT's way.
+
+    Of the $m$ tokens of a row that may be chosen, exactly $\max(1, \mathrm{round}(r m))$ are, rounded as Python
+    rounds, so the number of predictions in a row of length T is bounded by the same formula with T. Of the chosen, 80
+    % become the mask, 10 % a random ordinary token, and 10 % stay, each by its own draw.
+
+    Args:
+        key: PRNG key; the same key masks the same batch in the same way.
+        tokens: [..., T], integers; rows are handled on their own.
+        mask_id: The token put in place of a hidden one. It counts as special.
+        vocab_size: Random tokens are drawn evenly from 0 .. vocab_size - 1 without the special ones.
+        special: Token numbers that are never chosen and never drawn: [CLS], [SEP], [PAD] and so on.
+        where: [..., T], boolean: the positions that may be chosen. None for all; special tokens never are.
+        word_ids: [..., T], integers, the same for adjacent pieces of one word and negative outside of words. With it
+            whole words are chosen, in random order, skipping a word that would exceed the number; so a row may have
+            fewer.
+        rate: Share $r$ of tokens to choose, a Python number.
+        mask_share: Share of the chosen tokens that become `mask_id`.
+        random_share: Share of the chosen tokens that become a random token; the rest stay.
+
+    Returns:
+        The new tokens, the old ones as labels, and the chosen positions. A row with nothing to choose from has none.
+
+    Raises:
+        ValueError: If shapes do not fit, a share is out of range or every token is special.
+        TypeError: If the dtypes do not fit.
+
+    Example:
+        One of four ordinary tokens is chosen at rate 0.25; shares of 1 and 0 always mask it.
+
+        >>> tokens = jnp.array([1, 5, 6, 7, 8, 2])
+        >>> options = dict(mask_id=3, vocab_size=9, special=(0, 1, 2), mask_share=1.0, random_share=0.0)
+        >>> out = apply_mlm_mask(jax.random.key(0), tokens, rate=0.25, **options)
+        >>> int(out.masked.sum()), int((out.tokens == 3).sum()), bool((out.labels == tokens).all())
+        (1, 1, True)
+
+    Conventions:
+        BERT's code counts [CLS] and [SEP] in $m$ and draws random tokens from the whole vocabulary. Hugging Face's
+        collator chooses each token by its own draw, so the number varies and may be zero.
+
+    References:
+        Devlin et al. 2018, arXiv:1810.04805, appendix A.1, and the authors' `create_pretraining_data.py` (whole words
+        too).
+    """
+    rate = share("rate", rate)
+    mask_share, random_share = share("mask_share", mask_share), share("random_share", random_share)
+    if mask_share + random_share > 1 + 1e-9:
+        raise ValueError(f"mask_share and random_share must sum to at most 1, got {mask_share} + {random_share}")
+    excluded = _special_ids(special, mask_id, vocab_size)
+    tokens = check_array("tokens", jnp.asarray(tokens) if isinstance(tokens, np.ndarray) else tokens, "integer")
+    if tokens.ndim == 0:
+        raise ValueError("tokens must have a last axis of positions, got a scalar")
+    # Python's own rounding, whatever the device's arithmetic makes of the product.
+    counts = np.array([0] + [max(1, round(rate * m)) for m in range(1, tokens.shape[-1] + 1)], np.int32)
+    shares = np.array([mask_share, mask_share + random_share], np.float32)
+    return _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)
+
+
+def _special_ids(special: Sequence[int], mask_id: int, vocab_size: int) -> np.ndarray:
+    ids = np.asarray(special)
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(
+            f"special must be token numbers, got dtype {ids.dtype}; a mask of positions is given as where=~mask"
+        )
+    if not 0 <= mask_id < vocab_size:
+        raise ValueError(f"mask_id must be in 0 .. vocab_size - 1 = {vocab_size - 1}, got {mask_id}")
+    excluded = np.unique(np.append(ids.astype(np.int32), np.int32(mask_id)))
+    excluded = excluded[(excluded >= 0) & (excluded < vocab_size)]
+    if len(excluded) == vocab_size:
+        raise ValueError(f"all {vocab_size} tokens of the vocabulary are special, none can be drawn at random")
+    return excluded
+
+
+@jax.jit
+def _apply_mlm_mask(
+    key: jax.Array,
+    tokens: jax.Array,
+    excluded: jax.Array,
+    counts: jax.Array,
+    shares: jax.Array,
+    mask_id: jax.Array,
+    vocab_size: jax.Array,
+    where: jax.Array | None,
+    word_ids: jax.Array | None,
+) -> MaskedTokens:
+    choose_key, draw_key, token_key = jax.random.split(key, 3)
+    where = check_where(where, tokens.shape)
+    maskable = jnp.all(jnp.expand_dims(tokens, -1) != _as_last_axis(excluded, tokens.ndim), axis=-1)
+    if where is not None:
+        maskable &= where
+    if word_ids is not None:
+        check_shape("word_ids", check_array("word_ids", word_ids, "integer"), tokens.shape, "of tokens")
+        maskable &= word_ids >= 0
+    number = counts[jnp.sum(maskable, axis=-1)]
+    scores = jax.random.uniform(choose_key, tokens.shape)
+    if word_ids is None:
+        order = jnp.argsort(jnp.where(maskable, scores, 2), axis=-1)
+        masked = jnp.argsort(order, axis=-1) < number[..., None]
+    else:
+        masked = jnp.vectorize(_choose_words, signature="(t),(t),(t),()->(t)")(scores, maskable, word_ids, number)
+
+    drawn = jax.random.randint(token_key, tokens.shape, 0, vocab_size - excluded.shape[0], tokens.dtype)
+    # Drawn among the ordinary tokens by rank; each special token at or below moves it up by one.
+    thresholds = excluded - jnp.arange(excluded.shape[0], dtype=excluded.dtype)
+    drawn += jnp.sum(drawn[..., None] >= _as_last_axis(thresholds, tokens.ndim), axis=-1).astype(tokens.dtype)
+    fate = jax.random.uniform(draw_key, tokens.shape)
+    hidden = jnp.where(fate < shares[0], mask_id.astype(tokens.dtype), jnp.where(fate < shares[1], drawn, tokens))
+    return MaskedTokens(jnp.where(masked, hidden, tokens), tokens, masked)
+
+
+def _as_last_axis(x: jax.Array, leading: int) -> jax.Array:
+    return x.reshape((1,) * leading + x.shape)
+
+
+def _choose_words(scores: jax.Array, maskable: jax.Array, word_ids: jax.Array, number: jax.Array) -> jax.Array:
+    """Whole words in random order as long as they fit into `number` positions; arrays [T]."""
+    starts = jnp.append(jnp.ones(min(1, word_ids.size), bool), word_ids[1:] != word_ids[:-1])
+    word = jnp.cumsum(starts) - 1
+    lengths = jnp.zeros(word.shape, jnp.int32).at[word].add(maskable.astype(jnp.int32))
+
+    def take(used: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        fits = used + length <= number
+        return used + jnp.where(fits, length, 0), fits
+
+    order = jnp.argsort(scores)
+    _, fits = jax.lax.scan(take, jnp.zeros_like(number), lengths[order])
+    return jnp.zeros(word.shape, bool).at[order].set(fits)[word] & maskable
