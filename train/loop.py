@@ -123,8 +123,8 @@ def _next_batch(batches: Iterator[Any], number: int, start: int, steps: int) -> 
 
 def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Any]) -> None:
     """Raises unless the named metrics are finite."""
-    values = means({name: metrics[name] for name in names if name in metrics})
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    # Only their sums, because this is done at every step: a mean is finite where its sum is, or has no weight.
+    broken = [name for name in names if name in metrics and not math.isfinite(float(metrics[name][0]))]
     if not broken:
         return
     terms = ", ".join(f"{name} = {value:.6g}" for name, value in _loss_first(metrics).items())

@@ -178,6 +178,18 @@ def test_all_damaged_says_what_to_do(tmp_path, damage):
         Checkpointer(tmp_path).restore_latest(fresh_state())
 
 
+def test_a_changed_number_that_still_reads_well_is_noticed(tmp_path, capsys):
+    run(tmp_path, plain_iterator, every=10)
+    path = tmp_path / "checkpoints" / "20" / "meta" / "metadata"
+    text = path.read_text()
+    assert text.count('"position": 20') == 1
+    path.write_text(text.replace('"position": 20', '"position": 21'))
+    iterator = plain_iterator()
+    state = Checkpointer(tmp_path / "checkpoints").restore_latest(fresh_state(), iterator)
+    assert (int(state.step), iterator.position) == (10, 10)
+    assert "20 is damaged (meta/metadata was changed)" in capsys.readouterr().err
+
+
 def test_a_stray_numbered_folder_is_no_checkpoint(tmp_path, capsys):
     (saved(tmp_path) / "99").mkdir()
     assert_identical(Checkpointer(tmp_path).restore_latest(fresh_state()), at(3))

@@ -72,8 +72,11 @@ class Fetched:
         self.value, self.log, self.entry = value, log, entry
 
     def __array__(self, dtype=None, copy=None):
+        return np.asarray(float(self), dtype)
+
+    def __float__(self):
         self.log.append(self.entry)
-        return np.asarray(self.value, dtype)
+        return self.value
 
 
 def test_metrics_are_fetched_while_the_next_step_runs(monkeypatch):
