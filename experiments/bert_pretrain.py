@@ -143,7 +143,7 @@ def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Obje
             "mlm": Term(lossfns.masked_lm(out.mlm_logits, labels, where=masked), masked),
             "nsp": Term(lossfns.next_sentence(out.nsp_logits, batch["is_next"])),
             "mlm_accuracy": Term(right, masked),
-            "nsp_accuracy": Term(out.nsp_logits.argmax(-1) == batch["is_next"]),
+            "nsp_accuracy": Term((out.nsp_logits.argmax(-1) == 0) == (batch["is_next"] == 1)),
         }
         if not ctx.train:
             for i in range(len(FREQUENCY_EDGES) + 1):
