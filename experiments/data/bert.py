@@ -13,13 +13,17 @@ over the data visits every boundary once, in a new order and with new pairs and 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grain
+import jax
 import numpy as np
 
 from experiments.data.text import Tokens
 from experiments.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL_IDS
+from lossfns.language import apply_mlm_mask
 from train.errors import UsageError
 
 Batch = dict[str, np.ndarray]
@@ -137,19 +141,31 @@ class PairSource:
         """Returns batch number `step`, made of the boundaries `index`."""
         rng = np.random.default_rng([self.seed, step])
         batch = make_pairs(self.tokens, self.bounds, np.asarray(index), rng, self.seq_len)
-        masked_tokens, masked = _mask(rng, batch["tokens"], self.vocab_size, self.mask_rate)
-        return batch | {"tokens": masked_tokens, "labels": batch["tokens"], "masked": masked}
+        with jax.default_device(_host()):
+            masked = _masker(self.vocab_size, self.mask_rate)(np.uint32(self.seed), np.uint32(step), batch["tokens"])
+        return batch | {name: np.asarray(value) for name, value in masked.items()}
 
 
-def _mask(rng: np.random.Generator, tokens: np.ndarray, vocab_size: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
-    maskable = ~np.isin(tokens, SPECIAL_IDS)
-    number = np.maximum(1, np.round(rate * maskable.sum(-1, keepdims=True)))
-    score = np.where(maskable, rng.random(tokens.shape), 2.0)
-    masked = (np.argsort(np.argsort(score, -1), -1) < number) & maskable
-    draw = rng.random(tokens.shape)
-    random = rng.integers(len(SPECIAL_IDS), vocab_size, tokens.shape)
-    replaced = np.where(draw < 0.8, MASK, np.where(draw < 0.9, random, tokens))
-    return np.where(masked, replaced, tokens).astype(np.int32), masked
+@functools.cache
+def _masker(vocab_size: int, rate: float) -> Callable[[np.uint32, np.uint32, np.ndarray], dict[str, jax.Array]]:
+    """Returns the masking of a whole batch as one compiled function of (seed, step, tokens)."""
+
+    @jax.jit
+    def mask(seed: jax.Array, step: jax.Array, tokens: jax.Array) -> dict[str, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        out = apply_mlm_mask(key, tokens, mask_id=MASK, vocab_size=vocab_size, special=SPECIAL_IDS, rate=rate)
+        return {"tokens": out.tokens, "labels": out.labels, "masked": out.masked}
+
+    return mask
+
+
+@functools.cache
+def _host() -> jax.Device | None:
+    """Returns the CPU, where input is prepared, or None where this run has made JAX do without it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def train_batches(
@@ -171,8 +187,7 @@ def train_batches(
     """
     bounds = find_boundaries(tokens)
     make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed)
-    indices = grain.MapDataset.range(len(bounds.position)).shuffle(seed=seed).repeat()
-    return iter(indices.batch(batch_size).map_with_index(make).to_iter_dataset(READ))
+    return iter(endless(len(bounds.position), batch_size, seed).map_with_index(make).to_iter_dataset(READ))
 
 
 def eval_batches(
@@ -204,3 +219,9 @@ def eval_batches(
 
 READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 """One thread keeps ahead of training: a batch costs about a millisecond."""
+
+
+def endless(count: int, batch_size: int, seed: int) -> grain.MapDataset:
+    """Returns endless batches of the indices 0 .. count - 1, in a new order in each pass over them."""
+    indices = grain.MapDataset.range(count).shuffle(seed=seed)
+    return indices.repeat(2**61 // count).batch(batch_size)  # repeat(None) overflows in batches of one

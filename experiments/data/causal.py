@@ -17,7 +17,7 @@ from itertools import pairwise
 import grain
 import numpy as np
 
-from experiments.data.bert import READ, Batch
+from experiments.data.bert import READ, Batch, endless
 from experiments.data.text import Corpus
 from experiments.data.tokenizers import CLS, PAD, SEP, ByteTokenizer, Tokenizer
 from train.errors import UsageError
@@ -136,8 +136,8 @@ def train_batches(stream: Stream, *, batch_size: int, seq_len: int, seed: int = 
     count = len(stream.ids) // seq_len
     if count == 0:
         raise UsageError(f"The training text has {len(stream.ids)} tokens, fewer than one block of {seq_len}.")
-    indices = grain.MapDataset.range(count).shuffle(seed=seed).repeat().batch(batch_size)
-    return iter(indices.map_with_index(_RandomBlocks(stream, seq_len, seed)).to_iter_dataset(READ))
+    make = _RandomBlocks(stream, seq_len, seed)
+    return iter(endless(count, batch_size, seed).map_with_index(make).to_iter_dataset(READ))
 
 
 def eval_batches(stream: Stream, *, batch_size: int, seq_len: int) -> grain.MapDataset:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from experiments.data.bert import READ, Batch
+from experiments.data.bert import READ, Batch, endless
 from experiments.data.load import load, read_all
 from train.errors import UsageError
 
@@ -110,8 +110,8 @@ def pair_batches(images: Images, *, batch_size: int, seed: int = 0, faces: bool 
         size = len(first)
         if size == 0:
             raise UsageError("Pairs of faces need classes with at least two images; this data has none.")
-    indices = grain.MapDataset.range(size).shuffle(seed=seed).repeat().batch(batch_size)
-    return iter(indices.map_with_index(_Pairs(images, seed, order, first, count)).to_iter_dataset(READ))
+    make = _Pairs(images, seed, order, first, count)
+    return iter(endless(size, batch_size, seed).map_with_index(make).to_iter_dataset(READ))
 
 
 def labelled_batches(images: Images, *, batch_size: int, seed: int = 0) -> grain.DatasetIterator:
@@ -120,5 +120,4 @@ def labelled_batches(images: Images, *, batch_size: int, seed: int = 0) -> grain
     def gather(index: np.ndarray) -> Batch:
         return {"image": images.image[index], "label": images.label[index]}
 
-    indices = grain.MapDataset.range(len(images)).shuffle(seed=seed).repeat().batch(batch_size)
-    return iter(indices.map(gather).to_iter_dataset(READ))
+    return iter(endless(len(images), batch_size, seed).map(gather).to_iter_dataset(READ))

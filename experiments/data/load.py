@@ -14,7 +14,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,11 +112,8 @@ def load(
 
 
 def read_all(source: Sequence[Example], limit: int | None = None) -> list[Example]:
-    """Returns the first `limit` examples (None: all) as a list, by one bulk read where the source can."""
-    count = len(source) if limit is None else min(limit, len(source))
-    if hasattr(source, "__getitems__"):
-        return list(source.__getitems__(list(range(count))))
-    return [source[i] for i in range(count)]
+    """Returns the first `limit` examples (None: all) as a list."""
+    return [source[i] for i in range(len(source) if limit is None else min(limit, len(source)))]
 
 
 def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> Any:
@@ -143,7 +140,7 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         _register(base)
         return tfds.builder(name, data_dir=folder, file_format="array_record", try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(base, [*EMBEDDED, *_registered_names()], n=3)
+        close = difflib.get_close_matches(base, sorted({*EMBEDDED, *_registered_names()}), n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise UsageError(
             f"There is no data set {name!r}{hint}: give one of {', '.join(EMBEDDED)}, which need no network, a name "
@@ -160,11 +157,7 @@ def prepare(builder: Any, name: str) -> None:
     if builder.data_path.exists():
         return
     try:
-        if name in EMBEDDED:
-            with _quiet():
-                builder.download_and_prepare()
-        else:
-            _check_network(builder, name)
+        with _quiet() if name in EMBEDDED else _network_checked(builder, name):
             builder.download_and_prepare()
     except UsageError:
         raise
@@ -282,9 +275,23 @@ def _register(base: str) -> None:
                 importlib.import_module(f"tensorflow_datasets.{package}.{base}")
 
 
-def _check_network(builder: Any, name: str) -> None:
-    """Fails at once where the host of a download has no address: TFDS would retry for minutes."""
-    hosts = sorted({urllib.parse.urlsplit(url).hostname or "" for url in builder.url_infos or ()} - {""})
+@contextlib.contextmanager
+def _network_checked(builder: Any, name: str) -> Iterator[None]:
+    """Looks for the host once TFDS sets out to download: by itself it would retry for minutes."""
+    make_manager = builder._make_download_manager
+
+    def check_and_make(*args: Any, **kwargs: Any) -> Any:
+        _check_network(builder.url_infos or (), name)
+        return make_manager(*args, **kwargs)
+
+    builder._make_download_manager = check_and_make
+    yield
+    del builder._make_download_manager
+
+
+def _check_network(urls: Iterable[str], name: str) -> None:
+    """Raises UsageError where the host of the first download has no address (and no proxy would find it)."""
+    hosts = sorted({urllib.parse.urlsplit(url).hostname or "" for url in urls} - {""})
     proxies = urllib.request.getproxies() or any(v.startswith("TFDS_") and v.endswith("_PROXY") for v in os.environ)
     if not hosts or proxies:
         return

@@ -50,7 +50,7 @@ def split_sentences(text: str) -> list[str]:
     >>> split_sentences("four words and no")
     ['four words', 'and no']
     """
-    sentences = [s for s in re.split(r"(?<=[.!?])[\"')\]]*\s+", " ".join(text.split())) if s]
+    sentences = re.findall(r"\S.*?[.!?]+[\"')\]]*(?=\s|$)|\S.*$", " ".join(text.split()))
     if len(sentences) == 1 and len(words := sentences[0].split(" ")) > 1:
         half = len(words) // 2
         sentences = [" ".join(words[:half]), " ".join(words[half:])]

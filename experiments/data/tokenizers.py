@@ -129,16 +129,21 @@ def _cached_model(config: DataConfig, texts: Sequence[str], folder: Path) -> byt
     settings = {"type": config.subwords, "size": config.vocab_size, "version": sentencepiece.__version__, "format": 1}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for text in texts:
-        digest.update(text.encode() + b"\n")
+        data = text.encode()
+        digest.update(b"%d:" % len(data) + data)  # the length tells two texts from one that holds both
     file = folder / f"{config.subwords}-{config.vocab_size}-{digest.hexdigest()[:24]}.model"
     if file.exists():
         return file.read_bytes()
     model = train_sentencepiece(texts, config.vocab_size, config.subwords)
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(model)
-    os.replace(temporary, file)  # atomic: a reader sees the whole file or none
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(model)
+        os.replace(temporary, file)  # atomic: a reader sees the whole file or none
+    except BaseException:
+        os.unlink(temporary)
+        raise
     return model
 
 
