@@ -107,6 +107,47 @@ def nt_xent(view_a, view_b, *, temperature=0.5, block_size=None):
     return values
 
 
+def first_of_two(logits, answers):
+    """BERT's and ALBERT's heads: a true answer is class 0."""
+    return softmax_cross_entropy(logits, np.where(answers, 0, 1))
+
+
+def next_token_where(tokens, segment_ids=None):
+    """A token is scored if its row and segment have one before it."""
+    scored = np.zeros(tokens.shape)
+    for row, position in np.ndindex(tokens.shape):
+        joined = segment_ids is None or segment_ids[row, position] == segment_ids[row, position - 1]
+        scored[row, position] = position > 0 and joined
+    return scored
+
+
+def next_token(logits, tokens, segment_ids=None):
+    """-log p(t_i | t_<i) at i, by the logits of i - 1."""
+    scored = next_token_where(tokens, segment_ids)
+    values = np.zeros(tokens.shape)
+    for row, i in np.argwhere(scored):
+        values[row, i] = negative_log_probability(logits[row, i - 1].tolist(), int(tokens[row, i]))
+    return values
+
+
+def entries(tree):
+    """All numbers of a dict of arrays."""
+    return [float(x) for name in sorted(tree) for x in np.ravel(tree[name])]
+
+
+def l1(params, *, weight=1.0):
+    return weight * math.fsum(abs(x) for x in entries(params))
+
+
+def l2(params, *, weight=1.0, half=False):
+    return weight * math.fsum(x * x for x in entries(params)) / (2 if half else 1)
+
+
+def proximal(params, anchor, *, weight=1.0, half=False):
+    squares = [(x - y) ** 2 for x, y in zip(entries(params), entries(anchor), strict=True)]
+    return weight * math.fsum(squares) / (2 if half else 1)
+
+
 def weighted_sum(values, weights):
     return math.fsum(float(v) * float(w) for v, w in zip(values.ravel(), weights.ravel(), strict=True) if w)
 

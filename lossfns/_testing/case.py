@@ -149,6 +149,8 @@ def value_and_gradients(
 
     def run(inputs: Inputs, where: Any, weights: Any) -> tuple[jax.Array, tuple[Any, ...]]:
         options = dict(kwargs) if where is None else {**kwargs, "where": where}
+        if not moving:
+            return loss(*inputs, **options), ()
 
         def values_of(*moved: Any) -> jax.Array:
             full = list(inputs)

@@ -1,0 +1,143 @@
+"""The laws of the house, read from the sources: who may import whom, what nobody imports, and what is public."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lossfns
+from tests.loss_table import LOSS_TABLE
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("lossfns", "train", "experiments")
+FILES = [path.relative_to(ROOT) for room in (*ROOMS, "tests") for path in sorted((ROOT / room).rglob("*.py"))]
+SOURCES = [path for path in FILES if path.parts[0] in ROOMS]
+LIBRARIES = [path for path in SOURCES if path.parts[0] in ("lossfns", "train")]
+PARTS = ["Config", "make_data", "make_model", "make_objective", "main"]
+
+
+def definitions(path):
+    """Names of the classes and functions of a file, from the top."""
+    tree = ast.parse((ROOT / path).read_text())
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+
+
+def is_study(path):
+    return len(path.parts) == 2 and path.parts[0] == "experiments" and {"Config", "main"} <= {*definitions(path)}
+
+
+STUDIES = {path.stem: path for path in SOURCES if is_study(path)}
+
+
+def imported(path, text=None):
+    """Full names of all modules that a file imports anywhere in it, relative ones and those in functions included."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text() if text is None else text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = list(path.parts[: len(path.parts) - node.level]) if node.level else []
+            module = ".".join([*package, *filter(None, [node.module])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            names |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
+    return names
+
+
+def rooms_of(names):
+    return {name.split(".")[0] for name in names}
+
+
+def test_all_ways_to_import_are_seen():
+    text = "import a.b\nfrom c import d\ndef f():\n  from . import e\n  from .g import h\n  __import__('i')\n"
+    names = imported(Path("experiments/x.py"), text)
+    assert names == {"a.b", "c", "c.d", "experiments", "experiments.e", "experiments.g", "experiments.g.h", "i"}
+
+
+@pytest.mark.parametrize("path", LIBRARIES, ids=str)
+def test_libraries_know_nothing_of_each_other_nor_of_what_uses_them(path):
+    own = path.parts[0]
+    assert rooms_of(imported(path)) & {"lossfns", "train", "experiments", "tests", "notebooks"} <= {own}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_source_imports_the_tests_or_the_notebooks(path):
+    assert not rooms_of(imported(path)) & {"tests", "notebooks"}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[0] == "experiments"], ids=str)
+def test_no_experiment_is_imported(path):
+    lines = (ROOT / path).read_text().split("if TYPE_CHECKING:\n    ")  # a name in an annotation loads nothing
+    text = lines[0] + "".join(line.partition("\n\n")[2] for line in lines[1:])
+    assert not imported(path, text) & {f"experiments.{study}" for study in STUDIES}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_experiment_has_the_five_parts_in_their_order(study):
+    assert [name for name in definitions(STUDIES[study]) if name in PARTS] == PARTS
+
+
+UNWANTED = {"tensorflow", "tf", "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_tensorflow_pickle_or_eval(path):
+    tree = ast.parse((ROOT / path).read_text())
+    assert not rooms_of(imported(path)) & UNWANTED
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not {node.func.id for node in calls if isinstance(node.func, ast.Name)} & {"eval", "exec", "compile"}
+    pickled = [keyword for node in calls for keyword in node.keywords if keyword.arg == "allow_pickle"]
+    assert all(isinstance(keyword.value, ast.Constant) and keyword.value.value is False for keyword in pickled)
+
+
+BLOCKED = ("grain", "tensorflow_datasets", "tensorflow", "experiments", "tests")
+
+
+def test_the_libraries_import_without_grain_tfds_and_tensorflow():
+    program = f"""
+import sys
+for name in {BLOCKED}:
+    sys.modules[name] = None  # importing it now raises
+import importlib, pkgutil
+for package in ("lossfns", "train"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        importlib.import_module(module.name)
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_losses_and_the_train_step_do_not_load_each_other():
+    for room, other in (("lossfns", "train"), ("train", "lossfns")):
+        program = f"import {room}, sys; sys.exit(any(name.split('.')[0] == {other!r} for name in sys.modules))"
+        assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def public_functions():
+    names = [name for name in vars(lossfns) if not name.startswith("_")]
+    return {name for name in names if callable(getattr(lossfns, name)) and not isinstance(getattr(lossfns, name), type)}
+
+
+def test_every_public_loss_has_a_row_and_every_row_a_loss():
+    assert {name.split(" ")[0] for name in LOSS_TABLE} == public_functions()
+
+
+def test_every_public_name_is_reexported_and_documented():
+    for name in public_functions():
+        function = getattr(lossfns, name)
+        module = importlib.import_module(function.__module__)
+        assert function.__module__.startswith("lossfns.")
+        assert getattr(module, name) is function
+        for part in ("Args:", "Returns:", "Raises:", ">>> "):
+            assert part in (function.__doc__ or ""), f"{name} lacks {part}"
+
+
+def test_names_imported_for_others_only_are_marked():
+    """`from x import y as y` in an __init__ makes y public; anything else there would be public by accident."""
+    tree = ast.parse((ROOT / "lossfns/__init__.py").read_text())
+    for node in tree.body[1:]:
+        assert isinstance(node, ast.ImportFrom)
+        assert all(alias.asname == alias.name for alias in node.names)
