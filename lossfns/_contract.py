@@ -151,7 +151,7 @@ def check_rank(name: str, value: jax.Array, rank: int, layout: str) -> None:
 def check_shape(name: str, value: jax.Array, shape: tuple[int, ...], of: str) -> None:
     """Raise unless `value` has exactly `shape`; `of` says whose shape that is. Nothing is broadcast."""
     if value.shape != shape:
-        raise ValueError(f"{name} must have the shape {shape} {of}, got {value.shape}")
+        raise ValueError(f"{name} must have the shape {shape} {of}, got {value.shape} {value.dtype}")
 
 
 def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:

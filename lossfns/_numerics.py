@@ -36,6 +36,11 @@ def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
     return jnp.exp(x - shift - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None])
 
 
+def magnitude(x: jax.Array) -> jax.Array:
+    """|x| with derivative 0 at 0, where that of `jnp.abs` is 1."""
+    return jnp.where(x == 0, 0, jnp.abs(x))
+
+
 def unit_vectors(x: jax.Array) -> jax.Array:
     """Rows of the last axis divided by their Euclidean norm, in float32 or wider.
 

@@ -14,6 +14,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import magnitude
 
 
 def _errors(predictions: jax.Array, targets: jax.Array, where: jax.Array | None) -> jax.Array:
@@ -72,7 +73,7 @@ def absolute_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arr
         >>> print(absolute_error(jnp.array([1.0, 5.0]), jnp.array([3.0, 5.0])))
         [2. 0.]
     """
-    return zero_masked(where, jnp.abs(_errors(predictions, targets, where)))
+    return zero_masked(where, magnitude(_errors(predictions, targets, where)))
 
 
 @loss(delta=positive)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_shape, flag, hyper, loss, non_negative
+from lossfns._numerics import magnitude
 
 PyTree = Any
 
@@ -49,7 +50,7 @@ def l1(params: PyTree, *, weight: float | jax.Array = 1.0) -> jax.Array:
         Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x.
     """
     return _weighted_total(
-        weight, [jnp.sum(jnp.abs(x.astype(accumulation_dtype(x)))) for _, x in _leaves("params", params)]
+        weight, [jnp.sum(magnitude(x.astype(accumulation_dtype(x)))) for _, x in _leaves("params", params)]
     )
 
 
