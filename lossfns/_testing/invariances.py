@@ -1,12 +1,10 @@
 """Properties of the batch: compiled, mapped, masked, split, permuted or spread over devices, the numbers stay."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.monitoring
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -159,22 +157,39 @@ def devices(case: LossCase, inputs: Inputs) -> str | None:
     count = min(MAX_DEVICES, jax.device_count())
     if count < 2:
         raise Skip('one device only; jax.config.update("jax_num_cpu_devices", 8) gives eight')
-    kwargs, inputs = case.variants[0], case.inputs(2 * count)
+    inputs = case.inputs(2 * count)
     keep = np.random.default_rng(4).random(2 * count) < 0.7
     keep[:2] = False  # the first device has nothing to add
-    where = row_mask(keep, result_shape(case, inputs, kwargs))
+    mask = row_mask(keep, result_shape(case, inputs, case.variants[0]))
+    first, *others = case.variants
+    _assert_same_on_devices(case, inputs, first, mask, count, ("check_vma", "no check_vma", "pmap"))
+    if case.batch_coupled:
+        # Without a mask nothing but the arrays varies over devices. Other numbers make no other program.
+        _assert_same_on_devices(case, inputs, first, None, count, ("check_vma",))
+        for kwargs in (kwargs for kwargs in others if not all(isinstance(x, float) for x in kwargs.values())):
+            _assert_same_on_devices(case, inputs, kwargs, mask, count, ("check_vma",))
+    return f"{count} devices"
+
+
+def _assert_same_on_devices(
+    case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], where: Any, count: int, backends: tuple[str, ...]
+) -> None:
     whole = evaluate(case, inputs, kwargs, where=where)
     options = {**kwargs, "axis_name": "shards"} if case.batch_coupled else kwargs
     run = value_and_gradients(case.loss, case.moving(inputs), options)
     given = (inputs, where, row_weights(case, inputs))
-    mesh = jax.make_mesh((count,), ("shards",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
-    for check_vma in (True, False):
-        sharded = jax.shard_map(run, mesh=mesh, in_specs=P("shards"), out_specs=P("shards"), check_vma=check_vma)
-        assert_same(
-            case, jax.jit(sharded)(*given), whole, kwargs, f"shard_map with check_vma={check_vma} on {count} devices"
-        )
-    split = jax.tree.map(lambda x: x.reshape(count, 2, *x.shape[1:]), given)
-    mapped = jax.pmap(run, axis_name="shards", devices=jax.devices()[:count])(*split)
-    joined = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), mapped)
-    assert_same(case, joined, whole, kwargs, f"pmap on {count} devices")
-    return f"{count} devices"
+    for backend in backends:
+        what = f"{backend} on {count} devices, {described(kwargs)}, {'no' if where is None else 'a'} mask"
+        assert_same(case, _on_devices(run, given, count, backend), whole, kwargs, what)
+
+
+def _on_devices(run: Callable[..., Any], given: tuple[Any, ...], count: int, backend: str) -> Any:
+    devices = jax.devices()[:count]
+    if backend == "pmap":
+        split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), given)
+        results = jax.pmap(run, axis_name="shards", devices=devices)(*split)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), results)
+    mesh = jax.make_mesh((count,), ("shards",), axis_types=(AxisType.Auto,), devices=devices)
+    check_vma = backend == "check_vma"
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=P("shards"), out_specs=P("shards"), check_vma=check_vma)
+    return jax.jit(sharded)(*given)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.monitoring
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np

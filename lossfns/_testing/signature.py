@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import jax
 import jax.monitoring
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 
 from lossfns._testing.case import (
