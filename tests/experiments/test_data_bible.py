@@ -115,11 +115,11 @@ def _corpus(lengths: list[int], chapter: list[int], group: list[int]) -> Corpus:
 
 
 def test_passages_join_verses_of_one_chapter_while_they_fit():
-    corpus = _corpus([3, 4, 5, 2, 2], [1, 1, 1, 1, 2], [0, 0, 0, 0, 0])
-    passages = make_passages(corpus, ByteTokenizer(), seq_len=10)  # room for 8 bytes: 3 + 4 | 5 + 2 | 2 of chapter 2
-    assert passages.text == ["xxx xxxx", "xxxxx xx", "xx"]
-    assert passages.valid.sum(1).tolist() == [9, 9, 4]
-    assert passages.tokens[2].tolist() == [CLS, 5 + ord("x"), 5 + ord("x"), SEP, *[PAD] * 6]
+    corpus = _corpus([3, 4, 5, 2, 1], [1, 1, 1, 1, 2], [0, 0, 0, 0, 0])
+    passages = make_passages(corpus, ByteTokenizer(), seq_len=10)  # room for 8 bytes: 3 + 4 | 5 + 2 | 1 of chapter 2
+    assert passages.text == ["xxx xxxx", "xxxxx xx", "x"]
+    assert passages.valid.sum(1).tolist() == [9, 9, 3]
+    assert passages.tokens[2].tolist() == [CLS, 5 + ord("x"), SEP, *[PAD] * 7]
 
 
 def test_passages_leave_out_books_without_a_class_and_cut_long_verses():

@@ -36,6 +36,7 @@ def test_an_evaluation_predicts_every_token_and_counts_every_byte_once(kind, seq
     corpus = read_corpus(DataConfig(max_examples=60), "validation")
     tokenizer = make_tokenizer(config, corpus.sentences)
     stream = make_stream(corpus, tokenizer)
+    assert set(stream.bytes[stream.ids == SEP].tolist()) == {1}  # the line end, and nothing left over
     predicted, total = [], 0
     for batch in eval_batches(stream, batch_size=4, seq_len=seq_len):
         segment = batch["segment_ids"]
