@@ -16,7 +16,7 @@ Decisions:
 - **No verse twice over a split boundary.** Formulas such as "Yahweh spoke to Moses, saying," occur in many books. A
   training verse whose words occur as a validation or test verse is left out, and so is a validation verse that occurs
   in test; the test books are whole.
-- **Versions.** Prepared copies are kept by the builder's `VERSION`: raise it with every change of the splits or the text.
+- **Versions.** Prepared copies are kept by the builder's `VERSION`: raise it with every change of splits or text.
 - **Text** is normalised (`normalize`): NFC, single spaces, straight quotes, and without the brackets that mark words
   which the translators supplied (the words stay).
 """
