@@ -224,9 +224,9 @@ def test_errors_name_both_sides():
         softmax_cross_entropy(logits, jnp.zeros(4, int), where=jnp.ones((4, 1), bool))
     with pytest.raises(ValueError, match=r"at least one class, got shape \(4, 0\)"):
         softmax_cross_entropy(jnp.zeros((4, 0)), jnp.zeros(4, int))
-    with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be between 0 and 1, got 1\.5"):
         softmax_cross_entropy(logits, jnp.zeros(4, int), label_smoothing=1.5)
-    with pytest.raises(ValueError, match="smoothing_over must be one of 'all', 'others', got 'rest'"):
+    with pytest.raises(ValueError, match=r"smoothing_over must be one of 'all', 'others', got 'rest'"):
         softmax_cross_entropy(logits, jnp.zeros(4, int), smoothing_over="rest")
     with pytest.raises(ValueError, match=r"targets must have the shape \(4, 3\) of logits, got \(4,\)"):
         soft_cross_entropy(logits, jnp.zeros(4))

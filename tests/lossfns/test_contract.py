@@ -71,7 +71,7 @@ def test_a_traced_number_is_not_looked_at_and_has_a_gradient():
     np.testing.assert_array_equal(swept, [2.5, 4.0])
 
 
-@pytest.mark.parametrize("value", ["0.5", True, None.__class__, [0.5]])
+@pytest.mark.parametrize("value", ["0.5", True, 0.5j, [0.5]])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(TypeError, match="temperature must be a number or an array, got"):
         lossfns.nt_xent(jnp.ones((2, 2)), jnp.ones((2, 2)), temperature=value)
@@ -83,7 +83,7 @@ def test_an_array_hyper_parameter_must_be_a_scalar():
 
 
 def test_what_is_no_array_is_refused():
-    with pytest.raises(TypeError, match="labels must be an array, got list; convert it with jnp.asarray"):
+    with pytest.raises(TypeError, match=r"labels must be an array, got list; convert it with jnp\.asarray"):
         lossfns.softmax_cross_entropy(LOGITS, [0, 0, 0, 0])
 
 
