@@ -124,7 +124,7 @@ def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32)
 
 
-_KINDS = {
+_KINDS: dict[str, tuple[Any, ...]] = {
     "floating": (jnp.floating,),
     "integer": (jnp.integer,),
     "boolean": (jnp.bool_,),
