@@ -47,7 +47,7 @@ NT_XENT = LossCase(
     two_views,
     oracles.nt_xent,
     naive_nt_xent,
-    variants=({}, {"temperature": 0.1}, {"block_size": 4}),
+    variants=({}, {"temperature": 0.1, "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5)},
     batch_coupled=True,
     condition=inverse_temperature,
