@@ -1,0 +1,118 @@
+"""A small convolutional encoder, and random views of images as matrix products."""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Size of the encoder."""
+
+    channels: tuple[int, ...] = (16, 32, 64)
+    """Channels of each convolution; each halves height and width."""
+    features: int = 128
+    """Size of the representation that is probed."""
+    projection: int = 64
+    """Size of the embedding that the contrastive loss compares."""
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions of stride 2 and a dense layer. Norms are of one example, so that an example depends on no other."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map [N, H, W, C] to representations [N, features]."""
+        x = images
+        for number, channels in enumerate(self.config.channels):
+            x = nn.Conv(channels, (3, 3), strides=(2, 2), name=f"conv_{number}")(x)
+            x = nn.gelu(nn.LayerNorm(name=f"conv_norm_{number}")(x))
+        x = nn.Dense(self.config.features, name="dense")(x.reshape(len(x), -1))
+        return nn.LayerNorm(name="norm")(x)
+
+
+class Embedding(NamedTuple):
+    """What a network makes of an image: `features` [N, features] is probed, `output` [N, ...] is trained on."""
+
+    features: jax.Array
+    output: jax.Array
+
+
+class Projector(nn.Module):
+    """The encoder with SimCLR's projection, a hidden layer and an embedding."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> Embedding:
+        """Map [N, H, W, C] to representations and embeddings [N, projection]."""
+        features = ConvEncoder(self.config, name="encoder")(images)
+        hidden = jax.nn.relu(nn.Dense(self.config.features, name="hidden")(features))
+        return Embedding(features, nn.Dense(self.config.projection, use_bias=False, name="embedding")(hidden))
+
+
+class ImageClassifier(nn.Module):
+    """The encoder with a linear classifier."""
+
+    config: EncoderConfig
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> Embedding:
+        """Map [N, H, W, C] to representations and logits [N, num_classes]."""
+        features = ConvEncoder(self.config, name="encoder")(images)
+        return Embedding(features, nn.Dense(self.num_classes, name="head")(features))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """How a view differs from its image."""
+
+    shift: float = 0.08
+    """Largest shift, as a part of the image's size, in each direction."""
+    zoom: float = 0.15
+    """Largest change of size, in height and in width apart; 0.15 is up to 15 % larger or smaller."""
+    contrast: float = 0.4
+    """Largest part of the contrast that is taken away."""
+    noise: float = 0.05
+    """Standard deviation of the noise; the image's range is 0 to 1."""
+
+
+def augment(key: jax.Array, images: jax.Array, config: AugmentConfig) -> jax.Array:
+    """Returns a random view of each image: shifted, scaled, fainter, noisy.
+
+    Args:
+        key: PRNG key.
+        images: [N, H, W, C], 0 to 1.
+        config: How strongly.
+
+    Returns:
+        [N, H, W, C]. Shift and scale are bilinear, exactly; outside of an image all is 0.
+    """
+    count, height, width, _ = images.shape
+    keys = jax.random.split(key, 4)
+    shift = jax.random.uniform(keys[0], (2, count), minval=-config.shift, maxval=config.shift)
+    scale = jnp.exp(jax.random.uniform(keys[1], (2, count), minval=-config.zoom, maxval=config.zoom))
+    rows = resampling(height, shift[0] * height, scale[0])
+    columns = resampling(width, shift[1] * width, scale[1])
+    views = jnp.einsum("nij,njkc->nikc", rows, images)
+    views = jnp.einsum("nlk,nikc->nilc", columns, views)
+    contrast = 1 - config.contrast * jax.random.uniform(keys[2], (count, 1, 1, 1))
+    return views * contrast + config.noise * jax.random.normal(keys[3], views.shape)
+
+
+def resampling(size: int, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """Returns the matrices [N, size, size] that shift (in pixels) and scale an axis about its middle, bilinearly.
+
+    >>> resampling(3, jnp.array([1.0]), jnp.array([1.0]))[0].tolist()  # what was at 0 comes to 1
+    [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    middle = (size - 1) / 2
+    pixels = jnp.arange(size)
+    source = (pixels[None, :] - middle - shift[:, None]) / scale[:, None] + middle
+    return jnp.maximum(0.0, 1.0 - jnp.abs(source[:, :, None] - pixels[None, None, :]))

@@ -1,0 +1,170 @@
+"""Studies of many runs: each is trained or taken up where it stopped, and a result that is there is not computed again.
+
+    results = run_all(workdir / "results.json", grid, one_run, label="classifiers")
+
+A run is named by its settings, such as `{"labels": "random", "seed": 0}`, and gives numbers. `train_run` trains one
+that is long enough to be interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from experiments import cli
+from train.checkpoint import Checkpointer
+from train.errors import UsageError
+from train.files import dump_json, to_json, write_atomic
+from train.hooks import Evaluate, Hook
+from train.logging import MetricsWriter, curve, read_metrics
+from train.loop import fit
+from train.progress import Progress
+
+State = TypeVar("State")
+Result = dict[str, Any]
+
+
+def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
+    """All combinations of settings, the last one varying fastest.
+
+    >>> product(labels=["random"], seed=range(2))
+    [{'labels': 'random', 'seed': 0}, {'labels': 'random', 'seed': 1}]
+    """
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+def run_all(
+    path: Path,
+    grid: Sequence[Mapping[str, Any]],
+    run: Callable[..., Mapping[str, float]],
+    *,
+    label: str = "",
+    progress: bool = True,
+) -> list[Result]:
+    """Makes every run whose result is not in the file yet, and keeps the results there.
+
+    Args:
+        path: A JSON file in the run's folder.
+        grid: The settings of each run, of JSON types.
+        run: Called with the settings; what it returns joins them in the result.
+        label: What the progress calls the runs.
+        progress: Whether to show it; not where the runs show their own.
+
+    Returns:
+        The results in the order of the grid.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    try:
+        found: list[Result] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}); delete it, and its runs are made again") from error
+    results: list[Result] = []
+    with Progress(len(grid), label=label, enabled=progress) as shown:
+        for number, settings in enumerate(grid, 1):
+            old = [r for r in found if all(r.get(name) == value for name, value in settings.items())]
+            results.append(old[0] if old else dict(settings) | to_json(dict(run(**settings))))
+            if not old:
+                write_atomic(path, dump_json(results))
+            shown.update(number)
+    return results
+
+
+def values_of(results: Sequence[Result], metric: str, **settings: Any) -> list[float]:
+    """One metric of all results with these settings.
+
+    >>> values_of([{"seed": 0, "labels": "random", "accuracy": 0.5}], "accuracy", labels="random")
+    [0.5]
+    """
+    return [r[metric] for r in results if all(r[name] == value for name, value in settings.items())]
+
+
+def train_run(
+    folder: Path,
+    state: State,
+    step: Callable[[State, Any], tuple[State, Any]],
+    batches: Any,
+    *,
+    steps: int,
+    checkpoint_every: int | None = None,
+    log_every: int = 50,
+    label: str = "",
+    evaluate: Callable[[MetricsWriter], Evaluate] | None = None,
+) -> State:
+    """Trains one run in a folder of its own, or goes on from its latest checkpoint.
+
+    Args:
+        folder: Gets `metrics.jsonl`, `metrics.csv` and, if there are any, `checkpoints/`.
+        state: The state before the first step.
+        step: The compiled train step.
+        batches: The iterator of batches; to be checkpointed it needs `get_state` and `set_state`.
+        steps: Updates at the end.
+        checkpoint_every: Steps between two checkpoints. None saves none, for a run of seconds that starts anew.
+        log_every: Steps between two lines of metrics.
+        label: What the progress calls the run; no progress is shown without one.
+        evaluate: Makes a hook that evaluates and writes to the given writer.
+
+    Returns:
+        The state after the last step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with MetricsWriter(folder, every=log_every) as writer, contextlib.ExitStack() as stack:
+        hooks: list[Hook] = [writer]
+        if evaluate is not None:
+            hooks.append(evaluate(writer))
+        if checkpoint_every is not None:
+            checkpoints = Checkpointer(folder / "checkpoints", every=checkpoint_every, keep=1, iterator=batches)
+            hooks.append(stack.enter_context(checkpoints))
+            state = checkpoints.restore_latest(state) or state
+        writer.truncate_after(int(np.asarray(getattr(state, "step"))))  # noqa: B009 (State is any type here)
+        return fit(
+            state, step, batches, steps=steps, hooks=hooks, log_every=log_every, label=label, progress=bool(label)
+        )
+
+
+def gather_metrics(workdir: Path, folders: Mapping[str, Path]) -> None:
+    """Writes the metrics of several runs to the study's own `metrics.jsonl` and `metrics.csv`.
+
+    Args:
+        workdir: The study's folder.
+        folders: The folder of each run by the run's name; a split becomes "NAME/SPLIT".
+    """
+    write_atomic(workdir / "metrics.jsonl", "")
+    with MetricsWriter(workdir) as writer:
+        for name, folder in folders.items():
+            for record in read_metrics(folder):
+                writer.write(record["step"], f"{name}/{record['split']}", record["values"])
+
+
+def mean_curves(
+    folders: Sequence[Path], split: str, labels: Mapping[str, str]
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Learning curves averaged over runs, as `plots.learning_curves` takes them.
+
+    Args:
+        folders: The runs' folders; all wrote at the same steps.
+        split: "train", "validation", ...
+        labels: What a curve is called, by the metric's name.
+
+    Returns:
+        `{label: (steps, values)}` of the metrics that the runs have.
+    """
+    records = [read_metrics(folder) for folder in folders]
+    found = {label: [curve(record, split, metric) for record in records] for metric, label in labels.items()}
+    return {
+        label: (curves[0][0], np.mean([values for _, values in curves], axis=0).tolist())
+        for label, curves in found.items()
+        if curves[0][0]
+    }
+
+
+def mean_and_spread_of(results: Sequence[Result], metric: str, **settings: Any) -> str:
+    """Mean and sample standard deviation of a metric over the runs with these settings."""
+    return cli.mean_and_spread(values_of(results, metric, **settings))

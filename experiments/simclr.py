@@ -1,0 +1,275 @@
+"""Learn to see glyphs without labels by NT-Xent, and probe what was learnt on characters and typefaces never seen.
+
+What is studied: contrastive learning (Chen et al. 2020, arXiv:2002.05709) where the two views of a thing are not two
+augmentations but two typefaces of one character, drawn by people (and shifted, scaled and blurred with noise besides).
+The frozen encoder is probed linearly: which of 208 characters that were not in the pretraining is this? Labels come
+from the typefaces of the pretraining, the test is on four others. Baselines are the same probe on a random encoder, on
+an encoder trained by cross-entropy on the pretraining characters, and on the pixels themselves. A pair of faces tells
+which two images are one character, so the supervised encoder has the same knowledge; what differs is the loss.
+
+    python -m experiments.simclr
+    python -m experiments.simclr --data.name=digits    # augmented views of handwritten digits, other writers held out
+
+NT-Xent couples the examples of a batch: its negatives are the others, so micro-batches would change the loss. To save
+memory, `--encoder-chunks` runs the encoder chunk by chunk and again in the backward pass (GradCache, Gao et al. 2021,
+arXiv:2101.06983), which is exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lossfns
+from experiments import cli
+from experiments.data.images import Images, pair_batches, read_images
+from experiments.models.vision import AugmentConfig, ConvEncoder, EncoderConfig, ImageClassifier, Projector, augment
+from experiments.probe import probe
+from experiments.runs import Result, gather_metrics, product, run_all, train_run
+from experiments.simclr_report import report
+from train.errors import UsageError
+from train.logging import write_summary
+from train.objective import Context, Objective, Term
+from train.optimizers import OptimizerConfig, make_optimizer
+from train.parallel import data_parallel
+from train.state import create_state
+from train.step import build_train_step
+
+TRAINED = ("SimCLR", "supervised")
+METHODS = (*TRAINED, "random encoder", "pixels")
+CHUNK = 256
+"""Images that are encoded at once for the probe."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDataConfig:
+    """Which images, and what is held out."""
+
+    name: str = "glyphs"
+    """Data set: glyphs, digits, or the name of a TFDS data set with the features image and label."""
+    views: Literal["faces", "same"] = "faces"
+    """Two typefaces of a character, or the same image twice; augmented both. Only glyphs have faces."""
+    held_out_faces: tuple[int, ...] = (2, 5, 10, 13)
+    """Typefaces of the test, in no training: indices into experiments.data.glyphs.FACES."""
+    max_examples: int | None = None
+    """Read at most this many images of each split (None: all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(cli.StudyConfig):
+    """Contrastive pretraining and a linear probe."""
+
+    data: ImageDataConfig = ImageDataConfig()
+    """The images."""
+    augment: AugmentConfig = AugmentConfig()
+    """How views are made."""
+    model: EncoderConfig = EncoderConfig()
+    """The encoder."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, warmup=0.1, weight_decay=0.01)
+    """How it is trained, with and without labels."""
+    temperature: float = 0.2
+    """Temperature of NT-Xent."""
+    steps: int = 600
+    """Updates of an encoder."""
+    batch_size: int = 128
+    """Pairs in a batch, over all devices."""
+    encoder_chunks: int = 1
+    """Parts in which the encoder processes a batch; changes the memory needed, not the result."""
+    backend: Literal["jit", "pmap", "shard_map"] = "jit"
+    """How a step is spread over the devices."""
+    checks: bool = False
+    """Check losses, weights and gradients inside the compiled step."""
+    seeds: int = 3
+    """Encoders of each kind, each probed with labels of its own draw."""
+    budgets: tuple[int, ...] = (1, 3, 9)
+    """Labels of each class in the probe."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints."""
+
+    def fast(self) -> Config:
+        """The same path on less of everything."""
+        return dataclasses.replace(
+            self,
+            data=dataclasses.replace(self.data, max_examples=self.data.max_examples or 320),
+            model=dataclasses.replace(self.model, channels=(4, 8), features=16, projection=8),
+            steps=6,
+            batch_size=16,
+            seeds=2,
+            budgets=(1, 3),
+            checkpoint_every=3,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What each part of the study sees; images are uint8 [N, H, W, C] and labels count from 0."""
+
+    pretraining: Images
+    labelled: Images
+    test: Images
+    scale: float
+    """The largest value of a pixel."""
+    faces: bool
+    """Whether the views are two faces of a character."""
+
+
+def make_data(config: Config) -> Data:
+    """Reads the images and divides them.
+
+    With faces, the probe's classes are characters that the pretraining lacks, and its test is on the held-out faces.
+    Without, the pretraining's images have the labels, and the test is the data set's own test split.
+    """
+    train, test = (read_images(config.data.name, split, limit=config.data.max_examples) for split in ("train", "test"))
+    held_out = np.asarray(config.data.held_out_faces)
+    if len(np.unique(test.face)) > 1:
+        pretraining = train.take(~np.isin(train.face, held_out))
+        labelled, test = test.take(~np.isin(test.face, held_out)), test.take(np.isin(test.face, held_out))
+    else:
+        pretraining = labelled = train
+    if len(test) == 0 or len(labelled) == 0:
+        raise UsageError("Nothing is left to train or to test on; hold out some of the faces, not all and not none.")
+    classes = np.unique(labelled.label)
+    test = test.take(np.isin(test.label, classes))
+    faces = config.data.views == "faces" and len(np.unique(pretraining.face)) > 1
+    scale = float(max(train.image.max(), 1))
+    return Data(_prepared(pretraining), _prepared(labelled), _prepared(test), scale, faces)
+
+
+def _prepared(images: Images) -> Images:
+    image = images.image if images.image.ndim == 4 else images.image[..., None]
+    return Images(image, np.unique(images.label, return_inverse=True)[1].astype(np.int32), images.face)
+
+
+def make_model(config: Config, method: str, num_classes: int) -> nn.Module:
+    """The encoder with a projection, or with a classifier."""
+    return ImageClassifier(config.model, num_classes) if method == "supervised" else Projector(config.model)
+
+
+def make_objective(model: nn.Module, method: str, config: Config, scale: float) -> Objective:
+    """NT-Xent between two views, or cross-entropy of both views of the same batches."""
+
+    def encode(params: Any, images: jax.Array) -> jax.Array:
+        def part(rows: jax.Array) -> Any:
+            out: Any = model.apply({"params": params}, rows)
+            return out.output
+
+        if config.encoder_chunks == 1:
+            return part(images)
+        chunks = images.reshape(config.encoder_chunks, -1, *images.shape[1:])
+        embeddings = jax.lax.map(jax.checkpoint(part), chunks)
+        return embeddings.reshape(len(images), -1)
+
+    def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
+        images = jnp.concatenate([batch["view_a"], batch["view_b"]]).astype(jnp.float32) / scale
+        # Of the whole batch, before it is cut into chunks: the views do not depend on the chunks.
+        out = encode(params, augment(ctx.key, images, config.augment))
+        if method == "supervised":
+            labels = jnp.tile(batch["label"], 2)
+            return {
+                "cross_entropy": Term(lossfns.softmax_cross_entropy(out, labels)),
+                "accuracy": Term(out.argmax(-1) == labels),
+            }
+        a, b = jnp.split(out, 2)
+        lengths = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+        return {
+            "nt_xent": Term(lossfns.nt_xent(a, b, temperature=config.temperature, axis_name=ctx.axis_name)),
+            "cosine": Term(jnp.sum(a * b, axis=-1) / jnp.maximum(lengths, 1e-12)),
+        }
+
+    return objective
+
+
+def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Callable[[int, bool], Any]:
+    """Returns `(seed, trained) -> parameters` of a method, compiled once for all seeds."""
+    if 2 * config.batch_size % config.encoder_chunks:
+        raise UsageError(
+            f"--encoder-chunks is {config.encoder_chunks}, which does not divide the {2 * config.batch_size} views of "
+            "a batch; choose a divisor."
+        )
+    model = make_model(config, method, int(data.pretraining.label.max()) + 1)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    objective = make_objective(model, method, config, data.scale)
+    loss = "cross_entropy" if method == "supervised" else "nt_xent"
+    step = data_parallel(
+        build_train_step(objective, optimizer, loss_weights={loss: 1.0}, checks=config.checks), config.backend
+    )
+
+    def learn(seed: int, trained: bool) -> Any:
+        key = config.seed + seed
+        params: Any = model.init(jax.random.key(key), jnp.zeros((1, *data.pretraining.image.shape[1:])))["params"]
+        if not trained:
+            return params
+        return train_run(
+            run_folder(workdir, method, seed),
+            create_state(params, optimizer, key=key),
+            step,
+            pair_batches(data.pretraining, batch_size=config.batch_size, seed=key, faces=data.faces),
+            steps=config.steps,
+            checkpoint_every=config.checkpoint_every,
+            label=f"{method}, encoder {seed + 1} of {config.seeds}",
+        ).params
+
+    return learn
+
+
+def run_folder(workdir: Path, method: str, seed: int) -> Path:
+    """The folder of one trained encoder."""
+    return workdir / "runs" / f"{method}-{seed}"
+
+
+def features_of(config: Config, params: Any, images: Images, scale: float) -> np.ndarray:
+    """Representations [N, features] of images as they are, without augmentation."""
+    encoder = ConvEncoder(config.model)
+    encode = jax.jit(lambda rows: encoder.apply({"params": params["encoder"]}, rows / scale))
+    blocks = []
+    for start in range(0, len(images), CHUNK):
+        rows = images.image[start : start + CHUNK].astype(np.float32)
+        padded = np.concatenate([rows, np.zeros((CHUNK - len(rows), *rows.shape[1:]), np.float32)])
+        blocks.append(np.asarray(encode(padded))[: len(rows)])
+    return np.concatenate(blocks)
+
+
+def pixels_of(images: Images) -> np.ndarray:
+    """The pixels [N, D] as features, averaged over squares to at most 16 by 16 of them."""
+    image = images.image.astype(np.float32)
+    factor = max(1, image.shape[1] // 16)
+    height, width = (size // factor for size in image.shape[1:3])
+    image = image[:, : height * factor, : width * factor]
+    return image.reshape(len(image), height, factor, width, factor, -1).mean((2, 4)).reshape(len(image), -1)
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the study and returns its summary."""
+    config = config.fast() if config.fast_dev_run else config
+    workdir = cli.start(config, "simclr")
+    data = make_data(config)
+    learners = {method: make_learner(config, data, method, workdir) for method in TRAINED}
+
+    def run(method: str, seed: int) -> Result:
+        if method == "pixels":
+            features = [pixels_of(images) for images in (data.labelled, data.test)]
+        else:
+            trained = method in TRAINED
+            params = learners[method if trained else "SimCLR"](seed, trained)
+            features = [features_of(config, params, images, data.scale) for images in (data.labelled, data.test)]
+        parts = (features[0], data.labelled.label), (features[1], data.test.label)
+        return probe(*parts, config.budgets, config.seed + seed)
+
+    grid = product(seed=range(config.seeds), method=METHODS)
+    results = run_all(workdir / "results.json", grid, run, progress=False)
+    folders = {m: [run_folder(workdir, m, seed) for seed in range(config.seeds)] for m in TRAINED}
+    gather_metrics(workdir, {f.name: f for group in folders.values() for f in group})
+    summary = report(config, data, results, folders, workdir)
+    write_summary(workdir, summary)
+    return summary
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, "simclr", __doc__)

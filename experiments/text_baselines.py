@@ -1,0 +1,140 @@
+"""Baselines of a language model, in bits per byte: interpolated Kneser-Ney n-grams over bytes, and xz."""
+
+from __future__ import annotations
+
+import lzma
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.errors import UsageError
+
+MAX_ORDER = 8
+"""Longest n-gram: its bytes must fit into one 64-bit integer."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of the n-grams of one length, and of their contexts (all bytes but the last).
+
+    `grams` and `contexts` are sorted codes (see `codes`); `total` sums a context's counts, `types` counts the different
+    bytes seen after it. `discount` is what each count gives to the shorter context.
+    """
+
+    grams: np.ndarray
+    count: np.ndarray
+    contexts: np.ndarray
+    total: np.ndarray
+    types: np.ndarray
+    discount: float
+
+
+@dataclass(frozen=True)
+class NGram:
+    """An interpolated Kneser-Ney model over bytes (Kneser and Ney 1995; Chen and Goodman 1999).
+
+    With c the counts of n-grams, and for all but the longest ones the number of different bytes seen before them,
+
+        p(w | h) = max(c(h w) - D, 0) / c(h) + D N(h) / c(h) * p(w | h without its first byte)
+
+    where N(h) is the number of different bytes seen after h and D = n1 / (n1 + 2 n2), from the numbers of n-grams seen
+    once and twice. A context never seen leaves p as the shorter one has it; below all is 1 / 256. Probabilities
+    therefore sum to one over the 256 bytes, in every context.
+    """
+
+    levels: tuple[Counts, ...]
+
+    def log2_probabilities(self, text: bytes) -> np.ndarray:
+        """Returns log2 p of each byte given those before it in the text, float64 [bytes]; the first has no context."""
+        p = np.full(len(text), 1 / 256)
+        for length, level in enumerate(self.levels, 1):
+            if length > len(text):
+                break
+            grams = codes(text, length)
+            seen, place = _find(level.contexts, grams >> np.uint64(8))
+            found, where = _find(level.grams, grams)
+            count = np.where(found, level.count[where], 0)
+            kept = np.maximum(count - level.discount, 0)
+            mixed = (kept + level.discount * level.types[place] * p[length - 1 :]) / level.total[place]
+            p[length - 1 :] = np.where(seen, mixed, p[length - 1 :])
+        return np.log2(p)
+
+    def bits_per_byte(self, text: bytes) -> float:
+        """Returns the mean of -log2 p over all bytes of a text."""
+        return float(-self.log2_probabilities(text).mean())
+
+
+def train_ngrams(text: bytes, max_order: int) -> dict[int, NGram]:
+    """Counts a text once for the models of all orders.
+
+    Args:
+        text: The training text.
+        max_order: Length of the longest n-gram, 1 to `MAX_ORDER`.
+
+    Returns:
+        The model of each order from 1 on.
+
+    Raises:
+        UsageError: The order is out of range, or the text shorter than it.
+    """
+    if not 1 <= max_order <= MAX_ORDER:
+        raise UsageError(f"The order of the n-gram must be 1 to {MAX_ORDER}, but it is {max_order}.")
+    if len(text) < max_order:
+        raise UsageError(f"The training text has {len(text)} bytes, fewer than the order {max_order} of the n-gram.")
+    models: dict[int, NGram] = {}
+    lower: list[Counts] = []
+    for order in range(1, max_order + 1):
+        grams, count = np.unique(codes(text, order), return_counts=True)
+        models[order] = NGram((*lower, _level(grams, count)))
+        if order < max_order:
+            # How many different bytes stand before each gram: the kinds of its extension by one byte to the left.
+            longer = np.unique(codes(text, order + 1))
+            suffixes, kinds = np.unique(longer & np.uint64(256**order - 1), return_counts=True)
+            lower.append(_level(suffixes, kinds))
+    return models
+
+
+def codes(text: bytes, length: int) -> np.ndarray:
+    """Returns each run of `length` bytes as one integer, the last byte lowest; uint64 [bytes - length + 1].
+
+    >>> [hex(code) for code in codes(b"abc", 2)]
+    ['0x6162', '0x6263']
+    """
+    data = np.frombuffer(text, np.uint8).astype(np.uint64)
+    count = len(data) - length + 1
+    result = np.zeros(count, np.uint64)
+    for offset in range(length):
+        result = (result << np.uint64(8)) | data[offset : offset + count]
+    return result
+
+
+def _level(grams: np.ndarray, count: np.ndarray) -> Counts:
+    contexts, first, types = np.unique(grams >> np.uint64(8), return_index=True, return_counts=True)
+    once, twice = int(np.sum(count == 1)), int(np.sum(count == 2))
+    # Without n-grams seen once the estimate would be 0, and a byte never seen impossible.
+    discount = once / (once + 2 * twice) if once else 0.5
+    return Counts(grams, count, contexts, np.add.reduceat(count, first), types, discount)
+
+
+def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether each wanted code is among the sorted keys, and where (somewhere valid if not)."""
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return keys[place] == wanted, place
+
+
+def xz_bits_per_byte(text: bytes, before: bytes = b"") -> float:
+    """Returns the bits that xz needs for each byte of a text.
+
+    Args:
+        text: What is compressed.
+        before: A text that the receiver has already: the size is then that of both together less that of `before`
+            alone. xz's window of 64 MiB looks back on all of it.
+
+    Returns:
+        Bits per byte.
+    """
+
+    def size(data: bytes) -> int:
+        return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)) if data else 0
+
+    return 8 * (size(before + text) - size(before)) / len(text)
