@@ -31,11 +31,10 @@ from experiments.data.load import DataConfig
 from experiments.data.text import Corpus, Tokens, read_corpus, tokenize
 from experiments.data.tokenizers import Tokenizer, make_tokenizer
 from experiments.models.transformer import Bert, TransformerConfig
+from experiments.runs import train_run
 from experiments.transfer import TransferConfig, transfer
-from train.checkpoint import Checkpointer
 from train.hooks import Evaluate, run_evaluation
 from train.logging import MetricsWriter, write_summary
-from train.loop import fit
 from train.metrics import means
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, make_optimizer
@@ -182,16 +181,24 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
         for split, limit in (("validation", config.eval_batches), ("test", None))
     }
     state = create_state(initial_parameters(model, config), optimizer, key=config.seed)
-    checkpoints = Checkpointer(workdir / "checkpoints", every=config.checkpoint_every, iterator=batches)
-    state = checkpoints.restore_latest(state) or state
-    with MetricsWriter(workdir) as writer:
-        writer.truncate_after(int(state.step))
-        evaluate = Evaluate(
-            eval_step, lambda: held_out["validation"], every=config.eval_every, writer=writer, loss_weights=loss_weights
+
+    def evaluate(writer: MetricsWriter) -> Evaluate:
+        every = config.eval_every
+        return Evaluate(
+            eval_step, lambda: held_out["validation"], every=every, writer=writer, loss_weights=loss_weights
         )
-        hooks = [writer, evaluate, checkpoints]
-        state = fit(state, train_step, batches, steps=config.steps, hooks=hooks, label="pretraining")
-        test = means(run_evaluation(eval_step, state, held_out["test"]))
+
+    state = train_run(
+        workdir,
+        state,
+        train_step,
+        batches,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+        label="pretraining",
+        evaluate=evaluate,
+    )
+    test = means(run_evaluation(eval_step, state, held_out["test"]))
     return state, test
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from experiments import cli
 from experiments.data.tokenizers import Tokenizer
-from experiments.transfer import METHODS, Result, spread
+from experiments.runs import Result, mean_and_spread_of, values_of
+from experiments.transfer import METHODS
 from train import plots
 from train.logging import Image, Section, Table, curve, read_metrics, write_report
 
@@ -60,7 +61,7 @@ def report(
         summary["transfer"] = results
         for budget in config.transfer.budgets:
             for method in METHODS:
-                accuracy = cli.mean_and_spread(spread(results, method, budget, "accuracy"))
+                accuracy = mean_and_spread_of(results, "accuracy", method=method, budget=budget)
                 rows.append([f"accuracy, {budget} labels a class, {method}", accuracy])
     title = "BERT on the World English Bible" if config.data.name == "bible_web" else f"BERT on {config.data.name}"
     write_report(workdir, title, sections)
@@ -118,7 +119,7 @@ def _transfer(config: Config, results: list[Result], workdir: Path) -> Section:
     budgets = config.transfer.budgets
     blocks: list[str | Table | Image] = []
     for metric, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        cells = {m: [spread(results, m, b, metric) for b in budgets] for m in METHODS}
+        cells = {m: [values_of(results, metric, method=m, budget=b) for b in budgets] for m in METHODS}
         plots.lines_with_spread(
             workdir / "plots" / f"transfer_{metric}.png",
             budgets,

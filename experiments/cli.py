@@ -54,6 +54,9 @@ def run(
         _leave(error, 2)
     except RunFailed as error:
         _leave(error, 1)
+    except BrokenPipeError:  # The reader, `head` say, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 def _leave(error: Exception, code: int) -> None:

@@ -120,7 +120,7 @@ def train_run(
         if evaluate is not None:
             hooks.append(evaluate(writer))
         if checkpoint_every is not None:
-            checkpoints = Checkpointer(folder / "checkpoints", every=checkpoint_every, keep=1, iterator=batches)
+            checkpoints = Checkpointer(folder / "checkpoints", every=checkpoint_every, keep=2, iterator=batches)
             hooks.append(stack.enter_context(checkpoints))
             state = checkpoints.restore_latest(state) or state
         writer.truncate_after(int(np.asarray(getattr(state, "step"))))  # noqa: B009 (State is any type here)

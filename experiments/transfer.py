@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,11 @@ from experiments.data.passages import Passages, few_shot, make_passages
 from experiments.data.text import Corpus
 from experiments.data.tokenizers import Tokenizer
 from experiments.models.transformer import Classifier, TransformerConfig
-from train.files import dump_json, write_atomic
+from experiments.runs import Result, product, run_all
 from train.loop import fit
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, make_optimizer
 from train.parallel import data_parallel
-from train.progress import Progress
 from train.state import create_state
 from train.step import build_train_step
 
@@ -43,17 +41,14 @@ class TransferConfig:
     """Labels of each class."""
     seeds: int = 5
     """Draws of the labels, each with random weights of its own."""
-    steps: int = 60
+    steps: int = 100
     """Updates of a fine-tuning."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Passages in a batch."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup=0.1, weight_decay=0.05, clip_norm=1.0)
     """How the classifier is trained."""
     max_test: int = 1_000
     """Most test passages; an even sample of them."""
-
-
-Result = dict[str, Any]
 
 
 def make_objective(model: Classifier) -> Objective:
@@ -94,24 +89,15 @@ def transfer(
     train, test = (make_passages(corpora[split], tokenizer, data_config.seq_len) for split in ("train", "test"))
     test = test.take(np.unique(np.linspace(0, len(test) - 1, min(config.max_test, len(test))).astype(int)))
     learn = make_learner(config, model_config, tokenizer.vocab_size, data_config.seq_len)
-    path = workdir / "transfer.json"
-    results: list[Result] = json.loads(path.read_text()) if path.exists() else []
-    done = {(r["method"], r["budget"], r["seed"]) for r in results}
-    runs = [(m, b, s) for b in config.budgets for s in range(config.seeds) for m in METHODS]
-    with Progress(len(runs), start=len(done), label="fine-tuning") as progress:
-        for number, (method, budget, seed) in enumerate(runs, 1):
-            if (method, budget, seed) not in done:
-                shots = few_shot(train, budget, seed)
-                if method == "TF-IDF":
-                    predictions = tfidf(shots, test)
-                else:
-                    encoder = pretrained["encoder"] if method == "pretrained" else None
-                    predictions = learn(shots, test, encoder, seed)
-                result = score(predictions, test.label) | {"method": method, "budget": budget, "seed": seed}
-                results.append(result)
-                write_atomic(path, dump_json(results))
-            progress.update(number)
-    return results
+
+    def run(budget: int, seed: int, method: str) -> dict[str, float]:
+        shots = few_shot(train, budget, seed)
+        if method == "TF-IDF":
+            return score(tfidf(shots, test), test.label)
+        return score(learn(shots, test, pretrained["encoder"] if method == "pretrained" else None, seed), test.label)
+
+    grid = product(budget=config.budgets, seed=range(config.seeds), method=METHODS)
+    return run_all(workdir / "transfer.json", grid, run, label="fine-tuning")
 
 
 def make_learner(
@@ -173,14 +159,9 @@ def tfidf(labelled: Passages, test: Passages) -> np.ndarray:
     return model.fit(labelled.text, labelled.label).predict(test.text)
 
 
-def score(predictions: np.ndarray, labels: np.ndarray) -> Result:
+def score(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy and macro-F1."""
     return {
         "accuracy": float(np.mean(predictions == labels)),
         "macro_f1": float(f1_score(labels, predictions, average="macro")),
     }
-
-
-def spread(results: list[Result], method: str, budget: int, metric: str) -> list[float]:
-    """Returns a metric of all seeds of a method at a budget."""
-    return [r[metric] for r in results if r["method"] == method and r["budget"] == budget]

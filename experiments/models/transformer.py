@@ -53,7 +53,7 @@ class Dense(nn.Module):
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))[None, :]
         return y.reshape(*x.shape[:-1], self.features)
 
 
@@ -64,7 +64,7 @@ def rotate(x: jax.Array, *, base: float = 10_000.0) -> jax.Array:
     -0.3011...
     """
     length, half = x.shape[1], x.shape[-1] // 2
-    angles = jnp.arange(length)[:, None] * base ** (-jnp.arange(half) / half)
+    angles = jnp.arange(length)[:, None] * base ** (-jnp.arange(half)[None, :] / half)
     cos, sin = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
@@ -195,7 +195,7 @@ class Bert(nn.Module):
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
         transformed = self.mlm_norm(jax.nn.gelu(self.mlm_dense(chosen)))
         pooled = jnp.tanh(self.pooler(hidden[:, 0]))
-        return BertOutput(self.encoder.attend(transformed) + self.mlm_bias, self.nsp_head(pooled))
+        return BertOutput(self.encoder.attend(transformed) + self.mlm_bias[None, None], self.nsp_head(pooled))
 
 
 class Classifier(nn.Module):
