@@ -127,5 +127,5 @@ def _orders(baselines: Result, workdir: Path) -> Section:
         ylabel="bits per byte",
         title="Kneser-Ney n-grams",
     )
-    text = f"The order {baselines['ngram_order']} is the best on the validation text and is the one compared above."
+    text = f"The order {baselines['ngram_order']} is the best of these on the validation text and is compared above."
     return Section("The n-gram's order", [text, Image("plots/ngram_orders.png", "Bits per byte of each order")])

@@ -1,0 +1,180 @@
+"""Every experiment runs to its end, resumes, refuses a folder of another config, and explains itself."""
+
+import dataclasses
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import cli
+from experiments.__main__ import experiments
+from train.checkpoint import Checkpointer
+from train.errors import UsageError
+
+NAMES = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
+CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
+
+
+def module(name):
+    return importlib.import_module(f"experiments.{name}")
+
+
+def run(name, workdir, **changes):
+    config = module(name).Config(fast_dev_run=True, workdir=str(workdir), **changes)
+    return module(name).main(config)
+
+
+def contents(folder):
+    """The run's own files; the environment may name a newer commit."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != "environment.json"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished fast run of an experiment, made once."""
+    folders: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name) / "run"
+            run(name, folders[name])
+        return folders[name]
+
+    return of
+
+
+def test_list_of_experiments_is_that_of_the_tests():
+    assert tuple(experiments()) == NAMES
+
+
+def test_listing_has_a_line_for_each():
+    done = subprocess.run([sys.executable, "-m", "experiments"], capture_output=True, text=True, check=True)
+    for name in NAMES:
+        assert f"  {name} " in done.stdout
+        assert module(name).__doc__.splitlines()[0] in done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fast_dev_run_leaves_everything_behind(name, finished):
+    folder = finished(name)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["fast_dev_run"] is True
+    assert config["seed"] == 0
+    assert "workdir" not in config
+    assert "jax" in json.loads((folder / "environment.json").read_text())["packages"]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert records
+    assert all(record["values"] for record in records)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == len(records) + 1
+    assert json.loads((folder / "summary.json").read_text())
+    report = (folder / "report.md").read_text()
+    pictures = sorted(path.name for path in (folder / "plots").iterdir())
+    assert pictures
+    assert [name for name in pictures if f"plots/{name}" not in report] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finished_run_is_not_computed_again(name, finished, capsys):
+    folder = finished(name)
+    before = contents(folder)
+    run(name, folder)
+    after = contents(folder)
+    assert after == before
+    assert str(folder.name) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_interrupted_run_ends_like_one_that_was_not(name, finished, tmp_path, monkeypatch):
+    whole, folder = finished(name), tmp_path / "run"
+    save, saved = Checkpointer.save, []
+
+    def save_once(self, step, state):
+        save(self, step, state)
+        saved.append(step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpointer, "save", save_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    assert not (folder / "summary.json").exists()
+    restored = []
+    monkeypatch.setattr(
+        Checkpointer, "save", lambda self, step, state: (restored.append(self.latest_step), save(self, step, state))
+    )
+    run(name, folder)
+    assert restored[0] == saved[0]  # it went on, and did not start anew
+    for file in ("metrics.jsonl", "summary.json"):
+        assert (folder / file).read_text() == (whole / file).read_text()
+
+
+def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
+    toy, folder = module("toy_classifier"), tmp_path / "run"
+    fit, calls = toy.train_baseline, []
+
+    def fail_at_the_second(data):
+        calls.append(data)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(data)
+
+    monkeypatch.setattr(toy, "train_baseline", fail_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run("toy_classifier", folder)
+    run("toy_classifier", folder)
+    assert len(calls) == 2 + 3  # of four, one was kept
+    assert (folder / "summary.json").read_text() == (finished("toy_classifier") / "summary.json").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workdir_of_another_config_is_refused(name, finished):
+    folder = finished(name)
+    with pytest.raises(UsageError, match=r"different: seed\).*another --workdir, or delete that folder"):
+        run(name, folder, seed=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mistyped_option_gets_a_suggestion(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(module(name).main, module(name).Config, name, module(name).__doc__, ["--sedd", "1"])
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert "--seed" in printed.out + printed.err
+
+
+def leaves(config, prefix=""):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{prefix}{field.name}".replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(module(name).main, module(name).Config, name, module(name).__doc__, ["--help"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for option, default in leaves(module(name).Config()):
+        assert f"--{option}" in shown
+        text = " ".join(map(str, default)) if isinstance(default, tuple) else shlex.quote(str(default))
+        assert f"default: {text}" in shown
+
+
+def test_error_of_the_user_is_one_sentence_and_code_2(tmp_path, capsys):
+    lm = module("causal_lm")
+    arguments = ["--fast-dev-run", "--workdir", str(tmp_path / "run"), "--data.path", str(tmp_path / "no.txt")]
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lm.main, lm.Config, "causal_lm", lm.__doc__, arguments)
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: There is no text file")
+    assert "Traceback" not in printed
