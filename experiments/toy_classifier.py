@@ -290,7 +290,7 @@ def _section(
     scope = (
         f"{config.seeds} runs, each with {config.train_examples:,} training and {config.test_examples:,} held-out "
         f"examples of its own, {config.epochs} epochs. Mean ± standard deviation over runs; the interval is that of "
-        "the pooled held-out examples."
+        "the pooled held-out examples, for these very classifiers."
     )
     return Section(
         f"{labels.capitalize()} labels: the best possible accuracy is {bayes:.3f}",
