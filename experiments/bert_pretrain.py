@@ -58,7 +58,7 @@ class Config(cli.StudyConfig):
         name="muon", learning_rate=4e-3, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0
     )
     """How it is pretrained."""
-    steps: int = 3_000
+    steps: int = 2_500
     """Updates of the pretraining."""
     batch_size: int = 32
     """Sentence pairs in a batch, over all devices."""
@@ -90,7 +90,7 @@ class Config(cli.StudyConfig):
             eval_every=4,
             eval_batches=2,
             checkpoint_every=4,
-            transfer=dataclasses.replace(self.transfer, budgets=(2,), seeds=2, steps=4, max_test=64),
+            transfer=dataclasses.replace(self.transfer, budgets=(2,), seeds=2, steps=(4,), max_test=64),
         )
 
 

@@ -23,6 +23,7 @@ from experiments.data.text import Corpus
 from experiments.data.tokenizers import Tokenizer
 from experiments.models.transformer import Classifier, TransformerConfig
 from experiments.runs import Result, product, run_all
+from train.errors import UsageError
 from train.loop import fit
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, make_optimizer
@@ -41,8 +42,8 @@ class TransferConfig:
     """Labels of each class."""
     seeds: int = 5
     """Draws of the labels, each with random weights of its own."""
-    steps: int = 100
-    """Updates of a fine-tuning."""
+    steps: tuple[int, ...] = (80, 150, 250)
+    """Updates of a fine-tuning, one number for each of the budgets."""
     batch_size: int = 16
     """Passages in a batch."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup=0.1, weight_decay=0.05, clip_norm=1.0)
@@ -85,30 +86,42 @@ def transfer(
 
     Returns:
         One result for each run: {"method", "budget", "seed", "accuracy", "macro_f1"}.
+
+    Raises:
+        UsageError: budgets and steps differ in number, or a class has fewer passages than a budget.
     """
     train, test = (make_passages(corpora[split], tokenizer, data_config.seq_len) for split in ("train", "test"))
     test = test.take(np.unique(np.linspace(0, len(test) - 1, min(config.max_test, len(test))).astype(int)))
-    learn = make_learner(config, model_config, tokenizer.vocab_size, data_config.seq_len)
+    if len(config.steps) != len(config.budgets):
+        raise UsageError(
+            f"--transfer.steps needs one number for each of the {len(config.budgets)} --transfer.budgets, "
+            f"got {len(config.steps)}."
+        )
+    learners = {
+        budget: make_learner(config, steps, model_config, tokenizer.vocab_size, data_config.seq_len)
+        for budget, steps in zip(config.budgets, config.steps, strict=True)
+    }
 
     def run(budget: int, seed: int, method: str) -> dict[str, float]:
         shots = few_shot(train, budget, seed)
         if method == "TF-IDF":
             return score(tfidf(shots, test), test.label)
-        return score(learn(shots, test, pretrained["encoder"] if method == "pretrained" else None, seed), test.label)
+        encoder = pretrained["encoder"] if method == "pretrained" else None
+        return score(learners[budget](shots, test, encoder, seed), test.label)
 
     grid = product(budget=config.budgets, seed=range(config.seeds), method=METHODS)
     return run_all(workdir / "transfer.json", grid, run, label="fine-tuning")
 
 
 def make_learner(
-    config: TransferConfig, model_config: TransformerConfig, vocab_size: int, seq_len: int
+    config: TransferConfig, steps: int, model_config: TransformerConfig, vocab_size: int, seq_len: int
 ) -> Callable[[Passages, Passages, Any, int], np.ndarray]:
-    """Returns `(labelled, test, encoder, seed) -> predictions`, compiled once for all runs.
+    """Returns `(labelled, test, encoder, seed) -> predictions`, compiled once for all runs of a budget.
 
     `encoder` is the pretrained parameters, or None to train from scratch. The recipe is the same for both.
     """
     model = Classifier(model_config, vocab_size, len(GROUPS))
-    optimizer = make_optimizer(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, steps)
     # Few rows on purpose: one device, whatever the machine has.
     step = build_train_step(make_objective(model), optimizer, loss_weights={"loss_group": 1.0})
     train_step = data_parallel(step, devices=jax.devices()[:1])
@@ -124,7 +137,7 @@ def make_learner(
         params = params if encoder is None else {**params, "encoder": encoder}
         state = create_state(params, optimizer, key=seed)
         batches = resampled(labelled, config.batch_size, seed)
-        state = fit(state, train_step, batches, steps=config.steps, progress=False)
+        state = fit(state, train_step, batches, steps=steps, progress=False)
         return np.concatenate([predict(state.params, *rows) for rows in chunks(test, 4 * config.batch_size)])[
             : len(test)
         ]
