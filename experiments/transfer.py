@@ -36,7 +36,11 @@ METHODS = ("pretrained", "from scratch", "TF-IDF")
 
 @dataclasses.dataclass(frozen=True)
 class TransferConfig:
-    """Fine-tuning with few labels."""
+    """Fine-tuning with few labels.
+
+    Raises:
+        UsageError: budgets and steps differ in number.
+    """
 
     budgets: tuple[int, ...] = (8, 32, 128)
     """Labels of each class."""
@@ -50,6 +54,13 @@ class TransferConfig:
     """How the classifier is trained."""
     max_test: int = 1_000
     """Most test passages; an even sample of them."""
+
+    def __post_init__(self) -> None:
+        if len(self.steps) != len(self.budgets):
+            raise UsageError(
+                f"--transfer.steps needs one number for each of the {len(self.budgets)} --transfer.budgets, "
+                f"got {len(self.steps)}."
+            )
 
 
 def make_objective(model: Classifier) -> Objective:
@@ -88,15 +99,10 @@ def transfer(
         One result for each run: {"method", "budget", "seed", "accuracy", "macro_f1"}.
 
     Raises:
-        UsageError: budgets and steps differ in number, or a class has fewer passages than a budget.
+        UsageError: a class has fewer passages than a budget.
     """
     train, test = (make_passages(corpora[split], tokenizer, data_config.seq_len) for split in ("train", "test"))
     test = test.take(np.unique(np.linspace(0, len(test) - 1, min(config.max_test, len(test))).astype(int)))
-    if len(config.steps) != len(config.budgets):
-        raise UsageError(
-            f"--transfer.steps needs one number for each of the {len(config.budgets)} --transfer.budgets, "
-            f"got {len(config.steps)}."
-        )
     learners = {
         budget: make_learner(config, steps, model_config, tokenizer.vocab_size, data_config.seq_len)
         for budget, steps in zip(config.budgets, config.steps, strict=True)
