@@ -58,7 +58,7 @@ class Config(cli.StudyConfig):
         name="muon", learning_rate=4e-3, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0
     )
     """How it is pretrained."""
-    steps: int = 2_500
+    steps: int = 2_000
     """Updates of the pretraining."""
     batch_size: int = 32
     """Sentence pairs in a batch, over all devices."""

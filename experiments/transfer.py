@@ -46,7 +46,7 @@ class TransferConfig:
     """Labels of each class."""
     seeds: int = 5
     """Draws of the labels, each with random weights of its own."""
-    steps: tuple[int, ...] = (80, 150, 250)
+    steps: tuple[int, ...] = (60, 100, 160)
     """Updates of a fine-tuning, one number for each of the budgets."""
     batch_size: int = 16
     """Passages in a batch."""
