@@ -1,4 +1,4 @@
-"""Eight CPU devices, strict dtypes and ranks, and a compilation cache that lives as long as the machine's temporary folder."""
+"""Eight CPU devices, strict ranks, and a compilation cache in the temporary folder of the machine."""
 
 import os
 import tempfile
