@@ -10,7 +10,7 @@ n-gram and xz see the chapters before it as well.
     python -m experiments.causal_lm
 
 Expected: 1.427 ± 0.001 bits per byte (3 networks) against 1.529 of the best n-gram (order 8), 1.705 of xz after the
-training books and 1.950 of xz alone. 13 minutes of processor time: about seven on two CPU cores.
+training books and 1.950 of xz alone. 13 minutes of processor time.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ arXiv:2101.06983), which is exact.
 
 Expected on glyphs with 1, 3 and 9 labels a character: 0.767 ± 0.006, 0.888 ± 0.009 and 0.959 ± 0.003 (3 seeds), equal
 to the supervised encoder within the spread and far above a random encoder (0.430, 0.642, 0.855) and pixels (0.506,
-0.756, 0.934). 9 minutes of processor time: about five on two CPU cores.
+0.756, 0.934). 9 minutes of processor time.
 """
 
 from __future__ import annotations

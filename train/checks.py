@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, Self
 
@@ -71,6 +72,8 @@ def check_report(report: Report, losses: Collection[str], grad_norm: jax.Array, 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let the checks inside a compiled function raise RunFailed; the caller waits for the result."""
+    # chex warns at exit of checks that nobody looked at, also of those that were waited for, as these all are.
+    logging.getLogger("absl").addFilter(_is_no_chexify_warning)
     checking = chex.chexify(function, async_check=False)
 
     def call(*args: Any) -> Any:
@@ -80,3 +83,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
             raise RunFailed(str(error).removesuffix(" (`check` failed)")) from error
 
     return call
+
+
+def _is_no_chexify_warning(record: logging.LogRecord) -> bool:
+    return "chexify assertion statuses" not in record.getMessage()
