@@ -159,6 +159,15 @@ class Encoder(nn.Module):
         return logits.reshape(*hidden.shape[:-1], self.vocab_size)
 
 
+def mean_over(hidden: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of the representations [B, T, D] of the valid tokens [B, T].
+
+    >>> mean_over(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]])).tolist()
+    [[2.0]]
+    """
+    return jnp.sum(hidden * valid[..., None], axis=1) / jnp.maximum(valid.sum(axis=1, keepdims=True), 1)
+
+
 class BertOutput(NamedTuple):
     """Logits of BERT's two tasks."""
 
@@ -194,7 +203,7 @@ class Bert(nn.Module):
         hidden = self.encoder(tokens, valid=valid, segments=segments, train=train)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
         transformed = self.mlm_norm(jax.nn.gelu(self.mlm_dense(chosen)))
-        pooled = jnp.tanh(self.pooler(hidden[:, 0]))
+        pooled = jnp.tanh(self.pooler(mean_over(hidden, valid)))
         return BertOutput(self.encoder.attend(transformed) + self.mlm_bias[None, None], self.nsp_head(pooled))
 
 
@@ -210,8 +219,8 @@ class Classifier(nn.Module):
         """Logits [B, num_classes] of tokens [B, T]."""
         encoder = Encoder(self.config, self.vocab_size, segments=2, name="encoder")
         hidden = encoder(tokens, valid=valid, segments=jnp.zeros_like(tokens), train=train)
-        mean = jnp.sum(hidden * valid[..., None], axis=1) / jnp.maximum(valid.sum(axis=1, keepdims=True), 1)
-        return Dense(self.num_classes, use_bias=True, kernel_init=nn.initializers.zeros, name="head")(mean)
+        pooled = mean_over(hidden, valid)
+        return Dense(self.num_classes, use_bias=True, kernel_init=nn.initializers.zeros, name="head")(pooled)
 
 
 class CausalLM(nn.Module):
