@@ -70,6 +70,17 @@ class LossCase:
     """False if second derivatives do not exist everywhere: gradients are checked to first order only."""
     modes: tuple[str, ...] = ("fwd", "rev")
     """Modes of differentiation; a loss with its own reverse rule has no ``"fwd"``."""
+    shift_invariant: tuple[int, ...] = ()
+    """Positions of logits to whose rows any constant may be added."""
+    scale_invariant: tuple[int, ...] = ()
+    """Positions of embeddings that may be multiplied by any positive number."""
+    symmetric: tuple[tuple[int, int], ...] = ()
+    """Pairs of positions that may be exchanged."""
+    non_negative: bool = False
+    limits: Mapping[str, Callable[[Inputs], tuple[Any, Any]]] = dataclasses.field(default_factory=dict)
+    """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
+    enumerated: bool = False
+    """True if the oracle enumerates all alignments, paths or trees: a proof by brute force."""
     rows: int = 6
     ulps: float = ULPS
     condition: Callable[[Mapping[str, Any]], float] = lambda kwargs: 1.0

@@ -6,7 +6,7 @@ import numpy as np
 
 import lossfns
 from lossfns.testing import BadCall, LossCase
-from tests import oracles
+from tests.oracles import classification as oracles
 from tests.rows import zeros
 
 CLASSES = 5

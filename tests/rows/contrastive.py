@@ -5,7 +5,7 @@ import numpy as np
 
 import lossfns
 from lossfns.testing import BadCall, LossCase
-from tests import oracles
+from tests.oracles import contrastive as oracles
 from tests.rows import zeros
 
 

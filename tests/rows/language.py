@@ -6,7 +6,8 @@ import numpy as np
 
 import lossfns
 from lossfns.testing import BadCall, LossCase
-from tests import oracles
+from tests.oracles import classification
+from tests.oracles import language as oracles
 from tests.rows import zeros
 from tests.rows.classification import CLASSES, hostile_logits, naive_cross_entropy
 
@@ -22,7 +23,7 @@ WRONG_TOKENS = (
 MASKED_LM = LossCase(
     lossfns.masked_lm,
     token_rows,
-    oracles.softmax_cross_entropy,
+    classification.softmax_cross_entropy,
     naive_cross_entropy,
     labels=1,
     element_masks=True,

@@ -2,7 +2,7 @@
 
 import lossfns
 from lossfns.testing import BadCall, LossCase
-from tests import oracles
+from tests.oracles import reduce as oracles
 from tests.rows import zeros
 
 
