@@ -1,0 +1,99 @@
+"""Causal language modelling: every token is predicted from those before it."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import check_array, check_shape, check_where, loss
+from lossfns.classification import softmax_cross_entropy
+
+
+@loss()
+def next_token_where(
+    tokens: jax.Array, *, where: jax.Array | None = None, segment_ids: jax.Array | None = None
+) -> jax.Array:
+    r"""Which tokens `next_token` scores: the weights of its term.
+
+    A token is scored if `where` says so and there is one before it in its row and segment to predict it from.
+
+    Args:
+        tokens: [..., T], integers; only the shape matters.
+        where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only).
+        segment_ids: [..., T], integers that number the documents packed into a row.
+
+    Returns:
+        [..., T], boolean; False at the first position of each row and of each segment.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If the dtypes do not fit.
+
+    Example:
+        >>> print(next_token_where(jnp.zeros(5, int), segment_ids=jnp.array([1, 1, 2, 2, 2])))
+        [False  True False  True  True]
+    """
+    check_array("tokens", tokens, "integer")
+    if tokens.ndim == 0:
+        raise ValueError("tokens must have a last axis of positions, got a scalar")
+    where = check_where(where, tokens.shape)
+    scored = jnp.broadcast_to(jnp.arange(tokens.shape[-1]) > 0, tokens.shape)
+    if where is not None:
+        scored &= where
+    if segment_ids is not None:
+        check_shape("segment_ids", check_array("segment_ids", segment_ids, "integer"), tokens.shape, "of tokens")
+        scored &= segment_ids == jnp.roll(segment_ids, 1, axis=-1)
+    return scored
+
+
+@loss()
+def next_token(
+    logits: jax.Array,
+    tokens: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    r"""Causal language modelling: each token's surprise given those before it, $-\log p(t_i \mid t_{<i})$.
+
+    The shift is made here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
+    mask over tokens says what is scored, and the result is 0 at the first token of a row, which nothing predicts.
+
+    Args:
+        logits: [..., T, V], at each position the prediction of the next token; those of the last position are not used.
+        tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
+        where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only). False
+            deletes the token as a target; it was still seen by the model.
+        segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
+            boundary.
+
+    Returns:
+        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights are
+        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
+        whose zeros lower the mean.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If logits are not floating or tokens not integers.
+
+    Example:
+        Three tokens of a vocabulary of two; at each position the next token 0 has odds of 3 to 1.
+
+        >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0], [3.0, 1.0]]))
+        >>> print(next_token(logits, jnp.array([1, 0, 1])).round(4))
+        [0.     0.2877 1.3863]
+
+    Conventions:
+        Hugging Face's models shift inside as well, and mark by the label -100 what is not to be predicted. With
+        padding on the left, exclude the first real token by `where` or give the padding its own segment.
+
+    References:
+        Bengio et al. 2003, JMLR 3:1137-1155. Radford et al. 2018 (GPT).
+    """
+    check_array("logits", logits)
+    check_array("tokens", tokens, "integer")
+    if logits.ndim < 2:
+        raise ValueError(f"logits must have two last axes, positions and vocabulary, got shape {logits.shape}")
+    check_shape("tokens", tokens, logits.shape[:-1], f"of logits {logits.shape} without the vocabulary axis")
+    scored = next_token_where(tokens, where=where, segment_ids=segment_ids)
+    # Rolling the small arrays leaves the logits where they are. Position 0 is never scored, so nothing wraps around.
+    values = softmax_cross_entropy(logits, jnp.roll(tokens, -1, axis=-1), where=jnp.roll(scored, -1, axis=-1))
+    return jnp.roll(values, 1, axis=-1)
