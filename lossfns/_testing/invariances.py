@@ -124,7 +124,7 @@ def all_masked_is_zero(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
-    """Two parts of a batch, one after the other, give what the whole batch gives."""
+    """Two parts of a batch give what the whole batch gives, and a row of weight 2 what the row twice gives."""
     needs_rows(case)
     if case.batch_coupled:
         raise Skip("rows are coupled: a part of the batch has other negatives")
@@ -136,6 +136,13 @@ def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
         for part in (slice(0, half), slice(half, rows))
     ]
     assert_same(case, jax.tree.map(lambda *xs: np.concatenate(xs), *parts), whole, kwargs, "parts against the whole")
+    if rows < 2:
+        return None
+    twice = np.r_[0, 0 : rows - 1]  # the first row again in place of the last: no new shape
+    values, gradients = evaluate(case, take(inputs, twice), kwargs, weights=weights[twice])
+    summed = jax.tree.map(lambda g: np.concatenate([g[:1] + g[1:2], g[2:]]), gradients)
+    _, heavy = evaluate(case, inputs, kwargs, weights=weights * np.where(np.arange(rows) == 0, 2, 1))
+    assert_same(case, (values[1:], summed), take((whole[0], heavy), slice(0, -1)), kwargs, "a row of weight 2")
     return None
 
 

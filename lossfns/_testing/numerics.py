@@ -109,7 +109,13 @@ def _check_every_mode(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any])
         check(jax.jit(lambda *moved: run(complete(moved), None, weights)[1]), moved, modes=case.modes[-1:])
 
 
-def _unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Mapping[str, Any]]]:
+def peaked(inputs: Inputs) -> Inputs:
+    """The predictions ten times as far from each other."""
+    return (jax.tree.map(lambda x: 10 * x if is_floating(x) else x, inputs[0]), *inputs[1:])
+
+
+def unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Mapping[str, Any]]]:
+    """Extreme inputs of everyone's, then the case's own: name, arrays, keyword arguments."""
     kwargs = case.variants[0]
 
     def floats(change: Callable[[np.ndarray], np.ndarray]) -> Inputs:
@@ -136,7 +142,7 @@ def hostile(case: LossCase, inputs: Inputs) -> str | None:
     """Extreme inputs give the oracle's values, and finite gradients wherever the value is finite."""
     ordinary = largest(evaluate(case, inputs, case.variants[0])[1])
     names = []
-    for name, batch, kwargs in _unpleasant(case, inputs):
+    for name, batch, kwargs in unpleasant(case, inputs):
         values, slopes = evaluate(case, batch, kwargs)
         if case.oracle is not None:
             assert_close(values, expected_values(case, batch, kwargs), name, ulps=case.tolerance(kwargs))
@@ -159,10 +165,9 @@ def hostile(case: LossCase, inputs: Inputs) -> str | None:
 def low_precision(case: LossCase, inputs: Inputs) -> str | None:
     """bfloat16 and float16 inputs cost their own rounding only; gradients are no worse than the naive ones."""
     kwargs = case.variants[0]
-    peaked = (jax.tree.map(lambda x: 10 * x if is_floating(x) else x, inputs[0]), *inputs[1:])
     notes = []
     for dtype in (jnp.bfloat16, np.float16):
-        for label, batch in (("", inputs), (", peaked", peaked)):
+        for label, batch in (("", inputs), (", peaked", peaked(inputs))):
             what = f"{np.dtype(dtype).name}{label}"
             batch = cast(batch, dtype)
             values, slopes = evaluate(case, batch, kwargs)

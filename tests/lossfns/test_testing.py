@@ -64,6 +64,10 @@ def naive(logits, labels, *, temperature=1.0):
     return -jnp.take_along_axis(jnp.log(jax.nn.softmax(logits / temperature, -1)), labels[:, None], -1)[:, 0]
 
 
+def _hot(loss, inputs):
+    return loss(*inputs, temperature=1e9)
+
+
 CROSS_ENTROPY = LossCase(
     honest,
     make_inputs,
@@ -78,6 +82,9 @@ CROSS_ENTROPY = LossCase(
         "-inf logits": ((np.array([[0.0, -np.inf, 1.0]]), np.array([2])), {}),
     },
     bad_calls=(BadCall((np.zeros(3, np.float32), np.zeros(3, np.int32)), ("(n, 4)", "(3,)")),),
+    shift_invariant=(0,),
+    non_negative=True,
+    limits={"without temperature": lambda inputs: (_hot(honest, inputs), np.full(len(inputs[1]), np.log(4)))},
 )
 SPREAD = LossCase(
     spread,
@@ -87,11 +94,29 @@ SPREAD = LossCase(
 )
 
 
+def cosine_distance(a, b, *, where=None):
+    """One minus the cosine: any scale, either order."""
+    return 1 - (a * b).sum(-1) / jnp.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+
+
+COSINE = LossCase(
+    cosine_distance,
+    lambda rng, rows: (*_rows(rng, rows), *_rows(rng, rows)),
+    scale_invariant=(0, 1),
+    symmetric=((0, 1),),
+)
+
+
 @pytest.mark.parametrize("name", PROPERTIES)
 @pytest.mark.parametrize("case", [CROSS_ENTROPY, SPREAD], ids=str)
 def test_an_honest_loss_passes(case, name):
     result = check_property(case, name)
     assert result.status != "failed", result.detail
+
+
+@pytest.mark.parametrize("name", ["scale of embeddings", "symmetry"])
+def test_an_honest_distance_passes(name):
+    assert check_property(COSINE, name).status == "passed"
 
 
 # ---- mutants ---------------------------------------------------------------------------------------------------------
@@ -273,6 +298,34 @@ def spreads_nan(logits, labels, **kwargs):
     return values + 0 * values.sum()
 
 
+@jax.custom_vjp
+def _forgets_weights(values):
+    return values
+
+
+_forgets_weights.defvjp(lambda values: (values, None), lambda _, slope: (jnp.sign(slope),))
+
+
+def gradient_without_weights(logits, labels, **kwargs):
+    return _forgets_weights(honest(logits, labels, **kwargs))
+
+
+def knows_the_length(a, b, *, where=None):
+    return cosine_distance(a, b) + 1e-5 * jnp.sqrt((a**2).sum(-1))
+
+
+def gradient_of_the_direction(a, b, *, where=None):
+    return cosine_distance(a / jax.lax.stop_gradient(jnp.sqrt((a**2).sum(-1, keepdims=True))), b) + 1e-7 * a.sum(-1)
+
+
+def prefers_the_first(a, b, *, where=None):
+    return cosine_distance(a, b) + 1e-5 * a[:, 0]
+
+
+def below_its_minimum(logits, labels, **kwargs):
+    return honest(logits, labels, **kwargs) - 0.1
+
+
 def change(case, loss, **fields):
     return dataclasses.replace(case, loss=loss, **fields)
 
@@ -307,6 +360,7 @@ MUTANTS = [
     ("masked = deleted", mutant(SPREAD, masked_rows_still_count)),
     ("all masked = 0", mutant(SPREAD, divides_by_the_count)),
     ("micro-batches = whole", change(SPREAD, spread, batch_coupled=False)),
+    ("micro-batches = whole", mutant(CROSS_ENTROPY, gradient_without_weights)),
     ("permutation", mutant(CROSS_ENTROPY, position_matters)),
     ("devices = one device", mutant(SPREAD, local_statistics)),
     ("devices = one device", mutant(SPREAD, local_count)),
@@ -320,6 +374,15 @@ MUTANTS = [
     ("labels out of range", mutant(CROSS_ENTROPY, clamps_labels)),
     ("labels out of range", mutant(CROSS_ENTROPY, spreads_nan)),
     ("no recompilation", mutant(CROSS_ENTROPY, jax.jit(honest, static_argnames="temperature"))),
+    ("shift of logits", mutant(CROSS_ENTROPY, unshifted)),
+    ("scale of embeddings", mutant(COSINE, knows_the_length)),
+    ("scale of embeddings", mutant(COSINE, gradient_of_the_direction)),
+    ("symmetry", mutant(COSINE, prefers_the_first)),
+    ("non-negative", mutant(CROSS_ENTROPY, below_its_minimum)),
+    (
+        "limits",
+        mutant(CROSS_ENTROPY, honest, limits={"wrong": lambda inputs: (_hot(ignores_temperature, inputs), 1.4)}),
+    ),
 ]
 
 

@@ -1,0 +1,91 @@
+"""What families of losses owe beyond the contract: laws of shift, scale, symmetry and sign, and limits.
+
+A law is checked for the first variant; one that holds for other arguments is a limit of one's own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lossfns._testing.case import Inputs, LossCase, Skip, assert_close, assert_same, evaluate
+from lossfns._testing.numerics import peaked, unpleasant
+
+# float32 near 1e4 has steps of 1/1024, so what lies on this grid is still exact after 1e4 is added.
+_GRID = 256
+
+
+def _changed(inputs: Inputs, position: int, change: Callable[[np.ndarray], Any]) -> Inputs:
+    return (*inputs[:position], change(inputs[position]).astype(np.float32), *inputs[position + 1 :])
+
+
+def shift(case: LossCase, inputs: Inputs) -> str | None:
+    """1e4 more in one row of logits and 1e4 less in the next change neither values nor gradients."""
+    if not case.shift_invariant:
+        raise Skip("no logits to whose rows a constant may be added")
+    kwargs = case.variants[0]
+    for i in case.shift_invariant:
+        plain = _changed(inputs, i, lambda x: np.round(x * _GRID) / _GRID)
+        expected = evaluate(case, plain, kwargs)
+        rows = np.arange(np.prod(plain[i].shape[:-1])).reshape(*plain[i].shape[:-1], 1)
+        for step in (1e4, -1e4):
+            moved = _changed(plain, i, lambda x, step=step, rows=rows: x + step * (-1.0) ** rows)
+            assert_same(case, evaluate(case, moved, kwargs), expected, kwargs, f"rows of argument {i} +-{step:g}")
+    return None
+
+
+def scale(case: LossCase, inputs: Inputs) -> str | None:
+    """Embeddings times 1e-4 or 1e4 have the same values, and gradients divided by that."""
+    if not case.scale_invariant:
+        raise Skip("no embeddings whose length does not matter")
+    kwargs, moving = case.variants[0], case.moving(inputs)
+    expected = evaluate(case, inputs, kwargs)
+    for i in case.scale_invariant:
+        for factor in (1e-4, 1e4):
+            values, slopes = evaluate(case, _changed(inputs, i, lambda x, f=factor: x * f), kwargs)
+            slopes = tuple(g * factor if j == i else g for j, g in zip(moving, slopes, strict=True))
+            assert_same(case, (values, slopes), expected, kwargs, f"argument {i} times {factor:g}")
+    return None
+
+
+def symmetry(case: LossCase, inputs: Inputs) -> str | None:
+    """Two arguments may be exchanged."""
+    if not case.symmetric:
+        raise Skip("no two arguments may be exchanged")
+    kwargs = case.variants[0]
+    expected, _ = evaluate(case, inputs, kwargs)
+    for i, j in case.symmetric:
+        exchanged = list(inputs)
+        exchanged[i], exchanged[j] = inputs[j], inputs[i]
+        values, _ = evaluate(case, tuple(exchanged), kwargs)
+        assert_close(values, expected, f"arguments {i} and {j} exchanged", ulps=2 * case.tolerance(kwargs))
+    return None
+
+
+def non_negative(case: LossCase, inputs: Inputs) -> str | None:
+    """No value below 0 by more than its rounding, for ordinary, peaked and hostile inputs."""
+    if not case.non_negative:
+        raise Skip("its values may be negative")
+    ordinary = [("ordinary inputs", inputs, kwargs) for kwargs in case.variants]
+    least = np.inf
+    for name, batch, kwargs in [
+        *ordinary,
+        ("peaked inputs", peaked(inputs), case.variants[0]),
+        *unpleasant(case, inputs),
+    ]:
+        values, _ = evaluate(case, batch, kwargs)
+        lowest = float(np.nanmin(values, initial=np.inf))
+        allowed = -case.tolerance(kwargs) * float(np.finfo(np.float32).eps)
+        assert lowest >= allowed, f"{name}: a value of {lowest:.3g}"
+        least = min(least, lowest)
+    return f"least value {least:.1e}"
+
+
+def limits(case: LossCase, inputs: Inputs) -> str | None:
+    """The case's own laws: limits of a hyper-parameter, equality with another loss, sums that are known."""
+    if not case.limits:
+        raise Skip("no limits given")
+    for name, both in case.limits.items():
+        actual, expected = both(inputs)
+        assert_close(actual, expected, name, ulps=2 * case.tolerance(case.variants[0]))
+    return ", ".join(case.limits)
