@@ -3,20 +3,20 @@
 A law is checked for the first variant; one that holds for other arguments is a limit of one's own.
 """
 
-from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from lossfns._testing.case import Inputs, LossCase, Skip, assert_close, assert_same, evaluate
+from lossfns._testing.case import Inputs, LossCase, Skip, assert_close, assert_same, evaluate, largest, row_weights
 from lossfns._testing.numerics import peaked, unpleasant
 
 # float32 near 1e4 has steps of 1/1024, so what lies on this grid is still exact after 1e4 is added.
 _GRID = 256
 
 
-def _changed(inputs: Inputs, position: int, change: Callable[[np.ndarray], Any]) -> Inputs:
-    return (*inputs[:position], change(inputs[position]).astype(np.float32), *inputs[position + 1 :])
+def _replaced(inputs: Inputs, position: int, x: Any) -> Inputs:
+    return (*inputs[:position], np.asarray(x, np.float32), *inputs[position + 1 :])
 
 
 def shift(case: LossCase, inputs: Inputs) -> str | None:
@@ -25,11 +25,11 @@ def shift(case: LossCase, inputs: Inputs) -> str | None:
         raise Skip("no logits to whose rows a constant may be added")
     kwargs = case.variants[0]
     for i in case.shift_invariant:
-        plain = _changed(inputs, i, lambda x: np.round(x * _GRID) / _GRID)
+        plain = _replaced(inputs, i, np.round(inputs[i] * _GRID) / _GRID)
         expected = evaluate(case, plain, kwargs)
         rows = np.arange(np.prod(plain[i].shape[:-1])).reshape(*plain[i].shape[:-1], 1)
         for step in (1e4, -1e4):
-            moved = _changed(plain, i, lambda x, step=step, rows=rows: x + step * (-1.0) ** rows)
+            moved = _replaced(plain, i, plain[i] + step * (-1.0) ** rows)
             assert_same(case, evaluate(case, moved, kwargs), expected, kwargs, f"rows of argument {i} +-{step:g}")
     return None
 
@@ -42,7 +42,7 @@ def scale(case: LossCase, inputs: Inputs) -> str | None:
     expected = evaluate(case, inputs, kwargs)
     for i in case.scale_invariant:
         for factor in (1e-4, 1e4):
-            values, slopes = evaluate(case, _changed(inputs, i, lambda x, f=factor: x * f), kwargs)
+            values, slopes = evaluate(case, _replaced(inputs, i, inputs[i] * factor), kwargs)
             slopes = tuple(g * factor if j == i else g for j, g in zip(moving, slopes, strict=True))
             assert_same(case, (values, slopes), expected, kwargs, f"argument {i} times {factor:g}")
     return None
@@ -63,22 +63,34 @@ def symmetry(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def non_negative(case: LossCase, inputs: Inputs) -> str | None:
-    """No value below 0 by more than its rounding, for ordinary, peaked and hostile inputs."""
+    """No value below 0 by more than its rounding: ordinary, peaked and hostile inputs, and predictions far downhill."""
     if not case.non_negative:
         raise Skip("its values may be negative")
-    ordinary = [("ordinary inputs", inputs, kwargs) for kwargs in case.variants]
+    given = [("ordinary inputs", inputs, kwargs) for kwargs in case.variants]
+    for name, batch in (("peaked inputs", peaked(inputs)), ("downhill", _downhill(case, inputs))):
+        given.append((name, batch, case.variants[0]))
     least = np.inf
-    for name, batch, kwargs in [
-        *ordinary,
-        ("peaked inputs", peaked(inputs), case.variants[0]),
-        *unpleasant(case, inputs),
-    ]:
+    for name, batch, kwargs in [*given, *unpleasant(case, inputs)]:
         values, _ = evaluate(case, batch, kwargs)
         lowest = float(np.nanmin(values, initial=np.inf))
         allowed = -case.tolerance(kwargs) * float(np.finfo(np.float32).eps)
         assert lowest >= allowed, f"{name}: a value of {lowest:.3g}"
         least = min(least, lowest)
     return f"least value {least:.1e}"
+
+
+def _downhill(case: LossCase, inputs: Inputs) -> Inputs:
+    """Predictions after a few long steps along their gradients: where a loss is least."""
+    if 0 not in case.moving(inputs):
+        return inputs
+    stride = 4 * largest(inputs[0])
+    for _ in range(4):
+        _, slopes = evaluate(case, inputs, case.variants[0], weights=np.abs(row_weights(case, inputs)))
+        slope = slopes[case.moving(inputs).index(0)]
+        step = np.float32(min(stride / largest(slope), 1e30))
+        inputs = (jax.tree.map(lambda x, g, step=step: x - step * g, inputs[0], slope), *inputs[1:])
+        stride /= 2
+    return inputs
 
 
 def limits(case: LossCase, inputs: Inputs) -> str | None:
