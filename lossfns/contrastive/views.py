@@ -1,4 +1,4 @@
-"""Contrastive losses: an example is told from the other examples of the batch."""
+"""Two views of each example: each is told from the views of all others."""
 
 import jax
 import jax.numpy as jnp
