@@ -1,0 +1,141 @@
+"""Any table: all rows against one block of columns at a time."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._blockwise.reductions import initial, is_reduction, merge, result, slope_of
+from lossfns._blockwise.speculative import speculate
+from lossfns._blockwise.trees import Blocks, add_at, common_dtype, join_gradient, split_floats, vary_alike, wide, widen
+
+Block = Callable[[Any, Any, jax.Array], Any]
+"""`block(whole, part, index)`: the reductions of the columns `part`, whose numbers are `index` [C]."""
+
+
+def stream(block: Block, whole: Any, columns: Any, *, block_size: int | None = None, expected: Any = None) -> Any:
+    """Reduce a table of scores block by block.
+
+    Args:
+        block: `block(whole, part, index)` returns a pytree of reductions. It must depend on nothing traced but its
+            arguments. Floating arrays come to it in float32 or wider.
+        whole: Any pytree that every block needs entire: the rows, and scalars such as a temperature.
+        columns: Pytree of arrays [M, ...]; `part` holds C of their entries.
+        block_size: Columns C in a block; None for what fits a fast cache. Values and gradients do not depend on it.
+        expected: Cotangents, one for each result, to a multiple of which the gradient is made in the forward pass; for
+            reductions that are sums. None recomputes the blocks in the backward pass.
+
+    Returns:
+        The pytree of `block` with an array in place of each reduction: [N] or [M]. Inputs need no gradient to be
+        floating: whoever wants none stops it.
+    """
+    whole, columns, expected = vary_alike((whole, columns, expected))
+    count = jax.tree.leaves(columns)[0].shape[0]
+    size = _default_size(block, whole, columns) if block_size is None else min(block_size, count)
+    if expected is None:
+        return _stream(block, size, whole, columns)
+    return speculate(
+        functools.partial(_forward, block, size),
+        functools.partial(_with_gradient, block, size),
+        functools.partial(_gradient_alone, block, size),
+        expected,
+        (whole, columns),
+    )
+
+
+def block_columns(columns: int, elements: int) -> int:
+    """Columns in a block by default, where each brings `elements` scores: 8 MiB on CPU, evenly filled."""
+    budget = 2**21 if jax.default_backend() == "cpu" else 2**26
+    size = max(budget // max(elements, 1) // 128 * 128, 128)
+    return -(-columns // -(-columns // size)) if columns else 0
+
+
+def _default_size(block: Block, whole: Any, columns: Any) -> int:
+    count = jax.tree.leaves(columns)[0].shape[0]
+    if count == 0:
+        return 0
+    dtype = common_dtype(whole, columns)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), wide(x, dtype)), columns)
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), wide(x, dtype)), whole)
+    shapes = jax.eval_shape(block, rows, one, jax.ShapeDtypeStruct((1,), jnp.int32))
+    return block_columns(count, max(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _stream(block: Block, size: int, whole: Any, columns: Any) -> Any:
+    return _forward(block, size, whole, columns)
+
+
+def _stream_fwd(block: Block, size: int, whole: Any, columns: Any) -> tuple[Any, Any]:
+    results = _stream(block, size, whole, columns)  # by its own rule, should this pass be differentiated in turn
+    return results, (whole, columns, results)
+
+
+def _stream_bwd(block: Block, size: int, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
+    whole, columns, results = residuals
+    return _scan(block, size, whole, columns, results, cotangents)[1]
+
+
+_stream.defvjp(_stream_fwd, _stream_bwd)
+
+
+def _forward(block: Block, size: int, whole: Any, columns: Any) -> Any:
+    dtype = common_dtype(whole, columns)
+    blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
+    rows = widen(whole, dtype)
+    shapes = jax.eval_shape(lambda: block(rows, *blocks.part(0, dtype)[:2]))
+    kinds, structure = jax.tree.flatten(shapes, is_leaf=is_reduction)
+    states = vary_alike(([initial(kind, count) for kind in kinds], whole, columns))[0]
+
+    def step(states: list[Any], i: jax.Array) -> tuple[list[Any], None]:
+        part, index, fresh = blocks.part(i, dtype)
+        reductions = structure.flatten_up_to(block(rows, part, index))
+        return [merge(r, state, index, fresh) for r, state in zip(reductions, states, strict=True)], None
+
+    states = blocks.scan(step, states)
+    return structure.unflatten([result(kind, state) for kind, state in zip(kinds, states, strict=True)])
+
+
+def _scan(
+    block: Block, size: int, whole: Any, columns: Any, results: Any, cotangents: Any
+) -> tuple[list[Any], tuple[Any, Any]]:
+    """The gradient, block by block; without `results`, for reductions that are sums, these as well."""
+    dtype = common_dtype(whole, columns)
+    blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
+    whole_floats, join_whole = split_floats(widen(whole, dtype))
+    column_floats, _ = split_floats(columns)
+    shapes = jax.eval_shape(lambda: block(join_whole(whole_floats), *blocks.part(0, dtype)[:2]))
+    kinds, structure = jax.tree.flatten(shapes, is_leaf=is_reduction)
+    known = [None] * len(kinds) if results is None else structure.flatten_up_to(results)
+    slopes = structure.flatten_up_to(cotangents)
+    states = [initial(kind, count) for kind in kinds] if results is None else []
+    zeros = jax.tree.map(jnp.zeros_like, (whole_floats, column_floats))
+    carry = vary_alike(((states, *zeros), whole, columns, cotangents))[0]
+
+    def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
+        states, d_whole, d_columns = carry
+        part, index, fresh = blocks.part(i, dtype)
+        floats, join_part = split_floats(part)
+        values, pull_back = jax.vjp(lambda w, c: block(join_whole(w), join_part(c), index), whole_floats, floats)
+        reductions = structure.flatten_up_to(values)
+        states = [merge(r, s, index, fresh) for r, s in zip(reductions, states, strict=False)]
+        pulled = [slope_of(*given, index, fresh) for given in zip(reductions, known, slopes, strict=True)]
+        more, d_part = pull_back(structure.unflatten(pulled))
+        d_whole = jax.tree.map(jnp.add, d_whole, more)
+        d_columns = [add_at(total, x, index[0], fresh is not None) for total, x in zip(d_columns, d_part, strict=True)]
+        return (states, d_whole, d_columns), None
+
+    states, d_whole, d_columns = blocks.scan(step, carry)
+    done = [result(kind, state) for kind, state in zip(kinds, states, strict=False)]
+    return done and structure.unflatten(done), (join_gradient(whole, d_whole), join_gradient(columns, d_columns))
+
+
+def _with_gradient(block: Block, size: int, whole: Any, columns: Any, cotangents: Any) -> Any:
+    return _scan(block, size, whole, columns, None, cotangents)
+
+
+def _gradient_alone(block: Block, size: int, whole: Any, columns: Any, cotangents: Any) -> Any:
+    return _scan(block, size, whole, columns, None, cotangents)[1]

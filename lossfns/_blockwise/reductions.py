@@ -1,0 +1,147 @@
+"""What becomes of the scores of a block: five kinds of sums, their states from block to block, their cotangents."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lossfns._blockwise.trees import set_at
+
+
+class Reduction:
+    """What becomes of the scores of a block; see the subclasses."""
+
+
+def _reduction(cls: type) -> type:
+    fields = [field.name for field in dataclasses.fields(cls)]
+    return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
+
+
+@_reduction
+@dataclasses.dataclass(frozen=True)
+class LogSum(Reduction):
+    """Scores [C, N] -> log of the sum of their exponentials over all columns, [N]; -inf where there is none."""
+
+    scores: jax.Array
+
+
+@_reduction
+@dataclasses.dataclass(frozen=True)
+class Mean(Reduction):
+    """Scores and terms [C, N] -> `Moments`: as `LogSum`, and the mean of the terms under the softmax of the scores.
+
+    A term must be finite where its score is -inf, and counts nothing there.
+    """
+
+    scores: jax.Array
+    terms: jax.Array
+
+
+class Moments(NamedTuple):
+    """The result of `Mean`, both [N]."""
+
+    log_sum: jax.Array
+    mean: jax.Array
+
+
+@_reduction
+@dataclasses.dataclass(frozen=True)
+class Sum(Reduction):
+    """Terms [C, N] -> their sum over all columns, [N]."""
+
+    terms: jax.Array
+
+
+@_reduction
+@dataclasses.dataclass(frozen=True)
+class ColumnLogSum(Reduction):
+    """Scores [C, N] -> log of the sum of their exponentials over all rows, one for each column, [M]."""
+
+    scores: jax.Array
+
+
+@_reduction
+@dataclasses.dataclass(frozen=True)
+class ColumnSum(Reduction):
+    """Terms [C, N] -> their sum over all rows, [M]; or [C], already one for each column of the block."""
+
+    terms: jax.Array
+
+
+def is_reduction(x: Any) -> bool:
+    return isinstance(x, Reduction)
+
+
+def _masked(x: jax.Array, fresh: jax.Array | None, fill: float) -> jax.Array:
+    return x if fresh is None else jnp.where(fresh.reshape(-1, *(1,) * (x.ndim - 1)), x, fill)
+
+
+def finite(x: jax.Array) -> jax.Array:
+    """0 in place of an infinity, to be subtracted."""
+    return jnp.where(jnp.isinf(x), 0, x)
+
+
+def initial(kind: Any, count: int) -> Any:
+    """The state before the first block."""
+    leaf = jax.tree.leaves(kind)[0]
+    if isinstance(kind, ColumnLogSum | ColumnSum):
+        return jnp.zeros(count, leaf.dtype)
+    zeros = jnp.zeros(leaf.shape[1:], leaf.dtype)
+    if isinstance(kind, Sum):
+        return zeros
+    return (jnp.full_like(zeros, -jnp.inf), *(zeros for _ in jax.tree.leaves(kind)))
+
+
+def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None) -> Any:
+    """The state after one more block."""
+    if isinstance(x, Sum):
+        return state + jnp.sum(_masked(x.terms, fresh, 0), axis=0)
+    if isinstance(x, ColumnSum):
+        return set_at(state, x.terms if x.terms.ndim == 1 else jnp.sum(x.terms, axis=1), index[0])
+    if isinstance(x, ColumnLogSum):
+        return set_at(state, log_sum(x.scores, axis=1), index[0])
+    scores = _masked(x.scores, fresh, -jnp.inf)
+    before, *sums = state
+    top = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis=0)))
+    shift = finite(top)
+    powers = jnp.exp(scores - shift)
+    added = [jnp.sum(powers, axis=0)]
+    if isinstance(x, Mean):
+        added.append(jnp.sum(powers * x.terms, axis=0))
+    fade = jnp.exp(before - shift)
+    return (top, *(s * fade + more for s, more in zip(sums, added, strict=True)))
+
+
+def result(kind: Any, state: Any) -> Any:
+    if isinstance(kind, LogSum):
+        return finite(state[0]) + jnp.log(state[1])
+    if isinstance(kind, Mean):
+        top, total, weighted = state
+        return Moments(
+            finite(top) + jnp.log(total), jnp.where(total == 0, 0, weighted / jnp.where(total == 0, 1, total))
+        )
+    return state
+
+
+def slope_of(x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array | None) -> Any:
+    """The cotangents of a block, given the final result and its cotangent."""
+    if isinstance(x, Sum):
+        return Sum(_masked(jnp.broadcast_to(slope, x.terms.shape), fresh, 0))
+    if isinstance(x, ColumnLogSum | ColumnSum):
+        slope = _masked(lax.dynamic_slice_in_dim(slope, index[0], len(index)), fresh, 0)
+        if isinstance(x, ColumnSum):
+            return ColumnSum(slope if x.terms.ndim == 1 else jnp.broadcast_to(slope[:, None], x.terms.shape))
+        total = finite(lax.dynamic_slice_in_dim(result, index[0], len(index)))
+        return ColumnLogSum(slope[:, None] * jnp.exp(x.scores - total[:, None]))
+    if isinstance(x, LogSum):
+        return LogSum(slope * _masked(jnp.exp(x.scores - finite(result)), fresh, 0))
+    share = _masked(jnp.exp(x.scores - finite(result.log_sum)), fresh, 0)
+    return Mean(share * (slope.log_sum + slope.mean * (x.terms - result.mean)), share * slope.mean)
+
+
+def log_sum(scores: jax.Array, axis: int) -> jax.Array:
+    """Log of the sum of exponentials over an axis that is there entire; -inf where all are."""
+    shift = finite(lax.stop_gradient(jnp.max(scores, axis=axis, keepdims=True, initial=-jnp.inf)))
+    return jnp.squeeze(shift, axis) + jnp.log(jnp.sum(jnp.exp(scores - shift), axis=axis))

@@ -1,0 +1,136 @@
+"""Symmetric tables: each block off the diagonal serves two."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lossfns._blockwise.reductions import finite
+from lossfns._blockwise.trees import (
+    Blocks,
+    add_at,
+    common_dtype,
+    join_gradient,
+    set_at,
+    split_floats,
+    vary_alike,
+    widen,
+)
+
+
+def stream_symmetric(
+    block: Callable[[Any, Any, Any, jax.Array, jax.Array], jax.Array],
+    whole: Any,
+    items: Any,
+    *,
+    block_size: int | None = None,
+) -> jax.Array:
+    """Log of the sum of the exponentials of each row of a symmetric table, from the blocks on and below its diagonal.
+
+    Args:
+        block: `block(whole, part, other, index, other_index)` returns the scores [C, C] of the items `part` (first axis)
+            with `other`; it must be symmetric in them. What does not count, an item with itself for example, is -inf.
+        whole: Any pytree that every block needs, scalars mostly.
+        items: Pytree of arrays [M, ...].
+        block_size: Items C in a block; None for what fits a fast cache.
+
+    Returns:
+        [M], as of `LogSum`.
+    """
+    whole, items = vary_alike((whole, items))
+    count = jax.tree.leaves(items)[0].shape[0]
+    size = min(1024 if block_size is None else block_size, count)
+    if block_size is None and count:
+        size = -(-count // -(-count // size))
+    return _symmetric(block, size, whole, items)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _symmetric(block: Any, size: int, whole: Any, items: Any) -> jax.Array:
+    dtype = common_dtype(whole, items)
+    table = _Triangle(block, Blocks(items, size), widen(whole, dtype), dtype)
+    count = table.blocks.count
+    start = vary_alike(((jnp.full(count, -jnp.inf, dtype), jnp.zeros(count, dtype)), whole, items))[0]
+
+    def step(state: Any, pair: jax.Array) -> tuple[Any, None]:
+        _, _, scores, (index, other), off_diagonal = table.scores(pair)
+        for axis, at in ((0, other[0]), (1, index[0])):
+            x = scores if axis == 0 else jnp.where(off_diagonal, scores, -jnp.inf)
+            before, total = (lax.dynamic_slice_in_dim(s, at, size) for s in state)
+            top = lax.stop_gradient(jnp.maximum(before, jnp.max(x, axis=axis)))
+            shift = finite(top)
+            total = total * jnp.exp(before - shift) + jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis=axis)
+            state = set_at(state[0], top, at), set_at(state[1], total, at)
+        return state, None
+
+    top, total = lax.scan(step, start, table.pairs)[0]
+    return finite(top) + jnp.log(total)
+
+
+def _symmetric_fwd(block: Any, size: int, whole: Any, items: Any) -> tuple[jax.Array, Any]:
+    log_sums = _symmetric(block, size, whole, items)
+    return log_sums, (whole, items, log_sums)
+
+
+def _symmetric_bwd(block: Any, size: int, residuals: Any, slopes: jax.Array) -> tuple[Any, Any]:
+    whole, items, log_sums = residuals
+    dtype = common_dtype(whole, items)
+    table = _Triangle(block, Blocks(items, size), widen(whole, dtype), dtype)
+    item_floats = [x.astype(dtype) for x in split_floats(items)[0]]
+    zeros = jax.tree.map(jnp.zeros_like, (split_floats(table.whole)[0], item_floats))
+    carry = vary_alike((zeros, whole, items, slopes))[0]
+    totals = finite(log_sums)
+
+    def step(carry: Any, pair: jax.Array) -> tuple[Any, None]:
+        d_whole, d_items = carry
+        floats, scores_of, _, (index, other), off_diagonal = table.scores(pair)
+        scores, pull_back = jax.vjp(scores_of, *floats)
+        slope, total = (lax.dynamic_slice_in_dim(x, other[0], size) for x in (slopes, totals))
+        slope_t, total_t = (lax.dynamic_slice_in_dim(x, index[0], size)[:, None] for x in (slopes, totals))
+        slope_t = jnp.where(off_diagonal, slope_t, 0)
+        more, d_part, d_other = pull_back(slope * jnp.exp(scores - total) + slope_t * jnp.exp(scores - total_t))
+        d_items = [add_at(t, x, index[0]) for t, x in zip(d_items, d_part, strict=True)]
+        d_items = [add_at(t, x, other[0]) for t, x in zip(d_items, d_other, strict=True)]
+        return (jax.tree.map(jnp.add, d_whole, more), d_items), None
+
+    d_whole, d_items = lax.scan(step, carry, table.pairs)[0]
+    return join_gradient(whole, d_whole), join_gradient(items, d_items)
+
+
+_symmetric.defvjp(_symmetric_fwd, _symmetric_bwd)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Triangle:
+    """The blocks on and below the diagonal."""
+
+    block: Any
+    blocks: Blocks
+    whole: Any
+    dtype: Any
+
+    @property
+    def pairs(self) -> jax.Array:
+        steps = -(-self.blocks.count // self.blocks.size) if self.blocks.size else 0
+        return jnp.array([(i, j) for i in range(steps) for j in range(i + 1)], jnp.int32).reshape(-1, 2)
+
+    def scores(self, pair: jax.Array) -> tuple[Any, Any, jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
+        """Floating arguments, the scores as a function of them, the scores, both indices, whether off the diagonal."""
+        part, index, fresh = self.blocks.part(pair[0], self.dtype)
+        other, other_index, other_fresh = self.blocks.part(pair[1], self.dtype)
+        whole_floats, join_whole = split_floats(self.whole)
+        floats, join = split_floats(part)
+        other_floats, join_other = split_floats(other)
+
+        def scores_of(w: Any, a: Any, b: Any) -> jax.Array:
+            x = self.block(join_whole(w), join(a), join_other(b), index, other_index)
+            if fresh is None or other_fresh is None:
+                return x
+            return jnp.where(fresh[:, None] & other_fresh, x, -jnp.inf)
+
+        given = whole_floats, floats, other_floats
+        return given, scores_of, scores_of(*given), (index, other_index), pair[0] != pair[1]
