@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise.reductions import initial, is_reduction, merge, result, slope_of
+from lossfns._blockwise.reductions import Moments, Reduction, initial, merge, result, slope_of
 from lossfns._blockwise.speculative import speculate
 from lossfns._blockwise.trees import Blocks, add_at, common_dtype, join_gradient, split_floats, vary_alike, wide, widen
 
@@ -87,16 +87,16 @@ def _forward(block: Block, size: int, whole: Any, columns: Any) -> Any:
     blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
     rows = widen(whole, dtype)
     shapes = jax.eval_shape(lambda: block(rows, *blocks.part(0, dtype)[:2]))
-    kinds, structure = jax.tree.flatten(shapes, is_leaf=is_reduction)
+    kinds, structure = _reductions(shapes)
     states = vary_alike(([initial(kind, count) for kind in kinds], whole, columns))[0]
 
     def step(states: list[Any], i: jax.Array) -> tuple[list[Any], None]:
         part, index, fresh = blocks.part(i, dtype)
-        reductions = structure.flatten_up_to(block(rows, part, index))
+        reductions = _reductions(block(rows, part, index))[0]
         return [merge(r, state, index, fresh) for r, state in zip(reductions, states, strict=True)], None
 
     states = blocks.scan(step, states)
-    return structure.unflatten([result(kind, state) for kind, state in zip(kinds, states, strict=True)])
+    return jax.tree.unflatten(structure, [result(kind, state) for kind, state in zip(kinds, states, strict=True)])
 
 
 def _scan(
@@ -108,9 +108,9 @@ def _scan(
     whole_floats, join_whole = split_floats(widen(whole, dtype))
     column_floats, _ = split_floats(columns)
     shapes = jax.eval_shape(lambda: block(join_whole(whole_floats), *blocks.part(0, dtype)[:2]))
-    kinds, structure = jax.tree.flatten(shapes, is_leaf=is_reduction)
-    known = [None] * len(kinds) if results is None else structure.flatten_up_to(results)
-    slopes = structure.flatten_up_to(cotangents)
+    kinds, structure = _reductions(shapes)
+    known = [None] * len(kinds) if results is None else _results(results)
+    slopes = _results(cotangents)
     states = [initial(kind, count) for kind in kinds] if results is None else []
     zeros = jax.tree.map(jnp.zeros_like, (whole_floats, column_floats))
     carry = vary_alike(((states, *zeros), whole, columns, cotangents))[0]
@@ -120,17 +120,20 @@ def _scan(
         part, index, fresh = blocks.part(i, dtype)
         floats, join_part = split_floats(part)
         values, pull_back = jax.vjp(lambda w, c: block(join_whole(w), join_part(c), index), whole_floats, floats)
-        reductions = structure.flatten_up_to(values)
+        reductions = _reductions(values)[0]
         states = [merge(r, s, index, fresh) for r, s in zip(reductions, states, strict=False)]
         pulled = [slope_of(*given, index, fresh) for given in zip(reductions, known, slopes, strict=True)]
-        more, d_part = pull_back(structure.unflatten(pulled))
+        more, d_part = pull_back(jax.tree.unflatten(structure, pulled))
         d_whole = jax.tree.map(jnp.add, d_whole, more)
         d_columns = [add_at(total, x, index[0], fresh is not None) for total, x in zip(d_columns, d_part, strict=True)]
         return (states, d_whole, d_columns), None
 
     states, d_whole, d_columns = blocks.scan(step, carry)
     done = [result(kind, state) for kind, state in zip(kinds, states, strict=False)]
-    return done and structure.unflatten(done), (join_gradient(whole, d_whole), join_gradient(columns, d_columns))
+    return done and jax.tree.unflatten(structure, done), (
+        join_gradient(whole, d_whole),
+        join_gradient(columns, d_columns),
+    )
 
 
 def _with_gradient(block: Block, size: int, whole: Any, columns: Any, cotangents: Any) -> Any:
@@ -139,3 +142,11 @@ def _with_gradient(block: Block, size: int, whole: Any, columns: Any, cotangents
 
 def _gradient_alone(block: Block, size: int, whole: Any, columns: Any, cotangents: Any) -> Any:
     return _scan(block, size, whole, columns, None, cotangents)[1]
+
+
+def _reductions(tree: Any) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(tree, is_leaf=lambda x: isinstance(x, Reduction))
+
+
+def _results(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Moments))

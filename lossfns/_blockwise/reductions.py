@@ -70,10 +70,6 @@ class ColumnSum(Reduction):
     terms: jax.Array
 
 
-def is_reduction(x: Any) -> bool:
-    return isinstance(x, Reduction)
-
-
 def _masked(x: jax.Array, fresh: jax.Array | None, fill: float) -> jax.Array:
     return x if fresh is None else jnp.where(fresh.reshape(-1, *(1,) * (x.ndim - 1)), x, fill)
 

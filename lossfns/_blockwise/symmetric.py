@@ -32,8 +32,9 @@ def stream_symmetric(
     """Log of the sum of the exponentials of each row of a symmetric table, from the blocks on and below its diagonal.
 
     Args:
-        block: `block(whole, part, other, index, other_index)` returns the scores [C, C] of the items `part` (first axis)
-            with `other`; it must be symmetric in them. What does not count, an item with itself for example, is -inf.
+        block: `block(whole, part, other, index, other_index)` returns the scores [C, C] of the items `part` (first
+            axis) with `other`; it must be symmetric in them. What does not count, an item with itself for example, is
+            -inf.
         whole: Any pytree that every block needs, scalars mostly.
         items: Pytree of arrays [M, ...].
         block_size: Items C in a block; None for what fits a fast cache.

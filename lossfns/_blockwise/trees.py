@@ -12,7 +12,7 @@ from lossfns._contract import accumulation_dtype
 
 
 def vary_alike(tree: Any) -> Any:
-    """Mark all arrays as varying over each mapped axis that any of them varies over, as `shard_map` demands of a scan."""
+    """Mark all arrays as varying over every mapped axis that any of them varies over, as `shard_map` demands."""
     axes: set[Any] = set().union(*(jax.typeof(x).manual_axis_type.varying for x in jax.tree.leaves(tree)))
     if not axes:
         return tree
@@ -43,9 +43,8 @@ def split_floats(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]]
 
     def join(floats: list[jax.Array]) -> Any:
         given = iter(floats)
-        return structure.unflatten(
-            [next(given) if is_float else x for x, is_float in zip(leaves, floating, strict=True)]
-        )
+        merged = [next(given) if is_float else x for x, is_float in zip(leaves, floating, strict=True)]
+        return jax.tree.unflatten(structure, merged)
 
     return [x for x, is_float in zip(leaves, floating, strict=True) if is_float], join
 
