@@ -1,0 +1,213 @@
+"""Losses of single answers, each marked good or bad: KTO, BCO."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    positive,
+    zero_masked,
+)
+from lossfns.preference._inputs import alike, signs
+
+AxisName = str | tuple[str, ...] | None
+
+
+def _mean(values: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
+    """Mean and number of the present values on all devices; 0 of none."""
+    count = jnp.sum(jnp.ones(values.shape, bool) if where is None else where, dtype=values.dtype)
+    total = jnp.sum(zero_masked(where, values))
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    return total / jnp.maximum(count, 1), count
+
+
+@loss(static=("axis_name",), beta=positive, desirable_weight=non_negative, undesirable_weight=non_negative)
+def kto(
+    policy: jax.Array,
+    reference: jax.Array,
+    desirable: jax.Array,
+    mismatched_policy: jax.Array,
+    mismatched_reference: jax.Array,
+    *,
+    beta: float | jax.Array = 0.1,
+    desirable_weight: float | jax.Array = 1.0,
+    undesirable_weight: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
+    axis_name: AxisName = None,
+) -> jax.Array:
+    r"""Kahneman-Tversky optimisation: answers are good or bad, and gains are measured from a point of reference.
+
+    $$\lambda_D\, (1 - \sigma(\beta (r - z_0))) \text{ or } \lambda_U\, (1 - \sigma(\beta (z_0 - r))), \quad
+    r = \log \frac{\pi(y)}{\pi_0(y)}$$
+
+    The point of reference $z_0$ estimates the KL divergence from the reference policy: the mean over the batch of
+    $\log \pi(y') / \pi_0(y')$ for answers $y'$ to other prompts, at least 0. No gradient flows through it.
+
+    Args:
+        policy: [...], log-probability of each answer, summed over its tokens, in nats.
+        reference: [...], the same under the reference policy $\pi_0$.
+        desirable: [...], boolean, or integers 1 (good) and 0 (bad).
+        mismatched_policy: [...], log-probability of an answer given a prompt that it does not belong to, such as the
+            next example's, for the estimate of $z_0$.
+        mismatched_reference: [...], the same under the reference policy.
+        beta: $\beta$.
+        desirable_weight: $\lambda_D$.
+        undesirable_weight: $\lambda_U$.
+        where: [...], boolean; False deletes the answer, and its mismatched one from $z_0$.
+        axis_name: Name of a mapped device axis. $z_0$ is then that of the global batch; each device returns its own
+            answers, and value and gradient summed over devices are those of one device.
+
+    Returns:
+        [...], for each answer between 0 and its weight, float32 or wider; 0 at masked answers. An integer other than
+        0 and 1 gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If log-probabilities are not floating or desirable neither boolean nor integer.
+
+    Example:
+        Both answers have gained log 3 where the mean gain of mismatched ones is 0: 1/4 for the good one, 3/4 for the
+        bad.
+
+        >>> gained, zero = jnp.log(jnp.array([3.0, 3.0])), jnp.zeros(2)
+        >>> print(kto(gained, zero, jnp.array([True, False]), zero, zero, beta=1.0).round(4))
+        [0.25 0.75]
+
+    Conventions:
+        - The weights multiply the values and are no part of the mean's denominator, as in the authors' code and TRL.
+        - The authors' code averages over the mismatched answers whose log-ratio is not exactly 0, which at the first
+          step are none; here, as in TRL, over all of them. The two are equal otherwise.
+        - A $z_0$ of each device's own batch is another loss: with log-ratios -1 on one device and 3 on the other the
+          global estimate is 1, the two of their own 0 and 3. Micro-batches have estimates of their own.
+
+    References:
+        Ethayarajh et al. 2024, arXiv:2402.01306.
+    """
+    present, (policy, reference, off_policy, off_reference) = alike(
+        where,
+        policy=policy,
+        reference=reference,
+        mismatched_policy=mismatched_policy,
+        mismatched_reference=mismatched_reference,
+    )
+    sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
+    baseline, _ = _mean(off_policy - off_reference, present, axis_name)
+    baseline = jax.lax.stop_gradient(jnp.maximum(baseline, 0))
+    gain = hyper(beta, policy.dtype) * (policy - reference - baseline)
+    weight = jnp.where(sign > 0, hyper(desirable_weight, gain.dtype), hyper(undesirable_weight, gain.dtype))
+    return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
+
+
+@loss(beta=positive)
+def bco(
+    policy: jax.Array,
+    reference: jax.Array,
+    desirable: jax.Array,
+    *,
+    beta: float | jax.Array = 0.1,
+    shift: float | jax.Array = 0.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Binary classifier optimisation: the implicit reward as the logit of "this answer is good".
+
+    $$-\log \sigma(\pm (r - \delta)), \quad r = \beta \log \frac{\pi(y)}{\pi_0(y)}$$
+
+    with plus for a good answer and minus for a bad one.
+
+    Args:
+        policy: [...], log-probability of each answer, summed over its tokens, in nats.
+        reference: [...], the same under the reference policy $\pi_0$.
+        desirable: [...], boolean, or integers 1 (good) and 0 (bad).
+        beta: $\beta$.
+        shift: $\delta$, the mean reward so far, a scalar: `update_reward_shift` keeps it. It has no gradient.
+        where: [...], boolean; False deletes the answer.
+
+    Returns:
+        [...], nats for each answer, float32 or wider; 0 at masked answers. An integer other than 0 and 1 gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If log-probabilities are not floating or desirable neither boolean nor integer.
+
+    Example:
+        Rewards log 3 above the shift: log(4/3) for a good answer and log 4 for a bad one.
+
+        >>> policy, zero = jnp.log(jnp.array([3.0, 3.0])) + 1, jnp.zeros(2)
+        >>> print(bco(policy, zero, jnp.array([1, 0]), beta=1.0, shift=1.0).round(4))
+        [0.2877 1.3863]
+
+    Conventions:
+        TRL updates the shift by the batch first and then uses it: call `update_reward_shift` before. Its `bco_pair` is
+        this loss of both answers, summed, with shift 0.
+
+    References:
+        Jung et al. 2024, arXiv:2404.04656.
+    """
+    where, (policy, reference) = alike(where, policy=policy, reference=reference)
+    sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
+    above = hyper(beta, policy.dtype) * (policy - reference) - jax.lax.stop_gradient(hyper(shift, policy.dtype))
+    return zero_masked(where, jax.nn.softplus(-sign * above))
+
+
+class RewardShift(NamedTuple):
+    """The state of `update_reward_shift`: scalars.
+
+    Attributes:
+        shift: The mean of all rewards so far, the shift of `bco`.
+        number: How many they were.
+    """
+
+    shift: jax.Array
+    number: jax.Array
+
+
+@loss(static=("axis_name",))
+def update_reward_shift(
+    state: RewardShift, rewards: jax.Array, *, where: jax.Array | None = None, axis_name: AxisName = None
+) -> RewardShift:
+    r"""The mean of all rewards seen so far, brought up to date with those of a batch: data in, data out.
+
+    $$n' = n + m, \quad \delta' = \delta + \frac{m}{n'} (\bar r - \delta)$$
+
+    Args:
+        state: The mean $\delta$ and the number $n$ so far: `RewardShift(jnp.zeros(()), jnp.zeros(()))` at the start.
+        rewards: [...], $\beta \log \pi(y) / \pi_0(y)$ of the batch, good and bad answers together.
+        where: [...], boolean; False leaves a reward out.
+        axis_name: Name of a mapped device axis, whose devices' batches count together.
+
+    Returns:
+        The new state, float32 or wider, without gradient.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If an array is not floating.
+
+    Example:
+        >>> state = RewardShift(jnp.array(1.0), jnp.array(2.0))
+        >>> state = update_reward_shift(state, jnp.array([3.0, 5.0]))
+        >>> float(state.shift), float(state.number)
+        (2.5, 4.0)
+
+    Conventions:
+        A mean over the whole run, as in TRL; the paper says that a moving average is used.
+
+    References:
+        Jung et al. 2024, arXiv:2404.04656.
+    """
+    shift, seen = check_array("state.shift", state.shift), check_array("state.number", state.number)
+    where = check_where(where, check_array("rewards", rewards).shape)
+    dtype = accumulation_dtype(rewards, shift, seen)
+    rewards = jax.lax.stop_gradient(keep_rows(where, rewards).astype(dtype))
+    mean, number = _mean(rewards, where, axis_name)
+    total = seen.astype(dtype) + number
+    share = number / jnp.maximum(total, 1)
+    return RewardShift(shift.astype(dtype) + share * (mean - shift.astype(dtype)), total)
