@@ -19,6 +19,11 @@ def _reduction(cls: type) -> type:
     return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
 
 
+def is_reduction(x: Any) -> bool:
+    """Where the pytree of a block ends."""
+    return isinstance(x, Reduction)
+
+
 @_reduction
 @dataclasses.dataclass(frozen=True)
 class LogSum(Reduction):
@@ -102,7 +107,7 @@ def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None) -> Any:
     before, *sums = state
     top = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis=0)))
     shift = finite(top)
-    powers = jnp.exp(scores - shift)
+    powers = jnp.exp(scores - shift[None])
     added = [jnp.sum(powers, axis=0)]
     if isinstance(x, Mean):
         added.append(jnp.sum(powers * x.terms, axis=0))
@@ -132,9 +137,10 @@ def slope_of(x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array
         total = finite(lax.dynamic_slice_in_dim(result, index[0], len(index)))
         return ColumnLogSum(slope[:, None] * jnp.exp(x.scores - total[:, None]))
     if isinstance(x, LogSum):
-        return LogSum(slope * _masked(jnp.exp(x.scores - finite(result)), fresh, 0))
-    share = _masked(jnp.exp(x.scores - finite(result.log_sum)), fresh, 0)
-    return Mean(share * (slope.log_sum + slope.mean * (x.terms - result.mean)), share * slope.mean)
+        return LogSum(slope[None] * _masked(jnp.exp(x.scores - finite(result)[None]), fresh, 0))
+    share = _masked(jnp.exp(x.scores - finite(result.log_sum)[None]), fresh, 0)
+    mean = slope.mean[None]
+    return Mean(share * (slope.log_sum[None] + mean * (x.terms - result.mean[None])), share * mean)
 
 
 def log_sum(scores: jax.Array, axis: int) -> jax.Array:

@@ -90,7 +90,7 @@ def _symmetric_bwd(block: Any, size: int, residuals: Any, slopes: jax.Array) -> 
         d_whole, d_items = carry
         floats, scores_of, _, (index, other), off_diagonal = table.scores(pair)
         scores, pull_back = jax.vjp(scores_of, *floats)
-        slope, total = (lax.dynamic_slice_in_dim(x, other[0], size) for x in (slopes, totals))
+        slope, total = (lax.dynamic_slice_in_dim(x, other[0], size)[None] for x in (slopes, totals))
         slope_t, total_t = (lax.dynamic_slice_in_dim(x, index[0], size)[:, None] for x in (slopes, totals))
         slope_t = jnp.where(off_diagonal, slope_t, 0)
         more, d_part, d_other = pull_back(slope * jnp.exp(scores - total) + slope_t * jnp.exp(scores - total_t))
@@ -131,7 +131,7 @@ class _Triangle:
             x = self.block(join_whole(w), join(a), join_other(b), index, other_index)
             if fresh is None or other_fresh is None:
                 return x
-            return jnp.where(fresh[:, None] & other_fresh, x, -jnp.inf)
+            return jnp.where(fresh[:, None] & other_fresh[None], x, -jnp.inf)
 
         given = whole_floats, floats, other_floats
         return given, scores_of, scores_of(*given), (index, other_index), pair[0] != pair[1]
