@@ -3,20 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import (
-    accumulation_dtype,
-    check_array,
-    check_rank,
-    check_shape,
-    check_where,
-    hyper,
-    keep_rows,
-    loss,
-    optional_size,
-    positive,
-    zero_masked,
+from lossfns._blockwise import LogSum, stream, stream_symmetric
+from lossfns._contract import accumulation_dtype, check_where, hyper, loss, optional_size, positive, zero_masked
+from lossfns.contrastive._shared import (
+    Side,
+    against_negatives,
+    check_pair,
+    inner,
+    negatives,
+    of_all_devices,
+    pair_numbers,
+    units,
 )
-from lossfns._numerics import log_normalizer, row_shift, unit_vectors
 
 
 @loss(static=("axis_name", "block_size"), temperature=positive, block_size=optional_size)
@@ -37,7 +35,8 @@ def nt_xent(
     $$-s_{i j(i)} + \log \sum_{k \ne i} e^{s_{ik}}$$
 
     so the mean over pairs is the paper's mean over 2N anchors. Only the anchor itself is left out of the sum: it has
-    2N-1 terms, the positive among them.
+    2N-1 terms, the positive among them. The [2N, 2N] similarities are never held: they are computed block by block,
+    each block for both triangles, and recomputed in the backward pass.
 
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
@@ -46,8 +45,7 @@ def nt_xent(
         where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
         axis_name: Name of a mapped device axis. The negatives are then those of the global batch; each device returns
             its own pairs, and value and gradient summed over devices are those of one device.
-        block_size: Anchors handled at a time. The [2N, 2N] similarities are then never held at once, but recomputed
-            block by block in the backward pass; value and gradient are the same. None handles all at once.
+        block_size: Views in a block; value and gradient do not depend on it. None for what is fast.
 
     Returns:
         [N], nats for each pair, float32 or wider; 0 at masked pairs.
@@ -71,39 +69,28 @@ def nt_xent(
     References:
         Chen et al. 2020, arXiv:2002.05709.
     """
-    check_array("view_a", view_a)
-    check_array("view_b", view_b)
-    check_rank("view_a", view_a, 2, "[pairs, features]")
-    check_shape("view_b", view_b, view_a.shape, "of view_a")
+    check_pair("view_a", view_a, "view_b", view_b)
     where = check_where(where, view_a.shape[:1])
     pairs = view_a.shape[0]
     dtype = accumulation_dtype(view_a, view_b)
     if pairs == 0:
         return jnp.zeros(0, dtype)
-    present = jnp.ones(pairs, bool) if where is None else where
-    # [N, 2, D]: the views of pair i are rows 2i and 2i + 1, so the positive of row r is row r ^ 1, on any device.
-    local = unit_vectors(keep_rows(where, jnp.stack([view_a, view_b], 1)).astype(dtype))
-    first = jnp.zeros((), jnp.int32)
-    everyone, all_present = local, present
-    if axis_name is not None:
-        everyone, all_present = jax.lax.all_gather((local, present), axis_name, axis=0, tiled=True)
-        first = jax.lax.axis_index(axis_name) * pairs
-    anchors = local.reshape(2 * pairs, -1) / hyper(temperature, dtype)
-    keys = everyone.reshape(-1, local.shape[-1])
-    key_present = jnp.repeat(all_present, 2)
-    own = 2 * first + jnp.arange(2 * pairs)
-
-    def anchor_loss(anchor: jax.Array, index: jax.Array, is_present: jax.Array) -> jax.Array:
-        cosines = jnp.dot(keys, anchor, precision=jax.lax.Precision.HIGHEST)
-        column = jnp.arange(keys.shape[0])
-        # An absent anchor's row would be empty; it is given a harmless one, as its value is dropped at the end.
-        scores = jnp.where(is_present, jnp.where(key_present & (column != index), cosines, -jnp.inf), 0)
-        shift = row_shift(scores)[1]
-        return log_normalizer(scores, shift) - (cosines[index ^ 1] - shift[0])
-
-    xs = anchors, own, jnp.repeat(present, 2)
-    if block_size is None:
-        values = jax.vmap(anchor_loss)(*xs)
+    # The temperature's root divides both factors of a product: no pass over the scores.
+    scale = jax.lax.rsqrt(hyper(temperature, dtype))
+    a, b = units(where, view_a, dtype) * scale, units(where, view_b, dtype) * scale
+    present = None if where is None else jnp.tile(where, 2)
+    views = Side(jnp.concatenate([a, b]), jnp.tile(pair_numbers(pairs, axis_name), 2), present)
+    if axis_name is None:
+        log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size)
     else:
-        values = jax.lax.map(lambda x: jax.checkpoint(anchor_loss)(*x), xs, batch_size=min(block_size, 2 * pairs))
-    return zero_masked(where, jnp.mean(values.reshape(pairs, 2), axis=-1))
+        log_sums = stream(_all_views, views.as_rows, of_all_devices(views, axis_name), block_size=block_size)
+    values = against_negatives(log_sums.reshape(2, pairs), inner(a, b)[None])
+    return zero_masked(where, jnp.mean(values, axis=0))
+
+
+def _both_triangles(whole: None, part: Side, other: Side, index: jax.Array, other_index: jax.Array) -> jax.Array:
+    return negatives(other.as_rows, part)
+
+
+def _all_views(rows: Side, columns: Side, index: jax.Array) -> LogSum:
+    return LogSum(negatives(rows, columns))

@@ -130,10 +130,10 @@ def test_a_zero_row_has_cosine_zero_and_an_ordinary_gradient(views):
     assert 0 < gradient[3] < 10 * np.median(gradient)
 
 
-def test_cosines_of_one_at_a_small_temperature_are_exact():
-    # All embeddings equal: 2N - 1 equal terms, so log(2N - 1), whatever the temperature.
+def test_cosines_of_one_at_a_small_temperature():
+    # All embeddings equal: 2N - 1 equal terms, so log(2N - 1), whatever the temperature (100 times a rounding of 1).
     ones = jnp.ones((4, 3))
-    np.testing.assert_allclose(nt_xent(ones, ones, temperature=0.01), np.full(4, np.log(7)), rtol=1e-6)
+    np.testing.assert_allclose(nt_xent(ones, ones, temperature=0.01), np.full(4, np.log(7)), rtol=5e-6)
     np.testing.assert_allclose(nt_xent(ones, -ones, temperature=0.01), np.full(4, 200 + np.log(3)), rtol=1e-6)
 
 

@@ -1,0 +1,77 @@
+"""What the losses over all pairs share: the batch of all devices, and who is whose negative."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._blockwise import product
+from lossfns._contract import check_array, check_rank, check_shape, keep_rows
+from lossfns._numerics import unit_vectors
+
+AxisName = str | tuple[str, ...] | None
+
+
+class Side(NamedTuple):
+    """Embeddings to compare, as rows of a table of scores (transposed, [D, N]) or as its columns [M, D]."""
+
+    vectors: jax.Array
+    pair: jax.Array
+    """The number of the example that each belongs to."""
+    present: jax.Array | None = None
+    """None for all."""
+    label: jax.Array | None = None
+
+    @property
+    def as_rows(self) -> "Side":
+        return self._replace(vectors=self.vectors.T)
+
+
+def among(rows: Side, columns: Side, counts: jax.Array) -> jax.Array:
+    """Which entries [M, N] of a mask concern rows and columns that are there."""
+    if columns.present is not None:
+        counts &= columns.present[:, None]
+    return counts if rows.present is None else counts & rows.present[None]
+
+
+def negatives(rows: Side, columns: Side) -> jax.Array:
+    """Scores [M, N] of other examples; those of the same and of what is not there are -inf."""
+    counts = among(rows, columns, columns.pair[:, None] != rows.pair[None])
+    return jnp.where(counts, product(columns.vectors, rows.vectors), -jnp.inf)
+
+
+def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
+    """log(e^p + sum of e^n) - p for a positive p and the log-sum of the negatives n; without any of these 0.
+
+    As log(1 + e^(log_sum - p)) it keeps its digits where the positive wins, and is never below 0.
+    """
+    return jax.nn.softplus(log_sum - positive)
+
+
+def check_pair(name: str, value: Any, other_name: str, other: Any) -> None:
+    """Raise unless both are embeddings of as many rows, of one size."""
+    check_array(name, value)
+    check_array(other_name, other)
+    check_rank(name, value, 2, "[pairs, features]")
+    check_shape(other_name, other, value.shape, f"of {name}")
+
+
+def units(where: jax.Array | None, x: jax.Array, dtype: Any) -> jax.Array:
+    """Unit vectors; of masked rows zeros."""
+    return unit_vectors(keep_rows(where, x).astype(dtype))
+
+
+def pair_numbers(count: int, axis_name: AxisName) -> jax.Array:
+    """The number of each row of this device in the batch of all devices."""
+    first = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * count
+    return first + jnp.arange(count)
+
+
+def of_all_devices(tree: Any, axis_name: AxisName) -> Any:
+    """The rows of all devices, in their order."""
+    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
+
+
+def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The inner product of each row with its partner."""
+    return jnp.sum(a * b, axis=-1)
