@@ -1,8 +1,24 @@
 """Pure, compiled loss functions: arrays in, one value per example out."""
 
+from lossfns.classification import asymmetric as asymmetric
+from lossfns.classification import balanced_softmax as balanced_softmax
+from lossfns.classification import brier as brier
+from lossfns.classification import class_balanced_weights as class_balanced_weights
+from lossfns.classification import focal as focal
+from lossfns.classification import generalized_kl as generalized_kl
+from lossfns.classification import hinge as hinge
+from lossfns.classification import jensen_shannon as jensen_shannon
+from lossfns.classification import kl_divergence as kl_divergence
+from lossfns.classification import ldam as ldam
+from lossfns.classification import logit_adjusted as logit_adjusted
+from lossfns.classification import multiclass_hinge as multiclass_hinge
+from lossfns.classification import poly1 as poly1
 from lossfns.classification import sigmoid_cross_entropy as sigmoid_cross_entropy
+from lossfns.classification import sigmoid_focal as sigmoid_focal
 from lossfns.classification import soft_cross_entropy as soft_cross_entropy
 from lossfns.classification import softmax_cross_entropy as softmax_cross_entropy
+from lossfns.classification import sparsemax as sparsemax
+from lossfns.classification import squared_hinge as squared_hinge
 from lossfns.contrastive import nt_xent as nt_xent
 from lossfns.language import MaskedTokens as MaskedTokens
 from lossfns.language import apply_mlm_mask as apply_mlm_mask

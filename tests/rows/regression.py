@@ -32,6 +32,8 @@ SQUARED = LossCase(
     oracles.squared_error,
     lambda predictions, targets: (predictions - targets) ** 2,
     element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
     hostile=hostile_predictions,
     bad_calls=WRONG_PREDICTIONS,
 )
@@ -41,6 +43,8 @@ ABSOLUTE = LossCase(
     oracles.absolute_error,
     lambda predictions, targets: jnp.abs(predictions - targets),
     element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
     hostile=hostile_predictions,
     bad_calls=WRONG_PREDICTIONS,
 )
@@ -59,13 +63,136 @@ HUBER = LossCase(
     variants=({}, {"delta": 0.3}),
     sweep={"delta": (0.5, 1.0, 2.0)},
     element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
     hostile=lambda rng: hostile_predictions(rng) | {"errors of 1e25": ((np.array([1e25, -1e25]), zeros(2)), {})},
     bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(3)), ("delta", "positive", "-1"), {"delta": -1})),
 )
 
 
+SMOOTH_L1 = LossCase(
+    lossfns.smooth_l1,
+    predicted_rows,
+    oracles.smooth_l1,
+    naive_huber,
+    variants=({}, {"beta": 0.3}),
+    sweep={"beta": (0.5, 1.0, 2.0)},
+    element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
+    limits={
+        "huber / beta": lambda inputs: (
+            lossfns.smooth_l1(*inputs, beta=0.3),
+            lossfns.huber(*map(jnp.asarray, inputs), delta=0.3) / 0.3,
+        ),
+        "beta 0": lambda inputs: (lossfns.smooth_l1(*inputs, beta=0.0), abs(inputs[0] - inputs[1])),
+    },
+    hostile=lambda rng: hostile_predictions(rng) | {"errors of 1e25": ((np.array([1e25, -1e25]), zeros(2)), {})},
+    bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(3)), ("beta", "at least 0", "-1"), {"beta": -1})),
+)
+LOG_COSH = LossCase(
+    lossfns.log_cosh,
+    predicted_rows,
+    oracles.log_cosh,
+    lambda predictions, targets: jnp.logaddexp(predictions - targets, targets - predictions) - jnp.log(2.0),
+    element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
+    limits={
+        "half the square": lambda inputs: (
+            lossfns.log_cosh(inputs[0] * 1e-5, 0 * inputs[0]) * 1e10,
+            inputs[0] ** 2 / 2,
+        )
+    },
+    hostile=hostile_predictions,
+    bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(4)), ("targets", "(3,)", "(4,)"))),
+)
+CHARBONNIER = LossCase(
+    lossfns.charbonnier,
+    predicted_rows,
+    oracles.charbonnier,
+    lambda predictions, targets: jnp.sqrt((predictions - targets) ** 2 + 0.25),
+    variants=({"epsilon": 0.5},),
+    sweep={"epsilon": (0.5, 1.0, 2.0)},
+    element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
+    hostile=lambda rng: hostile_predictions(rng) | {"errors of 1e25": ((np.array([1e25, -1e-25]), zeros(2)), {})},
+    bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(3)), ("epsilon", "positive", "0"), {"epsilon": 0})),
+)
+
+
+def naive_tukey(predictions, targets):
+    e = predictions - targets
+    return jnp.where(jnp.abs(e) < 4.685, 1 - (1 - (e / 4.685) ** 2) ** 3, 1) * 4.685**2 / 6
+
+
+TUKEY = LossCase(
+    lossfns.tukey_biweight,
+    predicted_rows,
+    oracles.tukey_biweight,
+    naive_tukey,
+    variants=({}, {"cutoff": 1.5}),
+    sweep={"cutoff": (0.5, 1.0, 2.0)},
+    element_masks=True,
+    symmetric=((0, 1),),
+    non_negative=True,
+    hostile=lambda rng: hostile_predictions(rng) | {"errors of 1e25": ((np.array([1e25, -1e25]), zeros(2)), {})},
+    bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(3)), ("cutoff", "positive", "-1"), {"cutoff": -1})),
+)
+WRONG_LEVELS = ((1.0, "between 0 and 1"), (np.ones(2, np.float32) / 2, "(2,)"))
+
+
+def asymmetric_case(loss, name, oracle, naive, half_of, **options):
+    return LossCase(
+        loss,
+        predicted_rows,
+        oracle,
+        naive,
+        variants=({}, {name: 0.9}),
+        sweep={name: (0.1, 0.2, 0.3)},
+        element_masks=True,
+        non_negative=True,
+        limits={
+            "half at 0.5": lambda inputs: (loss(*inputs), half_of(*inputs) / 2),
+            "one level a column": lambda inputs: (
+                loss(*inputs, **{name: jnp.array([0.1, 0.5, 0.9])}),
+                np.stack([oracle(*(x[:, i] for x in inputs), **{name: q}) for i, q in enumerate((0.1, 0.5, 0.9))], 1),
+            ),
+        },
+        hostile=hostile_predictions,
+        bad_calls=(
+            *WRONG_PREDICTIONS,
+            *(BadCall((zeros(3), zeros(3)), (name, words), {name: level}) for level, words in WRONG_LEVELS),
+        ),
+        **options,
+    )
+
+
+QUANTILE = asymmetric_case(
+    lossfns.quantile,
+    "quantile",
+    oracles.quantile,
+    lambda predictions, targets: jnp.abs(predictions - targets) / 2,
+    lossfns.absolute_error,
+)
+EXPECTILE = asymmetric_case(
+    lossfns.expectile,
+    "expectile",
+    oracles.expectile,
+    lambda predictions, targets: (predictions - targets) ** 2 / 2,
+    lossfns.squared_error,
+)
+
+
 ROWS = {
     "absolute_error": ABSOLUTE,
+    "charbonnier": CHARBONNIER,
+    "expectile": EXPECTILE,
     "huber": HUBER,
+    "log_cosh": LOG_COSH,
+    "quantile": QUANTILE,
+    "smooth_l1": SMOOTH_L1,
     "squared_error": SQUARED,
+    "tukey_biweight": TUKEY,
 }

@@ -1,0 +1,83 @@
+"""Errors that do not depend on the unit: of logarithms and of directions."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
+from lossfns._numerics import unit_vectors
+from lossfns.regression._shared import both
+
+
+@loss()
+def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Squared difference of logarithms, $(\log(1 + \hat y) - \log(1 + y))^2$.
+
+    Args:
+        predictions: [...], floating, at least -1.
+        targets: [...], the same shape, at least -1, any real dtype. Nothing is broadcast.
+        where: [...], boolean; False deletes the entry.
+
+    Returns:
+        [...], float32 or wider; 0 at masked entries. One of the two at -1 gives inf; a prediction or target below -1
+        has no logarithm and gives NaN.
+
+    Raises:
+        ValueError: If the shapes differ.
+        TypeError: If predictions are not floating.
+
+    Example:
+        1 + 1 against 1 + 3 is half, and log(2) squared is 0.48.
+
+        >>> print(log_squared_error(jnp.array([1.0, 3.0]), jnp.array([3.0, 3.0])).round(2))
+        [0.48 0.  ]
+
+    Conventions:
+        scikit-learn's `mean_squared_log_error` and Keras's are the mean of this; Keras first raises negative numbers
+        to 1e-7, which hides them and their gradients.
+    """
+    predictions, targets = both(predictions, targets, where)
+    # The logarithm of a ratio, because the difference of logarithms has no digits left where the two are close.
+    ratio = (predictions - targets) / (1 + targets)
+    defined = (predictions >= -1) & (targets >= -1)
+    return zero_masked(where, jnp.square(jnp.log1p(jnp.where(defined, ratio, jnp.nan))))
+
+
+@loss()
+def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""One less the cosine of two vectors, $1 - \frac{\hat y \cdot y}{\lVert \hat y \rVert \lVert y \rVert}$.
+
+    Args:
+        predictions: [..., D], floating.
+        targets: [..., D], the same shape, any real dtype. Nothing is broadcast.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], from 0 to 2, float32 or wider; 0 at masked rows. The cosine with a zero vector is 0, its distance 1.
+
+    Raises:
+        ValueError: If the shapes differ or the vectors have no axis.
+        TypeError: If predictions are not floating.
+
+    Example:
+        The same direction, a right angle, and the opposite direction.
+
+        >>> vectors = jnp.array([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]])
+        >>> print(cosine_distance(vectors, jnp.array([[1.0, 0.0]] * 3)))
+        [0. 1. 2.]
+
+    Conventions:
+        torch's `cosine_embedding_loss` of positive pairs and Optax's `cosine_distance` are this, with an epsilon in the
+        norms; Keras's `CosineSimilarity` is this less 1; BYOL's loss is twice this.
+    """
+    check_array("predictions", predictions)
+    check_array("targets", targets, "real")
+    if predictions.ndim == 0:
+        raise ValueError("predictions must have a last axis of features, got a scalar")
+    check_shape("targets", targets, predictions.shape, "of predictions")
+    where = check_where(where, predictions.shape[:-1])
+    dtype = accumulation_dtype(predictions, targets)
+    u = unit_vectors(keep_rows(where, predictions).astype(dtype))
+    v = unit_vectors(keep_rows(where, targets).astype(dtype))
+    # Half the squared distance keeps the digits of small angles; a zero vector lacks the half of its own square.
+    lacking = [jnp.where(jnp.all(x == 0, axis=-1), 0.5, 0).astype(dtype) for x in (u, v)]
+    return zero_masked(where, jnp.sum(jnp.square(u - v), axis=-1) / 2 + sum(lacking))
