@@ -19,6 +19,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift, softmax
+from lossfns.classification._shared import at_label, check_classes, check_labels, one_if
 
 
 @loss(
@@ -82,14 +83,7 @@ def softmax_cross_entropy(
         Szegedy et al. 2016, arXiv:1512.00567 (label smoothing). Chowdhery et al. 2022, arXiv:2204.02311 (z-loss). Gemma
         Team 2024, arXiv:2408.00118 (soft cap).
     """
-    check_array("logits", logits)
-    check_array("labels", labels, "integer")
-    _check_classes(logits)
-    check_shape("labels", labels, logits.shape[:-1], f"of logits {logits.shape} without the class axis")
-    where = check_where(where, labels.shape)
-    labels = keep_rows(where, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)))
-    in_range = (labels >= 0) & (labels < logits.shape[-1])
-    labels = jnp.clip(labels, 0, logits.shape[-1] - 1)
+    labels, in_range, where = check_labels(logits, labels, where)
     rows = jnp.ones(labels.shape, bool) if where is None else where
 
     dtype = accumulation_dtype(logits)
@@ -110,7 +104,7 @@ def softmax_cross_entropy(
         values += hyper(z_loss, dtype) * jnp.square(keep_rows(rows & finite, log_z + shift))
     # With +inf the limit as that one logit grows: it has all of the probability. All -inf: no class has any.
     values = jnp.where(finite, values, jnp.inf if extras else jnp.where(label == jnp.inf, 0, jnp.inf))
-    return zero_masked(where, values * jnp.where(in_range, 1, jnp.nan))
+    return zero_masked(where, values * one_if(in_range, dtype))
 
 
 @loss()
@@ -145,7 +139,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
     """
     check_array("logits", logits)
     check_array("targets", targets, "real")
-    _check_classes(logits)
+    check_classes("logits", logits)
     check_shape("targets", targets, logits.shape, "of logits")
     where = check_where(where, logits.shape[:-1])
     dtype = accumulation_dtype(logits, targets)
@@ -227,11 +221,6 @@ def sigmoid_cross_entropy(
     return zero_masked(where, jnp.where(infinite, jnp.where(wrong, jnp.inf, 0), values))
 
 
-def _check_classes(logits: jax.Array) -> None:
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits must have a last axis of at least one class, got shape {logits.shape}")
-
-
 def _cap(x: jax.Array, cap: jax.Array) -> jax.Array:
     return jnp.where(x == -jnp.inf, x, cap * jnp.tanh(x / cap))
 
@@ -259,7 +248,7 @@ def _label_and_normalizer_jvp(primals, tangents):  # type: ignore[no-untyped-def
     x = keep_rows(rows, logits.astype(shift.dtype))
     dx = keep_rows(rows, tangents[0].astype(shift.dtype))
     p = softmax(x, keep_rows(rows, shift)[..., None], keep_rows(rows, log_z))
-    is_label = jnp.arange(x.shape[-1]).reshape((1,) * labels.ndim + (-1,)) == labels[..., None]
+    is_label = at_label(labels, x.shape[-1])
     zero = jnp.zeros_like(top)
     return out, (jnp.sum(jnp.where(is_label, dx, 0), axis=-1), jnp.sum(p * dx, axis=-1), zero, zero)
 
@@ -270,7 +259,7 @@ def _smoothing(
     """Mean cross-entropy over the classes that smoothing reaches; the label's own if it reaches none."""
     reached = x > -jnp.inf
     if over == "others":
-        reached &= jnp.arange(x.shape[-1]).reshape((1,) * labels.ndim + (-1,)) != labels[..., None]
+        reached &= ~at_label(labels, x.shape[-1])
     count = jnp.sum(reached, axis=-1, dtype=x.dtype)
     mean = jnp.sum(jnp.where(reached, x - shift[..., None], 0), axis=-1) / jnp.maximum(count, 1)
     return jnp.where(count == 0, values, log_z - mean)

@@ -1,0 +1,210 @@
+"""Long-tailed labels: cross-entropies that know how often each class occurs."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_rank,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    positive,
+    share,
+)
+from lossfns.classification._shared import at_label, check_counts, check_labels, sound_counts
+from lossfns.classification.cross_entropy import softmax_cross_entropy
+
+
+@loss(tau=non_negative)
+def logit_adjusted(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: jax.Array,
+    *,
+    tau: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Cross-entropy of logits to which the log of the class's share of the data is added.
+
+    $$-\log \frac{\pi_y^\tau e^{x_y}}{\sum_k \pi_k^\tau e^{x_k}}, \quad \pi_k = \frac{n_k}{\sum_j n_j}$$
+
+    Adjust in training only: at test time the plain logits are those of balanced classes.
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
+        labels: [...], integers in 0 .. V-1.
+        class_counts: [V], examples $n_k$ of each class, any real dtype; shares will do. A class with none is masked.
+        tau: Strength $\tau$; 0 is the cross-entropy.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so do
+        counts that are negative, not finite or all 0, in every row; a label of a masked class gives inf.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        Equal logits give each class its share of the data: log 4 for the rarer one.
+
+        >>> print(logit_adjusted(jnp.zeros((2, 2)), jnp.array([0, 1]), jnp.array([30, 10])).round(4))
+        [0.2877 1.3863]
+
+    Conventions:
+        With $\tau = 1$ it equals `balanced_softmax`.
+
+    References:
+        Menon et al. 2020, arXiv:2007.07314.
+    """
+    dtype = accumulation_dtype(check_array("logits", logits))
+    counts = check_counts(class_counts, logits, dtype)
+    total = jnp.sum(counts)
+    strength = hyper(tau, dtype)
+    present = counts > 0
+    log_share = jnp.log(jnp.where(present, counts, 1)) - jnp.log(total)
+    adjustment = jnp.where(present, strength * log_share, jnp.where(strength == 0, 0, -jnp.inf))
+    adjustment = jnp.where(total > 0, adjustment, jnp.nan)
+    adjusted = keep_rows(where, logits).astype(dtype) + jnp.broadcast_to(adjustment, logits.shape)
+    return softmax_cross_entropy(adjusted, labels, where=where)
+
+
+@loss()
+def balanced_softmax(
+    logits: jax.Array, labels: jax.Array, class_counts: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    r"""Cross-entropy of a softmax whose terms are weighed by how often the class occurs (Balanced Softmax).
+
+    $$-\log \frac{n_y e^{x_y}}{\sum_k n_k e^{x_k}}$$
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
+        labels: [...], integers in 0 .. V-1.
+        class_counts: [V], examples $n_k$ of each class, any real dtype. A class with none is masked.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so do
+        counts that are negative, not finite or all 0, in every row; a label of a masked class gives inf.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        Equal logits give each class its share of the data: log 4 for the rarer one.
+
+        >>> print(balanced_softmax(jnp.zeros((2, 2)), jnp.array([0, 1]), jnp.array([30, 10])).round(4))
+        [0.2877 1.3863]
+
+    Conventions:
+        The same as `logit_adjusted` with $\tau = 1$. Weights from the authors' meta sampler are weights of the term.
+
+    References:
+        Ren et al. 2020, arXiv:2007.10740.
+    """
+    return logit_adjusted(logits, labels, class_counts, where=where)
+
+
+@loss(max_margin=non_negative, scale=positive)
+def ldam(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: jax.Array,
+    *,
+    max_margin: float | jax.Array = 0.5,
+    scale: float | jax.Array = 30.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Cross-entropy with a larger margin for rarer labels (LDAM).
+
+    $$-\log \frac{e^{s (x_y - \Delta_y)}}{e^{s (x_y - \Delta_y)} + \sum_{k \ne y} e^{s x_k}}, \quad
+    \Delta_k = C \left(\frac{\min_j n_j}{n_k}\right)^{1/4}$$
+
+    Args:
+        logits: [..., V], cosines between features and class vectors in the paper; a class at -inf is masked.
+        labels: [...], integers in 0 .. V-1.
+        class_counts: [V], examples $n_k$ of each class, any real dtype. The minimum is over classes that have any.
+        max_margin: C, the margin of the rarest class.
+        scale: s, multiplies the logits after the margin is taken off; an inverse temperature.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so does a
+        label of a class without examples, or, in every row, a count that is negative or not finite.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        A class with 16 times the examples of the rarest has half its margin: log(1 + e^0.25) and log(1 + e^0.5).
+
+        >>> counts = jnp.array([160, 10])
+        >>> [round(float(v), 4) for v in ldam(jnp.zeros((2, 2)), jnp.array([0, 1]), counts, scale=1.0)]
+        [0.8259, 0.9741]
+
+    Conventions:
+        The defaults are those of the authors' code, whose last layer has unit features and unit class vectors. Their
+        deferred re-weighting is a schedule of term weights, `class_balanced_weights(...)[labels]`.
+
+    References:
+        Cao et al. 2019, arXiv:1906.07413.
+    """
+    safe_labels, _, where = check_labels(logits, labels, where)
+    dtype = accumulation_dtype(logits)
+    counts = check_counts(class_counts, logits, dtype)
+    present = ~(counts <= 0)
+    rarest = jnp.min(jnp.where(present, counts, jnp.inf))
+    ratio = jnp.where(present, rarest / jnp.where(present, counts, 1), jnp.nan)
+    margins = jnp.broadcast_to(hyper(max_margin, dtype) * jnp.sqrt(jnp.sqrt(ratio)), logits.shape)
+    x = keep_rows(where, logits).astype(dtype)
+    x = jnp.where(at_label(safe_labels, x.shape[-1]), x - margins, x)
+    return softmax_cross_entropy(hyper(scale, dtype) * x, labels, where=where)
+
+
+@loss(beta=share)
+def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array = 0.9999) -> jax.Array:
+    r"""Weight of each class by its effective number of examples.
+
+    $$w_k \propto \frac{1 - \beta}{1 - \beta^{n_k}}$$
+
+    scaled to have mean one over the classes that occur. Use `class_balanced_weights(counts)[labels]` as the weights of
+    a term, or times the values of any loss here.
+
+    Args:
+        class_counts: [V], examples $n_k$ of each class, any real dtype.
+        beta: $\beta$ in 0 .. 1; 0 gives equal weights, 1 the inverse frequency.
+
+    Returns:
+        [V], float32 or wider; 0 for a class without examples. NaN for all if a count is negative or not finite.
+
+    Raises:
+        ValueError: If the counts are not a vector or beta is out of range.
+        TypeError: If the counts are not an array of numbers.
+
+    Example:
+        With beta = 1/2 one example counts 1 and two count 3/2: weights in the ratio 3 to 2.
+
+        >>> [round(float(w), 4) for w in class_balanced_weights(jnp.array([1, 2, 0]), beta=0.5)]
+        [1.2, 0.8, 0.0]
+
+    Conventions:
+        The authors' code scales them to sum to V, which is the same where every class occurs.
+
+    References:
+        Cui et al. 2019, arXiv:1901.05555.
+    """
+    check_array("class_counts", class_counts, "real")
+    check_rank("class_counts", class_counts, 1, "[classes]")
+    dtype = accumulation_dtype(class_counts)
+    counts = sound_counts(class_counts.astype(dtype))
+    share_kept = hyper(beta, dtype)
+    present = ~(counts <= 0)
+    some = jnp.where(present, counts, 1)
+    effective = jnp.where(share_kept == 1, some, -jnp.expm1(some * jnp.log(share_kept)))
+    weights = jnp.where(present, 1 / effective, 0)
+    return weights * (jnp.sum(present, dtype=dtype) / jnp.sum(weights))
