@@ -1,5 +1,7 @@
 """Shifted log-sum-exp and safe normalisation: where losses lose their digits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +38,18 @@ def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
     return jnp.exp(x - shift - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None])
 
 
+def log_probabilities(x: jax.Array) -> jax.Array:
+    """log softmax over the last axis, in float32 or wider; -inf for a class at -inf, which gets no gradient.
+
+    Classes at +inf share all of the probability evenly, and in a row of nothing but -inf no class has any.
+    """
+    top, shift = row_shift(x)
+    x = x.astype(shift.dtype)
+    x = jnp.where(top == jnp.inf, jnp.where(x == jnp.inf, 0, -jnp.inf), x)
+    log_z = log_normalizer(x, shift)
+    return x - shift - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None]
+
+
 def magnitude(x: jax.Array) -> jax.Array:
     """|x| with derivative 0 at 0, where that of `jnp.abs` is 1."""
     return jnp.where(x == 0, 0, jnp.abs(x))
@@ -52,3 +66,28 @@ def unit_vectors(x: jax.Array) -> jax.Array:
     scaled = x / jnp.where(largest == 0, 1, largest)
     squares = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     return scaled * jax.lax.rsqrt(jnp.where(squares == 0, 1, squares))
+
+
+@jax.custom_jvp
+def log_add(*terms: jax.Array) -> jax.Array:
+    """log of the sum of exp of a few arrays of one shape, entry by entry; where all are -inf, -inf with gradient 0."""
+    shift = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    shift = jnp.where(jnp.isinf(shift), 0, shift)
+    return shift + jnp.log(functools.reduce(jnp.add, [jnp.exp(x - shift) for x in terms]))
+
+
+@log_add.defjvp
+def _log_add_jvp(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    total = log_add(*primals)
+    finite = jnp.where(total == -jnp.inf, 0, total)
+    return total, functools.reduce(jnp.add, [jnp.exp(x - finite) * dx for x, dx in zip(primals, tangents, strict=True)])
+
+
+def start_of_scan(value: jax.Array, *arrays: jax.Array) -> jax.Array:
+    """`value`, said to vary over the mapped axes that `arrays` vary over.
+
+    `shard_map` wants a scan's carry to be of one kind from the start. Both sides of the choice are alike, so the
+    compiler drops it.
+    """
+    odd = functools.reduce(jnp.logical_or, [jnp.any(x != x) for x in arrays])
+    return jnp.where(odd, value, value)

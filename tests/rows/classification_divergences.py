@@ -1,0 +1,133 @@
+"""Rows of the divergences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lossfns
+from lossfns.testing import BadCall, LossCase
+from tests.oracles import classification_divergences as oracles
+from tests.rows import zeros
+from tests.rows.classification import CLASSES, soft_rows
+
+
+def two_rows(rng, rows):
+    return rng.normal(size=(rows, CLASSES)) * 2, rng.normal(size=(rows, CLASSES)) * 2
+
+
+def hostile_pairs(rng):
+    inf = np.inf
+    x, y = two_rows(rng, 4)
+    holes, other_holes = np.array([[0, -inf, 1], [-inf, -inf, 2]]), np.array([[1, -inf, -inf], [0, 1, 2.0]])
+    return {
+        "logits + 1e4": ((x + 1e4, y - 1e4), {}),
+        "logits of +-1e4": ((np.array([[1e4, 1e4, 0.0]]), np.array([[1e4, 0.0, -1e4]])), {}),
+        "equal": ((x, x), {}),
+        "classes at -inf": ((holes, other_holes), {}),
+        "classes at -inf on the other side": ((other_holes, holes), {}),
+        "one class at +inf": ((np.array([[0, inf, -inf]]), np.array([[0, inf, 1]])), {}),
+        "one class": ((np.array([[3.0]]), np.array([[-1e4]])), {}),
+    }
+
+
+def pair_calls(name, other):
+    return (
+        BadCall((zeros(3, 4), zeros(3, 5)), (other, "(3, 4)", "(3, 5)")),
+        BadCall((zeros(), zeros()), (name, "at least one class", "()")),
+        BadCall((zeros(3, 4, dtype=np.int32), zeros(3, 4)), (name, "floating", "int32")),
+    )
+
+
+def naive_kl(logits, target_logits):
+    p, t = jax.nn.softmax(logits, -1), jax.nn.softmax(target_logits, -1)
+    return (t * jnp.log(t / p)).sum(-1)
+
+
+def naive_jensen_shannon(logits_a, logits_b):
+    a, b = jax.nn.softmax(logits_a, -1), jax.nn.softmax(logits_b, -1)
+    m = (a + b) / 2
+    return (a * jnp.log(a / m) + b * jnp.log(b / m)).sum(-1) / 2
+
+
+KL = LossCase(
+    lossfns.kl_divergence,
+    two_rows,
+    oracles.kl_divergence,
+    naive_kl,
+    shift_invariant=(0, 1),
+    non_negative=True,
+    hostile=hostile_pairs,
+    limits={
+        "KL(p || p) = 0": lambda inputs: (lossfns.kl_divergence(inputs[0], inputs[0]), zeros(6)),
+        "cross-entropy less entropy": lambda inputs: (
+            lossfns.kl_divergence(*inputs),
+            lossfns.soft_cross_entropy(inputs[0], jax.nn.softmax(inputs[1]))
+            - lossfns.soft_cross_entropy(inputs[1], jax.nn.softmax(inputs[1])),
+        ),
+        "a sure target is its label": lambda inputs: (
+            lossfns.kl_divergence(inputs[0], jnp.log(jnp.eye(CLASSES)[jnp.array([0, 1, 2, 3, 4, 0])])),
+            lossfns.softmax_cross_entropy(inputs[0], jnp.array([0, 1, 2, 3, 4, 0])),
+        ),
+    },
+    bad_calls=pair_calls("logits", "target_logits"),
+)
+JENSEN_SHANNON = LossCase(
+    lossfns.jensen_shannon,
+    two_rows,
+    oracles.jensen_shannon,
+    naive_jensen_shannon,
+    shift_invariant=(0, 1),
+    symmetric=((0, 1),),
+    non_negative=True,
+    hostile=hostile_pairs,
+    limits={
+        "JS(p, p) = 0": lambda inputs: (lossfns.jensen_shannon(inputs[0], inputs[0]), zeros(6)),
+        "the mean of two divergences": lambda inputs: (lossfns.jensen_shannon(*inputs), mean_divergence(*inputs)),
+    },
+    bad_calls=pair_calls("logits_a", "logits_b"),
+)
+
+
+def mean_divergence(logits_a, logits_b):
+    log_m = jnp.log((jax.nn.softmax(logits_a) + jax.nn.softmax(logits_b)) / 2)
+    return (lossfns.kl_divergence(log_m, logits_a) + lossfns.kl_divergence(log_m, logits_b)) / 2
+
+
+def hostile_masses(rng):
+    inf = np.inf
+    return {
+        "no mass": ((np.array([[-inf, 0.0, -3.0]]), np.array([[0.0, 0.0, 1.0]])), {}),
+        "mass where none was predicted": ((np.array([[-inf, 0.0, 1.0]]), np.array([[0.5, 0.0, 1.0]])), {}),
+        "a negative target": ((zeros(2, 3), np.array([[-1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])), {}),
+        "equal": ((np.log(np.array([[0.1, 2.0, 30.0]])), np.array([[0.1, 2.0, 30.0]])), {}),
+    }
+
+
+GENERALIZED_KL = LossCase(
+    lossfns.generalized_kl,
+    lambda rng, rows: (rng.normal(size=(rows, CLASSES)), 3 * soft_rows(rng, rows)[1]),
+    oracles.generalized_kl,
+    lambda log_predictions, targets: (
+        targets * (jnp.log(targets) - log_predictions) - targets + jnp.exp(log_predictions)
+    ).sum(-1),
+    non_negative=True,
+    hostile=hostile_masses,
+    limits={
+        "between distributions": lambda inputs: (
+            lossfns.generalized_kl(jax.nn.log_softmax(inputs[0]), jax.nn.softmax(inputs[1])),
+            lossfns.kl_divergence(*inputs),
+        )
+    },
+    bad_calls=(
+        BadCall((zeros(3, 4), zeros(3, 5)), ("targets", "(3, 4)", "(3, 5)")),
+        BadCall((zeros(), zeros()), ("log_predictions", "at least one class", "()")),
+        BadCall((zeros(3, 4, dtype=np.int32), zeros(3, 4)), ("log_predictions", "floating", "int32")),
+    ),
+)
+
+
+ROWS = {
+    "generalized_kl": GENERALIZED_KL,
+    "jensen_shannon": JENSEN_SHANNON,
+    "kl_divergence": KL,
+}
