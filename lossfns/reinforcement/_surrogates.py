@@ -1,0 +1,54 @@
+"""The formulas that the losses of this family share; arrays in one dtype, nothing checked."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import Number
+
+clip_share = Number("at least 0 and at most 1", lambda v: (v >= 0) & (v <= 1))
+
+
+def clipped(
+    log_ratio: jax.Array, advantages: jax.Array, low: jax.Array, high: jax.Array, dual: jax.Array | None
+) -> jax.Array:
+    """-min(ratio A, clip(ratio, 1 - low, 1 + high) A), for A < 0 at most -dual A.
+
+    Which of the two is the smaller depends on the sign of A alone, so the logarithm of the ratio is looked at before
+    anything can overflow: a ratio of e^100 that is clipped has gradient 0, not 0 times infinity.
+    """
+    good = advantages >= 0
+    too_high, too_low = good & (log_ratio > jnp.log1p(high)), ~good & (log_ratio < jnp.log1p(-low))
+    bound = jnp.where(too_high, 1 + high, 1 - low)
+    held = too_high | too_low
+    if dual is not None:
+        too_bad = ~good & (log_ratio > jnp.log(dual))
+        bound, held = jnp.where(too_bad, dual, bound), held | too_bad
+    return -advantages * jnp.where(held, bound, jnp.exp(jnp.where(held, 0, log_ratio)))
+
+
+def weighted(
+    log_probs: jax.Array, log_ratio: jax.Array, advantages: jax.Array, low: jax.Array, high: jax.Array
+) -> jax.Array:
+    """-A log pi times the clipped ratio, which is a constant for the gradient."""
+    lower, upper = jnp.log1p(-low), jnp.log1p(high)
+    inside = jnp.exp(jnp.clip(log_ratio, lower, upper))
+    weight = jnp.where(log_ratio > upper, 1 + high, jnp.where(log_ratio < lower, 1 - low, inside))
+    return scored(log_probs, jax.lax.stop_gradient(weight) * advantages)
+
+
+def scored(log_probs: jax.Array, advantages: jax.Array) -> jax.Array:
+    """-A log pi; 0 where A is 0, for an impossible action too."""
+    return -advantages * jnp.where(advantages == 0, 0, log_probs)
+
+
+def k3(difference: jax.Array) -> jax.Array:
+    """e^-d - 1 + d, by its series near 0, where the terms cancel and their rounding could be negative."""
+    near = jnp.abs(difference) < 0.5
+    small = jnp.where(near, difference, 0)
+    series = jnp.zeros_like(small)
+    for n in range(15, 1, -1):
+        series = series * -small + 1 / math.factorial(n)
+    far = jnp.where(near, 1, difference)
+    return jnp.where(near, small * small * series, jnp.expm1(-far) + far)

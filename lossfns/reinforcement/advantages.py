@@ -1,0 +1,224 @@
+"""How much better than expected: generalised advantages in time, and comparisons within a group of answers."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    Number,
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    flag,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    share,
+    zero_masked,
+)
+from lossfns._numerics import row_shift
+
+
+@loss(discount=share, decay=share)
+def gae(
+    rewards: jax.Array,
+    values: jax.Array,
+    *,
+    discount: float | jax.Array = 1.0,
+    decay: float | jax.Array = 0.95,
+    bootstrap: jax.Array | None = None,
+    ends: jax.Array | None = None,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Generalised advantage estimation.
+
+    $$A_t = \delta_t + \gamma \lambda A_{t+1}, \quad \delta_t = r_t + \gamma V_{t+1} - V_t$$
+
+    Args:
+        rewards: [..., T], reward of each step. For language models a step is a token; the score of the answer is the
+            reward of its last one.
+        values: [..., T], predicted value of the state in which each step is taken.
+        discount: $\gamma$, in 0 .. 1.
+        decay: $\lambda$, in 0 .. 1: 0 for one-step differences, 1 for returns minus values.
+        bootstrap: [...], value of the state after the last step, where the episode goes on; None for 0, its end.
+        ends: [..., T], boolean: steps after which an episode ends and the next one of the row begins.
+        where: [..., T], boolean; False deletes the step as if the row did not have it, at the end (padding) or between
+            (the tokens of a tool's answer).
+
+    Returns:
+        [..., T], float32 or wider; 0 at masked steps. The targets of the value function are these plus `values`.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If an array has another dtype.
+
+    Example:
+        One reward at the end, no discount, values of 1/2: each step is 1/2 too low by what follows, halved at each
+        step back.
+
+        >>> rewards, values = jnp.array([0.0, 0.0, 1.0]), jnp.array([0.5, 0.5, 0.5])
+        >>> print(gae(rewards, values, decay=0.5))
+        [0.125 0.25  0.5  ]
+
+    Conventions:
+        No discount and 0.95 are the defaults of PPO for language models; elsewhere 0.99 is common. Episodes cut off by
+        a time limit need `bootstrap`: the code of TRL and verl takes 0. They standardise the advantages over the batch
+        afterwards, which this does not.
+
+    References:
+        Schulman et al. 2015, arXiv:1506.02438.
+    """
+    check_array("rewards", rewards)
+    if rewards.ndim == 0:
+        raise ValueError("rewards must have a last axis of steps, got a scalar")
+    check_shape("values", check_array("values", values), rewards.shape, "of rewards")
+    where = check_where(where, rewards.shape)
+    dtype = accumulation_dtype(rewards, values)
+    present = jnp.ones(rewards.shape, bool) if where is None else where
+    last = jnp.zeros(rewards.shape[:-1], dtype)
+    if bootstrap is not None:
+        check_shape(
+            "bootstrap", check_array("bootstrap", bootstrap), last.shape, f"of rewards {rewards.shape} at a step"
+        )
+        # A row of which nothing is left does not use it, whatever it holds.
+        last = jnp.where(jnp.any(present, axis=-1), bootstrap.astype(dtype), 0)
+    goes_on = jnp.ones(rewards.shape, dtype)
+    if ends is not None:
+        goes_on = 1 - check_array("ends", ends, "boolean").astype(dtype)
+        check_shape("ends", ends, rewards.shape, "of rewards")
+    gamma, lam = hyper(discount, dtype), hyper(decay, dtype)
+
+    def step(
+        later: tuple[jax.Array, jax.Array], now: tuple[jax.Array, ...]
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        next_advantage, next_value = later
+        reward, value, more, here = now
+        advantage = reward + gamma * more * (next_value + lam * next_advantage) - value
+        carry = jnp.where(here, advantage, next_advantage), jnp.where(here, value, next_value)
+        return carry, jnp.where(here, advantage, 0)
+
+    columns = keep_rows(where, rewards).astype(dtype), keep_rows(where, values).astype(dtype), goes_on, present
+    steps = tuple(jnp.moveaxis(x, -1, 0) for x in columns)
+    # The carry of a scan must vary over devices from the beginning, so its zeros are made of the inputs.
+    zero = jnp.sum(jnp.isnan(columns[0] + columns[1]) & present, axis=-1).astype(dtype) * 0
+    _, advantages = jax.lax.scan(step, (zero, zero + last), steps, reverse=True)
+    return jnp.moveaxis(advantages, 0, -1)
+
+
+def _members(where: jax.Array | None, rewards: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rewards without masked ones, who is present, and how many of each group [..., 1]."""
+    check_array("rewards", rewards)
+    if rewards.ndim == 0:
+        raise ValueError("rewards must have a last axis, the members of a group, got a scalar")
+    present = jnp.ones(rewards.shape, bool) if where is None else where
+    rewards = jax.lax.stop_gradient(keep_rows(where, rewards).astype(accumulation_dtype(rewards)))
+    return rewards, present, jnp.sum(present, axis=-1, keepdims=True, dtype=rewards.dtype)
+
+
+def _centred(rewards: jax.Array, present: jax.Array, count: jax.Array) -> jax.Array:
+    """Rewards minus the mean of their group; 0 at masked members."""
+    # Near rewards have an exact difference, and a mean of large ones would have lost its digits.
+    _, top = row_shift(jnp.where(present, rewards, -jnp.inf))
+    above = jnp.where(present, rewards - top, 0)
+    mean = jnp.sum(above, axis=-1, keepdims=True) / jnp.maximum(count, 1)
+    return jnp.where(present, above - mean, 0)
+
+
+@loss()
+def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Leave-one-out advantages: the reward minus the mean reward of the other answers to the same prompt.
+
+    $$A_i = r_i - \frac{1}{n - 1} \sum_{j \ne i} r_j$$
+
+    Args:
+        rewards: [..., n], the last axis the answers to one prompt.
+        where: [..., n], boolean; False deletes the answer, also from the others' baselines.
+
+    Returns:
+        [..., n], float32 or wider, without gradient; 0 at masked answers and for one that is alone. The loss is
+        `policy_gradient` of the answers' log-probabilities (`sequence_log_probs`) and these.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If rewards are not floating.
+
+    Example:
+        >>> print(rloo(jnp.array([1.0, 0.0, 0.0])).round(4))
+        [ 1.  -0.5 -0.5]
+
+    Conventions:
+        n / (n - 1) times the difference from the mean of all n, which is GRPO's without its division by the standard
+        deviation. The paper takes the gradient of the whole answer's log-probability, not of a mean over tokens.
+
+    References:
+        Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!". Ahmadian et al. 2024, arXiv:2402.14740.
+    """
+    where = check_where(where, check_array("rewards", rewards).shape)
+    rewards, present, count = _members(where, rewards)
+    return _centred(rewards, present, count) * count / jnp.maximum(count - 1, 1)
+
+
+@loss(static=("scale",), ddof=Number("0 or 1", lambda v: (v == 0) | (v == 1)), epsilon=non_negative, scale=flag)
+def group_advantages(
+    rewards: jax.Array,
+    *,
+    ddof: float | jax.Array = 1,
+    epsilon: float | jax.Array = 1e-4,
+    scale: bool = True,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Advantages of GRPO: rewards standardised within the answers to one prompt.
+
+    $$A_i = \frac{r_i - \bar r}{s + \epsilon}, \quad s^2 = \frac{1}{n - d} \sum_j (r_j - \bar r)^2$$
+
+    Args:
+        rewards: [..., n], the last axis the answers to one prompt.
+        ddof: $d$, 1 for the unbiased variance and 0 for the population's.
+        epsilon: $\epsilon$, added to the standard deviation.
+        scale: Whether to divide by it at all; Dr. GRPO does not.
+        where: [..., n], boolean; False deletes the answer, also from the others' statistics.
+
+    Returns:
+        [..., n], float32 or wider, without gradient; 0 at masked answers, for one that is alone, and where all rewards
+        of a group are equal.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If rewards are not floating.
+
+    Example:
+        >>> rewards = jnp.array([1.0, 0.0, 0.0, 0.0])
+        >>> [round(float(a), 4) for a in group_advantages(rewards)]
+        [1.4997, -0.4999, -0.4999, -0.4999]
+        >>> [round(float(a), 4) for a in group_advantages(rewards, ddof=0)]
+        [1.7317, -0.5772, -0.5772, -0.5772]
+
+    Conventions:
+        The paper says "std" and no more. TRL: ddof 1 and 1e-4. verl: ddof 1 and 1e-6. HALOs: ddof 0 and 1e-2. The
+        code of Dr. GRPO: 1 and 1e-8 for its baseline. At [1, 0, 0, 0] the first is 1.4997, 1.5000, 1.6930 and 1.5000.
+
+    References:
+        Shao et al. 2024, arXiv:2402.03300. Liu et al. 2025, arXiv:2503.20783 (Dr. GRPO).
+    """
+    where = check_where(where, check_array("rewards", rewards).shape)
+    rewards, present, count = _members(where, rewards)
+    return standardised(rewards, present, count, ddof, epsilon, scale)
+
+
+def standardised(
+    rewards: jax.Array,
+    present: jax.Array,
+    count: jax.Array,
+    ddof: float | jax.Array,
+    epsilon: float | jax.Array,
+    scale: bool,
+) -> jax.Array:
+    """Rewards minus the mean of their group, over its standard deviation."""
+    centred = _centred(rewards, present, count)
+    if not scale:
+        return zero_masked(present, centred)
+    freedom = jnp.maximum(count - hyper(ddof, rewards.dtype), 1)
+    deviation = jnp.sqrt(jnp.sum(centred * centred, axis=-1, keepdims=True) / freedom)
+    spread = deviation + hyper(epsilon, rewards.dtype)
+    return centred / jnp.where(spread == 0, 1, spread)

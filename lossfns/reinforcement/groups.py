@@ -1,0 +1,213 @@
+"""GRPO and what its relatives differ in, and the weights that make a mean of it."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    Number,
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    one_of,
+    positive,
+    zero_masked,
+)
+from lossfns.reinforcement._surrogates import clip_share, clipped, k3, weighted
+from lossfns.reinforcement.advantages import standardised
+
+NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "constant")
+
+
+@loss(static=("normalizer",), normalizer=one_of(*NORMALIZERS))
+def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Array:
+    r"""Weights of tokens: what the sum over tokens is divided by.
+
+    A term of the values of `grpo`, or of any loss of tokens, with these weights has as its mean
+    $\sum w v / \sum w$ over all tokens, micro-batches and devices:
+
+    - "sequence": $w = 1 / |o_i|$. The mean over answers of means over their tokens (GRPO).
+    - "group_tokens": $w = 1 / \sum_j |o_j|$ over the group. The mean over prompts of means over all tokens of their
+      answers (the formula of DAPO and CISPO).
+    - "batch_tokens": $w = 1 / \sum_j |o_j|$ over this call's batch. The mean over micro-batches and devices of
+      means over their tokens: it depends on how the batch is split.
+    - "global_tokens": $w = 1$. The mean over all tokens, however the batch is split (the code of DAPO).
+    - "constant": $w = 1 / T$ at all T places of an answer. The sum over tokens divided by T and by the number of
+      answers; with the `length` of `grpo`, by that in place of T (Dr. GRPO).
+
+    Args:
+        where: [..., T], boolean: the tokens that count. An answer without any is no answer and counts nowhere. For
+            "group_tokens" [..., n, T], n the answers to one prompt.
+        normalizer: One of the names above.
+
+    Returns:
+        [..., T], float32 (float64 in JAX's x64 mode), not negative.
+
+    Raises:
+        ValueError: If there is no such normalizer or too few axes.
+        TypeError: If where is not boolean.
+
+    Example:
+        Answers of one and three tokens.
+
+        >>> where = jnp.array([[True, False, False], [True, True, True]])
+        >>> print(token_weights(where).round(4))
+        [[1.     0.     0.    ]
+         [0.3333 0.3333 0.3333]]
+        >>> print(token_weights(where, normalizer="group_tokens"))
+        [[0.25 0.   0.  ]
+         [0.25 0.25 0.25]]
+
+    Conventions:
+        In TRL "sequence" is the `loss_type` `grpo`, "batch_tokens" `bnpo`, "constant" `dr_grpo`, "global_tokens" `dapo`
+        and `cispo`; it counts answers without tokens in the denominator of the first, verl does not. In verl they are
+        `seq-mean-token-mean`, `token-mean` and `seq-mean-token-sum-norm`.
+
+    References:
+        Shao et al. 2024, arXiv:2402.03300. Yu et al. 2025, arXiv:2503.14476. Liu et al. 2025, arXiv:2503.20783.
+    """
+    check_array("where", where, "boolean")
+    axes = 2 if normalizer == "group_tokens" else 1
+    if where.ndim < axes:
+        raise ValueError(f"where must have at least {axes} axes for {normalizer!r}, got shape {where.shape}")
+    ones = where.astype(jnp.result_type(float))
+    if normalizer == "constant":
+        present = jnp.any(where, axis=-1, keepdims=True)
+        return jnp.broadcast_to(present, where.shape).astype(ones.dtype) / max(where.shape[-1], 1)
+    if normalizer == "global_tokens":
+        return ones
+    over: dict[str, int | tuple[int, int] | None] = {"sequence": -1, "group_tokens": (-2, -1), "batch_tokens": None}
+    return ones / jnp.maximum(jnp.sum(ones, axis=over[normalizer], keepdims=True), 1)
+
+
+@loss(
+    static=("baseline", "scale", "ratio", "surrogate", "normalizer"),
+    baseline=one_of("group", "none"),
+    scale=one_of("group", "none"),
+    ratio=one_of("token", "sequence"),
+    surrogate=one_of("clip", "weight"),
+    ddof=Number("0 or 1", lambda v: (v == 0) | (v == 1)),
+    epsilon=non_negative,
+    clip_low=clip_share,
+    clip_high=non_negative,
+    kl_weight=non_negative,
+    normalizer=one_of(*NORMALIZERS),
+    length=positive,
+)
+def grpo(
+    log_probs: jax.Array,
+    old_log_probs: jax.Array,
+    rewards: jax.Array,
+    *,
+    reference_log_probs: jax.Array | None = None,
+    baseline: str = "group",
+    scale: str = "group",
+    ddof: float | jax.Array = 1,
+    epsilon: float | jax.Array = 1e-4,
+    ratio: str = "token",
+    surrogate: str = "clip",
+    clip_low: float | jax.Array = 0.2,
+    clip_high: float | jax.Array = 0.2,
+    kl_weight: float | jax.Array = 0.04,
+    normalizer: str = "sequence",
+    length: float | jax.Array | None = None,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Group relative policy optimisation: PPO's surrogate, with the other answers to the prompt as the baseline.
+
+    $$-\min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i) + \beta k_3, \quad
+    \rho_{it} = \frac{\pi(o_{it})}{\pi_{\mathrm{old}}(o_{it})}, \quad A_i = \frac{r_i - \bar r}{s + \epsilon}$$
+
+    The paper's number is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`. Give
+    the term those weights: the mean is then right for any split into micro-batches and devices.
+
+    Args:
+        log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats: minus
+            `next_token`.
+        old_log_probs: [..., n, T], the same under the policy that drew them; on the first step
+            `jax.lax.stop_gradient(log_probs)`.
+        rewards: [..., n], the reward of each answer. No gradient flows into these three arrays but the first.
+        reference_log_probs: [..., n, T], the same under the reference policy, for the KL penalty; None for none.
+        baseline: "group" subtracts the group's mean reward. "none" takes the rewards as the advantages: pass what
+            `group_advantages` or `rloo` gave of whole groups where groups were split, and any leading axes.
+        scale: "group" divides by the group's standard deviation, "none" does not; without a baseline nothing does.
+        ddof: 1 for the unbiased variance, 0 for the population's.
+        epsilon: Added to the standard deviation.
+        ratio: "token", or "sequence" for the geometric mean over the answer's tokens (GSPO).
+        surrogate: "clip", or "weight" for CISPO's: $-\hat\rho A \log \pi$ with the clipped ratio a constant.
+        clip_low: $\epsilon_l$, in 0 .. 1; 1 is no lower bound.
+        clip_high: $\epsilon_h$.
+        kl_weight: $\beta$, used if there is a reference.
+        normalizer: See `token_weights`. Only "constant" changes the values: they are multiplied by T / length.
+        length: The constant of "constant", such as the most tokens an answer may have; None for T.
+        where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
+
+    Returns:
+        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
+
+    Raises:
+        ValueError: If shapes do not fit, a hyper-parameter is out of range or a length is given without its normalizer.
+        TypeError: If an array is not floating.
+
+    Example:
+        Four answers of one token on the first step: minus the advantages.
+
+        >>> log_probs = jnp.zeros((4, 1))
+        >>> values = grpo(log_probs, log_probs, jnp.array([1.0, 0.0, 0.0, 0.0]))
+        >>> [round(float(v), 4) for v in values[:, 0]]
+        [-1.4997, 0.4999, 0.4999, 0.4999]
+
+    Conventions:
+        - `ddof`, `epsilon`: see `group_advantages`.
+        - TRL has no KL penalty unless `beta` is given; the paper has 0.04, DeepSeek-R1 0.001.
+        - The mask decides who is in the group. To keep the rewards of answers that are too long in the baseline but
+          their tokens out of the loss (DAPO's overlong filter), make the advantages first and pass `baseline="none"`.
+        - k3 as a loss has the gradient of the forward divergence: see `kl_estimate`.
+
+    References:
+        Shao et al. 2024, arXiv:2402.03300.
+    """
+    check_array("log_probs", log_probs)
+    grouped = baseline == "group"
+    if log_probs.ndim < 1 + grouped:
+        axes = "answers of a group and tokens" if grouped else "tokens"
+        raise ValueError(f"log_probs must have last axes of {axes}, got shape {log_probs.shape}")
+    if length is not None and normalizer != "constant":
+        raise ValueError(f"length is the constant of normalizer='constant', got length with normalizer={normalizer!r}")
+    arrays = {"old_log_probs": old_log_probs, "reference_log_probs": reference_log_probs}
+    for name, array in arrays.items():
+        if array is not None:
+            check_shape(name, check_array(name, array), log_probs.shape, "of log_probs")
+    check_shape("rewards", check_array("rewards", rewards), log_probs.shape[:-1], "of log_probs without the token axis")
+    where = check_where(where, log_probs.shape)
+    dtype = accumulation_dtype(log_probs, old_log_probs, rewards)
+    new = keep_rows(where, log_probs).astype(dtype)
+    old = jax.lax.stop_gradient(keep_rows(where, old_log_probs).astype(dtype))
+
+    tokens = jnp.ones(log_probs.shape, bool) if where is None else where
+    present = jnp.any(tokens, axis=-1)
+    advantages = jax.lax.stop_gradient(keep_rows(present, rewards).astype(dtype))
+    if grouped:
+        count = jnp.sum(present, axis=-1, keepdims=True, dtype=dtype)
+        advantages = standardised(advantages, present, count, ddof, epsilon, scale == "group")
+    advantages = jnp.broadcast_to(advantages[..., None], new.shape)
+
+    log_ratio = new - old
+    if ratio == "sequence":
+        number = jnp.maximum(jnp.sum(tokens, axis=-1, keepdims=True, dtype=dtype), 1)
+        log_ratio = jnp.broadcast_to(jnp.sum(zero_masked(where, log_ratio), axis=-1, keepdims=True) / number, new.shape)
+    low, high = hyper(clip_low, dtype), hyper(clip_high, dtype)
+    if surrogate == "clip":
+        values = clipped(log_ratio, advantages, low, high, None)
+    else:
+        values = weighted(new, log_ratio, advantages, low, high)
+    if reference_log_probs is not None:
+        reference = jax.lax.stop_gradient(keep_rows(where, reference_log_probs).astype(dtype))
+        values += hyper(kl_weight, dtype) * k3(new - reference)
+    if length is not None:
+        values *= new.shape[-1] / hyper(length, dtype)
+    return zero_masked(where, values)

@@ -1,0 +1,270 @@
+"""Losses of one action or token: policy gradient, PPO, entropy, estimates of a KL divergence."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    Number,
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    one_of,
+    positive,
+    zero_masked,
+)
+from lossfns._numerics import log_normalizer, row_shift, softmax
+from lossfns.reinforcement._surrogates import clip_share, clipped, k3, scored
+
+
+def _alike(where: jax.Array | None, **arrays: jax.Array) -> tuple[jax.Array | None, list[jax.Array]]:
+    """Named floating arrays of one shape, in one dtype and 0 at masked places; all but the first are constants."""
+    (first, example), *others = arrays.items()
+    check_array(first, example)
+    for name, array in others:
+        check_shape(name, check_array(name, array), example.shape, f"of {first}")
+    where = check_where(where, example.shape)
+    dtype = accumulation_dtype(*arrays.values())
+    moving, *constants = (keep_rows(where, array).astype(dtype) for array in arrays.values())
+    return where, [moving, *map(jax.lax.stop_gradient, constants)]
+
+
+@loss()
+def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""REINFORCE: the loss whose gradient is minus the policy gradient, $-A \log \pi(a)$.
+
+    Args:
+        log_probs: [...], log-probabilities of the actions or tokens taken, in nats; of language models, minus
+            `next_token`.
+        advantages: [...], how much better each was than expected: constants, no gradient flows into them.
+        where: [...], boolean; False deletes the action.
+
+    Returns:
+        [...], float32 or wider; 0 at masked actions. Only its gradient means something.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If an array is not floating.
+
+    Example:
+        >>> print(policy_gradient(jnp.array([-0.5, -2.0]), jnp.array([2.0, -1.0])))
+        [ 1. -2.]
+
+    Conventions:
+        Nothing is broadcast: the advantage of a whole answer is repeated for its tokens by `jnp.broadcast_to`, or the
+        log-probability of the answer is taken (`sequence_log_probs`), which is the same gradient.
+
+    References:
+        Williams 1992, doi:10.1007/BF00992696.
+    """
+    where, (log_probs, advantages) = _alike(where, log_probs=log_probs, advantages=advantages)
+    return zero_masked(where, scored(log_probs, advantages))
+
+
+@loss(
+    clip_low=clip_share, clip_high=non_negative, dual_clip=Number("above 1 and finite", lambda v: (v > 1) & (v < 1e38))
+)
+def ppo_clip(
+    log_probs: jax.Array,
+    old_log_probs: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_low: float | jax.Array = 0.2,
+    clip_high: float | jax.Array = 0.2,
+    dual_clip: float | jax.Array | None = None,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Proximal policy optimisation, the clipped surrogate.
+
+    $$-\min(\rho A,\, \mathrm{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h) A), \quad
+    \rho = \frac{\pi(a)}{\pi_{\mathrm{old}}(a)}$$
+
+    With a dual clip $c$ it is at most $-c A$ where $A < 0$.
+
+    Args:
+        log_probs: [...], log-probabilities of the actions or tokens taken, in nats.
+        old_log_probs: [...], the same under the policy that took them. On the first step that is
+            `jax.lax.stop_gradient(log_probs)`, and the gradient is that of `policy_gradient`.
+        advantages: [...], how much better each was than expected. Neither they nor the old log-probabilities have a
+            gradient.
+        clip_low: $\epsilon_l$, in 0 .. 1.
+        clip_high: $\epsilon_h$.
+        dual_clip: $c > 1$, 3 in the paper of the dual clip; None for none.
+        where: [...], boolean; False deletes the action.
+
+    Returns:
+        [...], float32 or wider; 0 at masked actions.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If an array is not floating.
+
+    Example:
+        A ratio of 2: clipped to 1.2 for a good action, not clipped for a bad one, whose gradient is needed.
+
+        >>> new, old = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.25]))
+        >>> [round(float(v), 4) for v in ppo_clip(new, old, jnp.array([1.0, -1.0]))]
+        [-1.2, 2.0]
+
+    Conventions:
+        - verl has the dual clip at 3 unless told otherwise, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's
+          GRPO has `delta`, which bounds the ratio for both signs of the advantage: the same as the dual clip above
+          1 + clip_high.
+        - The mean over tokens is a matter of weights: `token_weights`.
+        - Advantages are used as they come; PPO for language models often standardises them over the batch first.
+
+    References:
+        Schulman et al. 2017, arXiv:1707.06347. Ye et al. 2019, arXiv:1912.09729 (dual clip). Yu et al. 2025,
+        arXiv:2503.14476 (two bounds).
+    """
+    where, (new, old, advantages) = _alike(
+        where, log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
+    )
+    low, high = hyper(clip_low, new.dtype), hyper(clip_high, new.dtype)
+    dual = None if dual_clip is None else hyper(dual_clip, new.dtype)
+    return zero_masked(where, clipped(new - old, advantages, low, high, dual))
+
+
+@loss(clip=positive)
+def value_clip(
+    values: jax.Array,
+    old_values: jax.Array,
+    returns: jax.Array,
+    *,
+    clip: float | jax.Array | None = 0.2,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Value loss of PPO: half the squared error, of the prediction or of one held near the old one, if that is worse.
+
+    $$\tfrac12 \max\left( (v - R)^2,\, (v_{\mathrm{old}} + \mathrm{clip}(v - v_{\mathrm{old}}, -\epsilon, \epsilon) -
+    R)^2 \right)$$
+
+    Args:
+        values: [...], predicted values.
+        old_values: [...], those predicted when the actions were taken.
+        returns: [...], the targets, such as `gae(...) + old_values`. Neither they nor the old values have a gradient.
+        clip: $\epsilon$; None for no clipping.
+        where: [...], boolean; False deletes the entry.
+
+    Returns:
+        [...], squares of the rewards' unit, float32 or wider; 0 at masked entries.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If an array is not floating.
+
+    Example:
+        The value has moved by 1 onto its target, 0.8 further than it may: 0.8^2 / 2.
+
+        >>> print(value_clip(jnp.array([1.0]), jnp.array([0.0]), jnp.array([1.0])).round(4))
+        [0.32]
+
+    Conventions:
+        The half is that of TRL, verl and OpenAI's code; coefficients quoted for them (0.1, 0.5) multiply it.
+
+    References:
+        Schulman et al. 2017, arXiv:1707.06347 (the clip is that of its code, not of the paper).
+    """
+    where, (value, old, target) = _alike(where, values=values, old_values=old_values, returns=returns)
+    errors = jnp.square(value - target)
+    if clip is not None:
+        bound = hyper(clip, value.dtype)
+        errors = jnp.maximum(errors, jnp.square(jnp.clip(value, old - bound, old + bound) - target))
+    return zero_masked(where, errors / 2)
+
+
+@loss()
+def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Minus the entropy of a categorical policy, to be added to a loss: $\sum_k p_k \log p_k$.
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, between -log V and 0, float32 or wider; 0 at masked rows. A row without any class has
+        no entropy: NaN. Infinite logits share the probability.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If logits are not floating.
+
+    Example:
+        Two classes at even odds, and one of them masked.
+
+        >>> print(entropy_bonus(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
+        [-0.6931  0.    ]
+
+    Conventions:
+        Its sign is that of a loss: give the term a positive weight (0.01 is common) to keep the entropy up. The entropy
+        is that of the whole distribution, not the estimate $-\log p$ of the token drawn.
+
+    References:
+        Williams and Peng 1991, doi:10.1080/09540099108946587.
+    """
+    check_array("logits", logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have a last axis of at least one class, got shape {logits.shape}")
+    where = check_where(where, logits.shape[:-1])
+    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    x = jnp.where(jnp.any(x == jnp.inf, axis=-1, keepdims=True), jnp.where(x == jnp.inf, 0, -jnp.inf), x)
+    top, shift = row_shift(x)
+    log_z = log_normalizer(x, shift)
+    mean = jnp.sum(softmax(x, shift, log_z) * jnp.where(x == -jnp.inf, 0, x - shift), axis=-1)
+    values = mean - jnp.where(log_z == -jnp.inf, 0, log_z)
+    return zero_masked(where, jnp.where(top[..., 0] == -jnp.inf, jnp.nan, values))
+
+
+@loss(static=("kind",), kind=one_of("k1", "k2", "k3"))
+def kl_estimate(
+    log_probs: jax.Array, reference_log_probs: jax.Array, *, kind: str = "k3", where: jax.Array | None = None
+) -> jax.Array:
+    r"""Estimates of $\mathrm{KL}(\pi \| \pi_0)$ from samples of $\pi$.
+
+    $$k_1 = d, \quad k_2 = \tfrac12 d^2, \quad k_3 = e^{-d} - 1 + d, \qquad
+    d = \log \pi(a) - \log \pi_0(a)$$
+
+    Args:
+        log_probs: [...], log-probabilities under $\pi$ of actions or tokens drawn from it, in nats.
+        reference_log_probs: [...], the same under $\pi_0$; constants, no gradient flows into them.
+        kind: "k1", "k2" or "k3".
+        where: [...], boolean; False deletes the sample.
+
+    Returns:
+        [...], nats for each sample, float32 or wider; 0 at masked samples. k2 and k3 are not negative.
+
+    Raises:
+        ValueError: If shapes do not fit or there is no such kind.
+        TypeError: If an array is not floating.
+
+    Example:
+        A token that is twice as likely as under the reference: log 2, its square over 2, and log 2 - 1/2.
+
+        >>> new, reference = jnp.log(jnp.array([0.5])), jnp.log(jnp.array([0.25]))
+        >>> [round(float(kl_estimate(new, reference, kind=k)[0]), 4) for k in ("k1", "k2", "k3")]
+        [0.6931, 0.2402, 0.1931]
+
+    Conventions:
+        As a number, k1 and k3 have the divergence as their expectation, and k2 has not. **As a loss**, differentiated
+        for samples that are held fixed, the expected gradient is another matter:
+
+        - k1: zero, $E_\pi[\nabla \log \pi] = 0$. It penalises nothing and adds noise. It belongs into the reward,
+          without a gradient.
+        - k2: that of the divergence itself, the reverse one, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
+        - k3: that of the forward one, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
+
+        These hold for samples of the present policy. verl clamps $-d$ to +-20 and k3 to +-10, where the gradient is
+        then 0; here nothing is clamped.
+
+    References:
+        Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html. Shao et al. 2024,
+        arXiv:2402.03300 (k3 in GRPO).
+    """
+    where, (new, reference) = _alike(where, log_probs=log_probs, reference_log_probs=reference_log_probs)
+    difference = new - reference
+    kinds = {"k1": lambda d: d, "k2": lambda d: d * d / 2, "k3": k3}
+    return zero_masked(where, kinds[kind](difference))
