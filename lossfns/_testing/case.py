@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -130,17 +131,21 @@ def count_rows(inputs: Inputs) -> int:
     return int(jax.tree.leaves(inputs)[0].shape[0])
 
 
-def row_weights(case: LossCase, inputs: Inputs) -> np.ndarray:
-    """A cotangent for each row, of both signs and none alike, so that no two rows can be swapped unseen."""
-    if not case.batched:
-        return np.float32(0.75)  # type: ignore[return-value]
-    rows = count_rows(inputs)
-    return ((0.5 + np.arange(rows) / max(rows, 1)) * (-1.0) ** np.arange(rows)).astype(np.float32)
-
-
 def result_shape(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> tuple[int, ...]:
     """Shape of the result, which is the shape of ``where``; nothing is computed."""
-    return tuple(jax.eval_shape(functools.partial(case.loss, **kwargs), *inputs).shape)
+    key = ("shape", _key(case.loss, kwargs), _key(jax.tree.map(lambda x: (x.shape, x.dtype.str), inputs)))
+    if key not in _KNOWN:
+        _remember(key, tuple(jax.eval_shape(functools.partial(case.loss, **kwargs), *inputs).shape))
+    return tuple(_KNOWN[key])
+
+
+def row_weights(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray:
+    """A cotangent for each value, of both signs and none alike, so that no two can be swapped unseen."""
+    if not case.batched:
+        return np.float32(0.75)  # type: ignore[return-value]
+    shape = result_shape(case, inputs, kwargs)
+    place = np.arange(np.prod(shape, dtype=int))
+    return ((0.5 + place / max(place.size, 1)) * (-1.0) ** place).astype(np.float32).reshape(shape)
 
 
 def row_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -155,19 +160,16 @@ def _spread(weights: Any, values: jax.Array) -> jax.Array:
 
 def value_and_gradients(
     loss: Callable[..., jax.Array], moving: tuple[int, ...], kwargs: Mapping[str, Any]
-) -> Callable[[Inputs, Any, Any], tuple[jax.Array, tuple[Any, ...]]]:
-    """``run(inputs, where, weights)``: the values, and the gradients of ``sum(weights * values)``."""
+) -> Callable[..., tuple[jax.Array, tuple[Any, ...]]]:
+    """``run(inputs, where, weights, **more)``: the values, and the gradients of ``sum(weights * values)``."""
 
-    def run(inputs: Inputs, where: Any, weights: Any) -> tuple[jax.Array, tuple[Any, ...]]:
-        options = dict(kwargs) if where is None else {**kwargs, "where": where}
+    def run(inputs: Inputs, where: Any, weights: Any, **more: Any) -> tuple[jax.Array, tuple[Any, ...]]:
+        options = {**kwargs, **more, **({} if where is None else {"where": where})}
         if not moving:
             return loss(*inputs, **options), ()
 
         def values_of(*moved: Any) -> jax.Array:
-            full = list(inputs)
-            for position, x in zip(moving, moved, strict=True):
-                full[position] = x
-            return loss(*full, **options)
+            return loss(*with_moved(inputs, moving, moved), **options)
 
         values, pull_back = jax.vjp(values_of, *(inputs[i] for i in moving))
         return values, pull_back(_spread(weights, values))
@@ -175,11 +177,41 @@ def value_and_gradients(
     return run
 
 
-@functools.lru_cache(maxsize=512)
-def _compiled(
-    loss: Callable[..., Any], moving: tuple[int, ...], items: tuple[tuple[str, Any], ...]
-) -> Callable[..., Any]:
-    return jax.jit(value_and_gradients(loss, moving, dict(items)))
+def with_moved(inputs: Inputs, moving: tuple[int, ...], moved: tuple[Any, ...]) -> Inputs:
+    """The inputs with others at the positions `moving`."""
+    full = list(inputs)
+    for position, x in zip(moving, moved, strict=True):
+        full[position] = x
+    return tuple(full)
+
+
+# Compiled programs and shapes of results. Properties share them, and so do all that see the same loss.
+_KNOWN: dict[Any, Any] = {}
+
+
+def _remember(key: Any, value: Any) -> None:
+    if len(_KNOWN) >= 1024:
+        _KNOWN.clear()
+    _KNOWN[key] = value
+
+
+def _key(*tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((x.shape, str(x.dtype), x.tobytes()) if hasattr(x, "tobytes") else x for x in leaves)
+
+
+@functools.lru_cache(maxsize=1024)
+def _defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
+    """Keyword arguments of a function and their defaults; ``...`` where it takes any."""
+    parameters = inspect.signature(loss).parameters.values()
+    return {"..." if p.kind is p.VAR_KEYWORD else p.name: p.default for p in parameters}
+
+
+def all_rows(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray | None:
+    """A mask that is True everywhere, or None for a function that takes none."""
+    if not case.batched or not {"where", "..."} & set(_defaults(case.loss)):
+        return None
+    return np.ones(result_shape(case, inputs, kwargs), bool)
 
 
 def evaluate(
@@ -189,16 +221,33 @@ def evaluate(
     *,
     where: Any = None,
     weights: Any = None,
-    loss: Any = None,
+    maskless: bool = False,
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """Values and gradients as NumPy arrays, compiled once for each shape; `weights` default to `row_weights`."""
-    weights = row_weights(case, inputs) if weights is None else weights
-    items = tuple(sorted(kwargs.items()))
+    """Values and gradients as NumPy arrays; `weights` default to `row_weights`, `where` to True everywhere.
+
+    Compiled once for each shape: a mask is always given unless `maskless`, and the numbers of `sweep` are traced, so
+    that other masks and other numbers are the same program.
+    """
+    weights = row_weights(case, inputs, kwargs) if weights is None else weights
+    if where is None and not maskless:
+        where = all_rows(case, inputs, kwargs)
+    given = {**{name: _defaults(case.loss).get(name) for name in case.sweep}, **kwargs}
+    # A number that is 0 may switch something off, which is another program.
+    traced = {name: x for name, x in given.items() if name in case.sweep and isinstance(x, float) and x != 0}
+    rest = {name: x for name, x in kwargs.items() if name not in traced}
     try:
-        run = _compiled(loss or case.loss, case.moving(inputs), items)
-    except TypeError:  # a hyper-parameter that cannot be hashed, such as an array of class counts
-        run = jax.jit(value_and_gradients(loss or case.loss, case.moving(inputs), kwargs))
-    return jax.tree.map(np.asarray, run(inputs, where, weights))
+        out = _program(case, inputs, rest)(inputs, where, weights, **traced)
+    except jax.errors.ConcretizationTypeError:  # it looks at its numbers before it traces them
+        out = _program(case, inputs, kwargs)(inputs, where, weights)
+    return jax.tree.map(np.asarray, out)
+
+
+def _program(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> Callable[..., Any]:
+    key = ("program", case.moving(inputs), _key(case.loss, kwargs))
+    if key not in _KNOWN:
+        _remember(key, jax.jit(value_and_gradients(case.loss, case.moving(inputs), kwargs)))
+    program: Callable[..., Any] = _KNOWN[key]
+    return program
 
 
 def expected_values(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray:

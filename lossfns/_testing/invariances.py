@@ -45,10 +45,14 @@ def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
 
 
 def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:
-    """An eager call and one inside jit give the same values, for every variant."""
-    for kwargs in case.variants:
-        eager = case.loss(*jax.tree.map(jnp.asarray, inputs), **kwargs)
-        assert_close(evaluate(case, inputs, kwargs)[0], eager, described(kwargs), ulps=2 * case.tolerance(kwargs))
+    """An eager call gives the values of one inside jit; one without a mask, those of a mask that is True everywhere."""
+    kwargs = case.variants[0]
+    inside = evaluate(case, inputs, kwargs)
+    eager = case.loss(*jax.tree.map(jnp.asarray, inputs), **kwargs)
+    assert_close(inside[0], eager, described(kwargs), ulps=2 * case.tolerance(kwargs))
+    if case.batched:
+        without = evaluate(case, inputs, kwargs, maskless=True)
+        assert_same(case, inside, without, kwargs, "a mask that is True everywhere")
     return None
 
 
@@ -64,7 +68,8 @@ def vmap_is_loop(case: LossCase, inputs: Inputs) -> str | None:
         where, batches = None, [cast(batch, np.float32) for batch in batches]
     stacked = jax.tree.map(lambda *xs: np.stack(xs), *batches)
     run = value_and_gradients(case.loss, case.moving(inputs), kwargs)
-    mapped = jax.jit(jax.vmap(run, in_axes=(0, None, None)))(stacked, where, row_weights(case, inputs))
+    weights = row_weights(case, inputs, kwargs)
+    mapped = jax.tree.map(np.asarray, jax.jit(jax.vmap(run, in_axes=(0, None, None)))(stacked, where, weights))
     for i, batch in enumerate(batches):
         alone = evaluate(case, batch, kwargs, where=where)
         assert_same(case, jax.tree.map(lambda x, i=i: x[i], mapped), alone, kwargs, f"batch {i} of the mapped stack")
@@ -72,11 +77,14 @@ def vmap_is_loop(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _assert_deleted(
-    case: LossCase, inputs: Inputs, keep: np.ndarray, kwargs: Mapping[str, Any], fills: tuple[float, ...]
+    case: LossCase, inputs: Inputs, keep: np.ndarray, kwargs: Mapping[str, Any], fills: tuple[float, ...], alone: bool
 ) -> None:
     where = row_mask(keep, result_shape(case, inputs, kwargs))
-    weights = row_weights(case, inputs)
-    expected = evaluate(case, take(inputs, keep), kwargs, weights=weights[keep])
+    weights = row_weights(case, inputs, kwargs)
+    if alone:
+        expected = evaluate(case, take(inputs, keep), kwargs, weights=weights[keep])
+    else:
+        expected = take(evaluate(case, inputs, kwargs), keep)
     spoiled = {"": inputs} | {f", {fill} under the mask": poison(inputs, ~keep, fill) for fill in fills}
     for label, batch in spoiled.items():
         values, gradients = evaluate(case, batch, kwargs, where=where, weights=weights)
@@ -93,15 +101,13 @@ def masked_is_deleted(case: LossCase, inputs: Inputs) -> str | None:
     keep = some_rows(count_rows(inputs))
     for position, kwargs in enumerate(case.variants):
         fills = (np.nan, np.inf, -np.inf) if position == 0 else (np.nan,)
-        _assert_deleted(case, inputs, keep, kwargs, fills)
-    kwargs = case.variants[0]
-    plain = evaluate(case, inputs, kwargs)
-    where = np.ones(result_shape(case, inputs, kwargs), bool)
-    assert_same(case, evaluate(case, inputs, kwargs, where=where), plain, kwargs, "a mask that is True everywhere")
+        # Where rows do not matter to each other, those of the whole batch do for the variants after the first.
+        _assert_deleted(case, inputs, keep, kwargs, fills, alone=position == 0 or case.batch_coupled)
     if not case.element_masks:
         return None
-    where = np.random.default_rng(1).random(where.shape) < 0.5
-    weights = row_mask(row_weights(case, inputs), where.shape)
+    kwargs = case.variants[0]
+    where = np.random.default_rng(1).random(result_shape(case, inputs, kwargs)) < 0.5
+    weights = row_weights(case, inputs, kwargs)
     expected = evaluate(case, inputs, kwargs, weights=weights * where)
     aligned = [np.shape(x)[: where.ndim] == where.shape for x in inputs]
     for fill in (np.nan, np.inf):
@@ -129,7 +135,7 @@ def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
     if case.batch_coupled:
         raise Skip("rows are coupled: a part of the batch has other negatives")
     kwargs, rows = case.variants[0], count_rows(inputs)
-    weights, half = row_weights(case, inputs), (rows + 1) // 2
+    weights, half = row_weights(case, inputs, kwargs), (rows + 1) // 2
     whole = evaluate(case, inputs, kwargs)
     parts = [
         evaluate(case, take(inputs, part), kwargs, weights=weights[part])
@@ -141,7 +147,8 @@ def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
     twice = np.r_[0, 0 : rows - 1]  # the first row again in place of the last: no new shape
     values, gradients = evaluate(case, take(inputs, twice), kwargs, weights=weights[twice])
     summed = jax.tree.map(lambda g: np.concatenate([g[:1] + g[1:2], g[2:]]), gradients)
-    _, heavy = evaluate(case, inputs, kwargs, weights=weights * np.where(np.arange(rows) == 0, 2, 1))
+    heavier = np.concatenate([2 * weights[:1], weights[1:]])
+    _, heavy = evaluate(case, inputs, kwargs, weights=heavier)
     assert_same(case, (values[1:], summed), take((whole[0], heavy), slice(0, -1)), kwargs, "a row of weight 2")
     return None
 
@@ -150,8 +157,8 @@ def permutation(case: LossCase, inputs: Inputs) -> str | None:
     """Rows in another order give the same values and gradients in that order."""
     needs_rows(case)
     order = np.random.default_rng(3).permutation(count_rows(inputs))
-    weights = row_weights(case, inputs)
     for kwargs in case.variants:
+        weights = row_weights(case, inputs, kwargs)
         expected = take(evaluate(case, inputs, kwargs), order)
         actual = evaluate(case, take(inputs, order), kwargs, weights=weights[order])
         assert_same(case, actual, expected, kwargs, f"rows {order.tolist()} {described(kwargs)}")
@@ -164,18 +171,27 @@ def devices(case: LossCase, inputs: Inputs) -> str | None:
     count = min(MAX_DEVICES, jax.device_count())
     if count < 2:
         raise Skip('one device only; jax.config.update("jax_num_cpu_devices", 8) gives eight')
-    inputs = case.inputs(2 * count)
-    keep = np.random.default_rng(4).random(2 * count) < 0.7
-    keep[:2] = False  # the first device has nothing to add
-    mask = row_mask(keep, result_shape(case, inputs, case.variants[0]))
     first, *others = case.variants
+    fitting = [n for n in range(2, count + 1) if case.rows % n == 0 and 2 * n <= case.rows]
+    # A few devices for the batch that is compiled for already.
+    fewer, given = (max(fitting), case.inputs()) if fitting else (count, case.inputs(2 * count))
+    if not case.batch_coupled:  # rows that know nothing of each other know nothing of devices either
+        _assert_same_on_devices(case, given, first, _uneven(case, given, first), fewer, ("check_vma",))
+        return f"{fewer} devices"
+    inputs = case.inputs(2 * count)
+    mask = _uneven(case, inputs, first)
     _assert_same_on_devices(case, inputs, first, mask, count, ("check_vma", "no check_vma", "pmap"))
-    if case.batch_coupled:
-        # Without a mask nothing but the arrays varies over devices. Other numbers make no other program.
-        _assert_same_on_devices(case, inputs, first, None, count, ("check_vma",))
-        for kwargs in (kwargs for kwargs in others if not all(isinstance(x, float) for x in kwargs.values())):
-            _assert_same_on_devices(case, inputs, kwargs, mask, count, ("check_vma",))
+    # Without a mask nothing but the arrays varies over devices. Other numbers are the same program.
+    _assert_same_on_devices(case, given, first, None, fewer, ("check_vma",))
+    for kwargs in (kwargs for kwargs in others if not all(isinstance(x, float) for x in kwargs.values())):
+        _assert_same_on_devices(case, given, kwargs, _uneven(case, given, kwargs), fewer, ("check_vma",))
     return f"{count} devices"
+
+
+def _uneven(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray:
+    keep = np.random.default_rng(4).random(count_rows(inputs)) < 0.7
+    keep[:2] = False  # the first device has nothing to add
+    return row_mask(keep, result_shape(case, inputs, kwargs))
 
 
 def _assert_same_on_devices(
@@ -184,7 +200,7 @@ def _assert_same_on_devices(
     whole = evaluate(case, inputs, kwargs, where=where)
     options = {**kwargs, "axis_name": "shards"} if case.batch_coupled else kwargs
     run = value_and_gradients(case.loss, case.moving(inputs), options)
-    given = (inputs, where, row_weights(case, inputs))
+    given = (inputs, where, row_weights(case, inputs, kwargs))
     for backend in backends:
         what = f"{backend} on {count} devices, {described(kwargs)}, {'no' if where is None else 'a'} mask"
         assert_same(case, _on_devices(run, given, count, backend), whole, kwargs, what)

@@ -85,7 +85,9 @@ def _downhill(case: LossCase, inputs: Inputs) -> Inputs:
         return inputs
     stride = 4 * largest(inputs[0])
     for _ in range(4):
-        _, slopes = evaluate(case, inputs, case.variants[0], weights=np.abs(row_weights(case, inputs)))
+        _, slopes = evaluate(
+            case, inputs, case.variants[0], weights=np.abs(row_weights(case, inputs, case.variants[0]))
+        )
         slope = slopes[case.moving(inputs).index(0)]
         step = np.float32(min(stride / largest(slope), 1e30))
         inputs = (jax.tree.map(lambda x, g, step=step: x - step * g, inputs[0], slope), *inputs[1:])

@@ -1,18 +1,18 @@
 """Properties of the numbers: right values, right derivatives, hostile inputs, low precision."""
 
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 
 from lossfns._testing.case import (
     Inputs,
     LossCase,
     Skip,
+    all_rows,
     assert_close,
     assert_same,
     cast,
@@ -22,9 +22,10 @@ from lossfns._testing.case import (
     expected_values,
     is_floating,
     largest,
+    result_shape,
     row_weights,
     take,
-    value_and_gradients,
+    with_moved,
 )
 
 
@@ -76,37 +77,61 @@ def _check_slope(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], slop
     ways = [jax.tree.map(lambda x: rng.normal(size=np.shape(x)), inputs[i]) for i in moving]
 
     def objective(step: float) -> float:
-        moved = list(inputs)
-        for i, way in zip(moving, ways, strict=True):
-            moved[i] = jax.tree.map(lambda x, d: x + step * d, inputs[i], way)
-        values = evaluate(case, tuple(moved), kwargs)[0]
-        weights = row_weights(case, inputs)
-        return float((values * np.reshape(weights, np.shape(weights) + (1,) * (values.ndim - np.ndim(weights)))).sum())
+        moved = jax.tree.map(lambda x, d: x + step * d, [inputs[i] for i in moving], ways)
+        values = evaluate(case, with_moved(inputs, moving, tuple(moved)), kwargs)[0]
+        weights = row_weights(case, inputs, kwargs)
+        return float((values * weights).sum())
 
     difference = (objective(_STEP) - objective(-_STEP)) / (2 * _STEP)
-    products = jax.tree.map(lambda g, d: float((g * d).sum()), list(slopes), ways)
-    slope = sum(jax.tree.leaves(products))
+    slope = float(_dot(list(slopes), ways))
     close = abs(slope - difference) <= _slope_tolerance(case, kwargs) * (1 + abs(difference))
     assert close, f"slope {described(kwargs)}: finite differences give {difference:.9g}, the gradient {slope:.9g}"
 
 
 def _check_every_mode(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> None:
-    """Forward and reverse mode, and second derivatives as first derivatives of the compiled gradient."""
-    moving, weights = case.moving(inputs), row_weights(case, inputs)
-    run = value_and_gradients(case.loss, moving, kwargs)
+    """Forward and reverse mode and second derivatives, along one direction, against differences; one program."""
+    moving, where, rng = case.moving(inputs), all_rows(case, inputs, kwargs), np.random.default_rng(5)
+    options = kwargs if where is None else {**kwargs, "where": where}
+    start = tuple(inputs[i] for i in moving)
+    way = jax.tree.map(lambda x: rng.normal(size=np.shape(x)), start)
+    weights = rng.normal(size=result_shape(case, inputs, kwargs))
 
-    def complete(moved: tuple[Any, ...]) -> Inputs:
-        full = list(inputs)
-        for i, x in zip(moving, moved, strict=True):
-            full[i] = x
-        return tuple(full)
+    def values(moved: tuple[Any, ...]) -> jax.Array:
+        return case.loss(*with_moved(inputs, moving, moved), **options)
 
-    tolerance = _slope_tolerance(case, kwargs)
-    check = functools.partial(jax.test_util.check_grads, order=1, atol=tolerance, rtol=tolerance, eps=_STEP)
-    moved = tuple(jax.tree.map(jnp.asarray, inputs[i]) for i in moving)
-    check(jax.jit(lambda *moved: case.loss(*complete(moved), **kwargs)), moved, modes=case.modes)
+    slopes = jax.grad(lambda moved: (values(moved) * weights).sum())
+
+    @jax.jit
+    def every_mode(moved: tuple[Any, ...]) -> dict[str, Any]:
+        out = {"value": values(moved), "gradient": slopes(moved)}
+        if "fwd" in case.modes:
+            out["forward mode"] = jax.jvp(values, (moved,), (way,))[1]
+        if case.smooth:
+            out["reverse over reverse"] = jax.grad(lambda moved: _dot(slopes(moved), way))(moved)
+        if case.smooth and "fwd" in case.modes:
+            out["forward over reverse"] = jax.jvp(slopes, (moved,), (way,))[1]
+        return out
+
+    def difference(name: str) -> Any:
+        ahead, behind = (
+            every_mode(jax.tree.map(lambda x, d, s=s: x + s * d, start, way))[name] for s in (_STEP, -_STEP)
+        )
+        return jax.tree.map(lambda a, b: (np.asarray(a) - np.asarray(b)) / (2 * _STEP), ahead, behind)
+
+    here, first = jax.tree.map(np.asarray, every_mode(start)), difference("value")
+    pairs = [("reverse mode", _dot(here["gradient"], way), (weights * first).sum())]
+    if "fwd" in case.modes:
+        pairs.append(("forward mode", here["forward mode"], first))
     if case.smooth:
-        check(jax.jit(lambda *moved: run(complete(moved), None, weights)[1]), moved, modes=case.modes[-1:])
+        second = difference("gradient")
+        pairs += [(name, here[name], second) for name in here if " over " in name]
+    ulps = _slope_tolerance(case, kwargs) / float(np.finfo(np.float64).eps)
+    for name, got, wanted in pairs:
+        assert_close(got, wanted, f"{name} against differences {described(kwargs)}", ulps=ulps, dtype=np.float64)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: (x * y).sum(), a, b)))
 
 
 def peaked(inputs: Inputs) -> Inputs:
@@ -135,7 +160,15 @@ def unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Ma
         yield "no row", take(inputs, slice(0, 0)), kwargs
     if case.hostile is not None:
         for name, (given, options) in case.hostile(np.random.default_rng(0)).items():
-            yield name, cast(tuple(given), np.float32), options
+            yield name, _with_as_many_rows(case, cast(tuple(given), np.float32), inputs), options
+
+
+def _with_as_many_rows(case: LossCase, given: Inputs, inputs: Inputs) -> Inputs:
+    """Rows again and again until there are as many as in `inputs`, so that nothing new is compiled."""
+    shapes = [[np.shape(x)[1:] for x in jax.tree.leaves(batch)] for batch in (given, inputs)]
+    if not case.batched or case.batch_coupled or shapes[0] != shapes[1] or 0 in np.shape(jax.tree.leaves(given)[0]):
+        return given
+    return take(given, np.arange(max(count_rows(inputs), count_rows(given))) % count_rows(given))
 
 
 def hostile(case: LossCase, inputs: Inputs) -> str | None:
@@ -178,10 +211,16 @@ def low_precision(case: LossCase, inputs: Inputs) -> str | None:
             assert_close(values, exact_values, f"{what}: computed below float32, value", ulps=case.tolerance(kwargs))
             error = _largest_error(slopes, exact_slopes)
             if case.naive is not None and not _is_rounded_once(slopes, exact_slopes, dtype, case.tolerance(kwargs)):
-                naive = _largest_error(evaluate(case, batch, kwargs, loss=case.naive)[1], exact_slopes)
+                naive = _largest_error(_naive_gradients(case, batch, kwargs), exact_slopes)
                 assert error <= naive, f"{what}: gradient error {error:.2e}, the naive formula's is {naive:.2e}"
             notes.append(f"{error:.0e}")
     return f"gradient errors {', '.join(notes)}"
+
+
+def _naive_gradients(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    assert case.naive is not None
+    textbook = dataclasses.replace(case, loss=case.naive, sweep={})
+    return evaluate(textbook, inputs, kwargs, maskless=True)[1]
 
 
 def _is_rounded_once(actual: Any, expected: Any, dtype: Any, ulps: float) -> bool:

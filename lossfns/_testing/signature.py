@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.monitoring
@@ -98,16 +99,26 @@ def no_recompilation(case: LossCase, inputs: Inputs) -> str | None:
     """Other values of a numeric hyper-parameter trace and compile nothing new."""
     if not case.sweep:
         raise Skip("no numeric hyper-parameter given")
-    given = jax.tree.map(jnp.asarray, inputs)
-    for name, (first, second, *others) in case.sweep.items():
-        for value in (first, second):
-            jax.block_until_ready(case.loss(*given, **{**case.variants[0], name: value}))
-        with _count_traces() as traces:
-            for value in others:
-                jax.block_until_ready(case.loss(*given, **{**case.variants[0], name: value}))
-        assert others, f"{name}: give at least three values"
-        assert not traces, f"{name}: {len(traces)} traces for values {others} after {[first, second]}"
+    for name, values in case.sweep.items():
+        assert len(values) > 2, f"{name}: give at least three values"
+    together = [{name: values[i] for name, values in case.sweep.items()} for i in range(3)]
+    try:
+        _assert_traced_twice(case, inputs, together)
+    except (TypeError, ValueError):  # some exclude each other
+        for name, values in case.sweep.items():
+            _assert_traced_twice(case, inputs, [{name: x} for x in values])
     return ", ".join(case.sweep)
+
+
+def _assert_traced_twice(case: LossCase, inputs: Inputs, options: Sequence[Mapping[str, Any]]) -> None:
+    """Calls after the second trace and compile nothing."""
+    given = jax.tree.map(jnp.asarray, inputs)
+    for more in options[:2]:
+        jax.block_until_ready(case.loss(*given, **{**case.variants[0], **more}))
+    with _count_traces() as traces:
+        for more in options[2:]:
+            jax.block_until_ready(case.loss(*given, **{**case.variants[0], **more}))
+    assert not traces, f"{len(traces)} traces for {list(options[2:])} after {list(options[:2])}"
 
 
 @contextlib.contextmanager
