@@ -8,7 +8,8 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
 - `stream(block, whole, columns)`: `block(whole, part, index)` says what the scores of a block are and how they are
   reduced, by returning any pytree of `LogSum`, `Mean`, `Sum` (one value for each row, over all columns),
   `ColumnLogSum` and `ColumnSum` (one value for each column, over all rows). Gradients of any order follow, for any
-  cotangents.
+  cotangents. `ShiftedLogSum` is `LogSum` for losses that subtract a score from it. With `axis_name` the columns may be
+  spread over devices.
 - `stream(..., expected=...)`: the gradient is made in the forward pass already, for cotangents that are a multiple of
   those expected (as those of a mean are); for others it is recomputed. Saves a third of the work where all reductions
   are sums.
@@ -23,6 +24,7 @@ overlaps the one before, and the columns it repeats are masked, so one program s
 """
 
 from lossfns._blockwise.columns import block_columns as block_columns
+from lossfns._blockwise.columns import gradient_of as gradient_of
 from lossfns._blockwise.columns import stream as stream
 from lossfns._blockwise.products import contract as contract
 from lossfns._blockwise.products import narrow as narrow
@@ -33,6 +35,8 @@ from lossfns._blockwise.reductions import ColumnSum as ColumnSum
 from lossfns._blockwise.reductions import LogSum as LogSum
 from lossfns._blockwise.reductions import Mean as Mean
 from lossfns._blockwise.reductions import Moments as Moments
+from lossfns._blockwise.reductions import Shifted as Shifted
+from lossfns._blockwise.reductions import ShiftedLogSum as ShiftedLogSum
 from lossfns._blockwise.reductions import Sum as Sum
 from lossfns._blockwise.reductions import log_sum as log_sum
 from lossfns._blockwise.ring import stream_ring as stream_ring

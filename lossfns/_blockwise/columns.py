@@ -7,16 +7,36 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from lossfns._blockwise.reductions import Moments, Reduction, initial, merge, result, slope_of
+from lossfns._blockwise.reductions import Moments, Shifted, across, initial, is_reduction, merge, result, slope_of
 from lossfns._blockwise.speculative import speculate
-from lossfns._blockwise.trees import Blocks, add_at, common_dtype, join_gradient, split_floats, vary_alike, wide, widen
+from lossfns._blockwise.trees import (
+    Blocks,
+    add_at,
+    common_dtype,
+    join_gradient,
+    split_floats,
+    vary,
+    vary_alike,
+    varying_axes,
+    wide,
+    widen,
+)
 
 Block = Callable[[Any, Any, jax.Array], Any]
 """`block(whole, part, index)`: the reductions of the columns `part`, whose numbers are `index` [C]."""
 
 
-def stream(block: Block, whole: Any, columns: Any, *, block_size: int | None = None, expected: Any = None) -> Any:
+def stream(
+    block: Block,
+    whole: Any,
+    columns: Any,
+    *,
+    block_size: int | None = None,
+    expected: Any = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Any:
     """Reduce a table of scores block by block.
 
     Args:
@@ -27,16 +47,22 @@ def stream(block: Block, whole: Any, columns: Any, *, block_size: int | None = N
         block_size: Columns C in a block; None for what fits a fast cache. Values and gradients do not depend on it.
         expected: Cotangents, one for each result, to a multiple of which the gradient is made in the forward pass; for
             reductions that are sums. None recomputes the blocks in the backward pass.
+        axis_name: A mapped axis over which the columns are spread, while the rows are the same on all of its devices.
+            Results of rows are then over the columns of all devices, and the same on each; so must the cotangents be.
+            The gradient of `whole` is complete on each device, that of the columns is of its own.
 
     Returns:
         The pytree of `block` with an array in place of each reduction: [N] or [M]. Inputs need no gradient to be
         floating: whoever wants none stops it.
     """
-    whole, columns, expected = vary_alike((whole, columns, expected))
+    if axis_name is None:
+        whole, columns, expected = vary_alike((whole, columns, expected))
+    else:
+        whole, columns = _vary_around(axis_name, whole, columns)
     count = jax.tree.leaves(columns)[0].shape[0]
     size = _default_size(block, whole, columns) if block_size is None else min(block_size, count)
     if expected is None:
-        return _stream(block, size, whole, columns)
+        return _stream(block, size, axis_name, whole, columns)
     return speculate(
         functools.partial(_forward, block, size),
         functools.partial(_with_gradient, block, size),
@@ -64,30 +90,38 @@ def _default_size(block: Block, whole: Any, columns: Any) -> int:
     return block_columns(count, max(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _stream(block: Block, size: int, whole: Any, columns: Any) -> Any:
-    return _forward(block, size, whole, columns)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _stream(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> Any:
+    results = _forward(block, size, whole, columns)
+    if axis_name is None:
+        return results
+    kinds, structure = _kinds(block, size, whole, columns)
+    of_all = [across(kind, result, axis_name) for kind, result in zip(kinds, _results(results), strict=True)]
+    return jax.tree.unflatten(structure, of_all)
 
 
-def _stream_fwd(block: Block, size: int, whole: Any, columns: Any) -> tuple[Any, Any]:
-    results = _stream(block, size, whole, columns)  # by its own rule, should this pass be differentiated in turn
+def _stream_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> tuple[Any, Any]:
+    # By its own rule, should this pass be differentiated in turn.
+    results = _stream(block, size, axis_name, whole, columns)
     return results, (whole, columns, results)
 
 
-def _stream_bwd(block: Block, size: int, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
+def _stream_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
     whole, columns, results = residuals
-    return _scan(block, size, whole, columns, results, cotangents)[1]
+    d_whole, d_columns = _scan(block, size, whole, columns, results, cotangents)[1]
+    if axis_name is not None:
+        d_whole = _complete(whole, d_whole, axis_name)
+    return d_whole, d_columns
 
 
 _stream.defvjp(_stream_fwd, _stream_bwd)
 
 
-def _forward(block: Block, size: int, whole: Any, columns: Any) -> Any:
+def _forward(block: Block, size: int, whole: Any, columns: Any, active: jax.Array | None = None) -> Any:
     dtype = common_dtype(whole, columns)
     blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
     rows = widen(whole, dtype)
-    shapes = jax.eval_shape(lambda: block(rows, *blocks.part(0, dtype)[:2]))
-    kinds, structure = _reductions(shapes)
+    kinds, structure = _kinds(block, size, whole, columns)
     states = vary_alike(([initial(kind, count) for kind in kinds], whole, columns))[0]
 
     def step(states: list[Any], i: jax.Array) -> tuple[list[Any], None]:
@@ -95,24 +129,35 @@ def _forward(block: Block, size: int, whole: Any, columns: Any) -> Any:
         reductions = _reductions(block(rows, part, index))[0]
         return [merge(r, state, index, fresh) for r, state in zip(reductions, states, strict=True)], None
 
-    states = blocks.scan(step, states)
+    states = blocks.scan(step, states, active)
     return jax.tree.unflatten(structure, [result(kind, state) for kind, state in zip(kinds, states, strict=True)])
 
 
 def _scan(
-    block: Block, size: int, whole: Any, columns: Any, results: Any, cotangents: Any
+    block: Block,
+    size: int,
+    whole: Any,
+    columns: Any,
+    results: Any,
+    cotangents: Any,
+    start: Any = None,
+    active: jax.Array | None = None,
 ) -> tuple[list[Any], tuple[Any, Any]]:
-    """The gradient, block by block; without `results`, for reductions that are sums, these as well."""
+    """The gradient, block by block; without `results`, for reductions that are sums, these as well.
+
+    It is added to `start`, a gradient, unless `active` is False: in place, which of two branches only one could do.
+    """
     dtype = common_dtype(whole, columns)
     blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
     whole_floats, join_whole = split_floats(widen(whole, dtype))
     column_floats, _ = split_floats(columns)
-    shapes = jax.eval_shape(lambda: block(join_whole(whole_floats), *blocks.part(0, dtype)[:2]))
-    kinds, structure = _reductions(shapes)
+    kinds, structure = _kinds(block, size, whole, columns)
     known = [None] * len(kinds) if results is None else _results(results)
     slopes = _results(cotangents)
     states = [initial(kind, count) for kind in kinds] if results is None else []
     zeros = jax.tree.map(jnp.zeros_like, (whole_floats, column_floats))
+    if start is not None:
+        zeros = jax.tree.leaves(widen(start[0], dtype)), jax.tree.leaves(start[1])
     carry = vary_alike(((states, *zeros), whole, columns, cotangents))[0]
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
@@ -125,10 +170,11 @@ def _scan(
         pulled = [slope_of(*given, index, fresh) for given in zip(reductions, known, slopes, strict=True)]
         more, d_part = pull_back(jax.tree.unflatten(structure, pulled))
         d_whole = jax.tree.map(jnp.add, d_whole, more)
-        d_columns = [add_at(total, x, index[0], fresh is not None) for total, x in zip(d_columns, d_part, strict=True)]
+        added = fresh is not None or start is not None
+        d_columns = [add_at(total, x, index[0], added) for total, x in zip(d_columns, d_part, strict=True)]
         return (states, d_whole, d_columns), None
 
-    states, d_whole, d_columns = blocks.scan(step, carry)
+    states, d_whole, d_columns = blocks.scan(step, carry, active)
     done = [result(kind, state) for kind, state in zip(kinds, states, strict=False)]
     return done and jax.tree.unflatten(structure, done), (
         join_gradient(whole, d_whole),
@@ -136,17 +182,64 @@ def _scan(
     )
 
 
-def _with_gradient(block: Block, size: int, whole: Any, columns: Any, cotangents: Any) -> Any:
-    return _scan(block, size, whole, columns, None, cotangents)
+def _with_gradient(block: Block, size: int, arguments: tuple[Any, Any], cotangents: Any) -> Any:
+    return _scan(block, size, *arguments, None, cotangents)
 
 
-def _gradient_alone(block: Block, size: int, whole: Any, columns: Any, cotangents: Any) -> Any:
-    return _scan(block, size, whole, columns, None, cotangents)[1]
+def _gradient_alone(
+    block: Block, size: int, arguments: tuple[Any, Any], cotangents: Any, start: Any = None, active: Any = None
+) -> Any:
+    return _scan(block, size, *arguments, None, cotangents, start, active)[1]
+
+
+def gradient_of(
+    block: Block, size: int, whole: Any, columns: Any, cotangents: Any, start: Any = None, active: Any = None
+) -> tuple[Any, Any]:
+    """The gradient of `stream`, results included, for `cotangents(results)`; `start` and `active` as of `speculate`.
+
+    Returns:
+        That of `whole` and of `columns`, None at integers.
+    """
+    results = (
+        _stream(block, size, None, whole, columns) if active is None else _forward(block, size, whole, columns, active)
+    )
+    return _scan(block, size, whole, columns, results, cotangents(results), start, active)[1]
+
+
+def _kinds(block: Block, size: int, whole: Any, columns: Any) -> tuple[list[Any], Any]:
+    """The reductions of a block, as shapes, and the pytree they came in."""
+    dtype = common_dtype(whole, columns)
+    return _reductions(jax.eval_shape(lambda: block(widen(whole, dtype), *Blocks(columns, size).part(0, dtype)[:2])))
+
+
+def _complete(whole: Any, slopes: Any, axis_name: Any) -> Any:
+    """The gradient of what is the same on all devices, summed over them; of what is not, each has its own."""
+    leaves, structure = jax.tree.flatten(whole)
+    own = jax.tree.leaves(slopes, is_leaf=lambda x: x is None)
+    summed = [
+        dx if dx is None or _varies(x, axis_name) else lax.psum(dx, axis_name)
+        for x, dx in zip(leaves, own, strict=True)
+    ]
+    return jax.tree.unflatten(structure, summed)
+
+
+def _varies(x: Any, axis_name: Any) -> bool:
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    return not jax.typeof(x).manual_axis_type.varying.isdisjoint(names)
+
+
+def _vary_around(axis_name: Any, whole: Any, columns: Any) -> tuple[Any, Any]:
+    """As `vary_alike` over the other mapped axes; over this one the columns vary, and of the rows what did before."""
+    names = {*axis_name} if isinstance(axis_name, tuple) else {axis_name}
+    axes = varying_axes((whole, columns))
+    if not axes:  # outside of shard_map, or without check_vma
+        return whole, columns
+    return vary(whole, axes - names), vary(columns, axes | names)
 
 
 def _reductions(tree: Any) -> tuple[list[Any], Any]:
-    return jax.tree.flatten(tree, is_leaf=lambda x: isinstance(x, Reduction))
+    return jax.tree.flatten(tree, is_leaf=is_reduction)
 
 
 def _results(tree: Any) -> list[Any]:
-    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Moments))
+    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Moments | Shifted))

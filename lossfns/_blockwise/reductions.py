@@ -34,6 +34,19 @@ class LogSum(Reduction):
 
 @_reduction
 @dataclasses.dataclass(frozen=True)
+class ShiftedLogSum(LogSum):
+    """As `LogSum`, in two parts: for losses that subtract a score from it, which loses digits if both are large."""
+
+
+class Shifted(NamedTuple):
+    """The result of `ShiftedLogSum`, both [N]: the parts of that of `LogSum`. To derivatives the shift is constant."""
+
+    log_sum: jax.Array
+    shift: jax.Array
+
+
+@_reduction
+@dataclasses.dataclass(frozen=True)
 class Mean(Reduction):
     """Scores and terms [C, N] -> `Moments`: as `LogSum`, and the mean of the terms under the softmax of the scores.
 
@@ -116,6 +129,8 @@ def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None) -> Any:
 
 
 def result(kind: Any, state: Any) -> Any:
+    if isinstance(kind, ShiftedLogSum):
+        return Shifted(jnp.log(state[1]), finite(state[0]))
     if isinstance(kind, LogSum):
         return finite(state[0]) + jnp.log(state[1])
     if isinstance(kind, Mean):
@@ -136,11 +151,34 @@ def slope_of(x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array
             return ColumnSum(slope if x.terms.ndim == 1 else jnp.broadcast_to(slope[:, None], x.terms.shape))
         total = finite(lax.dynamic_slice_in_dim(result, index[0], len(index)))
         return ColumnLogSum(slope[:, None] * jnp.exp(x.scores - total[:, None]))
+    if isinstance(x, ShiftedLogSum):
+        # Shifted in two steps, as the value is: near p = 1 the digits of the small part count.
+        powers = jnp.exp((x.scores - result.shift) - finite(result.log_sum))
+        return ShiftedLogSum(slope.log_sum * _masked(powers, fresh, 0))
     if isinstance(x, LogSum):
         return LogSum(slope[None] * _masked(jnp.exp(x.scores - finite(result)[None]), fresh, 0))
     share = _masked(jnp.exp(x.scores - finite(result.log_sum)[None]), fresh, 0)
     mean = slope.mean[None]
     return Mean(share * (slope.log_sum[None] + mean * (x.terms - result.mean[None])), share * mean)
+
+
+def across(kind: Any, result: Any, axis_name: Any) -> Any:
+    """The result over the columns of all devices, from those over the columns of each."""
+    if isinstance(kind, ColumnLogSum | ColumnSum):
+        return result
+    if isinstance(kind, Sum):
+        return lax.psum(result, axis_name)
+    if isinstance(kind, ShiftedLogSum):
+        shift = lax.pmax(result.shift, axis_name)
+        return Shifted(jnp.log(lax.psum(jnp.exp(result.log_sum + (result.shift - shift)), axis_name)), shift)
+    log_sum = result.log_sum if isinstance(kind, Mean) else result
+    shift = finite(lax.pmax(lax.stop_gradient(log_sum), axis_name))
+    powers = jnp.exp(log_sum - shift)
+    total = lax.psum(powers, axis_name)
+    log_total = shift + jnp.log(total)
+    if isinstance(kind, LogSum):
+        return log_total
+    return Moments(log_total, lax.psum(powers * result.mean, axis_name) / jnp.where(total == 0, 1, total))
 
 
 def log_sum(scores: jax.Array, axis: int) -> jax.Array:

@@ -11,17 +11,24 @@ from jax import lax
 from lossfns._contract import accumulation_dtype
 
 
-def vary_alike(tree: Any) -> Any:
-    """Mark all arrays as varying over every mapped axis that any of them varies over, as `shard_map` demands."""
-    axes: set[Any] = set().union(*(jax.typeof(x).manual_axis_type.varying for x in jax.tree.leaves(tree)))
-    if not axes:
-        return tree
+def varying_axes(tree: Any) -> set[Any]:
+    """The mapped axes that any array of a pytree varies over, as far as `shard_map` keeps track of it."""
+    return set().union(*(jax.typeof(x).manual_axis_type.varying for x in jax.tree.leaves(tree)))
 
-    def vary(x: Any) -> Any:
+
+def vary(tree: Any, axes: set[Any]) -> Any:
+    """Mark all arrays as varying over these axes as well."""
+
+    def mark(x: Any) -> Any:
         missing = tuple(axes - jax.typeof(x).manual_axis_type.varying)
         return lax.pcast(x, missing, to="varying") if missing else x
 
-    return jax.tree.map(vary, tree)
+    return jax.tree.map(mark, tree)
+
+
+def vary_alike(tree: Any) -> Any:
+    """Mark all arrays as varying over every mapped axis that any of them varies over, as `shard_map` demands."""
+    return vary(tree, varying_axes(tree))
 
 
 def common_dtype(*trees: Any) -> jnp.dtype:
@@ -70,16 +77,28 @@ class Blocks:
 
     def part(self, i: Any, dtype: Any) -> tuple[Any, jax.Array, jax.Array | None]:
         """Block i in `dtype`, the numbers of its columns, and which no block before it had (None for all)."""
-        start = jnp.minimum(i * self.size, self.count - self.size)
-        index = start + jnp.arange(self.size)
-        part = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, self.size), self.columns)
-        return widen(part, dtype), index, None if self.size and self.count % self.size == 0 else index >= i * self.size
+        index, fresh = self.place(i)
+        part = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index[0], self.size), self.columns)
+        return widen(part, dtype), index, fresh
 
-    def scan(self, step: Any, carry: Any) -> Any:
+    def place(self, i: Any) -> tuple[jax.Array, jax.Array | None]:
+        """The numbers of the columns of block i, and which of them no block before it had."""
+        index = jnp.minimum(i * self.size, self.count - self.size) + jnp.arange(self.size)
+        return index, None if self.size and self.count % self.size == 0 else index >= i * self.size
+
+    def scan(self, step: Any, carry: Any, active: jax.Array | None = None) -> Any:
+        """The carry after all blocks, or, where `active` is False, as it was."""
         steps = -(-self.count // self.size) if self.size else 0
+        if active is not None:
+            return lax.fori_loop(0, jnp.where(active, steps, 0), lambda i, carry: step(carry, i)[0], carry)
         if steps == 1:
             return step(carry, jnp.int32(0))[0]
         return lax.scan(step, carry, jnp.arange(steps))[0]
+
+
+def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
+    """A mask over the first axis, ready to broadcast with `x`."""
+    return mask.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def set_at(total: jax.Array, x: jax.Array, start: jax.Array) -> jax.Array:

@@ -1,0 +1,250 @@
+"""Statistics of logits `hidden @ head.T` that are never all held: by blocks of the vocabulary, or by tiles of tokens.
+
+By blocks of the vocabulary: the least memory, any cotangents, four matrix products for value and gradient. By tiles of
+tokens: each tile has its whole rows of logits, so its gradient is made at once, three products; it serves cotangents
+that are one number at all tokens that count, as those of a mean are.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lossfns._blockwise import (
+    Shifted,
+    ShiftedLogSum,
+    Sum,
+    block_columns,
+    contract,
+    gradient_of,
+    narrow,
+    product,
+    speculate,
+    stream,
+    transposed,
+)
+from lossfns._blockwise.trees import Blocks, add_at, set_at, vary_alike
+from lossfns._contract import accumulation_dtype
+
+
+class Problem(NamedTuple):
+    """Rows of logits and what is asked of them; None for an option that is off. Flat: N tokens.
+
+    Attributes:
+        hidden: [N, D].
+        head: [V, D].
+        bias: [V].
+        labels: [N], in 0 .. V-1.
+        soft_cap: Scalar.
+        label_smoothing: Scalar.
+        z_loss: Scalar.
+    """
+
+    hidden: jax.Array
+    head: jax.Array
+    bias: jax.Array | None
+    labels: jax.Array
+    soft_cap: jax.Array | None = None
+    label_smoothing: jax.Array | None = None
+    z_loss: jax.Array | None = None
+
+
+class Statistics(NamedTuple):
+    """Of each row of logits, [N]: log-sum-exp in two parts, the label's logit, sum and number of the finite ones."""
+
+    normalizer: Shifted
+    label: jax.Array
+    total: jax.Array | None = None
+    number: jax.Array | None = None
+
+
+def cap(x: jax.Array, bound: jax.Array | None) -> jax.Array:
+    """C tanh(x / c); a class at -inf stays there."""
+    return x if bound is None else jnp.where(x == -jnp.inf, x, bound * jnp.tanh(x / bound))
+
+
+def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: Any = None) -> Statistics:
+    """Statistics block by block over the vocabulary, which `axis_name` may spread over devices."""
+    labels = problem.labels
+    if axis_name is not None:
+        labels = labels - lax.axis_index(axis_name) * problem.head.shape[0]
+    block, whole, columns = _table(problem._replace(labels=labels))
+    return stream(block, whole, columns, block_size=block_size, axis_name=axis_name)  # type: ignore[no-any-return]
+
+
+def _table(problem: Problem) -> tuple[Any, Any, Any]:
+    """What `stream` takes."""
+    dtype = narrow(problem.hidden, problem.head)
+    block = functools.partial(_block, dtype, problem.label_smoothing is not None)
+    whole = {"rows": problem.hidden.T, "labels": problem.labels, "cap": problem.soft_cap}
+    return block, whole, {"head": problem.head, "bias": problem.bias}
+
+
+def _block(dtype: Any, smoothed: bool, whole: Any, part: Any, index: jax.Array) -> Any:
+    logits = product(part["head"], whole["rows"], dtype)
+    if part["bias"] is not None:
+        logits += part["bias"][:, None]
+    logits = cap(logits, whole["cap"])
+    chosen = jnp.where(index[:, None] == whole["labels"], logits, 0)
+    statistics: Any = Statistics(ShiftedLogSum(logits), Sum(chosen))  # type: ignore[arg-type]
+    if smoothed:
+        reached = logits > -jnp.inf
+        total, number = Sum(jnp.where(reached, logits, 0)), Sum(reached.astype(logits.dtype))
+        statistics = statistics._replace(total=total, number=number)
+    return statistics
+
+
+def cross_entropy(statistics: Statistics, label_smoothing: Any, z_loss: Any) -> tuple[jax.Array, jax.Array]:
+    """The loss of each row, and its log-normaliser."""
+    (log_sum, shift), label, total, number = statistics
+    values = log_sum - (label - shift)
+    if total is not None and number is not None:
+        smooth = jnp.where(number == 0, values, log_sum - (total / jnp.maximum(number, 1) - shift))
+        values = (1 - label_smoothing) * values + label_smoothing * smooth
+    if z_loss is not None:
+        values += z_loss * jnp.square(log_sum + shift)
+    return values, log_sum + shift
+
+
+def _by_vocabulary(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    return cross_entropy(by_vocabulary(problem), problem.label_smoothing, problem.z_loss)
+
+
+def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy and log-normaliser of each row, the gradient made with the value.
+
+    Args:
+        problem: The rows.
+        present: [N], 1 or 0: the rows that count. The gradient in hand is used if the cotangents are a multiple of it.
+    """
+    problem, present = vary_alike((problem, present))
+    if 0 in (problem.hidden.shape[0], problem.head.shape[0]):
+        return _by_vocabulary(problem)
+    return speculate(_by_vocabulary, _value_and_gradient, _gradient, (present, jnp.zeros_like(present)), (problem,))
+
+
+def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: Any) -> tuple[Problem]:
+    """The gradient for any cotangents by blocks of the vocabulary, added to one in hand if that is not it."""
+    (problem,) = arguments
+    options = problem.label_smoothing, problem.z_loss
+    of_options: Any = None
+
+    def pull(statistics: Statistics) -> Any:
+        nonlocal of_options
+        _, pull_back = jax.vjp(cross_entropy, statistics, *options)
+        slopes, *of_options = pull_back(cotangents)
+        return slopes
+
+    block, whole, columns = _table(problem)
+    size = block_columns(problem.head.shape[0], problem.hidden.shape[0])
+    given = None
+    if start is not None:
+        (slope,) = start
+        given = ({"rows": slope.hidden.T, "cap": slope.soft_cap}, {"head": slope.head, "bias": slope.bias})
+    d_whole, d_columns = gradient_of(block, size, whole, columns, pull, given, active)
+    if start is not None:
+        held = slope.label_smoothing, slope.z_loss
+        of_options = [
+            None if x is None else x + jnp.where(active, more, 0) for x, more in zip(held, of_options, strict=True)
+        ]
+    slopes = (d_whole["rows"].T, d_columns["head"], d_columns["bias"], None, d_whole["cap"], *of_options)
+    return (Problem(*slopes),)
+
+
+def tile_rows(rows: int, classes: int) -> int:
+    """Tokens in a tile: 32 MiB of logits on CPU, but enough of them to make reading the head worth while."""
+    budget = 2**23 if jax.default_backend() == "cpu" else 2**27
+    size = max(budget // classes // 8 * 8, 128)
+    return -(-rows // -(-rows // size))
+
+
+def _value_and_gradient(arguments: tuple[Problem], expected: Any) -> Any:
+    (problem,) = arguments
+    dtype, narrowed = accumulation_dtype(*_floats(problem)), narrow(problem.hidden, problem.head)
+    classes = problem.head.shape[0]
+    rows = problem.hidden.shape[0]
+    tiles = Blocks((problem.hidden, problem.labels, expected[0]), tile_rows(rows, classes))
+    options = [None if x is None else x.astype(dtype) for x in (problem.bias, *problem[4:])]
+    # Half-precision products need the head transposed in memory; those in float32 are as fast without.
+    turned = transposed(problem.head.astype(narrowed)) if jnp.finfo(narrowed).bits < 32 else None
+    start = (
+        jnp.zeros(rows, dtype),
+        jnp.zeros(rows, dtype),
+        jnp.zeros(problem.hidden.shape, dtype),
+        jnp.zeros(problem.head.shape, dtype),
+        [None if x is None else jnp.zeros_like(x) for x in options],
+    )
+
+    def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
+        values, log_sums, d_hidden, d_head, d_options = carry
+        (hidden, labels, weights), index, fresh = tiles.part(i, dtype)
+        weights = weights if fresh is None else jnp.where(fresh, weights, 0)
+        logits = contract(problem.head, hidden, (1, 1), narrowed)
+        (value, log_sum), slope, d_more = _tile(logits, labels, weights, *options)
+        # Rounded once, the label's one subtracted.
+        slope = slope.astype(narrowed)
+        back = (
+            contract(problem.head, slope, (0, 0), narrowed)
+            if turned is None
+            else contract(turned, slope, (1, 0), narrowed)
+        )
+        d_head = _add_product(d_head, slope, hidden.astype(narrowed))
+        d_options = [None if x is None else x + more for x, more in zip(d_options, d_more, strict=True)]
+        values, log_sums = set_at(values, value, index[0]), set_at(log_sums, log_sum, index[0])
+        return (values, log_sums, add_at(d_hidden, back.T, index[0]), d_head, d_options), None
+
+    values, log_sums, d_hidden, d_head, d_options = tiles.scan(step, vary_alike((start, problem, expected))[0])
+    slopes = [d_hidden, d_head, d_options[0], None, *d_options[1:]]
+    slopes = [None if x is None or dx is None else dx.astype(x.dtype) for x, dx in zip(problem, slopes, strict=True)]
+    return (values, log_sums), (Problem(*slopes),)
+
+
+def _floats(problem: Problem) -> list[jax.Array]:
+    return [x for x in problem if x is not None and jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def _add_product(total: jax.Array, slope: jax.Array, hidden: jax.Array) -> jax.Array:
+    """`total + slope @ hidden`, a part of the vocabulary at a time: their product is not held beside the total."""
+    parts = Blocks(slope, slope.shape[0] if total.size < 2**20 else -(-slope.shape[0] // 8))
+
+    def step(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        part, index, fresh = parts.part(i, slope.dtype)
+        part = part if fresh is None else jnp.where(fresh[:, None], part, 0)
+        return add_at(total, contract(part, hidden, (1, 0), hidden.dtype), index[0]), None
+
+    return parts.scan(step, total)
+
+
+def _tile(
+    raw: jax.Array, labels: jax.Array, weights: jax.Array, bias: Any, bound: Any, smoothing: Any, z_loss: Any
+) -> Any:
+    """Of logits [V, T]: losses and log-normalisers [T], the slopes of `sum(weights * losses)` for them and options."""
+    raw = raw if bias is None else raw + bias[:, None]
+    logits = cap(raw, bound)
+    top = jnp.max(logits, axis=0)
+    shift = jnp.where(jnp.isinf(top), 0, top)
+    label = jnp.take_along_axis(logits, labels[None], axis=0, mode="clip")[0]
+    powers = jnp.exp(logits - shift)  # one array of this size is kept, in place of the logits
+    power = jnp.sum(powers, axis=0)
+    statistics = Statistics(Shifted(jnp.log(power), shift), label)
+    if smoothing is not None:
+        reached = logits > -jnp.inf
+        number = jnp.sum(reached, axis=0, dtype=logits.dtype)
+        statistics = statistics._replace(total=jnp.sum(jnp.where(reached, logits, 0), axis=0), number=number)
+    (values, normalizer), pull_back = jax.vjp(cross_entropy, statistics, smoothing, z_loss)
+    slopes, d_smoothing, d_z_loss = pull_back((weights, jnp.zeros_like(weights)))
+
+    of_power = slopes.normalizer.log_sum / jnp.where(power == 0, 1, power)
+    slope = of_power * powers + jnp.where(jnp.arange(raw.shape[0])[:, None] == labels, slopes.label, 0)
+    if smoothing is not None:
+        slope += jnp.where(reached, slopes.total, 0)
+    d_bound = None
+    if bound is not None:
+        ratio = jnp.where(raw == -jnp.inf, 0, raw / bound)
+        bent = jnp.tanh(ratio)
+        d_bound = jnp.sum(slope * (bent - ratio * (1 - bent * bent)))
+        slope *= 1 - bent * bent
+    d_bias = None if bias is None else jnp.sum(slope, axis=1)
+    return (values, normalizer), slope, (d_bias, d_bound, d_smoothing, d_z_loss)
