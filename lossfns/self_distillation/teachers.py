@@ -1,0 +1,211 @@
+"""Students that learn the distribution of a centred and sharpened teacher: DINO, iBOT."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    positive,
+    share,
+    zero_masked,
+)
+from lossfns.self_distillation._batch import Axis, total
+from lossfns.self_distillation._heads import cross_entropy, scaled
+
+
+def _check_heads(student: jax.Array, teacher: jax.Array, center: jax.Array | None, rank: int, layout: str) -> None:
+    check_array("student_logits", student)
+    check_array("teacher_logits", teacher)
+    if student.ndim < rank or student.shape[-1] == 0:
+        raise ValueError(f"student_logits must be {layout} with K of at least 1, got shape {student.shape}")
+    check_shape("teacher_logits", teacher, student.shape, "of student_logits")
+    if center is not None:
+        check_shape("center", check_array("center", center), student.shape[-1:], "of one row of logits")
+
+
+def _centered_cross_entropy(
+    student: jax.Array,
+    teacher: jax.Array,
+    center: jax.Array | None,
+    student_temperature: float | jax.Array,
+    teacher_temperature: float | jax.Array,
+) -> jax.Array:
+    arrays = [x for x in (student, teacher, center) if x is not None]
+    dtype = accumulation_dtype(*arrays)
+    teacher = jax.lax.stop_gradient(teacher).astype(dtype)
+    if center is not None:
+        teacher = teacher - jnp.expand_dims(jax.lax.stop_gradient(center).astype(dtype), range(teacher.ndim - 1))
+    return cross_entropy(scaled(student.astype(dtype), student_temperature), scaled(teacher, teacher_temperature))
+
+
+@loss(student_temperature=positive, teacher_temperature=positive)
+def dino(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    center: jax.Array | None = None,
+    student_temperature: float | jax.Array = 0.1,
+    teacher_temperature: float | jax.Array = 0.04,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Cross-entropy of a student with a centred and sharpened teacher (DINO).
+
+    $$-\sum_k q_k \log p_k, \quad q = \mathrm{softmax}((t - c) / \tau_t), \quad p = \mathrm{softmax}(s / \tau_s)$$
+
+    Args:
+        student_logits: [..., K], outputs $s$ of the student's head for one view.
+        teacher_logits: [..., K], outputs $t$ of the teacher's head for another view of the same image; constants.
+        center: [K], the running mean $c$ of the teacher's outputs before this batch (`dino_center`); None is 0.
+        student_temperature: $\tau_s$.
+        teacher_temperature: $\tau_t$; it is smaller, which sharpens the target.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, float32 or wider; 0 at masked rows.
+
+    Raises:
+        ValueError: If shapes do not fit or a temperature is not positive.
+        TypeError: If an argument is not floating.
+
+    Example:
+        An undecided student costs log 2; one at odds of 3 to 1, with a teacher that is as good as sure, log(4/3).
+
+        >>> student = jnp.log(jnp.array([[1.0, 1.0], [3.0, 1.0]]))
+        >>> teacher = jnp.array([[0.0, 0.0], [10.0, 0.0]])
+        >>> print(dino(student, teacher, student_temperature=1.0).round(4))
+        [0.6931 0.2877]
+
+    Conventions:
+        - One pair of views. The paper's loss is the mean over all pairs of a teacher's global view and a student's
+          other view: map over both (`jax.vmap`) and mask the pairs of a view with itself by `where`.
+        - The temperatures are those of the authors' code, whose teacher starts at 0.04 and may be warmed up to 0.07.
+        - The centre is used first and updated afterwards, with the batch's mean over all devices.
+        - The logits are read twice, never copied: at 65,536 outputs the gradient is the one array of that size.
+
+    References:
+        Caron et al. 2021, arXiv:2104.14294.
+    """
+    _check_heads(student_logits, teacher_logits, center, 1, "[..., K]")
+    where = check_where(where, student_logits.shape[:-1])
+    student, teacher = keep_rows(where, student_logits), keep_rows(where, teacher_logits)
+    return zero_masked(
+        where, _centered_cross_entropy(student, teacher, center, student_temperature, teacher_temperature)
+    )
+
+
+@loss(static=("axis_name",), momentum=share)
+def dino_center(
+    center: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    momentum: float | jax.Array = 0.9,
+    where: jax.Array | None = None,
+    axis_name: Axis = None,
+) -> jax.Array:
+    r"""The next centre of a teacher's outputs, $m c + (1 - m) \bar t$ with the mean of the global batch.
+
+    Args:
+        center: [K], the centre $c$ that `dino` has just used.
+        teacher_logits: [..., K], this batch's outputs of the teacher, all its views.
+        momentum: $m$.
+        where: [...], the shape of the logits without their last axis, boolean; False deletes the row.
+        axis_name: Name of a mapped device axis, over which the mean is taken as well; every device returns the same.
+
+    Returns:
+        [K], float32 or wider, without gradient; the old centre if no row is present.
+
+    Raises:
+        ValueError: If shapes do not fit or the momentum is outside 0 .. 1.
+        TypeError: If an argument is not floating.
+
+    Example:
+        >>> print(dino_center(jnp.array([1.0, 0.0]), jnp.array([[2.0, 0.0], [4.0, 2.0]]), momentum=0.5))
+        [2.  0.5]
+
+    Conventions:
+        The momentum is that of the authors' code. iBOT's patches have a centre of their own, over all patches of all
+        images, predicted or not.
+
+    References:
+        Caron et al. 2021, arXiv:2104.14294.
+    """
+    check_array("teacher_logits", teacher_logits)
+    if teacher_logits.ndim == 0:
+        raise ValueError("teacher_logits must be [..., K], got a scalar")
+    check_shape("center", check_array("center", center), teacher_logits.shape[-1:], "of one row of teacher_logits")
+    rows = teacher_logits.shape[:-1]
+    if where is not None:
+        check_shape("where", check_array("where", where, "boolean"), rows, "of teacher_logits without the last axis")
+    dtype = accumulation_dtype(center, teacher_logits)
+    logits = keep_rows(where, jax.lax.stop_gradient(teacher_logits)).astype(dtype)
+    present = jnp.ones(rows, dtype) if where is None else where.astype(dtype)
+    count = total(jnp.sum(present), axis_name)
+    mean = total(jnp.sum(logits, axis=tuple(range(len(rows)))), axis_name) / jnp.maximum(count, 1)
+    old = jax.lax.stop_gradient(center).astype(dtype)
+    return jnp.where(count == 0, old, old + (1 - hyper(momentum, dtype)) * (mean - old))
+
+
+@loss(student_temperature=positive, teacher_temperature=positive)
+def ibot(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    masked: jax.Array,
+    *,
+    center: jax.Array | None = None,
+    student_temperature: float | jax.Array = 0.1,
+    teacher_temperature: float | jax.Array = 0.07,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""DINO's cross-entropy at the masked patches of an image, averaged over them (iBOT).
+
+    Args:
+        student_logits: [..., P, K], outputs of the student's head at the P patches of an image that it saw masked.
+        teacher_logits: [..., P, K], outputs of the teacher's head at the same patches of the whole image; constants.
+        masked: [..., P], boolean: the patches that were masked. The others are not looked at.
+        center: [K], the running mean of the teacher's patch outputs before this batch (`dino_center`); None is 0.
+        student_temperature: Divides the student's logits.
+        teacher_temperature: Divides the teacher's centred logits.
+        where: [...], boolean; False deletes the image.
+
+    Returns:
+        [...], nats for each image, float32 or wider; 0 for an image without a masked patch, which counts, and 0 at
+        masked images.
+
+    Raises:
+        ValueError: If shapes do not fit or a temperature is not positive.
+        TypeError: If logits are not floating or `masked` is not boolean.
+
+    Example:
+        Three patches with two outputs; the first and the last are masked, and cost log 2 and log(4/3).
+
+        >>> student = jnp.log(jnp.array([[[1.0, 1.0], [9.0, 1.0], [3.0, 1.0]]]))
+        >>> teacher = jnp.array([[[0.0, 0.0], [0.0, 0.0], [10.0, 0.0]]])
+        >>> masked = jnp.array([[True, False, True]])
+        >>> print(ibot(student, teacher, masked, student_temperature=1.0).round(4))
+        [0.4904]
+
+    Conventions:
+        - This is the patch term. The paper adds `dino` of the class tokens of different views.
+        - Each image counts the same, however many of its patches are masked, as in the paper and its code; for a mean
+          over all masked patches use `dino(..., where=masked)`.
+        - 0.07 is where the authors' code warms the patches' teacher temperature up to, from 0.04.
+
+    References:
+        Zhou et al. 2021, arXiv:2111.07832.
+    """
+    _check_heads(student_logits, teacher_logits, center, 2, "[..., P, K]")
+    check_shape(
+        "masked", check_array("masked", masked, "boolean"), student_logits.shape[:-1], "of student_logits without K"
+    )
+    where = check_where(where, student_logits.shape[:-2])
+    used = keep_rows(where, masked, False)
+    student, teacher = keep_rows(used, student_logits), keep_rows(used, teacher_logits)
+    values = _centered_cross_entropy(student, teacher, center, student_temperature, teacher_temperature)
+    count = jnp.sum(used, axis=-1, dtype=values.dtype)
+    return zero_masked(where, jnp.sum(zero_masked(used, values), axis=-1) / jnp.maximum(count, 1))

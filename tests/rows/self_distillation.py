@@ -1,0 +1,274 @@
+"""Rows of the losses between views, one row of the batch at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lossfns
+from lossfns.testing import BadCall, LossCase
+from tests.oracles import self_distillation as oracles
+from tests.rows import zeros
+
+FEATURES, PROTOTYPES = 4, 5
+
+
+def predicted_rows(rng, rows):
+    targets = rng.normal(size=(rows, FEATURES))
+    return targets + rng.normal(size=(rows, FEATURES)), targets
+
+
+def wrong_pairs(first, second):
+    """Calls that any loss of two equal arrays refuses."""
+    return (
+        BadCall((zeros(3, 4), zeros(3, 5)), (second, "(3, 4)", "(3, 5)")),
+        BadCall((zeros(3, 4, dtype=np.int32), zeros(3, 4)), (first, "floating", "int32")),
+        BadCall((zeros(3, 4), zeros(3, 4, dtype=np.int32)), (second, "floating", "int32")),
+    )
+
+
+WRONG_PREDICTIONS = (
+    *wrong_pairs("predictions", "targets"),
+    BadCall((zeros(), zeros()), ("predictions", "()")),
+    BadCall((zeros(3, 0), zeros(3, 0)), ("at least one feature", "(3, 0)")),
+)
+
+
+def unit(x):
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def hostile_directions(rng):
+    predictions, targets = predicted_rows(rng, 6)
+    return {
+        "equal": ((targets, targets), {}),
+        "opposite": ((-targets, targets), {}),
+        "entries of 1e25 and 1e-25": ((1e25 * predictions, 1e-25 * targets), {}),
+        "both zero": ((0 * predictions, 0 * targets), {}),
+    }
+
+
+def cosine_case(loss, oracle, naive, **more):
+    return LossCase(
+        loss,
+        predicted_rows,
+        oracle,
+        naive,
+        differentiable=(0,),
+        hostile=hostile_directions,
+        scale_invariant=(0, 1),
+        symmetric=((0, 1),),
+        bad_calls=WRONG_PREDICTIONS,
+        **more,
+    )
+
+
+BYOL = cosine_case(
+    lossfns.byol,
+    oracles.byol,
+    lambda p, t: 2 - 2 * (unit(p) * unit(t)).sum(-1),
+    non_negative=True,
+    limits={
+        "equal vectors cost nothing": lambda x: (lossfns.byol(x[1], x[1]), np.zeros(6)),
+        "twice SimSiam, and 2": lambda x: (lossfns.byol(*x), 2 + 2 * lossfns.simsiam(*x)),
+    },
+)
+SIMSIAM = cosine_case(lossfns.simsiam, oracles.simsiam, lambda p, t: -(unit(p) * unit(t)).sum(-1))
+
+
+def naive_data2vec(predictions, targets):
+    e = jnp.abs(predictions - targets)
+    return jnp.where(e <= 2, e * e / 4, e - 1).mean(-1)
+
+
+DATA2VEC = LossCase(
+    lossfns.data2vec,
+    predicted_rows,
+    oracles.data2vec,
+    naive_data2vec,
+    variants=({}, {"beta": 0.5}),
+    sweep={"beta": (0.5, 2.0, 4.0)},
+    differentiable=(0,),
+    smooth=False,
+    symmetric=((0, 1),),
+    non_negative=True,
+    hostile=lambda rng: {
+        "equal": ((zeros(6, 4) + 1e4, zeros(6, 4) + 1e4), {}),
+        "errors of 1e25": ((zeros(6, 4) + 1e25, zeros(6, 4)), {}),
+    },
+    limits={
+        "Huber over beta": lambda x: (
+            lossfns.data2vec(*x, beta=0.5),
+            lossfns.huber(*map(jnp.asarray, x), delta=0.5).mean(-1) / 0.5,
+        ),
+        "the absolute error at beta 0": lambda x: (lossfns.data2vec(*x, beta=1e-9), np.abs(x[0] - x[1]).mean(-1)),
+    },
+    bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3, 4), zeros(3, 4)), ("beta", "positive", "0"), {"beta": 0})),
+)
+
+
+CENTER = np.array([0.5, -0.25, 0.0, 1.0, -1.0], np.float32)
+
+
+def heads(rng, rows):
+    return rng.normal(size=(rows, PROTOTYPES)) / 4, rng.normal(size=(rows, PROTOTYPES)) / 4
+
+
+def centered_dino(student_logits, teacher_logits, **kwargs):
+    return lossfns.dino(student_logits, teacher_logits, center=CENTER, **kwargs)
+
+
+def naive_dino(student, teacher, temperature=0.04, center=CENTER):
+    center = jnp.expand_dims(center.astype(teacher.dtype), range(teacher.ndim - 1))
+    q = jax.nn.softmax((teacher - center) / temperature, -1)
+    return -(q * jnp.log(jax.nn.softmax(student / 0.1, -1))).sum(-1)
+
+
+def sharpness(kwargs):
+    """Rounding of a logit is divided by the temperatures."""
+    return 1 / min(kwargs.get("student_temperature", 0.1), kwargs.get("teacher_temperature", 0.04))
+
+
+def hostile_heads(rng):
+    student, teacher = heads(rng, 6)
+    far = student.copy()
+    far[:, 0] = -1e4
+    gone = np.where(np.arange(PROTOTYPES) == 2, -np.inf, student)
+    return {
+        "one prototype at -1e4": ((far, teacher), {}),
+        "a prototype at -inf for both": ((gone, np.where(np.isinf(gone), gone, teacher)), {}),
+        "a prototype at -inf for the student": ((gone, teacher), {}),
+        "a teacher at +-1e4": ((student, 1e4 * np.sign(teacher)), {}),
+    }
+
+
+WRONG_HEADS = (
+    *wrong_pairs("student_logits", "teacher_logits"),
+    BadCall((zeros(3, 0), zeros(3, 0)), ("K of at least 1", "(3, 0)")),
+    BadCall((zeros(3, 5), zeros(3, 5)), ("student_temperature", "positive", "0"), {"student_temperature": 0}),
+    BadCall((zeros(3, 5), zeros(3, 5)), ("teacher_temperature", "positive", "-1"), {"teacher_temperature": -1}),
+)
+DINO = LossCase(
+    centered_dino,
+    heads,
+    lambda student, teacher, **kwargs: oracles.dino(student, teacher, center=CENTER, **kwargs),
+    naive_dino,
+    variants=({}, {"student_temperature": 0.5, "teacher_temperature": 0.2}),
+    sweep={"student_temperature": (0.1, 0.2, 0.3), "teacher_temperature": (0.04, 0.05, 0.07)},
+    differentiable=(0,),
+    condition=sharpness,
+    hostile=hostile_heads,
+    shift_invariant=(0, 1),
+    non_negative=True,
+    limits={
+        "no centre is a centre of 0": lambda x: (lossfns.dino(*x), lossfns.dino(*x, center=np.zeros(5, np.float32))),
+        "soft cross-entropy at temperature 1": lambda x: (
+            lossfns.dino(*x, student_temperature=1.0, teacher_temperature=1.0),
+            lossfns.soft_cross_entropy(x[0], jax.nn.softmax(x[1], -1)),
+        ),
+        "a hard label at temperature 0 of the teacher": lambda x: (
+            lossfns.dino(*x, student_temperature=1.0, teacher_temperature=1e-6),
+            lossfns.softmax_cross_entropy(x[0], x[1].argmax(-1)),
+        ),
+    },
+    bad_calls=WRONG_HEADS,
+)
+DINO_CALLS = LossCase(
+    lossfns.dino,
+    heads,
+    oracles.dino,
+    condition=sharpness,
+    differentiable=(0,),
+    bad_calls=(
+        BadCall((zeros(3, 5), zeros(3, 5)), ("center", "(5,)", "(4,)"), {"center": zeros(4)}),
+        BadCall((zeros(3, 5), zeros(3, 5)), ("center", "floating", "int32"), {"center": zeros(5, dtype=np.int32)}),
+    ),
+    skip=dict.fromkeys(
+        ("hostile inputs", "low precision", "devices = one device", "gradients", "vmap = loop", "permutation"),
+        "as the row with a centre",
+    ),
+)
+NOT_ROWS = {"devices = one device": "every device returns the global centre; tests/lossfns/test_self_distillation.py"}
+DINO_CENTER = LossCase(
+    lossfns.dino_center,
+    lambda rng, rows: (rng.normal(size=PROTOTYPES), rng.normal(size=(rows, PROTOTYPES))),
+    oracles.dino_center,
+    batched=False,
+    variants=({}, {"momentum": 0.5}),
+    sweep={"momentum": (0.5, 0.9, 0.99)},
+    differentiable=(),
+    hostile=lambda rng: {
+        "no row": ((zeros(5) + 2, zeros(0, 5)), {}),
+        "views and patches": ((zeros(5), rng.normal(size=(2, 3, 5))), {}),
+    },
+    limits={
+        "momentum 1 keeps it": lambda x: (lossfns.dino_center(*x, momentum=1.0), x[0]),
+        "momentum 0 is the mean": lambda x: (lossfns.dino_center(*x, momentum=0.0), x[1].mean(0)),
+    },
+    bad_calls=(
+        BadCall((zeros(5), zeros(3, 4)), ("center", "(4,)", "(5,)")),
+        BadCall((zeros(), zeros()), ("teacher_logits", "scalar")),
+        BadCall((zeros(4), zeros(3, 4, dtype=np.int32)), ("teacher_logits", "floating", "int32")),
+        BadCall((zeros(4), zeros(3, 4)), ("momentum", "between 0 and 1", "1.5"), {"momentum": 1.5}),
+        BadCall((zeros(4), zeros(3, 4)), ("where", "(3,)", "(2,)"), {"where": np.ones(2, bool)}),
+        BadCall((zeros(4), zeros(3, 4)), ("where", "boolean", "float32"), {"where": zeros(3)}),
+    ),
+    skip=NOT_ROWS,
+)
+
+
+def patches(rng, rows):
+    shape = (rows, 3, PROTOTYPES)
+    masked = rng.uniform(size=shape[:2]) < 0.6
+    masked[:2] = [[True, True, True], [False, False, False]]
+    return rng.normal(size=shape) / 4, rng.normal(size=shape) / 4, masked[:rows]
+
+
+def centered_ibot(student_logits, teacher_logits, masked, **kwargs):
+    return lossfns.ibot(student_logits, teacher_logits, masked, center=CENTER, **kwargs)
+
+
+def naive_ibot(student, teacher, masked):
+    costs = jnp.where(masked, naive_dino(student, teacher, 0.07), 0)
+    return costs.sum(-1) / jnp.maximum(masked.sum(-1), 1).astype(costs.dtype)
+
+
+def hostile_patches(rng):
+    student, teacher, masked = patches(rng, 6)
+    unseen = np.where(masked[..., None], student, np.nan), np.where(masked[..., None], teacher, np.inf)
+    return {"NaN where nothing is masked": ((*unseen, masked), {})}
+
+
+NO_MASK = np.ones((2, 3), bool)
+IBOT = LossCase(
+    centered_ibot,
+    patches,
+    lambda student, teacher, masked, **kwargs: oracles.ibot(student, teacher, masked, center=CENTER, **kwargs),
+    naive_ibot,
+    variants=({}, {"student_temperature": 0.5, "teacher_temperature": 0.2}),
+    sweep={"student_temperature": (0.1, 0.2, 0.3), "teacher_temperature": (0.04, 0.05, 0.07)},
+    differentiable=(0,),
+    condition=lambda kwargs: sharpness({"teacher_temperature": 0.07} | dict(kwargs)),
+    hostile=hostile_patches,
+    shift_invariant=(0, 1),
+    non_negative=True,
+    bad_calls=(
+        BadCall((zeros(2, 3, 5), zeros(2, 3, 4), NO_MASK), ("teacher_logits", "(2, 3, 5)", "(2, 3, 4)")),
+        BadCall((zeros(5), zeros(5), NO_MASK), ("student_logits", "[..., P, K]", "(5,)")),
+        BadCall((zeros(2, 3, 5), zeros(2, 3, 5), NO_MASK[:, :2]), ("masked", "(2, 3)", "(2, 2)")),
+        BadCall((zeros(2, 3, 5), zeros(2, 3, 5), zeros(2, 3)), ("masked", "boolean", "float32")),
+        BadCall(
+            (zeros(2, 3, 5), zeros(2, 3, 5), NO_MASK), ("teacher_temperature", "positive"), {"teacher_temperature": 0}
+        ),
+    ),
+)
+
+
+ROWS = {
+    "byol": BYOL,
+    "data2vec": DATA2VEC,
+    "dino": DINO,
+    "dino without a centre": DINO_CALLS,
+    "dino_center": DINO_CENTER,
+    "ibot": IBOT,
+    "simsiam": SIMSIAM,
+}
