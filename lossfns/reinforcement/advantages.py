@@ -17,7 +17,7 @@ from lossfns._contract import (
     share,
     zero_masked,
 )
-from lossfns._numerics import row_shift
+from lossfns._numerics import row_shift, start_of_scan
 
 
 @loss(discount=share, decay=share)
@@ -100,8 +100,7 @@ def gae(
 
     columns = keep_rows(where, rewards).astype(dtype), keep_rows(where, values).astype(dtype), goes_on, present
     steps = tuple(jnp.moveaxis(x, -1, 0) for x in columns)
-    # The carry of a scan must vary over devices from the beginning, so its zeros are made of the inputs.
-    zero = jnp.sum(jnp.isnan(columns[0] + columns[1]) & present, axis=-1).astype(dtype) * 0
+    zero = start_of_scan(jnp.zeros_like(last), *columns[:2], last, present)
     _, advantages = jax.lax.scan(step, (zero, zero + last), steps, reverse=True)
     return jnp.moveaxis(advantages, 0, -1)
 

@@ -1,0 +1,226 @@
+"""Sparsity: penalties on groups of weights and on gates, and scores that say which weights to keep."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lossfns._contract import (
+    Number,
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    flag,
+    hyper,
+    loss,
+    non_negative,
+    positive,
+)
+from lossfns.compression._trees import PyTree, check_structure, leaves
+
+_below_zero = Number("below 0", lambda v: v < 0)
+_above_one = Number("above 1 and finite", lambda v: (v > 1) & (v < 1e38))
+
+
+def _axis(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a Python integer, got {value!r}")
+    return int(value)
+
+
+@loss(static=("axis", "by_size"), weight=non_negative, axis=_axis, by_size=flag)
+def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = -1, by_size: bool = True) -> jax.Array:
+    r"""Group lasso: drives whole groups of weights to zero together.
+
+    $$\lambda \sum_g \sqrt{|g|}\, \lVert w_g \rVert_2$$
+
+    The entries of an array that share an index of `axis` are a group: with the last axis of a kernel [in, out], all
+    weights into one unit.
+
+    Args:
+        params: Any tree of floating arrays of at least one axis.
+        weight: $\lambda$.
+        axis: The axis that numbers the groups.
+        by_size: Whether norms are multiplied by the square root of the group's size.
+
+    Returns:
+        A scalar, float32 or wider; 0 for an empty tree. The gradient of a group of zeros is 0.
+
+    Raises:
+        TypeError: If a leaf is not a floating array or axis not an integer.
+        ValueError: If an array has no such axis or the weight is negative.
+
+    Example:
+        Two units: norms 5 and 1, of groups of two.
+
+        >>> kernel = jnp.array([[3.0, 1.0], [4.0, 0.0]])
+        >>> print(group_lasso({"kernel": kernel}, by_size=False), group_lasso({"kernel": kernel}).round(4))
+        6.0 8.4853
+
+    Conventions:
+        Yuan and Lin have the square root, so that groups of any size are treated alike; structured sparsity learning
+        (Wen et al.) has not. An array with one axis is made of groups of one: this is then the L1 penalty.
+
+    References:
+        Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x. Wen et al. 2016, arXiv:1608.03665.
+    """
+    arrays, dtype = leaves("params", params)
+    total = jnp.zeros((), dtype)
+    for x in arrays:
+        if not -x.ndim <= axis < x.ndim:
+            raise ValueError(f"axis must be an axis of every array, got {axis} for one of shape {x.shape}")
+        groups = jnp.moveaxis(x, axis, 0)
+        groups = groups.reshape(groups.shape[0], -1) if groups.size else jnp.zeros((1, 1), dtype)
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(groups), axis=-1, keepdims=True))
+        zero = largest == 0
+        squares = jnp.sum(jnp.square(groups / jnp.where(zero, 1, largest)), axis=-1, keepdims=True)
+        norms = jnp.where(zero, 0, largest * jnp.sqrt(jnp.where(zero, 1, squares)))
+        total += jnp.sum(norms) * (groups.shape[-1] ** 0.5 if by_size else 1)
+    return hyper(weight, dtype) * total
+
+
+@loss(weight=non_negative, temperature=positive, low=_below_zero, high=_above_one)
+def l0_hard_concrete(
+    log_alpha: PyTree,
+    *,
+    weight: float | jax.Array = 1.0,
+    temperature: float | jax.Array = 2 / 3,
+    low: float | jax.Array = -0.1,
+    high: float | jax.Array = 1.1,
+) -> jax.Array:
+    r"""L0 penalty: the expected number of gates that are not closed.
+
+    $$\lambda \sum_i P(z_i \ne 0) = \lambda \sum_i \sigma\left( \log \alpha_i - \beta \log \frac{-\gamma}{\zeta}
+    \right)$$
+
+    Args:
+        log_alpha: Any tree of floating arrays, the location of each gate.
+        weight: $\lambda$.
+        temperature: $\beta$.
+        low: $\gamma < 0$, to where the gates are stretched below.
+        high: $\zeta > 1$, to where they are stretched above.
+
+    Returns:
+        A scalar, float32 or wider; 0 for an empty tree.
+
+    Raises:
+        TypeError: If a leaf is not a floating array.
+        ValueError: If a hyper-parameter is out of range.
+
+    Example:
+        Four gates that are closed with probability 1/2: log alpha = beta log(1/11).
+
+        >>> print(l0_hard_concrete({"gates": jnp.full(4, 2 / 3 * jnp.log(1 / 11))}).round(4))
+        2.0
+
+    Conventions:
+        Each gate counts once; one that closes a group of n weights should count n: weight its leaf apart. The authors'
+        code clamps the probability to 1e-6 .. 1 - 1e-6, where its gradient is then 0.
+
+    References:
+        Louizos et al. 2017, arXiv:1712.01312, equation 12.
+    """
+    arrays, dtype = leaves("log_alpha", log_alpha)
+    shift = hyper(temperature, dtype) * jnp.log(-hyper(low, dtype) / hyper(high, dtype))
+    total = jnp.zeros((), dtype)
+    for x in arrays:
+        total += jnp.sum(jax.nn.sigmoid(x - shift))
+    return hyper(weight, dtype) * total
+
+
+@loss(temperature=positive, low=_below_zero, high=_above_one)
+def hard_concrete_gates(
+    key: jax.Array | None,
+    log_alpha: jax.Array,
+    *,
+    temperature: float | jax.Array = 2 / 3,
+    low: float | jax.Array = -0.1,
+    high: float | jax.Array = 1.1,
+) -> jax.Array:
+    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient: exact zeros and ones among them.
+
+    $$z = \mathrm{clip}(s (\zeta - \gamma) + \gamma, 0, 1), \quad
+    s = \sigma\left( \frac{\log u - \log(1 - u) + \log \alpha}{\beta} \right)$$
+
+    Args:
+        key: PRNG key for $u$; None for the gates of evaluation, $s = \sigma(\log \alpha)$.
+        log_alpha: [...], the location of each gate.
+        temperature: $\beta$.
+        low: $\gamma < 0$.
+        high: $\zeta > 1$.
+
+    Returns:
+        [...], float32 or wider. A gate at 0 or 1 has gradient 0.
+
+    Raises:
+        TypeError: If log_alpha is not floating.
+        ValueError: If a hyper-parameter is out of range.
+
+    Example:
+        >>> print(hard_concrete_gates(None, jnp.array([-9.0, 0.0, 9.0])))
+        [0.  0.5 1. ]
+
+    Conventions:
+        Without a key as in the paper and its code; some later code divides by the temperature there too.
+
+    References:
+        Louizos et al. 2017, arXiv:1712.01312, equations 10, 11 and 13.
+    """
+    x = check_array("log_alpha", log_alpha)
+    x = x.astype(accumulation_dtype(x))
+    if key is not None:
+        x = (x + jax.random.logistic(key, x.shape, x.dtype)) / hyper(temperature, x.dtype)
+    gamma, zeta = hyper(low, x.dtype), hyper(high, x.dtype)
+    stretched = jax.nn.sigmoid(x) * (zeta - gamma) + gamma
+    return jnp.where(stretched <= 0, 0, jnp.where(stretched >= 1, 1, stretched))
+
+
+@loss(rate=positive)
+def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: float | jax.Array = 1.0) -> PyTree:
+    r"""Movement pruning's scores after a step: weights that move away from zero gain, those that shrink lose.
+
+    $$S' = S - \eta\, w \frac{\partial L}{\partial w}$$
+
+    Args:
+        scores: $S$, a tree of floating arrays, zeros at the start.
+        params: $w$, a tree of the same structure and shapes.
+        gradients: $\partial L / \partial w$, a tree of the same structure and shapes.
+        rate: $\eta$.
+
+    Returns:
+        The new scores, a tree of the same structure, float32 or wider: data in, data out. The weights with the highest
+        scores are kept.
+
+    Raises:
+        TypeError: If a leaf is not a floating array.
+        ValueError: If the trees differ or the rate is not positive.
+
+    Example:
+        A weight of 2 that descent makes larger, and one that it makes smaller.
+
+        >>> print(movement_scores(jnp.zeros(2), jnp.array([2.0, 2.0]), jnp.array([-1.0, 1.0])))
+        [ 2. -2.]
+
+    Conventions:
+        This is gradient descent on the scores, for which the mask's rounding is the identity; under another optimiser
+        pass it minus the change as the gradient. The gradient is taken at the masked weights, so that a pruned weight
+        can come back.
+
+    References:
+        Sanh et al. 2020, arXiv:2005.07683.
+    """
+    check_structure("params", params, scores, "scores")
+    check_structure("gradients", gradients, scores, "scores")
+    (old, a), (weights, b), (slopes, c) = (
+        leaves("scores", scores),
+        leaves("params", params),
+        leaves("gradients", gradients),
+    )
+    dtype = jnp.promote_types(jnp.promote_types(a, b), c)
+    new = []
+    for s, w, g in zip(old, weights, slopes, strict=True):
+        check_shape("params", w, s.shape, "of scores")
+        check_shape("gradients", g, s.shape, "of scores")
+        new.append(s.astype(dtype) - hyper(rate, dtype) * w.astype(dtype) * g.astype(dtype))
+    return jax.tree.unflatten(jax.tree.structure(scores), new)

@@ -1,0 +1,74 @@
+"""Quantisation and sparsity: gradients that finite differences cannot see, and draws that can be counted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lossfns
+
+
+def test_gradients_of_fake_quantize_are_those_of_lsq():
+    # Grid -4 .. 3 with a step of 0.5: below, at and inside the grid, and above it.
+    x = jnp.array([-3.0, -2.0, -0.6, 0.3, 0.8, 9.0])
+
+    def total(x, step, **options):
+        return lossfns.fake_quantize(x, bits=3, scale=step, **options).sum()
+
+    by_x, by_step = jax.grad(total, argnums=(0, 1))(x, jnp.float32(0.5))
+    np.testing.assert_allclose(by_x, [0, 0, 1, 1, 1, 0], rtol=1e-6)
+    expected = -4 - 4 + (-1 + 1.2) + (1 - 0.6) + (2 - 1.6) + 3
+    np.testing.assert_allclose(by_step, expected / np.sqrt(6 * 3), rtol=1e-5)
+    plain = jax.grad(lambda s: total(x, s, scale_gradient="plain"))(jnp.float32(0.5))
+    np.testing.assert_allclose(plain, expected, rtol=1e-5)
+
+
+def test_steps_of_channels_have_gradients_of_their_own():
+    x = jnp.array([[0.3, 30.0], [-0.2, -8.0], [5.0, 7.0]])
+    steps = jnp.array([0.25, 10.0])
+
+    def total(step, x, axis):
+        return lossfns.fake_quantize(x, bits=4, scale=step, axis=axis).sum()
+
+    together = jax.grad(total)(steps, x, 1)
+    alone = [jax.grad(total)(steps[i], x[:, i], None) for i in range(2)]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_a_step_that_is_not_positive_is_not_a_step():
+    values = lossfns.fake_quantize(jnp.ones((2, 2)), bits=4, scale=jnp.array([1.0, -1.0]), axis=1)
+    np.testing.assert_array_equal(np.isnan(values), [[False, True]] * 2)
+
+
+@pytest.mark.parametrize("location", [-1.0, 0.0, 2.0])
+def test_drawn_gates_are_open_as_often_as_the_penalty_says(location):
+    log_alpha = jnp.full(20_000, location)
+    gates = lossfns.hard_concrete_gates(jax.random.key(0), log_alpha)
+    assert float(gates.min()) >= 0
+    assert float(gates.max()) <= 1
+    open_share = lossfns.l0_hard_concrete(log_alpha) / 20_000
+    np.testing.assert_allclose((gates > 0).mean(), open_share, atol=0.01)
+    # P(z = 1) by the same formula, mirrored.
+    np.testing.assert_allclose((gates < 1).mean(), lossfns.l0_hard_concrete(-log_alpha) / 20_000, atol=0.01)
+
+
+def test_gradient_of_a_drawn_gate_is_that_of_its_formula():
+    key, log_alpha = jax.random.key(1), jnp.linspace(-2, 2, 9)
+    slope = jax.grad(lambda x: lossfns.hard_concrete_gates(key, x).sum())(log_alpha)
+    noise = jax.random.logistic(key, (9,))
+    s = jax.nn.sigmoid((log_alpha + noise) * 1.5)
+    inside = (1.2 * s - 0.1 > 0) & (1.2 * s - 0.1 < 1)
+    np.testing.assert_allclose(slope, jnp.where(inside, 1.2 * s * (1 - s) * 1.5, 0), rtol=1e-4, atol=1e-7)
+
+
+def test_kurtosis_of_a_uniform_grid_is_near_its_target():
+    value = lossfns.kurtosis_penalty({"w": jnp.linspace(-1, 1, 10_001)})
+    assert float(value) < 1e-6
+
+
+def test_movement_scores_are_what_descent_on_the_scores_does():
+    # Straight-through masks: the gradient of the score is that of the masked weight times the weight.
+    w, x = jnp.array([2.0, -1.0, 0.5]), jnp.array([1.0, 2.0, -3.0])
+    slopes = jax.grad(lambda w: jnp.square(w @ x - 1))(w)
+    by_score = jax.grad(lambda m: jnp.square((w * m) @ x - 1))(jnp.ones(3))
+    np.testing.assert_allclose(lossfns.movement_scores(jnp.zeros(3), w, slopes, rate=0.1), -0.1 * by_score, rtol=1e-6)

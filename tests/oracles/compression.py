@@ -1,0 +1,73 @@
+"""Oracles of quantisation and sparsity."""
+
+import math
+
+import numpy as np
+
+from tests.oracles.regularizers import entries
+
+
+def fake_quantize(x, *, bits, scale=None, axis=None, signed=True, scale_gradient="lsq"):
+    """Esser 2019, equations 1 and 2, entry by entry; the step of a channel is its largest magnitude over Q."""
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    result = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        channel = x if axis is None else np.take(x, index[axis], axis)
+        step = np.abs(channel).max() / high or 1.0 if scale is None else scale
+        step = float(np.asarray(step) if np.ndim(step) == 0 else step[index[axis]])
+        if step <= 0 or math.isnan(x[index]):
+            result[index] = math.nan
+        else:
+            result[index] = step * round(min(max(x[index] / step, low), high))
+    return result
+
+
+def kurtosis_penalty(params, *, weight=1.0, target=1.8):
+    """Shkolnik 2020, equations 7 and 8."""
+    parts = []
+    for name in sorted(params):
+        x = [float(v) for v in np.ravel(params[name])]
+        if x and max(x) > min(x):
+            mean = math.fsum(x) / len(x)
+            variance = math.fsum((v - mean) ** 2 for v in x) / len(x)
+            parts.append((math.fsum((v - mean) ** 4 for v in x) / len(x) / variance**2 - target) ** 2)
+    return weight * math.fsum(parts) / len(parts) if parts else 0.0
+
+
+def entropy_of_weights(params, levels, *, weight=1.0, sharpness=1.0):
+    """Agustsson 2017, section 3.3."""
+    mass, weights = [0.0] * len(levels), entries(params)
+    for w in weights:
+        distances = [(w - float(c)) ** 2 for c in levels]
+        shares = [math.exp(-sharpness * (d - min(distances))) for d in distances]
+        mass = [m + s / math.fsum(shares) for m, s in zip(mass, shares, strict=True)]
+    p = [m / len(weights) for m in mass] if weights else []
+    return -weight * math.fsum(q * math.log(q) for q in p if q)
+
+
+def group_lasso(params, *, weight=1.0, axis=-1, by_size=True):
+    """Yuan and Lin 2006, equation 2.1."""
+    total = 0.0
+    for x in params.values():
+        for i in range(x.shape[axis]):
+            group = [float(v) for v in np.take(x, i, axis).ravel()]
+            total += math.sqrt(len(group) if by_size else 1) * math.hypot(*group)
+    return weight * total
+
+
+def l0_hard_concrete(log_alpha, *, weight=1.0, temperature=2 / 3, low=-0.1, high=1.1):
+    """Louizos 2017, equation 12."""
+    shift = temperature * math.log(-low / high)
+    return weight * math.fsum(1 / (1 + math.exp(min(shift - x, 700))) for x in entries(log_alpha))
+
+
+def gates(log_alpha, *, low=-0.1, high=1.1):
+    """Louizos 2017, equation 13."""
+    values = [1 / (1 + math.exp(min(-float(x), 700))) * (high - low) + low for x in log_alpha.ravel()]
+    return np.array([min(max(v, 0.0), 1.0) for v in values]).reshape(log_alpha.shape)
+
+
+def movement_scores(scores, params, gradients, *, rate=1.0):
+    """Sanh 2020, equation 3."""
+    rows = zip(scores.ravel(), params.ravel(), gradients.ravel(), strict=True)
+    return np.array([s - rate * w * g for s, w, g in rows]).reshape(scores.shape)

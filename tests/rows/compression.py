@@ -1,0 +1,189 @@
+"""Rows of quantisation and sparsity."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import lossfns
+from lossfns.testing import BadCall, LossCase
+from tests.oracles import compression as oracles
+from tests.rows import zeros
+
+
+def kernels(rng, rows):
+    return (rng.normal(size=(4, 3)) * 2,)
+
+
+STRAIGHT_THROUGH = {"gradients": "the rounding counts as the identity; tests/lossfns/test_compression.py has the rule"}
+FAKE_QUANTIZE = LossCase(
+    lossfns.fake_quantize,
+    kernels,
+    oracles.fake_quantize,
+    batched=False,
+    variants=(
+        {"bits": 3, "scale": 0.7},
+        {"bits": 4},
+        {"bits": 2, "signed": False, "axis": -1},
+        {"bits": 8, "axis": 0, "scale_gradient": "plain"},
+    ),
+    sweep={"scale": (0.1, 0.2, 0.3)},
+    hostile=lambda rng: {
+        "no entry": ((zeros(0, 3),), {"bits": 4, "axis": 0}),
+        "infinite entries": ((np.array([np.inf, -np.inf, 0]),), {"bits": 4, "scale": 1.0}),
+    },
+    limits={
+        "what is on the grid stays": lambda x: (
+            lossfns.fake_quantize(np.arange(-4, 4) * np.float32(0.5), bits=3, scale=0.5),
+            np.arange(-4, 4) * 0.5,
+        ),
+        "many bits change little": lambda x: (
+            lossfns.fake_quantize(x[0], bits=16) - x[0] > 2**-15 * np.abs(x[0]).max(),
+            np.zeros(x[0].shape, bool),
+        ),
+    },
+    bad_calls=(
+        BadCall((zeros(3, dtype=np.int32),), ("x", "floating", "int32"), {"bits": 4}),
+        BadCall((zeros(3),), ("bits", "between 2 and 16", "1"), {"bits": 1}),
+        BadCall((zeros(3),), ("bits", "integer", "4.0"), {"bits": 4.0}),
+        BadCall((zeros(3),), ("axis", "(3,)", "1"), {"bits": 4, "axis": 1}),
+        BadCall((zeros(3, 2),), ("scale", "(2,)", "(3,)"), {"bits": 4, "axis": 1, "scale": jnp.ones(3)}),
+        BadCall((zeros(3),), ("scale", "scalar", "(3,)"), {"bits": 4, "scale": jnp.ones(3)}),
+        BadCall((zeros(3),), ("scale", "positive", "0"), {"bits": 4, "scale": 0}),
+    ),
+    skip=STRAIGHT_THROUGH,
+)
+
+
+def parameters(rng, rows):
+    return ({"bias": rng.normal(size=3), "kernel": rng.normal(size=(2, 3))},)
+
+
+WRONG_PARAMETERS = (
+    BadCall(({"kernel": zeros(2, dtype=np.int32)},), ("kernel", "floating", "int32")),
+    BadCall(({"kernel": zeros(2)},), ("weight", "-1"), {"weight": -1}),
+)
+KURTOSIS = LossCase(
+    lossfns.kurtosis_penalty,
+    parameters,
+    oracles.kurtosis_penalty,
+    batched=False,
+    variants=({}, {"weight": 0.1, "target": 3.0}),
+    sweep={"weight": (0.1, 0.2, 0.3), "target": (1.8, 2.0, 3.0)},
+    hostile=lambda rng: {
+        "an empty tree": (({},), {}),
+        "a constant beside another array": (({"a": zeros(3) + 5, "b": np.array([1.0, 2, 4])},), {}),
+        "entries of 1e-15": (({"a": rng.normal(size=4) * 1e-15},), {}),
+        "entries of 1e15": (({"a": rng.normal(size=4) * 1e15},), {}),
+    },
+    limits={"two values have 1": lambda x: (lossfns.kurtosis_penalty(np.array([5.0, 3, 5, 3]), target=1.0), 0.0)},
+    bad_calls=(*WRONG_PARAMETERS, BadCall(({"kernel": zeros(2)},), ("target", "0"), {"target": 0})),
+    # Fourth powers of rounded differences.
+    ulps=64,
+)
+ENTROPY = LossCase(
+    lossfns.entropy_of_weights,
+    lambda rng, rows: (*parameters(rng, rows), np.array([-1.0, 0.0, 0.5, 2.0])),
+    oracles.entropy_of_weights,
+    batched=False,
+    variants=({}, {"weight": 0.1, "sharpness": 5.0}),
+    sweep={"weight": (0.1, 0.2, 0.3), "sharpness": (0.5, 1.0, 2.0)},
+    hostile=lambda rng: {
+        "one level": ((*parameters(rng, 1), zeros(1)), {}),
+        "an empty tree": (({}, zeros(2)), {}),
+        "hard": ((*parameters(rng, 1), np.array([-1.0, 1.0])), {"sharpness": 1e4}),
+    },
+    bad_calls=(
+        BadCall(({"kernel": zeros(2, dtype=np.int32)}, zeros(3)), ("kernel", "floating", "int32")),
+        BadCall(({"kernel": zeros(2)}, zeros(3, 1)), ("levels", "rank 1", "(3, 1)")),
+        BadCall(({"kernel": zeros(2)}, zeros(0)), ("levels", "at least one", "(0,)")),
+        BadCall(({"kernel": zeros(2)}, zeros(3)), ("sharpness", "0"), {"sharpness": 0}),
+    ),
+    # The mean square distance is magnified by the sharpness.
+    condition=lambda kwargs: max(1.0, kwargs.get("sharpness", 1.0)),
+)
+GROUP_LASSO = LossCase(
+    lossfns.group_lasso,
+    parameters,
+    oracles.group_lasso,
+    batched=False,
+    variants=({}, {"weight": 0.1, "axis": 0, "by_size": False}),
+    sweep={"weight": (0.1, 0.2, 0.3)},
+    hostile=lambda rng: {
+        "an empty tree": (({},), {}),
+        "a group of zeros": (({"w": np.array([[0.0, 3], [0, 4]])},), {}),
+        "no entry": (({"w": zeros(0, 3)},), {}),
+        "entries of 1e25": (({"w": np.array([[1e25, 1e-25], [1e25, 1e-25]])},), {"weight": 1e-5}),
+    },
+    bad_calls=(
+        *WRONG_PARAMETERS,
+        BadCall(({"w": zeros(3)},), ("axis", "(3,)", "1"), {"axis": 1}),
+        BadCall(({"w": zeros()},), ("axis", "()")),
+        BadCall(({"w": zeros(3)},), ("axis", "integer", "0.5"), {"axis": 0.5}),
+    ),
+)
+L0 = LossCase(
+    lossfns.l0_hard_concrete,
+    parameters,
+    oracles.l0_hard_concrete,
+    batched=False,
+    variants=({}, {"weight": 0.1, "temperature": 0.5, "low": -0.2, "high": 1.5}),
+    sweep={"weight": (0.1, 0.2, 0.3), "temperature": (0.5, 0.6, 0.7), "low": (-0.1, -0.2, -0.3)},
+    hostile=lambda rng: {"an empty tree": (({},), {})},
+    bad_calls=(
+        BadCall(({"gates": zeros(2, dtype=np.int32)},), ("gates", "floating", "int32")),
+        BadCall(({"gates": zeros(2)},), ("low", "below 0", "0.1"), {"low": 0.1}),
+        BadCall(({"gates": zeros(2)},), ("high", "above 1", "1"), {"high": 1}),
+        BadCall(({"gates": zeros(2)},), ("temperature", "0"), {"temperature": 0}),
+    ),
+)
+
+
+def gates(log_alpha, **options):
+    return lossfns.hard_concrete_gates(None, log_alpha, **options)
+
+
+GATES = LossCase(
+    gates,
+    lambda rng, rows: (rng.normal(size=(2, 3)),),
+    oracles.gates,
+    name="hard_concrete_gates",
+    batched=False,
+    variants=({}, {"low": -0.5, "high": 1.5}),
+    sweep={"low": (-0.1, -0.2, -0.3), "high": (1.1, 1.2, 1.3)},
+    bad_calls=(
+        BadCall((zeros(2, dtype=np.int32),), ("log_alpha", "floating", "int32")),
+        BadCall((zeros(2),), ("low", "below 0", "0"), {"low": 0}),
+        BadCall((zeros(2),), ("high", "above 1", "0.5"), {"high": 0.5}),
+    ),
+)
+
+
+def three_kernels(rng, rows):
+    return tuple(rng.normal(size=(3, 2, 3)))
+
+
+MOVEMENT = LossCase(
+    lossfns.movement_scores,
+    three_kernels,
+    oracles.movement_scores,
+    lambda scores, params, gradients: scores - params * gradients,
+    batched=False,
+    variants=({}, {"rate": 0.1}),
+    sweep={"rate": (0.1, 0.2, 0.3)},
+    bad_calls=(
+        BadCall((zeros(2), zeros(3), zeros(2)), ("params", "(2,)", "(3,)")),
+        BadCall((zeros(2), zeros(2), {"w": zeros(2)}), ("gradients", "structure", "w")),
+        BadCall((zeros(2), zeros(2, dtype=np.int32), zeros(2)), ("params", "floating", "int32")),
+        BadCall((zeros(2), zeros(2), zeros(2)), ("rate", "0"), {"rate": 0}),
+    ),
+)
+
+
+ROWS = {
+    "entropy_of_weights": ENTROPY,
+    "fake_quantize": FAKE_QUANTIZE,
+    "group_lasso": GROUP_LASSO,
+    "hard_concrete_gates": GATES,
+    "kurtosis_penalty": KURTOSIS,
+    "l0_hard_concrete": L0,
+    "movement_scores": MOVEMENT,
+}
