@@ -182,8 +182,9 @@ def ipo(
 
     Conventions:
         The paper's equation and the code of DPO's authors take sums over tokens, and so does the default here. TRL and
-        HALOs take averages, as IPO's authors say they did: with 10 tokens an answer at tau = 0.1, a margin of 5 summed
-        is at its target and costs 0, while its average of 0.5 costs 20.25. TRL calls tau beta.
+        HALOs take averages, TRL after asking the paper's authors what they had done: with 10 tokens an answer at tau =
+        0.1, a margin of 5 summed is at its target and costs 0, while its average of 0.5 costs 20.25. TRL calls tau
+        beta.
 
     References:
         Azar et al. 2023, arXiv:2310.12036, equation 17.

@@ -47,8 +47,8 @@ def sequence_log_probs(
     Conventions:
         The DPO code of its authors marks prompt and padding by labels of -100: pass `where=labels != -100`. A mask
         taken before the shift is off by one: it scores the last token of the prompt and forgets the last of the
-        answer. Each log-probability is the token's logit minus the log-sum-exp, both shifted by the row maximum; the
-        sum in bfloat16 of 100 tokens at -2 would be off by up to 1.
+        answer. Each log-probability is the token's logit minus the log-sum-exp, both shifted by the row maximum; in
+        bfloat16 the sum would move in steps of 1 nat from 128 nats on.
 
     References:
         Rafailov et al. 2023, arXiv:2305.18290.

@@ -198,7 +198,8 @@ def update_reward_shift(
         (2.5, 4.0)
 
     Conventions:
-        A mean over the whole run, as in TRL; the paper says that a moving average is used.
+        A mean over the whole run, as TRL keeps it. The paper's shift is halfway between the mean rewards of good and of
+        bad answers, which is the same where they are equally many.
 
     References:
         Jung et al. 2024, arXiv:2404.04656.

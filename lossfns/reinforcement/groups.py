@@ -64,8 +64,9 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
 
     Conventions:
         In TRL "sequence" is the `loss_type` `grpo`, "batch_tokens" `bnpo`, "constant" `dr_grpo`, "global_tokens" `dapo`
-        and `cispo`; it counts answers without tokens in the denominator of the first, verl does not. In verl they are
-        `seq-mean-token-mean`, `token-mean` and `seq-mean-token-sum-norm`.
+        and `cispo`; it counts answers without tokens in the denominator of the first, verl does not. In verl "sequence"
+        is `seq-mean-token-mean`, "global_tokens" `token-mean` and "constant" `seq-mean-token-sum-norm`, which sums over
+        answers where this takes their mean.
 
     References:
         Shao et al. 2024, arXiv:2402.03300. Yu et al. 2025, arXiv:2503.14476. Liu et al. 2025, arXiv:2503.20783.
