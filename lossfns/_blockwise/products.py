@@ -49,17 +49,25 @@ _product.defvjp(_product_fwd, _product_bwd)
 def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> jax.Array:
     """The product of two matrices over one axis of each, operands rounded to `dtype`, summed in float32 or wider."""
     a, b = a.astype(dtype), b.astype(dtype)
-    if jnp.finfo(dtype).bits < 32 and axes[0] == 0:
+    half = jnp.finfo(dtype).bits < 32
+    if half and axes[0] == 0:
         a, axes = transposed(a), (1, axes[1])
-    return lax.dot_general(
+    out = lax.dot_general(
         a,
         b,
         (((axes[0],), (axes[1],)), ((), ())),
         precision=lax.Precision.HIGHEST,
         preferred_element_type=accumulation_dtype(a),
     )
+    # Half-precision products whose result XLA lays out by columns fail on CPU when they are run.
+    return by_rows(out) if half else out
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """`x`, laid out in memory by rows: through one dimension, which has no other layout."""
+    return lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
 
 
 def transposed(x: jax.Array) -> jax.Array:
-    """The transpose of a matrix, moved in memory: through one dimension, where XLA cannot call it a mere layout."""
-    return lax.optimization_barrier(x.T.reshape(-1)).reshape(x.T.shape)
+    """The transpose of a matrix, moved in memory, where XLA would call it another layout of the same and be slow."""
+    return by_rows(x.T)

@@ -88,7 +88,7 @@ def _block(dtype: Any, smoothed: bool, whole: Any, part: Any, index: jax.Array) 
         logits += part["bias"][:, None]
     logits = cap(logits, whole["cap"])
     chosen = jnp.where(index[:, None] == whole["labels"], logits, 0)
-    statistics: Any = Statistics(ShiftedLogSum(logits), Sum(chosen))  # type: ignore[arg-type]
+    statistics: Any = Statistics(ShiftedLogSum(logits), Sum(chosen))
     if smoothed:
         reached = logits > -jnp.inf
         total, number = Sum(jnp.where(reached, logits, 0)), Sum(reached.astype(logits.dtype))
