@@ -1,5 +1,7 @@
 """Students that learn the distribution of a centred and sharpened teacher: DINO, iBOT."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +13,7 @@ from lossfns._contract import (
     hyper,
     keep_rows,
     loss,
+    optional_size,
     positive,
     share,
     zero_masked,
@@ -29,22 +32,37 @@ def _check_heads(student: jax.Array, teacher: jax.Array, center: jax.Array | Non
         check_shape("center", check_array("center", center), student.shape[-1:], "of one row of logits")
 
 
-def _centered_cross_entropy(
+def _cross_entropies(
     student: jax.Array,
     teacher: jax.Array,
+    used: jax.Array | None,
     center: jax.Array | None,
-    student_temperature: float | jax.Array,
-    teacher_temperature: float | jax.Array,
+    temperatures: tuple[float | jax.Array, float | jax.Array],
+    block_size: int | None,
 ) -> jax.Array:
-    arrays = [x for x in (student, teacher, center) if x is not None]
-    dtype = accumulation_dtype(*arrays)
-    teacher = jax.lax.stop_gradient(teacher).astype(dtype)
-    if center is not None:
-        teacher = teacher - jnp.expand_dims(jax.lax.stop_gradient(center).astype(dtype), range(teacher.ndim - 1))
-    return cross_entropy(scaled(student.astype(dtype), student_temperature), scaled(teacher, teacher_temperature))
+    """One value for each row of logits, 0 where it is not used; `block_size` rows at a time."""
+    dtype = accumulation_dtype(*(x for x in (student, teacher, center) if x is not None))
+    teacher = jax.lax.stop_gradient(teacher)
+    rows = student.shape[:-1]
+
+    def costs(s: jax.Array, t: jax.Array, keep: jax.Array | None) -> jax.Array:
+        s, t = keep_rows(keep, s).astype(dtype), keep_rows(keep, t).astype(dtype)
+        if center is not None:
+            t = t - jnp.expand_dims(jax.lax.stop_gradient(center).astype(dtype), range(t.ndim - 1))
+        return zero_masked(keep, cross_entropy(scaled(s, temperatures[0]), scaled(t, temperatures[1])))
+
+    if block_size is None or math.prod(rows) == 0:
+        return costs(student, teacher, used)
+    flat = [x.reshape(-1, x.shape[-1]) for x in (student, teacher)]
+    keep = jnp.ones(rows, bool) if used is None else used
+    # A block of one row gets no axis of its own, for which XLA would copy the logits into another layout.
+    batch_size = None if block_size == 1 else min(block_size, math.prod(rows))
+    xs = *flat, keep.reshape(-1)
+    blocks = jax.lax.map(lambda x: jax.checkpoint(costs)(*x), xs, batch_size=batch_size)
+    return blocks.reshape(rows)
 
 
-@loss(student_temperature=positive, teacher_temperature=positive)
+@loss(static=("block_size",), student_temperature=positive, teacher_temperature=positive, block_size=optional_size)
 def dino(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -53,6 +71,7 @@ def dino(
     student_temperature: float | jax.Array = 0.1,
     teacher_temperature: float | jax.Array = 0.04,
     where: jax.Array | None = None,
+    block_size: int | None = None,
 ) -> jax.Array:
     r"""Cross-entropy of a student with a centred and sharpened teacher (DINO).
 
@@ -65,6 +84,8 @@ def dino(
         student_temperature: $\tau_s$.
         teacher_temperature: $\tau_t$; it is smaller, which sharpens the target.
         where: [...], boolean; False deletes the row.
+        block_size: Rows handled at a time, in the backward pass once more. None handles all at once; value and gradient
+            are the same.
 
     Returns:
         [...], nats for each row, float32 or wider; 0 at masked rows.
@@ -86,17 +107,17 @@ def dino(
           other view: map over both (`jax.vmap`) and mask the pairs of a view with itself by `where`.
         - The temperatures are those of the authors' code, whose teacher starts at 0.04 and may be warmed up to 0.07.
         - The centre is used first and updated afterwards, with the batch's mean over all devices.
-        - The logits are read twice, never copied: at 65,536 outputs the gradient is the one array of that size.
+        - Nothing of the logits' size is kept for the gradient. A compiler that fuses reductions with what they reduce
+          makes no copy of them; where it does not (XLA on CPU), a `block_size` of 1 or 2 bounds the copies, which
+          matters at 65,536 outputs.
 
     References:
         Caron et al. 2021, arXiv:2104.14294.
     """
     _check_heads(student_logits, teacher_logits, center, 1, "[..., K]")
     where = check_where(where, student_logits.shape[:-1])
-    student, teacher = keep_rows(where, student_logits), keep_rows(where, teacher_logits)
-    return zero_masked(
-        where, _centered_cross_entropy(student, teacher, center, student_temperature, teacher_temperature)
-    )
+    temperatures = student_temperature, teacher_temperature
+    return _cross_entropies(student_logits, teacher_logits, where, center, temperatures, block_size)
 
 
 @loss(static=("axis_name",), momentum=share)
@@ -151,7 +172,7 @@ def dino_center(
     return jnp.where(count == 0, old, old + (1 - hyper(momentum, dtype)) * (mean - old))
 
 
-@loss(student_temperature=positive, teacher_temperature=positive)
+@loss(static=("block_size",), student_temperature=positive, teacher_temperature=positive, block_size=optional_size)
 def ibot(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -161,6 +182,7 @@ def ibot(
     student_temperature: float | jax.Array = 0.1,
     teacher_temperature: float | jax.Array = 0.07,
     where: jax.Array | None = None,
+    block_size: int | None = None,
 ) -> jax.Array:
     r"""DINO's cross-entropy at the masked patches of an image, averaged over them (iBOT).
 
@@ -172,6 +194,7 @@ def ibot(
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
         where: [...], boolean; False deletes the image.
+        block_size: Patches handled at a time, in the backward pass once more; None handles all at once.
 
     Returns:
         [...], nats for each image, float32 or wider; 0 for an image without a masked patch, which counts, and 0 at
@@ -205,7 +228,7 @@ def ibot(
     )
     where = check_where(where, student_logits.shape[:-2])
     used = keep_rows(where, masked, False)
-    student, teacher = keep_rows(used, student_logits), keep_rows(used, teacher_logits)
-    values = _centered_cross_entropy(student, teacher, center, student_temperature, teacher_temperature)
+    temperatures = student_temperature, teacher_temperature
+    values = _cross_entropies(student_logits, teacher_logits, used, center, temperatures, block_size)
     count = jnp.sum(used, axis=-1, dtype=values.dtype)
-    return zero_masked(where, jnp.sum(zero_masked(used, values), axis=-1) / jnp.maximum(count, 1))
+    return zero_masked(where, jnp.sum(values, axis=-1) / jnp.maximum(count, 1))

@@ -124,7 +124,9 @@ def cross_entropy_with(student, teacher):
     return -math.fsum(w * x for w, x in zip(q, p, strict=True) if w)
 
 
-def dino(student_logits, teacher_logits, *, center=None, student_temperature=0.1, teacher_temperature=0.04):
+def dino(
+    student_logits, teacher_logits, *, center=None, student_temperature=0.1, teacher_temperature=0.04, block_size=None
+):
     """Caron 2021, algorithm 1: centre, sharpen, cross-entropy."""
     center = np.zeros(student_logits.shape[-1]) if center is None else np.asarray(center, np.float64)
 
