@@ -6,10 +6,10 @@ from lossfns.classification.cross_entropy import softmax_cross_entropy as softma
 from lossfns.classification.divergences import generalized_kl as generalized_kl
 from lossfns.classification.divergences import jensen_shannon as jensen_shannon
 from lossfns.classification.divergences import kl_divergence as kl_divergence
-from lossfns.classification.focal import asymmetric as asymmetric
-from lossfns.classification.focal import focal as focal
-from lossfns.classification.focal import poly1 as poly1
-from lossfns.classification.focal import sigmoid_focal as sigmoid_focal
+from lossfns.classification.focusing import asymmetric as asymmetric
+from lossfns.classification.focusing import focal as focal
+from lossfns.classification.focusing import poly1 as poly1
+from lossfns.classification.focusing import sigmoid_focal as sigmoid_focal
 from lossfns.classification.long_tail import balanced_softmax as balanced_softmax
 from lossfns.classification.long_tail import class_balanced_weights as class_balanced_weights
 from lossfns.classification.long_tail import ldam as ldam

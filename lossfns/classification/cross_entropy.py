@@ -1,5 +1,7 @@
 """Cross-entropies on logits: integer labels, dense targets, independent binary labels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -89,17 +91,13 @@ def softmax_cross_entropy(
     dtype = accumulation_dtype(logits)
     if soft_cap is not None:
         logits = _cap(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
-    if label_smoothing is not None:
-        # Two terms meet in one gradient, where they cancel at the optimum: they must meet before it is rounded.
-        logits = keep_rows(where, logits).astype(dtype)
-    label, log_z, top, shift = _label_and_normalizer(logits, labels, rows)
+    over = None if label_smoothing is None else smoothing_over
+    label, log_z, top, shift, mean, _ = _label_and_normalizer(logits, labels, rows, over)
     finite = ~jnp.isinf(top)
     extras = label_smoothing is not None or z_loss is not None
     values = log_z - (label - shift)
     if label_smoothing is not None:
-        epsilon = hyper(label_smoothing, dtype)
-        smooth = _smoothing(logits, labels, values, log_z, shift, smoothing_over)
-        values = (1 - epsilon) * values + epsilon * keep_rows(finite, smooth)
+        values += hyper(label_smoothing, dtype) * keep_rows(rows & finite, label - shift - mean)
     if z_loss is not None:
         values += hyper(z_loss, dtype) * jnp.square(keep_rows(rows & finite, log_z + shift))
     # With +inf the limit as that one logit grows: it has all of the probability. All -inf: no class has any.
@@ -225,41 +223,63 @@ def _cap(x: jax.Array, cap: jax.Array) -> jax.Array:
     return jnp.where(x == -jnp.inf, x, cap * jnp.tanh(x / cap))
 
 
-@jax.custom_jvp
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _label_and_normalizer(
-    logits: jax.Array, labels: jax.Array, rows: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The label's logit, log sum exp(x - shift), the row maximum and the shift, [...] each.
+    logits: jax.Array, labels: jax.Array, rows: jax.Array, over: str | None
+) -> tuple[jax.Array, ...]:
+    """The label's logit, log sum exp(x - shift), the row maximum, the shift, a mean of x - shift and of how many.
 
-    One rule for both derivatives lets the softmax and the label's one meet in float32 before the gradient is rounded
-    to the logits' dtype (apart, p - 1 is 40 times wrong in bfloat16 near p = 1), and lets half-precision logits and
-    masks be read where they are, without a float32 copy of them.
+    The mean is over the classes that label smoothing over "all" or the "others" reaches, 0 for None. One rule for all
+    derivatives lets the softmax, the label's one and the smoothing meet in float32 before the gradient is rounded to
+    the logits' dtype (apart, p - 1 is 40 times wrong in bfloat16 near p = 1), and lets half-precision logits and masks
+    be read where they are, without a float32 copy of them.
     """
     top, shift = row_shift(logits)
     label = jnp.take_along_axis(logits, labels[..., None], axis=-1, mode="clip")[..., 0].astype(shift.dtype)
-    return label, log_normalizer(logits.astype(shift.dtype), shift), top[..., 0], shift[..., 0]
+    x = logits.astype(shift.dtype)
+    mean = count = jnp.zeros_like(label)
+    if over is not None:
+        mean, count = _mean_reached(x, labels, label - shift[..., 0], shift, over)
+    return label, log_normalizer(x, shift), top[..., 0], shift[..., 0], mean, count
 
 
 @_label_and_normalizer.defjvp
-def _label_and_normalizer_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+def _label_and_normalizer_jvp(over, primals, tangents):  # type: ignore[no-untyped-def]
     logits, labels, rows = primals
-    out = _, log_z, top, shift = _label_and_normalizer(logits, labels, rows)
+    out = _, log_z, top, shift, _, count = _label_and_normalizer(logits, labels, rows, over)
     rows &= ~jnp.isinf(top)
     x = keep_rows(rows, logits.astype(shift.dtype))
     dx = keep_rows(rows, tangents[0].astype(shift.dtype))
     p = softmax(x, keep_rows(rows, shift)[..., None], keep_rows(rows, log_z))
     is_label = at_label(labels, x.shape[-1])
     zero = jnp.zeros_like(top)
-    return out, (jnp.sum(jnp.where(is_label, dx, 0), axis=-1), jnp.sum(p * dx, axis=-1), zero, zero)
+    at_labels, mean = jnp.sum(jnp.where(is_label, dx, 0), axis=-1), zero
+    if over is not None:
+        reached = (x > -jnp.inf) & (~is_label if over == "others" else True)
+        mean = jnp.sum(jnp.where(reached, dx, 0), axis=-1) / jnp.maximum(count, 1)
+        mean = jnp.where(count == 0, at_labels, mean)
+    return out, (at_labels, jnp.sum(p * dx, axis=-1), zero, zero, mean, zero)
 
 
-def _smoothing(
-    x: jax.Array, labels: jax.Array, values: jax.Array, log_z: jax.Array, shift: jax.Array, over: str
-) -> jax.Array:
-    """Mean cross-entropy over the classes that smoothing reaches; the label's own if it reaches none."""
-    reached = x > -jnp.inf
-    if over == "others":
-        reached &= ~at_label(labels, x.shape[-1])
-    count = jnp.sum(reached, axis=-1, dtype=x.dtype)
-    mean = jnp.sum(jnp.where(reached, x - shift[..., None], 0), axis=-1) / jnp.maximum(count, 1)
-    return jnp.where(count == 0, values, log_z - mean)
+def _mean_reached(
+    x: jax.Array, labels: jax.Array, own: jax.Array, shift: jax.Array, over: str
+) -> tuple[jax.Array, jax.Array]:
+    """Mean of x - shift over the classes that smoothing reaches, and their number; the label's `own` if there are none.
+
+    Without a class at -inf it is a plain sum, which XLA on CPU takes without a copy of the logits, unless the
+    normaliser has the same difference: hence shift - x.
+    """
+    others = over == "others"
+    total, classes = -jnp.sum(shift - x, axis=-1), x.shape[-1] - others
+
+    def none_masked() -> tuple[jax.Array, jax.Array]:
+        mean = (total - own if others else total) / classes if classes else own
+        return mean, jnp.full_like(own, classes)
+
+    def some_masked() -> tuple[jax.Array, jax.Array]:
+        reached = (x > -jnp.inf) & (~at_label(labels, x.shape[-1]) if others else True)
+        count = jnp.sum(reached, axis=-1, dtype=x.dtype)
+        mean = jnp.sum(jnp.where(reached, x - shift, 0), axis=-1) / jnp.maximum(count, 1)
+        return jnp.where(count == 0, own, mean), count
+
+    return jax.lax.cond(jnp.all(jnp.isfinite(total)), none_masked, some_masked)

@@ -14,6 +14,7 @@ from lossfns._contract import (
     positive,
     share,
 )
+from lossfns._numerics import row_shift
 from lossfns.classification._shared import at_label, check_counts, check_labels, sound_counts
 from lossfns.classification.cross_entropy import softmax_cross_entropy
 
@@ -60,7 +61,8 @@ def logit_adjusted(
     References:
         Menon et al. 2020, arXiv:2007.07314.
     """
-    dtype = accumulation_dtype(check_array("logits", logits))
+    _, _, where = check_labels(logits, labels, where)
+    dtype = accumulation_dtype(logits)
     counts = check_counts(class_counts, logits, dtype)
     total = jnp.sum(counts)
     strength = hyper(tau, dtype)
@@ -68,7 +70,8 @@ def logit_adjusted(
     log_share = jnp.log(jnp.where(present, counts, 1)) - jnp.log(total)
     adjustment = jnp.where(present, strength * log_share, jnp.where(strength == 0, 0, -jnp.inf))
     adjustment = jnp.where(total > 0, adjustment, jnp.nan)
-    adjusted = keep_rows(where, logits).astype(dtype) + jnp.broadcast_to(adjustment, logits.shape)
+    x = keep_rows(where, logits)
+    adjusted = x.astype(dtype) - row_shift(x)[1] + jnp.broadcast_to(adjustment, logits.shape)
     return softmax_cross_entropy(adjusted, labels, where=where)
 
 
@@ -161,7 +164,8 @@ def ldam(
     rarest = jnp.min(jnp.where(present, counts, jnp.inf))
     ratio = jnp.where(present, rarest / jnp.where(present, counts, 1), jnp.nan)
     margins = jnp.broadcast_to(hyper(max_margin, dtype) * jnp.sqrt(jnp.sqrt(ratio)), logits.shape)
-    x = keep_rows(where, logits).astype(dtype)
+    x = keep_rows(where, logits)
+    x = x.astype(dtype) - row_shift(x)[1]
     x = jnp.where(at_label(safe_labels, x.shape[-1]), x - margins, x)
     return softmax_cross_entropy(hyper(scale, dtype) * x, labels, where=where)
 
@@ -207,4 +211,5 @@ def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array =
     some = jnp.where(present, counts, 1)
     effective = jnp.where(share_kept == 1, some, -jnp.expm1(some * jnp.log(share_kept)))
     weights = jnp.where(present, 1 / effective, 0)
-    return weights * (jnp.sum(present, dtype=dtype) / jnp.sum(weights))
+    total = jnp.sum(weights)
+    return weights * (jnp.sum(present, dtype=dtype) / jnp.where(total == 0, 1, total))

@@ -36,5 +36,6 @@ def generalized_kl(log_predictions, targets):
     values = []
     for row, target in zip(log_predictions.tolist(), targets.tolist(), strict=True):
         terms = [(t * (math.log(t) - x) if t > 0 else 0.0) - t + np.exp(x) for x, t in zip(row, target, strict=True)]
-        values.append(math.nan if min(target) < 0 else sum(terms))
+        total = math.nan if min(target) < 0 else sum(terms)
+        values.append(math.inf if total > np.finfo(np.float32).max else total)  # e^x overflows float32 at 89
     return np.array(values)

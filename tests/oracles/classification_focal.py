@@ -42,9 +42,7 @@ def poly1(logits, labels, *, epsilon=2.0):
     return np.array([v + epsilon * (1 - math.exp(-v)) for v in softmax_cross_entropy(logits, labels)])
 
 
-def asymmetric(
-    logits, targets, *, gamma_positive=0.0, gamma_negative=4.0, margin=0.05, constant_weights=False
-):
+def asymmetric(logits, targets, *, gamma_positive=0.0, gamma_negative=4.0, margin=0.05, constant_weights=False):
     """Ben-Baruch 2020: probabilities of absent labels are lowered by the margin."""
     values = np.zeros(logits.shape)
     for index in np.ndindex(values.shape):

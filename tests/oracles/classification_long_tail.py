@@ -31,6 +31,8 @@ def ldam(logits, labels, class_counts, *, max_margin=0.5, scale=30.0):
 
 def class_balanced_weights(class_counts, *, beta=0.9999):
     """Cui 2019, equation 2: 1 / (1 + beta + ... + beta^(n-1)), with mean one over the classes that occur."""
+    if min(class_counts) < 0:
+        return np.full(len(class_counts), math.nan)
     weights = [1 / math.fsum(beta**i for i in range(int(n))) if n else 0.0 for n in class_counts]
     occurring = sum(n > 0 for n in class_counts)
-    return np.array([w * occurring / math.fsum(weights) for w in weights])
+    return np.array([w * occurring / (math.fsum(weights) or 1) for w in weights])

@@ -41,12 +41,14 @@ FOCAL = LossCase(
     labels=1,
     shift_invariant=(0,),
     non_negative=True,
-    hostile=lambda rng: hostile_logits(rng)
-    | {
-        "sure and gamma below 1": (SURE, {"gamma": 0.5}),
-        "sure and gamma 0": (SURE, {"gamma": 0.0}),
-        "weights of classes": (labelled_rows(rng, 4), {"alpha": np.arange(1.0, CLASSES + 1, dtype=np.float32)}),
-    },
+    hostile=lambda rng: (
+        hostile_logits(rng)
+        | {
+            "sure and gamma below 1": (SURE, {"gamma": 0.5}),
+            "sure and gamma 0": (SURE, {"gamma": 0.0}),
+            "weights of classes": (labelled_rows(rng, 4), {"alpha": np.arange(1.0, CLASSES + 1, dtype=np.float32)}),
+        }
+    ),
     limits={
         "gamma 0 is the cross-entropy": lambda inputs: (
             lossfns.focal(*inputs, gamma=0.0),
@@ -195,12 +197,14 @@ ASYMMETRIC = LossCase(
     sweep={"gamma_positive": (0.5, 1.0, 2.0), "gamma_negative": (1.0, 2.0, 3.0), "margin": (0.1, 0.2, 0.3)},
     element_masks=True,
     non_negative=True,
-    hostile=lambda rng: hostile_answers(rng)
-    | hostile_shares(rng)
-    | {
-        f"{name}, no margin, gamma below 1": (given, {"gamma_negative": 0.5, "margin": 0.0})
-        for name, (given, _) in hostile_answers(rng).items()
-    },
+    hostile=lambda rng: (
+        hostile_answers(rng)
+        | hostile_shares(rng)
+        | {
+            f"{name}, no margin, gamma below 1": (given, {"gamma_negative": 0.5, "margin": 0.0})
+            for name, (given, _) in hostile_answers(rng).items()
+        }
+    ),
     limits={
         "no margin and even exponents are the focal loss": lambda inputs: (
             lossfns.asymmetric(*inputs, gamma_positive=2.0, gamma_negative=2.0, margin=0.0),

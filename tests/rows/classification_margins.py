@@ -45,7 +45,9 @@ def signed_case(loss, oracle, power):
             BadCall((zeros(3, dtype=np.int32), zeros(3)), ("predictions", "floating", "int32")),
             BadCall((zeros(3), zeros(3)), ("margin", "positive", "0"), {"margin": 0}),
         ),
-        skip={"errors name both sides": "targets may be of any real dtype; tests/lossfns/test_margins.py has the calls"},
+        skip={
+            "errors name both sides": "targets may be of any real dtype; tests/lossfns/test_classification_conventions.py has the calls"
+        },
     )
 
 
@@ -89,8 +91,9 @@ SPARSEMAX = LossCase(
     shift_invariant=(0,),
     non_negative=True,
     enumerated=True,
-    hostile=lambda rng: finite_logits(rng)
-    | {"a lead of one": ((np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]), np.array([0, 1])), {})},
+    hostile=lambda rng: (
+        finite_logits(rng) | {"a lead of one": ((np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]), np.array([0, 1])), {})}
+    ),
     bad_calls=WRONG_LABELS,
 )
 

@@ -195,18 +195,33 @@ def _softplus_both_ways(x: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.
     return jnp.maximum(-x, 0) + rest, jnp.maximum(x, 0) + rest
 
 
-def _log1p_of_share(x: jax.Array) -> jax.Array:
-    """log(1 + x) for x in 0 .. 1.
+# log(1 + x) / x on 0 .. 1, interpolated at the Chebyshev points: off by 5e-9.
+_LOG1P = (
+    0.999999995,
+    -0.499998926,
+    0.333297105,
+    -0.249516163,
+    0.196632743,
+    -0.152696671,
+    0.105436238,
+    -0.0563736132,
+    0.0195425274,
+    -0.00317605705,
+)
 
-    In float32 the series 2 atanh(x / (2 + x)), economised to degree 9 over 0 .. 1/3: good to 2 ulp, small x included,
-    and on CPU three times as fast as the library's log1p.
+
+def _log1p_of_share(x: jax.Array) -> jax.Array:
+    """log(1 + x) for x in 0 .. 1, good to 2 ulp, small x included.
+
+    In float32 a polynomial: on CPU it costs a third of the library's log1p, and, unlike that or a division, XLA writes
+    it into the loops that use it.
     """
     if x.dtype != jnp.float32:
         return jnp.log1p(x)
-    z = x / (2 + x)
-    square = z * z
-    tail = 0.13982579 + square * 0.14078889
-    return 2 * z * (1 + square * (0.33333161 + square * (0.20012298 + square * tail)))
+    series = jnp.full_like(x, _LOG1P[-1])
+    for coefficient in _LOG1P[-2::-1]:
+        series = series * x + coefficient
+    return x * series
 
 
 @loss(epsilon=at_least_minus_one)
