@@ -39,7 +39,7 @@ def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
 
 
 def log_probabilities(x: jax.Array) -> jax.Array:
-    """log softmax over the last axis, in float32 or wider; -inf for a class at -inf, which gets no gradient.
+    """Log softmax over the last axis, in float32 or wider; -inf for a class at -inf, which gets no gradient.
 
     Classes at +inf share all of the probability evenly, and in a row of nothing but -inf no class has any.
     """
@@ -68,19 +68,17 @@ def unit_vectors(x: jax.Array) -> jax.Array:
     return scaled * jax.lax.rsqrt(jnp.where(squares == 0, 1, squares))
 
 
-@jax.custom_jvp
 def log_add(*terms: jax.Array) -> jax.Array:
-    """log of the sum of exp of a few arrays of one shape, entry by entry; where all are -inf, -inf with gradient 0."""
-    shift = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
-    shift = jnp.where(jnp.isinf(shift), 0, shift)
-    return shift + jnp.log(functools.reduce(jnp.add, [jnp.exp(x - shift) for x in terms]))
+    """Log of the sum of exp of a few arrays of one shape, entry by entry; where all are -inf, -inf with gradient 0."""
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    shift = jnp.where(jnp.isinf(top), 0, top)
+    total = functools.reduce(jnp.add, [jnp.exp(x - shift) for x in terms])
+    return jnp.where(top == -jnp.inf, -jnp.inf, shift + jnp.log(jnp.where(top == -jnp.inf, 1, total)))
 
 
-@log_add.defjvp
-def _log_add_jvp(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-    total = log_add(*primals)
-    finite = jnp.where(total == -jnp.inf, 0, total)
-    return total, functools.reduce(jnp.add, [jnp.exp(x - finite) * dx for x, dx in zip(primals, tangents, strict=True)])
+def log_of_sum(x: jax.Array) -> jax.Array:
+    """Log x of a sum of exponentials: -inf with gradient 0 where it is 0."""
+    return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1, x)))
 
 
 def start_of_scan(value: jax.Array, *arrays: jax.Array) -> jax.Array:

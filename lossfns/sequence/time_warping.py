@@ -1,0 +1,114 @@
+"""Soft dynamic time warping."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_where,
+    flag,
+    hyper,
+    keep_rows,
+    loss,
+    positive,
+    zero_masked,
+)
+from lossfns._present import check_present, nan_unless
+from lossfns.sequence._lattice import log_sum_of_paths
+
+
+@loss(static=("divergence",), gamma=positive, divergence=flag)
+def soft_dtw(
+    predictions: jax.Array,
+    targets: jax.Array,
+    predictions_where: jax.Array | None = None,
+    targets_where: jax.Array | None = None,
+    *,
+    gamma: float | jax.Array = 1.0,
+    divergence: bool = False,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Soft dynamic time warping: the soft minimum over alignments of two series of their squared distances.
+
+    $$-\gamma \log \sum_A e^{-\langle A, \Delta \rangle / \gamma}, \quad \Delta_{ij} = \lVert x_i - y_j \rVert^2$$
+
+    An alignment $A$ is a path from (1, 1) to (N, M) by steps down, right and diagonal.
+
+    Args:
+        predictions: $x$, [..., N, D].
+        targets: $y$, [..., M, D]; the lengths may differ.
+        predictions_where: The steps of $x$ that are there: boolean [..., N], or integer lengths [...]; None for all. An
+            absent step is as if deleted, wherever it is.
+        targets_where: The same for $y$, [..., M] or [...].
+        gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value becomes that of dynamic time
+            warping.
+        divergence: Whether to subtract half of the values of $(x, x)$ and of $(y, y)$. What remains is 0 for equal
+            series and not negative (for this distance proved as $\gamma$ goes to the ends, and seen between).
+        where: [...], boolean; False deletes the example.
+
+    Returns:
+        [...], squared units of the inputs, float32 or wider; 0 at masked examples. Without `divergence` it may be
+        negative, even for equal series. inf if only one of the two series has no step, 0 if both have none. A length
+        out of range gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit or gamma is not positive.
+        TypeError: If the series are not floating.
+
+    Example:
+        Two equal steps each: the diagonal costs 0, the two ways round 0 as well: -log 3.
+
+        >>> print(soft_dtw(jnp.zeros((2, 1)), jnp.zeros((2, 1))).round(4))
+        -1.0986
+
+        One step against 1 and 2: there is but one alignment.
+
+        >>> print(soft_dtw(jnp.zeros((1, 1)), jnp.array([[1.0], [2.0]])))
+        5.0
+
+    Conventions:
+        The authors' code has the squared Euclidean distance, as here. Values are sums over the alignment: divide by the
+        lengths where series of different lengths share a mean.
+
+    References:
+        Cuturi and Blondel 2017, arXiv:1703.01541. Blondel et al. 2021, arXiv:2010.08354 (divergence).
+    """
+    check_array("predictions", predictions)
+    check_array("targets", targets)
+    if predictions.ndim < 2 or targets.ndim != predictions.ndim:
+        raise ValueError(
+            f"predictions and targets must both be [..., steps, features], got {predictions.shape} and {targets.shape}"
+        )
+    *batch, _, features = predictions.shape
+    if (*targets.shape[:-2], targets.shape[-1]) != (*batch, features):
+        raise ValueError(
+            f"targets must have the shape of predictions {predictions.shape} but for the steps, got {targets.shape}"
+        )
+    where = check_where(where, tuple(batch))
+    in_x, valid_x = check_present("predictions_where", predictions_where, predictions.shape[:-1], where)
+    in_y, valid_y = check_present("targets_where", targets_where, targets.shape[:-1], where)
+    dtype = accumulation_dtype(predictions, targets)
+    x = keep_rows(in_x, keep_rows(where, predictions)).astype(dtype)
+    y = keep_rows(in_y, keep_rows(where, targets)).astype(dtype)
+    smoothing = hyper(gamma, dtype)
+    values = _soft_minimum(x, y, in_x, in_y, smoothing)
+    if divergence:
+        # Both empty or not: each series alone has a finite value, so no two infinities meet.
+        values -= (_soft_minimum(x, x, in_x, in_x, smoothing) + _soft_minimum(y, y, in_y, in_y, smoothing)) / 2
+    return zero_masked(where, nan_unless(valid_x & valid_y, values))
+
+
+def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
+    """A grid with a row and a column before the first steps; an absent step is passed through at no cost."""
+    distances = jnp.sum(jnp.square(x[..., :, None, :] - y[..., None, :, :]), axis=-1)
+    nothing = [(0, 0)] * (x.ndim - 2)
+    steps = jnp.pad(-distances / gamma, [*nothing, (1, 0), (1, 0)], constant_values=-jnp.inf)
+    # The first row and column stand for no step: present, but entered by no move.
+    row = jnp.pad(in_x, [*nothing, (1, 0)], constant_values=True)[..., :, None]
+    column = jnp.pad(in_y, [*nothing, (1, 0)], constant_values=True)[..., None, :]
+    never = jnp.full_like(steps, -jnp.inf)
+    down = jnp.where(row, jnp.where(column, steps, never), 0)
+    right = jnp.where(row, jnp.where(column, steps, 0), never)
+    diagonal = jnp.where(row & column, steps, never)
+    return -gamma * log_sum_of_paths(down, right, diagonal)

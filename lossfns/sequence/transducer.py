@@ -1,0 +1,111 @@
+"""The recurrent neural network transducer."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype, check_array, check_where, keep_rows, loss, zero_masked
+from lossfns._numerics import log_normalizer, row_shift
+from lossfns._present import check_prefix, check_present, index, nan_unless
+from lossfns.sequence._lattice import log_sum_of_paths
+
+
+@loss(static=("blank_id",), blank_id=index)
+def rnn_transducer(
+    logits: jax.Array,
+    labels: jax.Array,
+    frames_where: jax.Array | None = None,
+    labels_where: jax.Array | None = None,
+    *,
+    blank_id: int = 0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Transducer loss: the surprise of a label sequence, whatever its alignment to the frames.
+
+    $$-\log \sum_{\pi} \prod_{(t, u) \in \pi} \mathrm{softmax}(x_{t,u})_{\pi_{t,u}}$$
+
+    At frame t, after u labels, the model emits the next label and stays at the frame, or the blank and goes on to the
+    next frame; a path $\pi$ ends with the blank of the last frame after all labels.
+
+    Args:
+        logits: [..., T, L + 1, V], unnormalised log-probabilities in nats: the joint network's output for frame t after
+            u = 0 .. L labels.
+        labels: [..., L], integers in 0 .. V-1 other than the blank.
+        frames_where: The frames that are there: boolean [..., T], or integer lengths [...]; None for all. An absent
+            frame is as if deleted, wherever it is.
+        labels_where: The labels that are there: boolean [..., L] without holes, or integer lengths [...]; None for all.
+        blank_id: The blank's class, in 0 .. V-1.
+        where: [...], boolean; False deletes the example.
+
+    Returns:
+        [...], nats for each label sequence, at least 0, float32 or wider; 0 at masked examples. inf if no path has any
+        probability; of no frame come no labels, with value 0. A present label that is out of range or the blank, a
+        length that is out of range or a mask of labels with a hole gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit or the blank is no class.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        One frame, one label, even odds everywhere: the only path emits "a", then the blank, so the loss is log 4.
+
+        >>> print(rnn_transducer(jnp.zeros((1, 2, 2)), jnp.array([1])).round(4))
+        1.3863
+
+    Conventions:
+        - torchaudio's `rnnt_loss` has the last class for a blank by default, and the same values (it normalises the
+          logits inside, too).
+        - Any number of labels may come from one frame, as in the paper; "monotonic" variants allow one.
+
+    References:
+        Graves 2012, arXiv:1211.3711.
+    """
+    check_array("logits", logits)
+    check_array("labels", labels, "integer")
+    if logits.ndim < 3 or logits.shape[-1] <= blank_id:
+        raise ValueError(
+            f"logits must have three last axes, frames, labels + 1 and more than blank_id = {blank_id} classes, "
+            f"got {logits.shape}"
+        )
+    *batch, _, positions, classes = logits.shape
+    expected = (*batch, positions - 1)
+    if labels.shape != expected:
+        raise ValueError(f"labels must have the shape {expected} of logits {logits.shape}, got {labels.shape}")
+    where = check_where(where, labels.shape[:-1])
+    frames, valid = check_present("frames_where", frames_where, logits.shape[:-2], where)
+    in_text, valid_labels = check_prefix("labels_where", labels_where, labels.shape, where)
+    labels = keep_rows(where, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)), fill=-1)
+    is_symbol = (labels >= 0) & (labels < classes) & (labels != blank_id)
+    wrong = keep_rows(where, jnp.any(in_text & ~is_symbol, axis=-1))
+    valid &= valid_labels & ~wrong
+    labels = jnp.where(in_text & is_symbol, labels, blank_id)
+
+    # After u labels: position 0 always is, position u if label u is.
+    reached = jnp.concatenate([jnp.ones_like(in_text[..., :1], shape=(*batch, 1)), in_text], axis=-1)
+    here = frames[..., None] & reached[..., None, :]
+    x = keep_rows(here, keep_rows(where, logits)).astype(accumulation_dtype(logits))
+    values = -_log_probability(x, labels, frames, in_text, here, blank_id)
+    # The gradient of a value that rounding made negative is right, and stays.
+    values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
+    return zero_masked(where, nan_unless(valid, values))
+
+
+def _log_probability(
+    x: jax.Array, labels: jax.Array, frames: jax.Array, in_text: jax.Array, here: jax.Array, blank_id: int
+) -> jax.Array:
+    """Paths over the grid of (frame, labels so far), with a row past the last frame."""
+    _, shift = row_shift(x)
+    log_z = log_normalizer(x, shift)
+    log_z = jnp.where(log_z == -jnp.inf, 0, log_z)
+    blank = x[..., blank_id] - shift[..., 0] - log_z
+    index = jnp.broadcast_to(labels[..., None, :, None], (*x.shape[:-2], labels.shape[-1], 1))
+    label = jnp.take_along_axis(x[..., :-1, :], index, axis=-1, mode="clip")[..., 0]
+    label = label - shift[..., :-1, 0] - log_z[..., :-1]
+
+    # An absent frame is passed through at no cost. Past the last frame so are absent labels, which leads to the corner.
+    down = jnp.where(here, blank, jnp.where(frames[..., None], -jnp.inf, 0))
+    across = jnp.where(frames[..., None] & in_text[..., None, :], label, -jnp.inf)
+    last = jnp.where(in_text, -jnp.inf, 0).astype(x.dtype)[..., None, :]
+    nothing = [(0, 0)] * (x.ndim - 3)
+    down = jnp.pad(down, [*nothing, (1, 0), (0, 0)], constant_values=-jnp.inf)
+    across = jnp.pad(jnp.concatenate([across, last], -2), [*nothing, (0, 0), (1, 0)], constant_values=-jnp.inf)
+    return log_sum_of_paths(down, across)

@@ -1,0 +1,84 @@
+"""Smoothness of representations along the edges of trees."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
+from lossfns._present import check_present, nan_unless
+
+
+@loss()
+def tree_smoothness(
+    hidden: jax.Array,
+    edges: jax.Array,
+    edge_weights: jax.Array,
+    edges_where: jax.Array | None = None,
+    *,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Smoothness of representations along the edges of a tree.
+
+    $$\sum_{(i, j) \in E} \alpha_{ij} \lVert h_i - h_j \rVert^2$$
+
+    Args:
+        hidden: $h$, [..., N, D], a vector for each node.
+        edges: [..., E, 2], integers in 0 .. N-1: the two nodes of each edge, in any order; each edge once.
+        edge_weights: $\alpha$, [..., E].
+        edges_where: The edges that are there: boolean [..., E], or integer counts [...]; None for all. What an absent
+            edge names is not looked at.
+        where: [...], boolean; False deletes the tree.
+
+    Returns:
+        [...], one value for each tree, a sum over its edges, in squared units of `hidden`, float32 or wider; 0 at
+        masked trees and for a tree without edges. A present edge to a node that does not exist, or a count out of
+        range, gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If hidden or the weights are not floating, or edges not integers.
+
+    Example:
+        A chain of three nodes at 0, 1 and 3 on a line: 1 + 0.5 times 4.
+
+        >>> hidden, edges = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([[0, 1], [1, 2]])
+        >>> print(tree_smoothness(hidden, edges, jnp.array([1.0, 0.5])))
+        3.0
+
+    Conventions:
+        The quadratic form of the graph's Laplacian, $\mathrm{tr}(H^\top L H)$, with each edge counted once; a sum over
+        ordered pairs, as some code has it, is twice this. Whether the edges make a tree at all is not checked: any
+        graph has this value.
+
+    References:
+        Belkin and Niyogi 2003, doi:10.1162/089976603321780317.
+    """
+    check_array("hidden", hidden)
+    check_array("edges", edges, "integer")
+    check_array("edge_weights", edge_weights)
+    if hidden.ndim < 2:
+        raise ValueError(f"hidden must be [..., nodes, features], got shape {hidden.shape}")
+    *batch, nodes, _ = hidden.shape
+    if edges.ndim != hidden.ndim or edges.shape[:-2] != tuple(batch) or edges.shape[-1] != 2:
+        raise ValueError(
+            f"edges must have the shape {tuple(batch)} of the trees in hidden {hidden.shape}, an axis of edges and a "
+            f"last axis of 2 nodes, got {edges.shape}"
+        )
+    check_shape("edge_weights", edge_weights, edges.shape[:-1], f"of edges {edges.shape} without the pair")
+    where = check_where(where, tuple(batch))
+    present, valid = check_present("edges_where", edges_where, edges.shape[:-1], where)
+    edges = keep_rows(present, keep_rows(where, edges.astype(jnp.promote_types(edges.dtype, jnp.int32))))
+    inside = jnp.all((edges >= 0) & (edges < nodes), axis=-1)
+    dtype = accumulation_dtype(hidden, edge_weights)
+    h = keep_rows(where, hidden).astype(dtype)
+    weights = keep_rows(present, keep_rows(where, edge_weights)).astype(dtype)
+    one, other = (_of_nodes(h, edges[..., i]) for i in (0, 1))
+    # An absent edge may name a node that holds anything.
+    gaps = keep_rows(present, one) - keep_rows(present, other)
+    values = jnp.sum(weights * jnp.sum(jnp.square(gaps), axis=-1), axis=-1)
+    return zero_masked(where, nan_unless(valid & jnp.all(inside | ~present, axis=-1), values))
+
+
+def _of_nodes(h: jax.Array, index: jax.Array) -> jax.Array:
+    if h.shape[-2] == 0:
+        return jnp.zeros((*index.shape, h.shape[-1]), h.dtype)
+    return jnp.take_along_axis(h, index[..., None], axis=-2, mode="clip")

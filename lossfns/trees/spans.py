@@ -1,0 +1,113 @@
+"""Constituency trees: a distribution over binary bracketings."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
+from lossfns._numerics import log_of_sum, row_shift, start_of_scan
+from lossfns._present import check_prefix, nan_unless, places
+
+
+@loss()
+def span_tree_crf(
+    scores: jax.Array,
+    spans: jax.Array,
+    words_where: jax.Array | None = None,
+    *,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Surprise of a binary bracketing under a distribution over all of them.
+
+    $$\log \sum_{S' \in \mathcal{T}} e^{s(S')} - s(S), \quad s(S) = \sum_{(i, j) \in S} x_{ij}$$
+
+    A binary tree over n words has n - 1 spans of two words or more; spans of one word are in every tree and are not
+    read. The sum over trees is the inside algorithm's.
+
+    Args:
+        scores: $x$, [..., N, N], scores in nats of the span from word i to word j, both included, for i < j; the rest
+            is not read. -inf forbids a span.
+        spans: $S$, [..., N, N], boolean, which spans i < j are in the tree, the whole sentence among them; the diagonal
+            is not read.
+        words_where: The words that are there: integer lengths [...], or boolean [..., N] without holes; None for all.
+        where: [...], boolean; False deletes the tree.
+
+    Returns:
+        [...], nats for each tree, at least 0, float32 or wider; 0 at masked trees and for fewer than three words, which
+        have one tree. A forbidden span in the tree gives inf. Spans that are no binary tree, a length out of range or a
+        mask of words with a hole give NaN.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If scores are not floating or spans not boolean.
+
+    Example:
+        Three words have two trees, ((0 1) 2) and (0 (1 2)).
+
+        >>> spans = jnp.zeros((3, 3), bool).at[0, 2].set(True).at[0, 1].set(True)
+        >>> print(span_tree_crf(jnp.zeros((3, 3)), spans).round(4))
+        0.6931
+
+    Conventions:
+        - For labelled spans with logits [..., N, N, labels], give their `logsumexp` as scores and add the cross-entropy
+          of the label at each span of the tree: the distribution factorises so.
+        - torch-struct counts spans of one word in the score, which changes no probability.
+        - Time is N steps of N^2 each; the gradient keeps N^3 numbers.
+
+    References:
+        Baker 1979, doi:10.1121/1.2017061 (inside algorithm). Stern et al. 2017, arXiv:1705.03919 (scores of spans).
+    """
+    check_array("scores", scores)
+    check_array("spans", spans, "boolean")
+    if scores.ndim < 2 or scores.shape[-1] != scores.shape[-2]:
+        raise ValueError(f"scores must be [..., words, words], got shape {scores.shape}")
+    check_shape("spans", spans, scores.shape, "of scores")
+    where = check_where(where, scores.shape[:-2])
+    words, valid = check_prefix("words_where", words_where, scores.shape[:-1], where)
+    count = scores.shape[-1]
+    length = jnp.sum(words, axis=-1)
+    start, width = places(count, 2).T, places(count, 2)
+    # From (first word, last word) to (first word, words more).
+    last = jnp.minimum(start + width, count - 1)
+    exists = (width > 0).reshape((1,) * (scores.ndim - 2) + (1, count)) & (
+        (start + width).reshape((1,) * (scores.ndim - 2) + (count, count)) < length[..., None, None]
+    )
+    x = jnp.where(exists, keep_rows(where, scores)[..., start, last], 0).astype(accumulation_dtype(scores))
+    chosen = exists & spans[..., start, last]
+    below = jnp.any(jnp.tril(spans, -1) & (words[..., None, :] & words[..., :, None]), axis=(-1, -2))
+    # All trees have as many spans: a constant taken out of their scores cancels.
+    flat = jnp.where(exists, x, -jnp.inf).reshape(*x.shape[:-2], count * count)
+    _, top = row_shift(flat)
+    x = x - top[..., None]
+    score = jnp.sum(jnp.where(chosen, x, 0), axis=(-1, -2))
+    # The spans are a tree if there are as many as it has and a tree can be made of them.
+    both = jnp.stack([x, jnp.where(chosen | ~exists, 0, -jnp.inf).astype(x.dtype)])
+    log_z, made = _inside(both, jnp.broadcast_to(length, (2, *length.shape)))
+    number = jnp.sum(chosen, axis=(-1, -2))
+    is_tree = (made > -jnp.inf) & (number == jnp.maximum(length - 1, 0)) & ~below
+    valid &= is_tree if where is None else is_tree | ~where
+    values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
+    # The gradient of a value that rounding made negative is right, and stays.
+    values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
+    return zero_masked(where, nan_unless(valid, values))
+
+
+def _inside(x: jax.Array, length: jax.Array) -> jax.Array:
+    """Log of the sum over binary trees of the first `length` words, [...]; x [..., first word, words more]."""
+    count = x.shape[-1]
+    if count < 2:
+        return start_of_scan(jnp.zeros(x.shape[:-2], x.dtype), x)
+    start, split = places(count, 2).T, places(count, 2)
+    here = places(count, x.ndim)
+
+    def step(chart, k):  # type: ignore[no-untyped-def]
+        # The left part has 1 .. k words, the right part begins after it and has the rest of k + 1.
+        right = chart[..., jnp.minimum(start + split + 1, count - 1), jnp.clip(k - 1 - split, 0, count - 1)]
+        ways = jnp.where(here < k, chart + right, -jnp.inf)
+        _, top = row_shift(ways)
+        inside = log_of_sum(jnp.sum(jnp.exp(ways - top), axis=-1, keepdims=True)) + top
+        inside += jax.lax.dynamic_index_in_dim(x, k, -1)
+        return jnp.where(here == k, inside, chart), None
+
+    chart = start_of_scan(jnp.zeros_like(x), x)
+    chart, _ = jax.lax.scan(step, chart, jnp.arange(1, count))
+    return jnp.take_along_axis(chart[..., 0, :], jnp.maximum(length - 1, 0)[..., None], axis=-1)[..., 0]

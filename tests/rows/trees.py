@@ -1,0 +1,251 @@
+"""Rows of the losses on trees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lossfns
+from lossfns.testing import BadCall, LossCase
+from tests.oracles import trees as oracles
+from tests.rows import zeros
+from tests.rows.sequence import INTS, padded
+
+ROOT = np.array([2, 0, 2], np.int32)
+CHAIN = np.array([0, 1, 2], np.int32)
+FORK = np.array([3, 3, 0], np.int32)
+
+
+def graphs(rng, rows):
+    edges = np.stack([np.arange(1, 4), rng.integers(0, 4, 3)], -1)[None].repeat(rows, 0).astype(np.int32)
+    counts = np.array([3, 2, 0, 3, 1, 3])[np.arange(rows) % 6].astype(np.int32)
+    return rng.normal(size=(rows, 4, 2)), edges, rng.uniform(0.1, 1, (rows, 3)), counts
+
+
+def naive_smoothness(hidden, edges, weights, counts):
+    rows = jnp.arange(len(hidden))[:, None]
+    gaps = hidden[rows, edges[..., 0]] - hidden[rows, edges[..., 1]]
+    there = jnp.arange(3)[None] < counts[:, None]
+    return (jnp.where(there, weights, 0) * (gaps * gaps).sum(-1)).sum(-1)
+
+
+def hostile_graphs(rng):
+    hidden, edges, weights, counts = graphs(rng, 4)
+    wrong = edges.copy()
+    wrong[0, 0], wrong[1, 1], wrong[2] = (0, 4), (-1, 0), -1
+    return {
+        "nodes out of range": ((hidden, wrong, weights, counts), {}),
+        "counts out of range": ((hidden, edges, weights, counts + np.int32([1, -3, 0, 0])), {}),
+        "edges with holes": ((hidden, wrong, weights, np.arange(12).reshape(4, 3) % 2 == 1), {}),
+        "hidden + 1e3": ((np.round(hidden * 64) / 64 + 1e3, edges, weights, counts), {}),
+    }
+
+
+def laplacian(inputs):
+    hidden, edges, weights, _ = inputs
+    expected = []
+    for h, pairs, alpha in zip(hidden, edges, weights, strict=True):
+        matrix = np.zeros((4, 4))
+        for (i, j), a in zip(pairs, alpha, strict=True):
+            matrix[[i, j], [i, j]] += a
+            matrix[[i, j], [j, i]] -= a
+        expected.append(np.trace(h.T @ matrix @ h))
+    return lossfns.tree_smoothness(hidden, edges, weights), np.array(expected)
+
+
+TREE_SMOOTHNESS = LossCase(
+    lossfns.tree_smoothness,
+    graphs,
+    oracles.tree_smoothness,
+    naive_smoothness,
+    hostile=hostile_graphs,
+    limits={"the Laplacian's quadratic form": laplacian},
+    bad_calls=(
+        BadCall((zeros(2, 4, 2), zeros(2, 3, 3, **INTS), zeros(2, 3)), ("edges", "2 nodes", "(2, 3, 3)")),
+        BadCall((zeros(2, 4, 2), zeros(2, 3, 2), zeros(2, 3)), ("edges", "integer", "float32")),
+        BadCall((zeros(2, 4, 2), zeros(2, 3, 2, **INTS), zeros(2, 4)), ("edge_weights", "(2, 3)", "(2, 4)")),
+        BadCall((zeros(4), zeros(3, 2, **INTS), zeros(3)), ("hidden", "(4,)")),
+        BadCall((zeros(2, 4, 2), zeros(2, 3, 2, **INTS), zeros(2, 3), zeros(2, 3)), ("edges_where", "float32")),
+    ),
+)
+
+
+def parsed(rng, rows):
+    heads = np.stack([ROOT, CHAIN, FORK, ROOT, CHAIN, FORK])[np.arange(rows) % 6]
+    lengths = np.array([3, 3, 3, 2, 1, 3])[np.arange(rows) % 6].astype(np.int32)
+    return rng.normal(size=(rows, 3, 4)) * 2, heads, lengths
+
+
+def hostile_arcs(rng):
+    scores, heads, lengths = parsed(rng, 6)
+    masked = scores.copy()
+    masked[0, 0, 3] = masked[1, :, 1] = masked[2, 2, 0] = masked[3] = -np.inf
+    holes = np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]], bool)
+    wrong = np.array([[1, 0, 2], [2, 1, 0], [0, 0, 1], [4, 0, 2], [-1, 0, 2], [2, 3, 1]], np.int32)
+    return {
+        "-inf scores": ((masked, heads, lengths), {}),
+        "words with holes": ((scores, heads, holes), {}),
+        "heads that make no tree": ((scores, wrong, np.full(6, 3, np.int32)), {}),
+        "lengths out of range": ((scores, heads, lengths - 1 + 2 * (lengths == 3)), {}),
+        "scores over 2e4": ((1e4 * scores, heads, lengths), {}),
+        "one word": ((scores[:, :1, :2], 0 * heads[:, :1], 0 * lengths + 1), {}),
+    }
+
+
+def hostile_trees(rng):
+    scores, _, _ = parsed(rng, 6)
+    # Word 0 has no other head than the root, so the first elimination finds no word above it.
+    only_root = scores.copy()
+    only_root[:, 0, 1:] = only_root[:, 2, 0] = -np.inf
+    crossed = only_root.copy()
+    crossed[:, 1, 1:] = -np.inf
+    full = np.full(6, 3, np.int32)
+    return hostile_arcs(rng) | {
+        "one word under the root alone": ((only_root, np.tile(CHAIN, (6, 1)), full), {}),
+        "two words under the root alone": ((crossed, np.tile(CHAIN, (6, 1)), full), {}),
+        "the same with several roots": ((crossed, np.tile(np.int32([0, 0, 1]), (6, 1)), full), {"single_root": False}),
+    }
+
+
+def arc_shares(inputs):
+    """The gradient plus one at the heads is each arc's share of the trees: one for each word, and one root."""
+    scores, heads, lengths = inputs
+    slope = jax.grad(lambda x: lossfns.dependency_tree_crf(x, heads, lengths).sum())(jnp.asarray(scores))
+    there = np.arange(3) < lengths[:, None]
+    shares = slope + np.eye(4)[heads] * there[..., None]
+    sums = jnp.concatenate([shares.sum(-1), shares[..., 0].sum(-1, keepdims=True)], -1)
+    return sums, np.concatenate([there, there[:, :1]], -1).astype(float)
+
+
+def more_words(inputs):
+    scores, heads, lengths = inputs
+    more = padded(padded(scores, 1, np.nan), 2, np.inf), padded(heads, 1, -100), lengths
+    return lossfns.dependency_tree_crf(*more), lossfns.dependency_tree_crf(*inputs)
+
+
+WRONG_ARCS = (
+    BadCall((zeros(2, 3, 3), zeros(2, 3, **INTS)), ("words + 1", "(2, 3, 3)")),
+    BadCall((zeros(3), zeros(3, **INTS)), ("words + 1", "(3,)")),
+    BadCall((zeros(2, 3, 4), zeros(2, 4, **INTS)), ("heads", "(2, 3)", "(2, 4)")),
+    BadCall((zeros(2, 3, 4, **INTS), zeros(2, 3, **INTS)), ("floating", "int32")),
+    BadCall((zeros(2, 3, 4), zeros(2, 3, **INTS), zeros(2, 3)), ("words_where", "integer", "float32")),
+)
+DEPENDENCY_TREE_CRF = LossCase(
+    lossfns.dependency_tree_crf,
+    parsed,
+    oracles.dependency_tree_crf,
+    variants=({}, {"single_root": False}),
+    labels=1,
+    hostile=hostile_trees,
+    shift_invariant=(0,),
+    non_negative=True,
+    enumerated=True,
+    limits={"marginals of the arcs sum to one": arc_shares, "padding is deleted": more_words},
+    bad_calls=(
+        *WRONG_ARCS,
+        BadCall((zeros(2, 3, 4), zeros(2, 3, **INTS)), ("single_root", "1"), {"single_root": 1}),
+    ),
+)
+
+
+def naive_arcs(logits, heads, lengths):
+    there = jnp.arange(3)[None] < lengths[:, None]
+    as_heads = jnp.concatenate([jnp.ones_like(there[:, :1]), there], 1)[:, None]
+    p = jnp.exp(logits) * as_heads
+    p = jnp.take_along_axis(p, heads[..., None], -1)[..., 0] / p.sum(-1)
+    return jnp.where(there, -jnp.log(jnp.where(there, p, 1)), 0)
+
+
+ARC_CROSS_ENTROPY = LossCase(
+    lossfns.arc_cross_entropy,
+    lambda rng, rows: (*parsed(rng, rows)[:2], np.full(rows, 3, np.int32)),
+    oracles.arc_cross_entropy,
+    naive_arcs,
+    variants=({}, {"exclude_self": True}),
+    labels=1,
+    element_masks=True,
+    hostile=hostile_arcs,
+    shift_invariant=(0,),
+    non_negative=True,
+    bad_calls=(
+        *WRONG_ARCS,
+        BadCall((zeros(2, 3, 4), zeros(2, 3, **INTS)), ("exclude_self", "None"), {"exclude_self": None}),
+    ),
+)
+BRACKETS = (
+    ((0, 3), (0, 1), (2, 3)),
+    ((0, 3), (0, 2), (1, 2)),
+    ((0, 3), (1, 3), (2, 3)),
+    ((0, 2), (0, 1)),
+    ((0, 1),),
+    ((0, 3), (0, 2), (0, 1)),
+)
+
+
+def bracketed(rng, rows):
+    spans = np.zeros((rows, 4, 4), bool)
+    for b in range(rows):
+        for i, j in BRACKETS[b % 6]:
+            spans[b, i, j] = True
+    lengths = np.array([4, 4, 4, 3, 2, 4])[np.arange(rows) % 6].astype(np.int32)
+    return rng.normal(size=(rows, 4, 4)) * 2, spans, lengths
+
+
+def hostile_spans(rng):
+    scores, spans, lengths = bracketed(rng, 6)
+    masked = scores.copy()
+    masked[0, 0, 2] = masked[1, 1, 2] = masked[3] = -np.inf
+    crossing, missing, doubled = spans.copy(), spans.copy(), spans.copy()
+    crossing[:, 1, 2] = True
+    missing[:, 0, 1] = False
+    doubled[:, 2, 0] = True
+    return {
+        "-inf scores": ((masked, spans, lengths), {}),
+        "spans that cross": ((scores, crossing, lengths), {}),
+        "spans that are missing": ((scores, missing, lengths), {}),
+        "a span below the diagonal": ((scores, doubled, lengths), {}),
+        "lengths out of range": ((scores, spans, np.int32([5, -1, 0, 1, 2, 4])), {}),
+        "scores over 2e4": ((1e4 * scores, spans, lengths), {}),
+        "scores + 1e4": ((scores + 1e4, spans, lengths), {}),
+        "one word": ((scores[:, :1, :1], spans[:, :1, :1], 0 * lengths + 1), {}),
+    }
+
+
+def span_shares(inputs):
+    """The gradient plus one in the tree is each span's share of the trees: n - 1 in sum, one for the sentence."""
+    scores, spans, lengths = inputs
+    slope = jax.grad(lambda x: lossfns.span_tree_crf(x, spans, lengths).sum())(jnp.asarray(scores))
+    shares = np.asarray(slope + spans)
+    whole = shares[np.arange(len(shares)), 0, lengths - 1]
+    return np.stack([shares.sum((1, 2)), whole]), np.stack([lengths - 1, np.ones(len(shares))])
+
+
+def more_span_words(inputs):
+    scores, spans, lengths = inputs
+    more = padded(padded(scores, 1, np.nan), 2, np.inf), padded(padded(spans, 1, True), 2, True), lengths
+    return lossfns.span_tree_crf(*more), lossfns.span_tree_crf(*inputs)
+
+
+SPAN_TREE_CRF = LossCase(
+    lossfns.span_tree_crf,
+    bracketed,
+    oracles.span_tree_crf,
+    hostile=hostile_spans,
+    non_negative=True,
+    enumerated=True,
+    limits={"marginals of the spans": span_shares, "padding is deleted": more_span_words},
+    bad_calls=(
+        BadCall((zeros(2, 3, 4), zeros(2, 3, 4, dtype=bool)), ("scores", "(2, 3, 4)")),
+        BadCall((zeros(2, 3, 3), zeros(2, 3, 4, dtype=bool)), ("spans", "(2, 3, 3)", "(2, 3, 4)")),
+        BadCall((zeros(2, 3, 3), zeros(2, 3, 3, **INTS)), ("spans", "boolean", "int32")),
+        BadCall((zeros(2, 3, 3, **INTS), zeros(2, 3, 3, dtype=bool)), ("scores", "floating", "int32")),
+        BadCall((zeros(2, 3, 3), zeros(2, 3, 3, dtype=bool), zeros(3, **INTS)), ("words_where", "(2,)", "(3,)")),
+    ),
+)
+
+
+ROWS = {
+    "arc_cross_entropy": ARC_CROSS_ENTROPY,
+    "dependency_tree_crf": DEPENDENCY_TREE_CRF,
+    "span_tree_crf": SPAN_TREE_CRF,
+    "tree_smoothness": TREE_SMOOTHNESS,
+}
