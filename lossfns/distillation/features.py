@@ -1,0 +1,229 @@
+"""Distillation of what a teacher sees: features, attention, and how tokens attend to each other."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_rank,
+    check_shape,
+    check_where,
+    flag,
+    hyper,
+    keep_rows,
+    loss,
+    one_of,
+    positive,
+    zero_masked,
+)
+from lossfns._numerics import unit_vectors
+from lossfns.classification import kl_divergence
+
+
+@loss(static=("half", "average"), half=flag, average=flag)
+def hint(
+    student_features: jax.Array,
+    teacher_features: jax.Array,
+    *,
+    half: bool = True,
+    average: bool = False,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Squared distance of the student's features from the teacher's (FitNets), $\tfrac12 \lVert s - t \rVert^2$.
+
+    Args:
+        student_features: [N, ...], after the regressor that brings them to the teacher's shape.
+        teacher_features: [N, ...], the same shape, a constant: it gets no gradient.
+        half: Whether to multiply by 1/2.
+        average: Whether to divide by the number of features of an example.
+        where: [N], boolean; False deletes the example.
+
+    Returns:
+        [N], squared units of the features, float32 or wider; 0 at masked examples.
+
+    Raises:
+        ValueError: If the shapes differ or there is no axis of examples.
+        TypeError: If one of them is not floating.
+
+    Example:
+        >>> print(hint(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))
+        [12.5]
+
+    Conventions:
+        The paper has the half and the sum. RepDistiller and most ports take torch's `mse_loss`: `half=False`,
+        `average=True`, which is 2/D of it.
+
+    References:
+        Romero et al. 2014, arXiv:1412.6550.
+    """
+    student, teacher, where = _both(student_features, teacher_features, where)
+    check_shape("teacher_features", teacher_features, student_features.shape, "of student_features")
+    gaps = (student - teacher).reshape(student.shape[0], math.prod(student.shape[1:]))
+    values = jnp.sum(jnp.square(gaps), axis=-1) / ((2 if half else 1) * (max(gaps.shape[-1], 1) if average else 1))
+    return zero_masked(where, values)
+
+
+@loss(static=("form",), form=one_of("norm", "mean_square"), power=positive)
+def attention_transfer(
+    student_features: jax.Array,
+    teacher_features: jax.Array,
+    *,
+    power: float | jax.Array = 2.0,
+    form: str = "norm",
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Distance between the attention maps of student and teacher: where, and not what, they look at.
+
+    $$\Big\lVert \frac{q^s}{\lVert q^s \rVert} - \frac{q^t}{\lVert q^t \rVert} \Big\rVert, \quad
+    q_i = \sum_c |x_{ic}|^p$$
+
+    Args:
+        student_features: [N, ..., C], channels last; the axes between are places of the map.
+        teacher_features: [N, ..., C'], as many places, a constant: it gets no gradient. Its channels may differ.
+        power: p of the channels' magnitudes.
+        form: "norm" is the distance above, with gradient 0 where the maps are equal; "mean_square" its square over the
+            number of places.
+        where: [N], boolean; False deletes the example.
+
+    Returns:
+        [N], without unit, in 0 .. root of 2 for "norm"; float32 or wider; 0 at masked examples. A map of zeros stays
+        zero.
+
+    Raises:
+        ValueError: If the places differ or a hyper-parameter is out of range.
+        TypeError: If one of them is not floating.
+
+    Example:
+        All attention at one place against all at another: the root of 2.
+
+        >>> student, teacher = jnp.array([[[3.0], [0.0]]]), jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
+        >>> print(attention_transfer(student, teacher).round(4))
+        [1.4142]
+
+    Conventions:
+        The paper sums over layers the norm, and weighs the sum by beta / 2 (1000 / places for beta); the authors' code
+        averages the squares, "mean_square". Neither mean nor sum over channels matters after normalising.
+
+    References:
+        Zagoruyko and Komodakis 2016, arXiv:1612.03928.
+    """
+    student, teacher, where = _both(student_features, teacher_features, where)
+    places = student_features.shape[:-1]
+    if student_features.ndim < 3 or teacher_features.shape[:-1] != places:
+        raise ValueError(
+            "student_features and teacher_features must have the shapes [N, ..., C] with the same places, "
+            f"got {student_features.shape} and {teacher_features.shape}"
+        )
+    p = hyper(power, student.dtype)
+    gaps = _attention_map(student, p) - _attention_map(teacher, p)
+    squares = jnp.sum(jnp.square(gaps), axis=-1)
+    if form == "mean_square":
+        return zero_masked(where, squares / max(gaps.shape[-1], 1))
+    zero = squares == 0
+    return zero_masked(where, jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares))))
+
+
+def _attention_map(x: jax.Array, power: jax.Array) -> jax.Array:
+    """[N, places] of norm one, scaled by the largest entry before it is raised to the power."""
+    x = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2), keepdims=True, initial=0))
+    x = jnp.abs(x / jnp.where(largest == 0, 1, largest))
+    zero = x == 0
+    return unit_vectors(jnp.sum(jnp.where(zero, 0, jnp.where(zero, 1, x) ** power), axis=-1))
+
+
+@loss()
+def minilm(
+    student_queries: jax.Array,
+    student_keys: jax.Array,
+    student_values: jax.Array,
+    teacher_queries: jax.Array,
+    teacher_keys: jax.Array,
+    teacher_values: jax.Array,
+    *,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Divergence of a student's self-attention and value relations from a teacher's (MiniLM), in the last layer.
+
+    $$\frac1H \sum_h \mathrm{KL}\big(\sigma(q^t k^t) \,\|\, \sigma(q^s k^s)\big)
+    + \mathrm{KL}\big(\sigma(v^t v^t) \,\|\, \sigma(v^s v^s)\big), \quad
+    \sigma(x y) = \mathrm{softmax}\Big(\frac{x y^\top}{\sqrt d}\Big)$$
+
+    Args:
+        student_queries: [B, T, H, d], of as many heads as the teacher's; d may differ.
+        student_keys: [B, T, H, d].
+        student_values: [B, T, H, d].
+        teacher_queries: [B, T, H, d'], a constant: the teacher's arrays get no gradient.
+        teacher_keys: [B, T, H, d'].
+        teacher_values: [B, T, H, d'].
+        where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
+
+    Returns:
+        [B, T], nats for each token, at least 0 up to rounding, float32 or wider; 0 at masked tokens. Its mean over
+        tokens is the paper's loss.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Two tokens, one head of size 1; the teacher's logits differ by log 3 for the second token only through its
+        queries and keys, the values agree. Its divergence from even odds is 3/4 log 3/2 + 1/4 log 1/2.
+
+        >>> zeros = jnp.zeros((1, 2, 1, 1))
+        >>> queries, keys = zeros.at[0, 1].set(1.0), zeros.at[0, 0].set(jnp.log(3.0))
+        >>> print(minilm(zeros, zeros, zeros, queries, keys, zeros).round(4))
+        [[0.     0.1308]]
+
+    Conventions:
+        MiniLMv2 compares query-query and key-key relations as well, over heads formed anew: split the vectors into as
+        many relation heads as wanted, and pass queries in the place of queries and keys.
+
+    References:
+        Wang et al. 2020, arXiv:2002.10957 (MiniLM). Wang et al. 2020, arXiv:2012.15828 (MiniLMv2).
+    """
+    student = {"queries": student_queries, "keys": student_keys, "values": student_values}
+    teacher = {"queries": teacher_queries, "keys": teacher_keys, "values": teacher_values}
+    heads = None
+    for who, arrays in (("student", student), ("teacher", teacher)):
+        for name, x in arrays.items():
+            check_rank(f"{who}_{name}", check_array(f"{who}_{name}", x), 4, "[batch, tokens, heads, features]")
+            check_shape(f"{who}_{name}", x, arrays["queries"].shape, f"of {who}_queries")
+            heads = heads or x.shape[:3]
+            if x.shape[:3] != heads:
+                raise ValueError(f"{who}_{name} must have the batch, tokens and heads {heads}, got {x.shape}")
+    where = check_where(where, student_queries.shape[:2])
+    dtype = accumulation_dtype(*student.values(), *teacher.values())
+    q, k, v = (keep_rows(where, x).astype(dtype) for x in student.values())
+    q_t, k_t, v_t = (jax.lax.stop_gradient(keep_rows(where, x).astype(dtype)) for x in teacher.values())
+    attention = kl_divergence(_relations(q, k, where), _relations(q_t, k_t, where))
+    values = kl_divergence(_relations(v, v, where), _relations(v_t, v_t, where))
+    return zero_masked(where, jnp.mean(attention + values, axis=1))
+
+
+def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array:
+    """[B, H, T, T] scaled inner products; masked tokens cannot be attended to, and themselves see nothing but 0."""
+    scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST) / max(x.shape[-1], 1) ** 0.5
+    if where is None:
+        return scores
+    return jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
+
+
+def _both(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Both in the dtype of the computation, 0 at masked examples, the teacher without gradient; and the mask."""
+    check_array("student_features", student)
+    check_array("teacher_features", teacher)
+    for name, x in (("student_features", student), ("teacher_features", teacher)):
+        if x.ndim < 2:
+            raise ValueError(f"{name} must have an axis of examples and one of features, got shape {x.shape}")
+    rows = student.shape[:1]
+    check_shape("teacher_features", teacher, rows + teacher.shape[1:], "of as many examples as student_features")
+    where = check_where(where, rows)
+    dtype = accumulation_dtype(student, teacher)
+    x, y = keep_rows(where, student).astype(dtype), keep_rows(where, teacher).astype(dtype)
+    return x, jax.lax.stop_gradient(y), where

@@ -1,0 +1,122 @@
+"""Distillation of a language model from the hidden states and heads of both: the logits are never held."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._blockwise import LogSum, Mean, narrow, product, stream
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_rank,
+    check_shape,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    optional_size,
+    positive,
+    zero_masked,
+)
+
+
+@loss(static=("block_size", "axis_name"), temperature=positive, block_size=optional_size)
+def linear_distillation(
+    student_hidden: jax.Array,
+    student_head: jax.Array,
+    teacher_hidden: jax.Array,
+    teacher_head: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    student_bias: jax.Array | None = None,
+    teacher_bias: jax.Array | None = None,
+    where: jax.Array | None = None,
+    block_size: int | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array:
+    r"""Divergence of a student's head from a teacher's, both softened by a temperature, a block of classes at a time.
+
+    $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big), \quad s = W_s h_s + b_s,
+    \quad t = W_t h_t + b_t$$
+
+    `knowledge_distillation` on the logits, in value and gradient; neither [tokens, classes] is ever held.
+
+    Args:
+        student_hidden: [..., D], the student's last hidden state of each token.
+        student_head: [V, D].
+        teacher_hidden: [..., E], the teacher's, of the same tokens; a constant, as is all of the teacher.
+        teacher_head: [V, E], over the same classes.
+        temperature: T, divides both.
+        student_bias: [V].
+        teacher_bias: [V]; a class at -inf has probability 0.
+        where: [...], boolean; False deletes the token.
+        block_size: Classes handled at a time; None for what fits a fast cache. The result does not depend on it.
+        axis_name: Name of a mapped device axis over which the classes are spread: heads and biases are those of this
+            device, the tokens are the same on all, and so is the result.
+
+    Returns:
+        [...], nats for each token, at least 0 up to rounding, float32 or wider; 0 at masked tokens.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If an array is not floating.
+
+    Example:
+        Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
+
+        >>> one, teacher = jnp.ones((1, 1)), jnp.log(jnp.array([[9.0], [1.0]]))
+        >>> print(linear_distillation(one, jnp.zeros((2, 1)), one, teacher, temperature=2.0).round(4))
+        [0.5232]
+
+    Conventions:
+        The factor $T^2$ is Hinton's, as in `knowledge_distillation`. Liger's kernel leaves it out.
+
+    References:
+        Hinton et al. 2015, arXiv:1503.02531. Wijmans et al. 2024, arXiv:2411.09009 (blocks of the vocabulary).
+    """
+    student = _head("student", student_hidden, student_head, student_bias)
+    teacher = jax.lax.stop_gradient(_head("teacher", teacher_hidden, teacher_head, teacher_bias))
+    check_shape("teacher_head", teacher_head[:, 0], student_head.shape[:1], "of the classes of student_head, before E")
+    shape = student_hidden.shape[:-1]
+    if teacher_hidden.shape[:-1] != shape:
+        raise ValueError(
+            f"teacher_hidden must have the leading shape {shape} of student_hidden, got {teacher_hidden.shape}"
+        )
+    where = check_where(where, shape)
+    dtype = accumulation_dtype(*jax.tree.leaves((student, teacher)))
+    t = hyper(temperature, dtype)
+
+    def rows(hidden: jax.Array) -> jax.Array:
+        return keep_rows(where, hidden).reshape(-1, hidden.shape[-1]).T
+
+    whole = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "by": 1 / t}
+    columns = {"student": student[1:], "teacher": teacher[1:]}
+    dtypes = tuple(narrow(hidden, head) if dtype == jnp.float32 else dtype for hidden, head, _ in (student, teacher))
+    block = functools.partial(_block, dtypes)
+    (of_teacher, gap), of_student = stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
+    values = jnp.square(t) * (gap - (of_teacher - of_student))
+    return zero_masked(where, values.reshape(shape))
+
+
+def _block(dtypes: tuple[Any, Any], whole: Any, part: Any, index: jax.Array) -> Any:
+    def logits(who: str, dtype: Any) -> jax.Array:
+        head, bias = part[who]
+        x = product(head, whole[who], dtype)
+        return (x if bias is None else x + bias[:, None]) * whole["by"]
+
+    student, teacher = logits("student", dtypes[0]), logits("teacher", dtypes[1])
+    return Mean(teacher, jnp.where(teacher == -jnp.inf, 0, teacher - student)), LogSum(student)
+
+
+def _head(who: str, hidden: jax.Array, head: jax.Array, bias: jax.Array | None) -> Any:
+    check_array(f"{who}_hidden", hidden)
+    check_rank(f"{who}_head", check_array(f"{who}_head", head), 2, "[classes, features]")
+    if hidden.ndim == 0 or hidden.shape[-1] != head.shape[1]:
+        raise ValueError(
+            f"{who}_hidden must have a last axis of the {head.shape[1]} features of {who}_head, got {hidden.shape}"
+        )
+    if bias is not None:
+        check_shape(f"{who}_bias", check_array(f"{who}_bias", bias), head.shape[:1], f"of the classes of {who}_head")
+    return hidden, head, bias

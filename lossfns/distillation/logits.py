@@ -1,0 +1,284 @@
+"""Distillation of a teacher's distribution over classes or tokens, on logits."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    check_array,
+    flag,
+    hyper,
+    loss,
+    non_negative,
+    positive,
+    share,
+    zero_masked,
+)
+from lossfns._numerics import log_normalizer, log_probabilities, magnitude, row_shift
+from lossfns.classification import kl_divergence
+from lossfns.classification._shared import at_label, check_classes, check_labels, check_pair, one_if
+
+
+def _student_and_teacher(
+    student_logits: jax.Array, teacher_logits: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    x, y, where = check_pair("student_logits", student_logits, "teacher_logits", teacher_logits, where)
+    return x, jax.lax.stop_gradient(y), where
+
+
+@loss(temperature=positive)
+def knowledge_distillation(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Divergence of the student from the teacher, both softened by a temperature (Hinton's distillation).
+
+    $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big)$$
+
+    Args:
+        student_logits: [..., V], s in nats.
+        teacher_logits: [..., V], t in nats, a constant: it gets no gradient. A class at -inf has probability 0.
+        temperature: T, divides both.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A class that the
+        teacher has and the student has not gives inf.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
+
+        >>> teacher = jnp.log(jnp.array([[9.0, 1.0]]))
+        >>> print(knowledge_distillation(jnp.zeros((1, 2)), teacher, temperature=2.0).round(4))
+        [0.5232]
+
+    Conventions:
+        - The factor $T^2$ keeps the gradient's size as the temperature grows; at high temperatures it is that of half
+          the mean squared error of centred logits times V. Code that leaves it out needs another weight for each T.
+        - The paper adds the cross-entropy with the labels: a term of its own, with its own weight.
+        - torch's `kl_div(..., reduction="batchmean")` divides by the first axis alone; with "mean" the value is 1/V of
+          it.
+
+    References:
+        Hinton et al. 2015, arXiv:1503.02531.
+    """
+    x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
+    t = hyper(temperature, x.dtype)
+    return zero_masked(where, jnp.square(t) * kl_divergence(x / t, y / t))
+
+
+@loss(temperature=positive, target_weight=non_negative, others_weight=non_negative)
+def dkd(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float | jax.Array = 4.0,
+    target_weight: float | jax.Array = 1.0,
+    others_weight: float | jax.Array = 8.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Decoupled distillation: how sure of the label, and how the rest is spread, each with its own weight.
+
+    $$T^2 \big(\alpha\, \mathrm{KL}(b^t \,\|\, b^s) + \beta\, \mathrm{KL}(\hat p^t \,\|\, \hat p^s)\big)$$
+
+    with $b = (p_y, 1 - p_y)$ the label against the rest and $\hat p$ the distribution over the other classes alone.
+    Plain distillation is $\alpha = 1$ and $\beta = 1 - p^t_y$: the surer the teacher, the less it tells.
+
+    Args:
+        student_logits: [..., V], in nats, at least two classes.
+        teacher_logits: [..., V], in nats, a constant: it gets no gradient.
+        labels: [...], integers in 0 .. V-1.
+        temperature: T, divides both.
+        target_weight: $\alpha$.
+        others_weight: $\beta$.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A label outside
+        0 .. V-1 gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit, there is one class only, or a hyper-parameter is out of range.
+        TypeError: If logits are not floating or labels not integers.
+
+    Example:
+        The teacher has 1/2 on the label and 1/4 on two others, the student 1/3 each: the others agree, and the label
+        costs 1/2 log 3/2 + 1/2 log 3/4.
+
+        >>> teacher = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+        >>> print(dkd(jnp.zeros((1, 3)), teacher, jnp.array([0]), temperature=1.0).round(4))
+        [0.0589]
+
+    Conventions:
+        The authors' code takes the logarithm of summed probabilities and hides the label by subtracting 1000, which is
+        infinite or wrong from gaps of about 100 T between logits; here everything is a difference of log-sum-exps. Its
+        weights are 1 and 8 for CIFAR-100 (as here), 1 and 0.5 for ImageNet at T = 1. It warms the weight up over
+        20 epochs: a schedule of the term's loss weight.
+
+    References:
+        Zhao et al. 2022, arXiv:2203.08679.
+    """
+    check_array("student_logits", student_logits)
+    check_classes("student_logits", student_logits)
+    if student_logits.shape[-1] < 2:
+        raise ValueError(f"student_logits must have at least two classes, got shape {student_logits.shape}")
+    x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
+    labels, in_range, where = check_labels(x, labels, where)
+    t = hyper(temperature, x.dtype)
+    is_label = at_label(labels, x.shape[-1])
+
+    def parts(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[..., 2] logits of the label and of the rest, and [..., V] logits of the others."""
+        others = jnp.where(is_label, -jnp.inf, logits)
+        shift = row_shift(others)[1]
+        rest = log_normalizer(others, shift) + shift[..., 0]
+        mine = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        return jnp.stack([mine, rest], axis=-1), others
+
+    (binary, others), (binary_t, others_t) = parts(x / t), parts(y / t)
+    target = hyper(target_weight, x.dtype) * kl_divergence(binary, binary_t)
+    # A teacher without any other class has nothing to say of them.
+    none = jnp.all(others_t == -jnp.inf, axis=-1, keepdims=True)
+    spread = kl_divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t))
+    rest = hyper(others_weight, x.dtype) * spread
+    return zero_masked(where, jnp.square(t) * (target + rest) * one_if(in_range, x.dtype))
+
+
+@loss()
+def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Divergence of the teacher from the student, $\mathrm{KL}(s \,\|\, t)$: the student seeks one of the modes.
+
+    Args:
+        student_logits: [..., V], unnormalised log-probabilities in nats.
+        teacher_logits: [..., V], a constant: it gets no gradient.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A class that the
+        student has and the teacher has not gives inf.
+
+    Raises:
+        ValueError: If the shapes differ.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Even odds of the student against 9 to 1: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
+
+        >>> print(reverse_kl(jnp.zeros((1, 2)), jnp.log(jnp.array([[9.0, 1.0]]))).round(4))
+        [0.5108]
+
+    Conventions:
+        This is the exact divergence of one token. MiniLLM minimises that of whole sequences drawn from the student by
+        policy gradients, of which this is the single-step part.
+
+    References:
+        Gu et al. 2023, arXiv:2306.08543 (MiniLLM).
+    """
+    x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
+    return zero_masked(where, kl_divergence(y, x))
+
+
+@loss(static=("normalize",), beta=share, normalize=flag)
+def generalized_jsd(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    beta: float | jax.Array = 0.5,
+    normalize: bool = False,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Generalised Jensen-Shannon divergence between teacher and student.
+
+    $$\beta\, \mathrm{KL}(t \,\|\, m) + (1 - \beta)\, \mathrm{KL}(s \,\|\, m), \quad m = \beta t + (1 - \beta) s$$
+
+    Args:
+        student_logits: [..., V], unnormalised log-probabilities in nats.
+        teacher_logits: [..., V], a constant: it gets no gradient.
+        beta: $\beta$ in 0 .. 1, the teacher's share of the mixture.
+        normalize: Divide by $\beta (1 - \beta)$. The value then goes over into $\mathrm{KL}(t \,\|\, s)$ as $\beta$
+            goes to 0, and into $\mathrm{KL}(s \,\|\, t)$ as it goes to 1, where the formula itself is 0.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. Never above the
+        entropy of beta unless normalised; classes that one side lacks are no trouble.
+
+    Raises:
+        ValueError: If the shapes differ or beta is out of range.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Two distributions without a class in common: the entropy of a quarter, 1/4 log 4 + 3/4 log 4/3.
+
+        >>> student, teacher = jnp.array([[0.0, -jnp.inf]]), jnp.array([[-jnp.inf, 0.0]])
+        >>> round(float(generalized_jsd(student, teacher, beta=0.25)[0]), 4)
+        0.5623
+
+    Conventions:
+        TRL's trainer replaces the value by the plain divergences at 0 and 1 exactly, so that it jumps there; with
+        `normalize` there is no jump. At 1/2 it is `jensen_shannon`.
+
+    References:
+        Agarwal et al. 2023, arXiv:2306.13649 (GKD).
+    """
+    x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
+    b = hyper(beta, x.dtype)
+    log_s, log_t = log_probabilities(x), log_probabilities(y)
+    has_s, has_t = log_s > -jnp.inf, log_t > -jnp.inf
+    both = has_s & has_t
+    gap = jnp.where(both, log_t, 0) - jnp.where(both, log_s, 0)
+    inside = (b > 0) & (b < 1)
+    b_in = jnp.where(inside, b, 0.5)
+    log_b, log_rest = jnp.log(b_in), jnp.log1p(-b_in)
+    # log t - log m = -log(b + (1 - b) s / t), and the same the other way round, each without leaving logarithms.
+    of_teacher = jnp.where(both, -jnp.logaddexp(log_b, log_rest - gap), -log_b)
+    of_student = jnp.where(both, -jnp.logaddexp(log_b + gap, log_rest), -log_rest)
+    terms = b_in * jnp.where(has_t, jnp.exp(log_t) * of_teacher, 0)
+    terms += (1 - b_in) * jnp.where(has_s, jnp.exp(log_s) * of_student, 0)
+    values = jnp.where(inside, jnp.sum(terms, axis=-1), 0)
+    if normalize:
+        ends = jnp.where(b == 0, kl_divergence(x, y), kl_divergence(y, x))
+        values = jnp.where(inside, values / (b_in * (1 - b_in)), ends)
+    empty = jnp.all(~has_s, axis=-1) | jnp.all(~has_t, axis=-1)
+    return zero_masked(where, jnp.where(empty, jnp.nan, values))
+
+
+@loss()
+def total_variation(
+    student_logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    r"""Total variation distance between student and teacher, $\tfrac12 \sum_k |s_k - t_k|$ of their softmaxes.
+
+    Args:
+        student_logits: [..., V], unnormalised log-probabilities in nats.
+        teacher_logits: [..., V], a constant: it gets no gradient.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], probability in 0 .. 1 for each row, float32 or wider; 0 at masked rows. A class of equal probability
+        has gradient 0.
+
+    Raises:
+        ValueError: If the shapes differ.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Even odds against 3 to 1: a quarter of the mass is elsewhere.
+
+        >>> print(total_variation(jnp.zeros((1, 2)), jnp.log(jnp.array([[3.0, 1.0]]))).round(4))
+        [0.25]
+
+    References:
+        Wen et al. 2023, arXiv:2307.15190 (f-divergences for distillation).
+    """
+    x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
+    gaps = magnitude(jnp.exp(log_probabilities(x)) - jnp.exp(log_probabilities(y)))
+    nothing = jnp.all(x == -jnp.inf, axis=-1) | jnp.all(y == -jnp.inf, axis=-1)
+    return zero_masked(where, jnp.where(nothing, jnp.nan, jnp.sum(gaps, axis=-1) / 2))

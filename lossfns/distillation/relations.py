@@ -1,0 +1,317 @@
+"""Distillation of how the examples of a batch relate to each other, and against a bank of negatives."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_rank,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    positive,
+    zero_masked,
+)
+from lossfns._numerics import unit_vectors
+
+Axis = str | tuple[str, ...] | None
+
+
+@loss(static=("axis_name",))
+def relational_distance(
+    student_embeddings: jax.Array,
+    teacher_embeddings: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    axis_name: Axis = None,
+) -> jax.Array:
+    r"""Difference of the distances between examples in the student's and in the teacher's space (RKD-D).
+
+    $$\frac{1}{N - 1} \sum_{j \ne i} h\Big(\frac{\lVert s_i - s_j \rVert}{\mu_s}
+    - \frac{\lVert t_i - t_j \rVert}{\mu_t}\Big)$$
+
+    with $\mu$ the mean distance over all pairs and $h$ the Huber loss with $\delta = 1$.
+
+    Args:
+        student_embeddings: [N, D].
+        teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
+        where: [N], boolean; False deletes the example, also as a partner of the others.
+        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
+            summed over devices are those of one device.
+
+    Returns:
+        [N], without unit, for each example, float32 or wider; 0 at masked examples and for one without another. The
+        mean over examples is the mean over ordered pairs.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Three points on a line, evenly spaced for the teacher (1, 1, 2 over 4/3) and with two together for the student
+        (0, 3, 3 over 2).
+
+        >>> student, teacher = jnp.array([[0.0], [0.0], [3.0]]), jnp.array([[0.0], [1.0], [2.0]])
+        >>> print(relational_distance(student, teacher).round(4))
+        [0.1406 0.2812 0.1406]
+
+    Conventions:
+        The authors' code averages over all N^2 entries, the diagonal of zeros among them, which is (N-1)/N of the mean
+        here, and its mean distance leaves out pairs at distance 0.
+
+    References:
+        Park et al. 2019, arXiv:1904.05068.
+    """
+    student, teacher, where = _pairs(student_embeddings, teacher_embeddings, where)
+    spaces, present, number = _batch(student, teacher, where, axis_name)
+    ours, theirs = (_mean_distances(*space, present, number, axis_name) for space in spaces)
+    gaps = ours - jax.lax.stop_gradient(theirs)
+    others = present[None] & (number[:, None] != jnp.arange(len(present))[None])
+    values = jnp.sum(jnp.where(others, _huber(gaps), 0), axis=-1)
+    return zero_masked(where, values / jnp.maximum(jnp.sum(others, axis=-1, dtype=values.dtype), 1))
+
+
+@loss(static=("axis_name",))
+def relational_angle(
+    student_embeddings: jax.Array,
+    teacher_embeddings: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    axis_name: Axis = None,
+) -> jax.Array:
+    r"""Difference of the angles between examples in the student's and in the teacher's space (RKD-A).
+
+    $$\frac{1}{(N - 1)(N - 2)} \sum_{i \ne j} \sum_{k \ne i, j} h(\cos \angle s_i s_j s_k - \cos \angle t_i t_j t_k)$$
+
+    with $h$ the Huber loss with $\delta = 1$; an example's value is that of the angles at it, $j$.
+
+    Args:
+        student_embeddings: [N, D].
+        teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
+        where: [N], boolean; False deletes the example, also as a partner of the others.
+        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
+            summed over devices are those of one device.
+
+    Returns:
+        [N], without unit, for each example, float32 or wider; 0 at masked examples and for one without two others. The
+        mean over examples is the mean over ordered triples. Examples at the same place have cosine 0.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If one of them is not floating.
+
+    Example:
+        A right angle at the first point for the teacher, a straight line for the student: cosines 0 against -1 there,
+        and the root of 1/2 against 1 at the others.
+
+        >>> student = jnp.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
+        >>> teacher = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+        >>> print(relational_angle(student, teacher).round(4))
+        [0.5    0.0429 0.0429]
+
+    Conventions:
+        The authors' code averages over all N^3 entries, which is (N-1)(N-2)/N^2 of the mean here. The cosines take
+        N^3 numbers; there is no form in blocks.
+
+    References:
+        Park et al. 2019, arXiv:1904.05068.
+    """
+    student, teacher, where = _pairs(student_embeddings, teacher_embeddings, where)
+    spaces, present, number = _batch(student, teacher, where, axis_name)
+
+    def cosines(own: jax.Array, others: jax.Array, largest: jax.Array) -> jax.Array:
+        ways = unit_vectors(others[None] - own[:, None])
+        return jnp.einsum("jid,jkd->jik", ways, ways, precision=jax.lax.Precision.HIGHEST)
+
+    gaps = cosines(*spaces[0]) - jax.lax.stop_gradient(cosines(*spaces[1]))
+    index = jnp.arange(len(present))
+    others = present[None] & (number[:, None] != index[None])
+    triples = others[:, :, None] & others[:, None, :] & (index[:, None] != index[None])[None]
+    values = jnp.sum(jnp.where(triples, _huber(gaps), 0), axis=(1, 2))
+    return zero_masked(where, values / jnp.maximum(jnp.sum(triples, axis=(1, 2), dtype=values.dtype), 1))
+
+
+@loss(static=("axis_name",))
+def similarity_preserving(
+    student_features: jax.Array,
+    teacher_features: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    axis_name: Axis = None,
+) -> jax.Array:
+    r"""Difference of the similarities between examples, each row normalised, in student and teacher.
+
+    $$\frac1b \sum_j \big(\tilde G^s_{ij} - \tilde G^t_{ij}\big)^2, \quad G = X X^\top, \;
+    \tilde G_i = G_i / \lVert G_i \rVert$$
+
+    Args:
+        student_features: [N, ...], all features of an example together.
+        teacher_features: [N, ...], a constant: it gets no gradient. Its features may differ in number.
+        where: [N], boolean; False deletes the example, also as a partner of the others.
+        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
+            summed over devices are those of one device.
+
+    Returns:
+        [N], without unit, for each example, float32 or wider; 0 at masked examples. The mean over examples is the
+        paper's value, the squared Frobenius norm over $b^2$.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If one of them is not floating.
+
+    Example:
+        Alike for the student, unlike for the teacher: rows (1, 1) / root 2 against (1, 0), over 2 examples.
+
+        >>> print(similarity_preserving(jnp.ones((2, 1)), jnp.eye(2)).round(4))
+        [0.2929 0.2929]
+
+    References:
+        Tung and Mori 2019, arXiv:1907.09682.
+    """
+    student, teacher, where = _pairs(student_features, teacher_features, where, flatten=True)
+    spaces, present, _ = _batch(student, teacher, where, axis_name)
+
+    def similarities(own: jax.Array, others: jax.Array, largest: jax.Array) -> jax.Array:
+        return unit_vectors(_inner(own / largest, others / largest))
+
+    gaps = similarities(*spaces[0]) - jax.lax.stop_gradient(similarities(*spaces[1]))
+    count = jnp.maximum(jnp.sum(present, dtype=gaps.dtype), 1)
+    return zero_masked(where, jnp.sum(jnp.square(gaps), axis=-1) / count)
+
+
+@loss(temperature=positive, dataset_size=positive)
+def crd(
+    student_embeddings: jax.Array,
+    teacher_embeddings: jax.Array,
+    negatives: jax.Array,
+    *,
+    dataset_size: float | jax.Array,
+    temperature: float | jax.Array = 0.07,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Contrastive representation distillation: is this pair of one example, or of two drawn apart?
+
+    $$-\log h(s, t) - \sum_{k=1}^K \log\big(1 - h(s, t_k)\big), \quad
+    h(s, t) = \frac{e^{\cos(s, t) / \tau}}{e^{\cos(s, t) / \tau} + K / M}$$
+
+    Args:
+        student_embeddings: [N, D], normalised here.
+        teacher_embeddings: [N, D], of the same examples, a constant: it gets no gradient; normalised here.
+        negatives: [K, D], the teacher's embeddings of other examples, from a bank or a queue; a constant.
+        dataset_size: M, number of examples of the training set.
+        temperature: $\tau$, divides the cosines.
+        where: [N], boolean; False deletes the example.
+
+    Returns:
+        [N], nats for each example, at least 0, float32 or wider; 0 at masked examples.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is not positive.
+        TypeError: If one of them is not floating.
+
+    Example:
+        One negative of a data set of one, student at right angles to all: two even decisions, 2 log 2.
+
+        >>> student, others = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
+        >>> print(crd(student, others, others, dataset_size=1).round(4))
+        [1.3863]
+
+    Conventions:
+        - The authors' code adds the same with the sides exchanged (teacher as the anchor, a bank of the student's
+          embeddings): call it twice. It divides the exponentials by a constant estimated from the first batch, as in
+          Wu et al. 2018; the paper's critic has none.
+        - The sum over negatives is not a mean: with K = 16,384 it is of the order of thousands at the start.
+
+    References:
+        Tian et al. 2019, arXiv:1910.10699.
+    """
+    student, teacher, where = _pairs(student_embeddings, teacher_embeddings, where)
+    check_shape("teacher_embeddings", teacher_embeddings, student_embeddings.shape, "of student_embeddings")
+    check_rank("negatives", check_array("negatives", negatives), 2, "[negatives, features]")
+    check_shape("negatives", negatives, (negatives.shape[0], student.shape[1]), "of the student's features")
+    dtype = accumulation_dtype(student, teacher, negatives)
+    student, teacher = unit_vectors(student.astype(dtype)), unit_vectors(teacher.astype(dtype))
+    bank = jax.lax.stop_gradient(unit_vectors(negatives.astype(dtype)))
+    scale = 1 / jnp.asarray(temperature, dtype)
+    # h is the sigmoid of the score less log(K / M).
+    offset = jnp.log(max(bank.shape[0], 1) / jnp.asarray(dataset_size, dtype))
+    positive_score = jnp.sum(student * jax.lax.stop_gradient(teacher), axis=-1) * scale - offset
+    scores = _inner(student, bank) * scale - offset
+    return zero_masked(where, jax.nn.softplus(-positive_score) + jnp.sum(jax.nn.softplus(scores), axis=-1))
+
+
+def _pairs(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, flatten: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """[N, D] and [N, D'] in the dtype of the computation, 0 at masked examples, and the mask."""
+    kind = "features" if flatten else "embeddings"
+    for name, x in ((f"student_{kind}", student), (f"teacher_{kind}", teacher)):
+        check_array(name, x)
+        if flatten and x.ndim < 2:
+            raise ValueError(f"{name} must have an axis of examples and one of features, got shape {x.shape}")
+        if not flatten:
+            check_rank(name, x, 2, "[examples, features]")
+    rows = student.shape[0]
+    check_shape(f"teacher_{kind}", teacher, (rows, *teacher.shape[1:]), f"of as many examples as student_{kind}")
+    where = check_where(where, (rows,))
+    dtype = accumulation_dtype(student, teacher)
+    x, y = (keep_rows(where, x).astype(dtype).reshape(rows, math.prod(x.shape[1:])) for x in (student, teacher))
+    return x, y, where
+
+
+Space = tuple[jax.Array, jax.Array, jax.Array]
+"""Own rows, those of all devices, and the largest magnitude among these (1 if all are 0)."""
+
+
+def _batch(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: Axis
+) -> tuple[tuple[Space, Space], jax.Array, jax.Array]:
+    """Both spaces, which rows of all are present, and the numbers of the own ones among them."""
+    rows = student.shape[0]
+    present = jnp.ones(rows, bool) if where is None else where
+    number = jnp.arange(rows)
+    if axis_name is not None:
+        number += jax.lax.axis_index(axis_name) * rows
+
+    def space(mine: jax.Array) -> Space:
+        everyone = mine if axis_name is None else jax.lax.all_gather(mine, axis_name, axis=0, tiled=True)
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(everyone), initial=0))
+        return mine, everyone, jnp.where(largest == 0, 1, largest)
+
+    all_present = present if axis_name is None else jax.lax.all_gather(present, axis_name, axis=0, tiled=True)
+    return (space(student), space(teacher)), all_present, number
+
+
+def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[N, M] inner products of rows."""
+    return jnp.einsum("id,jd->ij", a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _mean_distances(
+    mine: jax.Array,
+    everyone: jax.Array,
+    largest: jax.Array,
+    present: jax.Array,
+    number: jax.Array,
+    axis_name: Axis,
+) -> jax.Array:
+    """[N, M] distances over their mean over all pairs of two examples that are present; 0 at distance 0."""
+    # Divided by the largest entry after the difference: equal rows then differ by exactly 0, fused or not.
+    squares = jnp.sum(jnp.square((mine[:, None] - everyone[None]) / largest), axis=-1)
+    apart = squares > 0
+    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
+    here = jnp.take(present, number)
+    total = jnp.sum(jnp.where(here[:, None] & present[None], distances, 0))
+    total = total if axis_name is None else jax.lax.psum(total, axis_name)
+    count = jnp.sum(present, dtype=distances.dtype)
+    mean = total / jnp.maximum(count * (count - 1), 1)
+    return distances / jnp.where(mean == 0, 1, mean)
+
+
+def _huber(gaps: jax.Array) -> jax.Array:
+    size = jnp.abs(gaps)
+    return jnp.where(size <= 1, jnp.square(gaps) / 2, size - 0.5)
