@@ -47,6 +47,7 @@ from lossfns.distillation import dkd as dkd
 from lossfns.distillation import generalized_jsd as generalized_jsd
 from lossfns.distillation import hint as hint
 from lossfns.distillation import knowledge_distillation as knowledge_distillation
+from lossfns.distillation import linear_distillation as linear_distillation
 from lossfns.distillation import minilm as minilm
 from lossfns.distillation import relational_angle as relational_angle
 from lossfns.distillation import relational_distance as relational_distance
@@ -58,10 +59,15 @@ from lossfns.hierarchical import hierarchical_cross_entropy as hierarchical_cros
 from lossfns.hierarchical import label_tree_cross_entropy as label_tree_cross_entropy
 from lossfns.hierarchical import pool_spans as pool_spans
 from lossfns.language import CorruptedSpans as CorruptedSpans
+from lossfns.language import Labelled as Labelled
 from lossfns.language import MaskedTokens as MaskedTokens
 from lossfns.language import apply_mlm_mask as apply_mlm_mask
 from lossfns.language import corrupt_spans as corrupt_spans
 from lossfns.language import frequency_weighted as frequency_weighted
+from lossfns.language import gather_labelled as gather_labelled
+from lossfns.language import linear_cross_entropy as linear_cross_entropy
+from lossfns.language import linear_log_probs as linear_log_probs
+from lossfns.language import linear_sequence_log_probs as linear_sequence_log_probs
 from lossfns.language import masked_lm as masked_lm
 from lossfns.language import multi_token_prediction as multi_token_prediction
 from lossfns.language import multi_token_where as multi_token_where
@@ -170,6 +176,7 @@ from lossfns.self_distillation import dino as dino
 from lossfns.self_distillation import dino_center as dino_center
 from lossfns.self_distillation import ibot as ibot
 from lossfns.self_distillation import koleo as koleo
+from lossfns.self_distillation import linear_dino as linear_dino
 from lossfns.self_distillation import msn as msn
 from lossfns.self_distillation import sigreg as sigreg
 from lossfns.self_distillation import simsiam as simsiam

@@ -1,8 +1,9 @@
 """Negative log-likelihoods of real numbers and counts."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lossfns._contract import (
     accumulation_dtype,
@@ -78,7 +79,7 @@ def gaussian_nll(
     standardized = error * jnp.exp(-jnp.where(nothing, 0, s) / 2)
     values = (s + jnp.square(standardized)) / 2
     if full:
-        values += np.log(2 * np.pi) / 2
+        values += math.log(2 * math.pi) / 2
     if beta is not None:
         values *= jnp.exp(hyper(beta, dtype) * jax.lax.stop_gradient(s))
     return zero_masked(where, values)

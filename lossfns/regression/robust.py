@@ -230,7 +230,10 @@ def log_partition(alpha: jax.Array) -> jax.Array:
     at = alpha.shape + _POINTS.shape
     defined = alpha >= 0
     shapes = jnp.broadcast_to(jnp.where(defined, alpha, 1)[..., None], at)
-    density = jnp.exp(-_penalty(jnp.broadcast_to(_POINTS.astype(alpha.dtype), at), shapes))
+    # From alpha 2 on the loss exceeds 78 at 12.5, and much further out it leaves the range of the dtype.
+    points = jnp.broadcast_to(_POINTS.astype(alpha.dtype), at)
+    points = jnp.where(shapes >= 2, jnp.minimum(points, 12.5), points)
+    density = jnp.exp(-_penalty(points, shapes))
     total = jnp.sum(density * jnp.broadcast_to(_WEIGHTS.astype(alpha.dtype), at), axis=-1)
     return jnp.where(defined, jnp.log(total), jnp.nan)
 

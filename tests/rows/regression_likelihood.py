@@ -168,9 +168,9 @@ def learned_rows(lowest):
 
 
 def hostile_shapes(rng):
-    errors = np.array([0.0, 1e-3, 1.0, 10.0, 300.0])
-    shapes = (0.0, 1e-4, 0.5, 1.49, 1.51, 1.9, 2.0, 2.1, 2.6)
-    return {"shapes and errors": ((*np.meshgrid(errors, shapes), np.ones((9, 5))), {})}
+    errors, shapes = np.meshgrid([0.0, 1.0, 30.0], [0.0, 1e-4, 1.49, 1.51, 2.0, 2.6])
+    near = np.meshgrid([1e-3, 1.0, 300.0], [-50.0, -1e-4, 0.5, 1.9, 1.999, 2.1])
+    return {"shapes and errors": ((errors, shapes, np.ones((6, 3))), {}), "more": ((*near, np.ones((6, 3))), {})}
 
 
 SAME = "the row of the loss itself has it; here its options are arrays, nothing else"

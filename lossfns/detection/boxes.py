@@ -1,0 +1,276 @@
+"""Losses of the overlap of two boxes: IoU and what was added to it for boxes that do not overlap."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    one_of,
+    zero_masked,
+)
+
+_layout = one_of("corners", "centre")
+
+
+@loss(static=("layout",), layout=_layout)
+def iou(
+    predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
+) -> jax.Array:
+    r"""One less the intersection over union of two boxes.
+
+    $$1 - \frac{|A \cap B|}{|A \cup B|}$$
+
+    Args:
+        predictions: [..., 4], boxes, floating.
+        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
+        where: [...], boolean; False deletes the pair of boxes.
+
+    Returns:
+        [...], from 0 to 1, float32 or wider; 0 at masked pairs. Boxes without area overlap nothing and cost 1. A box
+        with x2 < x1 or y2 < y1 gives NaN.
+
+    Raises:
+        ValueError: If the shapes differ or the last axis is not 4.
+        TypeError: If predictions are not floating.
+
+    Example:
+        The left half of a square of side 2.
+
+        >>> print(iou(jnp.array([[0.0, 0.0, 1.0, 2.0]]), jnp.array([[0.0, 0.0, 2.0, 2.0]])))
+        [0.5]
+
+    Conventions:
+        UnitBox has the negative logarithm of the ratio instead. torchvision adds 1e-7 to denominators. Boxes apart have
+        no gradient: `giou`, `diou` and `ciou` have one.
+
+    References:
+        Yu et al. 2016, arXiv:1608.01471 (UnitBox). Rezatofighi et al. 2019, arXiv:1902.09630.
+    """
+    pair, where = _check(predictions, targets, layout, where)
+    return zero_masked(where, _overlap_cost(pair))
+
+
+@loss(static=("layout",), layout=_layout)
+def giou(
+    predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
+) -> jax.Array:
+    r"""Generalised IoU loss: the IoU loss and the share of the enclosing box $C$ that neither box covers.
+
+    $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{|C \setminus (A \cup B)|}{|C|}$$
+
+    Args:
+        predictions: [..., 4], boxes, floating.
+        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
+        where: [...], boolean; False deletes the pair of boxes.
+
+    Returns:
+        [...], from 0 to 2, float32 or wider; 0 at masked pairs. Where the enclosing box has no area the share is 0. A
+        box with x2 < x1 or y2 < y1 gives NaN.
+
+    Raises:
+        ValueError: If the shapes differ or the last axis is not 4.
+        TypeError: If predictions are not floating.
+
+    Example:
+        Unit squares with a gap of 1 between them: no overlap, and a third of the enclosing box is empty.
+
+        >>> print(giou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[2.0, 0.0, 3.0, 1.0]])).round(4))
+        [1.3333]
+
+    References:
+        Rezatofighi et al. 2019, arXiv:1902.09630.
+    """
+    pair, where = _check(predictions, targets, layout, where)
+    return zero_masked(where, generalized_cost(pair))
+
+
+@loss(static=("layout",), layout=_layout)
+def diou(
+    predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
+) -> jax.Array:
+    r"""Distance IoU loss: the IoU loss and the squared distance of the centres over the enclosing box's diagonal.
+
+    $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{\rho^2}{c^2}$$
+
+    with $\rho$ the distance of the centres and $c$ the diagonal of the smallest box around both.
+
+    Args:
+        predictions: [..., 4], boxes, floating.
+        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
+        where: [...], boolean; False deletes the pair of boxes.
+
+    Returns:
+        [...], from 0 to 2, float32 or wider; 0 at masked pairs. Two boxes that are one point have no distance. A box
+        with x2 < x1 or y2 < y1 gives NaN.
+
+    Raises:
+        ValueError: If the shapes differ or the last axis is not 4.
+        TypeError: If predictions are not floating.
+
+    Example:
+        Unit squares with a gap of 1: centres 2 apart, and a diagonal of 3 by 1, so 1 + 4/10.
+
+        >>> print(diou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[2.0, 0.0, 3.0, 1.0]])).round(4))
+        [1.4]
+
+    References:
+        Zheng et al. 2020, arXiv:1911.08287.
+    """
+    pair, where = _check(predictions, targets, layout, where)
+    return zero_masked(where, _overlap_cost(pair) + _distance_cost(pair))
+
+
+@loss(static=("layout",), layout=_layout)
+def ciou(
+    predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
+) -> jax.Array:
+    r"""Complete IoU loss: the distance IoU loss and a penalty on different shapes.
+
+    $$\mathrm{DIoU} + \alpha v, \quad
+    v = \frac{4}{\pi^2} \left(\arctan\frac{w}{h} - \arctan\frac{w'}{h'}\right)^2, \quad
+    \alpha = \frac{v}{(1 - \mathrm{IoU}) + v}$$
+
+    The weight $\alpha$ is a constant for the gradient.
+
+    Args:
+        predictions: [..., 4], boxes, floating.
+        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
+        where: [...], boolean; False deletes the pair of boxes.
+
+    Returns:
+        [...], at least 0, float32 or wider; 0 at masked pairs. Where a box is a point, which has no shape, v is 0. A
+        box with x2 < x1 or y2 < y1 gives NaN.
+
+    Raises:
+        ValueError: If the shapes differ or the last axis is not 4.
+        TypeError: If predictions are not floating.
+
+    Example:
+        A square in the middle of the top of another twice its side has the same shape, so this is the distance IoU:
+        3/4 and 1/4 over 8.
+
+        >>> print(ciou(jnp.array([[0.5, 1.0, 1.5, 2.0]]), jnp.array([[0.0, 0.0, 2.0, 2.0]])))
+        [0.78125]
+
+    Conventions:
+        torchvision's and the paper's value, with the true gradient of v; the paper replaces its factor
+        $1 / (w^2 + h^2)$ by 1, and its authors' later code has alpha 0 for an IoU below 1/2. Code that lets the
+        gradient through alpha changes the direction, not the value.
+
+    References:
+        Zheng et al. 2020, arXiv:1911.08287.
+    """
+    pair, where = _check(predictions, targets, layout, where)
+    overlap = _overlap_cost(pair)
+    v = jnp.square(_angle(pair.a) - _angle(pair.b)) * (4 / np.pi**2)
+    v = jnp.where(_is_point(pair.a) | _is_point(pair.b), 0, v)
+    alpha = jax.lax.stop_gradient(v / jnp.where(v == 0, 1, overlap + v))
+    return zero_masked(where, overlap + _distance_cost(pair) + alpha * v)
+
+
+class Pair(NamedTuple):
+    """Boxes as corners, NaN where one is turned inside out, divided by the longer side of the box around both."""
+
+    a: jax.Array
+    """[..., 4]"""
+    b: jax.Array
+    """[..., 4]"""
+
+
+def _check(
+    predictions: jax.Array, targets: jax.Array, layout: str, where: jax.Array | None
+) -> tuple[Pair, jax.Array | None]:
+    check_array("predictions", predictions)
+    check_array("targets", targets, "real")
+    check_boxes("predictions", predictions)
+    check_shape("targets", targets, predictions.shape, "of predictions")
+    where = check_where(where, predictions.shape[:-1])
+    dtype = accumulation_dtype(predictions, targets)
+    a, b = (corners(keep_rows(where, x).astype(dtype), layout) for x in (predictions, targets))
+    return scaled_pair(a, b), where
+
+
+def check_boxes(name: str, boxes: jax.Array) -> None:
+    """Raise unless the last axis has the four numbers of a box."""
+    if boxes.ndim == 0 or boxes.shape[-1] != 4:
+        raise ValueError(f"{name} must have a last axis of 4, got shape {boxes.shape}")
+
+
+def corners(boxes: jax.Array, layout: str) -> jax.Array:
+    """Boxes [..., 4] as x1, y1, x2, y2, all NaN where a side is negative."""
+    if layout == "centre":
+        centre, half = boxes[..., :2], boxes[..., 2:] / 2
+        proper = jnp.all(half >= 0, axis=-1, keepdims=True)
+        boxes = jnp.concatenate([centre - half, centre + half], axis=-1)
+    else:
+        proper = jnp.all(boxes[..., 2:] >= boxes[..., :2], axis=-1, keepdims=True)
+    return jnp.where(proper, boxes, jnp.nan)
+
+
+def scaled_pair(a: jax.Array, b: jax.Array) -> Pair:
+    """Ratios of areas do not depend on the scale, but areas of tiny and huge boxes leave the range of the dtype."""
+    longest = jax.lax.stop_gradient(jnp.max(_hull_sides(a, b), axis=-1, keepdims=True))
+    scale = jnp.where(longest > 0, longest, 1)
+    return Pair(a / scale, b / scale)
+
+
+def _hull_sides(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
+
+
+def _sides(box: jax.Array) -> jax.Array:
+    return box[..., 2:] - box[..., :2]
+
+
+def _areas(pair: Pair) -> tuple[jax.Array, jax.Array]:
+    """Areas of intersection and union."""
+    shared = jnp.minimum(pair.a[..., 2:], pair.b[..., 2:]) - jnp.maximum(pair.a[..., :2], pair.b[..., :2])
+    apart = jnp.any(shared <= 0, axis=-1)
+    intersection = jnp.where(apart, 0, jnp.prod(jnp.where(apart[..., None], 0, shared), axis=-1))
+    return intersection, _area(_sides(pair.a)) + _area(_sides(pair.b)) - intersection
+
+
+def _area(sides: jax.Array) -> jax.Array:
+    return sides[..., 0] * sides[..., 1]
+
+
+def _over(part: jax.Array, whole: jax.Array, otherwise: float) -> jax.Array:
+    return jnp.where(whole == 0, otherwise, part / jnp.where(whole == 0, 1, whole))
+
+
+def _overlap_cost(pair: Pair) -> jax.Array:
+    intersection, union = _areas(pair)
+    return _over(union - intersection, union, 1)
+
+
+def generalized_cost(pair: Pair) -> jax.Array:
+    """1 - GIoU of two boxes."""
+    union, hull = _areas(pair)[1], _area(_hull_sides(*pair))
+    return _overlap_cost(pair) + _over(hull - union, hull, 0)
+
+
+def _distance_cost(pair: Pair) -> jax.Array:
+    between = (pair.a[..., :2] + pair.a[..., 2:] - pair.b[..., :2] - pair.b[..., 2:]) / 2
+    diagonal = jnp.sum(jnp.square(_hull_sides(*pair)), axis=-1)
+    return _over(jnp.sum(jnp.square(between), axis=-1), diagonal, 0)
+
+
+def _is_point(box: jax.Array) -> jax.Array:
+    return jnp.all(_sides(box) == 0, axis=-1)
+
+
+def _angle(box: jax.Array) -> jax.Array:
+    width, height = _sides(box)[..., 0], _sides(box)[..., 1]
+    return jnp.arctan2(width, jnp.where(_is_point(box), 1, height))

@@ -1,0 +1,97 @@
+"""What the overlap losses share: soft memberships, sums over an example or the batch, means over classes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, zero_masked
+from lossfns._numerics import log_probabilities, start_of_scan
+
+Axis = str | tuple[str, ...] | None
+
+
+class Memberships(NamedTuple):
+    """Soft and true memberships of the places of each example, 0 where there is nothing."""
+
+    predicted: jax.Array
+    """[N, P, C], probabilities."""
+    true: jax.Array
+    """[N, P, C], 0 .. 1, NaN where a label does not exist."""
+    present: jax.Array
+    """[N, P], boolean: neither masked nor void."""
+    where: jax.Array | None
+    """[N], boolean, or None."""
+
+
+def memberships(
+    logits: jax.Array, labels: jax.Array, valid: jax.Array | None, where: jax.Array | None, one_class: bool = False
+) -> Memberships:
+    """Check the arguments; a softmax if `labels` lacks the class axis of `logits`, else sigmoids."""
+    check_array("logits", logits)
+    if logits.ndim < 2 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have the shape [examples, ..., classes], at least one class, got {logits.shape}")
+    sigmoids = not one_class and isinstance(labels, jax.Array) and labels.ndim == logits.ndim
+    if sigmoids:
+        check_array("labels", labels, "real")
+        check_shape("labels", labels, logits.shape, "of logits, one membership a class")
+    else:
+        check_array("labels", labels, "integer")
+        check_shape("labels", labels, logits.shape[:-1], f"of logits {logits.shape} without the class axis")
+    where = check_where(where, logits.shape[:1])
+    rows, classes = logits.shape[0], logits.shape[-1]
+    present = jnp.ones(logits.shape[:-1], bool)
+    if valid is not None:
+        check_shape("valid", check_array("valid", valid, "boolean"), logits.shape[:-1], "of the places of logits")
+        present &= valid
+    if where is not None:
+        present &= jnp.expand_dims(where, tuple(range(1, present.ndim)))
+
+    x = keep_rows(present, logits).astype(accumulation_dtype(logits, labels))
+    if sigmoids:
+        true = keep_rows(present, labels).astype(x.dtype)
+        true = jnp.where((true >= 0) & (true <= 1), true, jnp.nan)
+        predicted = jax.nn.sigmoid(x)
+    else:
+        labels = keep_rows(present, labels)
+        true = (labels[..., None] == jnp.arange(classes).reshape((1,) * labels.ndim + (-1,))).astype(x.dtype)
+        true = jnp.where(((labels >= 0) & (labels < classes))[..., None], true, jnp.nan)
+        predicted = jnp.exp(log_probabilities(x))
+    # An absent place belongs to nothing: it is in no sum.
+    predicted, true = (zero_masked(present[..., None], t) for t in (predicted, true))
+    places = jnp.size(present) // rows if rows else 0
+    return Memberships(
+        predicted.reshape(rows, places, classes),
+        true.reshape(rows, places, classes),
+        present.reshape(rows, places),
+        where,
+    )
+
+
+def total(counts: jax.Array, over: str, axis_name: Axis) -> jax.Array:
+    """Sums over the places of an example, [N, C], or of the (global) batch, [1, C], from counts [N, P, C]."""
+    if over == "example":
+        return jnp.sum(counts, axis=1)
+    summed = jnp.sum(counts, axis=(0, 1))[None]
+    return summed if axis_name is None else jax.lax.psum(summed, axis_name)
+
+
+def ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """Part / whole, 0 where there is no whole."""
+    return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
+
+
+def mean_over_classes(costs: jax.Array, sizes: jax.Array, absent: str) -> jax.Array:
+    """Mean of [rows, C] over the classes, or over those that have a true place; 0 if none has."""
+    if absent == "keep":
+        return jnp.mean(costs, axis=-1)
+    # NaN, the size of a class beside a label that does not exist, is not 0: it counts, and shows.
+    there = sizes != 0
+    return ratio(jnp.sum(jnp.where(there, costs, 0), axis=-1), jnp.sum(there, axis=-1).astype(costs.dtype))
+
+
+def per_row(values: jax.Array, given: Memberships) -> jax.Array:
+    """One value for each example: its own, or the batch's for every present one."""
+    # Summed over devices the number is the same on all of them, but the values are each device's own.
+    values = start_of_scan(values, given.predicted)
+    return zero_masked(given.where, jnp.broadcast_to(values, given.predicted.shape[:1]))

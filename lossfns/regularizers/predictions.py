@@ -1,0 +1,251 @@
+"""Penalties on predicted distributions: their entropy, their consistency, and the balance of routers."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    optional_size,
+    zero_masked,
+)
+from lossfns._numerics import log_normalizer, log_probabilities, row_shift, start_of_scan
+
+
+@loss(threshold=non_negative)
+def confidence_penalty(
+    logits: jax.Array, *, threshold: float | jax.Array | None = None, where: jax.Array | None = None
+) -> jax.Array:
+    r"""Negative entropy of the prediction, $-H(p) = \sum_k p_k \log p_k$ with $p = \mathrm{softmax}(x)$.
+
+    Added to a cross-entropy it keeps predictions from becoming sure; the weight of the term is the paper's beta.
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
+        threshold: $\Gamma$ in nats: if given, the penalty is $\max(0, \Gamma - H(p))$, nothing above that entropy.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats, from -log V to 0 (0 to the threshold with one), float32 or wider; 0 at masked rows. A row with all
+        classes at -inf gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit or the threshold is negative.
+        TypeError: If logits are not floating.
+
+    Example:
+        A fair coin has entropy log 2, a sure answer none.
+
+        >>> print(confidence_penalty(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
+        [-0.6931 -0.    ]
+
+    Conventions:
+        Label smoothing is the cross-entropy in the other direction, from the uniform distribution.
+
+    References:
+        Pereyra et al. 2017, arXiv:1701.06548.
+    """
+    where, values = _entropy(logits, where)
+    values = -values if threshold is None else jnp.maximum(hyper(threshold, values.dtype) - values, 0)
+    return zero_masked(where, values)
+
+
+@loss()
+def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Entropy of the prediction, $H(p) = -\sum_k p_k \log p_k$ with $p = \mathrm{softmax}(x)$.
+
+    For examples without labels: the prediction should be sure of something.
+
+    Args:
+        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats, from 0 to log V, float32 or wider; 0 at masked rows. A row with all classes at -inf gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If logits are not floating.
+
+    Example:
+        A fair coin has entropy log 2, a sure answer none.
+
+        >>> print(entropy_minimization(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
+        [0.6931 0.    ]
+
+    References:
+        Grandvalet and Bengio 2004, NeurIPS 17.
+    """
+    where, values = _entropy(logits, where)
+    return zero_masked(where, values)
+
+
+@loss()
+def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Consistency of two passes with different dropout: the mean of both Kullback-Leibler divergences.
+
+    $$\tfrac12 \left(\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p)\right)
+    = \tfrac12 \sum_k (p_k - q_k)(\log p_k - \log q_k)$$
+
+    Both sides get gradients. The cross-entropies of both passes are terms of their own.
+
+    Args:
+        logits_a: [..., V], unnormalised log-probabilities of the first pass, in nats.
+        logits_b: [..., V], of the second pass.
+        where: [...], boolean; False deletes the row.
+
+    Returns:
+        [...], nats, at least 0, float32 or wider; 0 at masked rows. A class at -inf in both passes costs nothing, in
+        one of them inf.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If logits are not floating.
+
+    Example:
+        Even odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
+
+        >>> print(r_drop(jnp.zeros((1, 2)), jnp.log(jnp.array([[3.0, 1.0]]))).round(4))
+        [0.1373]
+
+    Conventions:
+        The paper adds this, times alpha (1 to 5), to the sum of both cross-entropies; some code to their mean, which
+        doubles the weight of this. With a mean over classes (torch's `reduction="mean"`) it is V times smaller.
+
+    References:
+        Liang et al. 2021, arXiv:2106.14448.
+    """
+    check_array("logits_a", logits_a)
+    check_array("logits_b", logits_b)
+    _check_classes("logits_a", logits_a)
+    check_shape("logits_b", logits_b, logits_a.shape, "of logits_a")
+    where = check_where(where, logits_a.shape[:-1])
+    dtype = accumulation_dtype(logits_a, logits_b)
+    a, b = (log_probabilities(keep_rows(where, x).astype(dtype)) for x in (logits_a, logits_b))
+    neither = (a == -jnp.inf) & (b == -jnp.inf)
+    a, b = jnp.where(neither, 0, a), jnp.where(neither, 0, b)
+    return zero_masked(where, jnp.sum((jnp.exp(a) - jnp.exp(b)) * (a - b), axis=-1) / 2)
+
+
+@loss()
+def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Router z-loss of a mixture of experts, $\left(\log \sum_e e^{x_e}\right)^2$, which keeps the logits small.
+
+    Args:
+        logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
+        where: [...], boolean; False deletes the token.
+
+    Returns:
+        [...], squared nats, float32 or wider; 0 at masked tokens. All experts at -inf give inf.
+
+    Raises:
+        ValueError: If shapes do not fit.
+        TypeError: If logits are not floating.
+
+    Example:
+        Two experts at e each: log(2 e) squared; one at e squared: 4.
+
+        >>> print(router_z(jnp.array([[1.0, 1.0], [2.0, -jnp.inf]])).round(2))
+        [2.87 4.  ]
+
+    Conventions:
+        The paper's coefficient, the weight of the term, is 0.001.
+
+    References:
+        Zoph et al. 2022, arXiv:2202.08906 (ST-MoE).
+    """
+    check_array("logits", logits)
+    _check_classes("logits", logits)
+    where = check_where(where, logits.shape[:-1])
+    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    top, shift = row_shift(x)
+    finite = ~jnp.isinf(top)
+    x = jnp.where(finite, x, 0)
+    log_z = log_normalizer(x, shift) + shift[..., 0]
+    return zero_masked(where, jnp.where(finite[..., 0], jnp.square(log_z), jnp.inf))
+
+
+@loss(static=("top_k", "axis_name"), top_k=optional_size)
+def moe_load_balance(
+    logits: jax.Array,
+    *,
+    top_k: int = 1,
+    where: jax.Array | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array:
+    r"""Load-balancing loss of a mixture of experts, $E \sum_e f_e P_e$.
+
+    $f_e$ is the share of the tokens' choices that went to expert e (without a gradient) and $P_e$ the mean probability
+    that the router gave it. It is 1 for a perfect balance and up to E for a single favourite. It is one number of the
+    batch: every present token carries it, and the weighted mean over tokens is the number itself.
+
+    Args:
+        logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
+        top_k: Experts that each token is sent to, those of the largest logits; of equal ones the first.
+        where: [...], boolean; False deletes the token (padding must not count as load).
+        axis_name: Name of a mapped device axis: the shares are then those of the global batch.
+
+    Returns:
+        [...], the batch's value at every present token and 0 at masked ones, float32 or wider.
+
+    Raises:
+        ValueError: If shapes do not fit or there are fewer than `top_k` experts.
+        TypeError: If logits are not floating.
+
+    Example:
+        Both tokens choose the first of two experts, with probability 3/4: 2 * (1 * 3/4).
+
+        >>> print(moe_load_balance(jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))).round(4))
+        [1.5 1.5]
+
+    Conventions:
+        The paper's coefficient, the weight of the term, is 0.01. For `top_k` above 1 the shares sum to one, as in
+        Megatron; Hugging Face's Mixtral lets them sum to `top_k`, which multiplies the loss by it. A mean of the
+        losses of parts of the batch is a stricter balance than that of the whole; GShard takes it for each group.
+
+    References:
+        Fedus et al. 2021, arXiv:2101.03961 (Switch). Lepikhin et al. 2020, arXiv:2006.16668 (GShard).
+    """
+    check_array("logits", logits)
+    _check_classes("logits", logits)
+    experts = logits.shape[-1]
+    if top_k is None or top_k > experts:
+        raise ValueError(f"top_k must be at most the {experts} experts of logits, got {top_k}")
+    where = check_where(where, logits.shape[:-1])
+    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    present = jnp.ones(x.shape[:-1], bool) if where is None else where
+    chosen = jax.lax.top_k(jax.lax.stop_gradient(x), top_k)[1]
+    is_chosen = chosen[..., None] == jnp.arange(experts).reshape((1,) * chosen.ndim + (-1,))
+    choices = jnp.any(is_chosen, axis=-2).astype(x.dtype) / top_k
+    everyone = tuple(range(x.ndim - 1))
+    sums = tuple(
+        jnp.sum(jnp.where(present[..., None], part, 0), axis=everyone)
+        for part in (choices, jnp.exp(log_probabilities(x)), jnp.ones_like(x[..., :1]))
+    )
+    if axis_name is not None:
+        sums = jax.lax.psum(sums, axis_name)
+    load, mass, tokens = sums
+    # Summed over devices the number is the same on all of them, but the values are each device's own.
+    value = start_of_scan(experts * jnp.sum(load * mass) / jnp.square(jnp.maximum(tokens[0], 1)), x)
+    return zero_masked(where, jnp.broadcast_to(value, x.shape[:-1]))
+
+
+def _check_classes(name: str, logits: jax.Array) -> None:
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
+
+
+def _entropy(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array | None, jax.Array]:
+    check_array("logits", logits)
+    _check_classes("logits", logits)
+    where = check_where(where, logits.shape[:-1])
+    log_p = log_probabilities(keep_rows(where, logits))
+    values = jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, 0, -log_p), axis=-1)
+    # Without any class there is no distribution.
+    return where, jnp.where(jnp.all(log_p == -jnp.inf, axis=-1), jnp.nan, values)
