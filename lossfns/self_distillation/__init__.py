@@ -3,6 +3,7 @@
 from lossfns.self_distillation.decorrelation import barlow_twins as barlow_twins
 from lossfns.self_distillation.decorrelation import vicreg as vicreg
 from lossfns.self_distillation.decorrelation import w_mse as w_mse
+from lossfns.self_distillation.linear import linear_dino as linear_dino
 from lossfns.self_distillation.predictive import byol as byol
 from lossfns.self_distillation.predictive import data2vec as data2vec
 from lossfns.self_distillation.predictive import simsiam as simsiam

@@ -13,6 +13,7 @@ from lossfns import (
     dino_center,
     ibot,
     koleo,
+    linear_dino,
     msn,
     sigreg,
     sinkhorn,
@@ -128,6 +129,13 @@ def test_a_large_head_is_never_copied():
     for program in (total, jax.value_and_grad(total)):
         memory = jax.jit(program).lower(shape, shape, center, where).compile().memory_analysis()
         assert memory.temp_size_in_bytes < 2 * 2**20
+
+
+def test_a_large_head_needs_no_logits_at_all():
+    # 256 x 65,536 logits of teacher and student would be 64 MiB each; features and prototypes of size 64 are 16 MiB.
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((256, 64), (65536, 64), (256, 64), (65536, 64))]
+    program = jax.jit(jax.value_and_grad(lambda *x: linear_dino(*x).sum(), (0, 1)))
+    assert program.lower(*shapes).compile().memory_analysis().temp_size_in_bytes < 64 * 2**20
 
 
 def test_codes_are_constants_in_the_gradient_of_swav():

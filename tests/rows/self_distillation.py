@@ -264,6 +264,89 @@ IBOT = LossCase(
 )
 
 
+# In sixteenths, which all dtypes hold.
+STUDENT_HEAD, TEACHER_HEAD = np.float32(np.random.default_rng(1).integers(-8, 9, size=(2, PROTOTYPES, FEATURES)) / 16)
+
+
+def featured_dino(student, teacher, **kwargs):
+    heads = [x.astype(student.dtype) for x in (STUDENT_HEAD, TEACHER_HEAD)]
+    return lossfns.linear_dino(student, heads[0], teacher, heads[1], center=CENTER, **kwargs)
+
+
+def featured_oracle(student, teacher, *, block_size=None, **kwargs):
+    logits = student @ np.float64(STUDENT_HEAD).T, teacher @ np.float64(TEACHER_HEAD).T
+    return oracles.dino(*logits, center=CENTER, **kwargs)
+
+
+def head_slopes(block_size):
+    """Gradients of features and prototypes, by the logits or without them."""
+
+    def slopes(inputs):
+        student, teacher = map(jnp.asarray, inputs)
+
+        def whole(x, head):
+            return lossfns.dino(x @ head.T, teacher @ TEACHER_HEAD.T, center=CENTER).sum()
+
+        def blocks(x, head):
+            return lossfns.linear_dino(x, head, teacher, TEACHER_HEAD, center=CENTER, block_size=block_size).sum()
+
+        return tuple(jax.grad(f, (0, 1))(student, jnp.asarray(STUDENT_HEAD)) for f in (blocks, whole))
+
+    return slopes
+
+
+def wrong_heads(position, value, *words, **options):
+    args = [zeros(3, 4), zeros(5, 4), zeros(3, 2), zeros(5, 2)]
+    args[position] = value
+    return BadCall(tuple(args), words, options)
+
+
+LINEAR_DINO = LossCase(
+    featured_dino,
+    lambda rng, rows: tuple(rng.normal(size=(rows, FEATURES)) / 2 for _ in range(2)),
+    featured_oracle,
+    variants=({}, {"student_temperature": 0.5, "teacher_temperature": 0.2, "block_size": 2}),
+    sweep={"student_temperature": (0.1, 0.2, 0.3), "teacher_temperature": (0.04, 0.05, 0.07)},
+    differentiable=(0,),
+    modes=("rev",),
+    condition=sharpness,
+    non_negative=True,
+    limits={
+        "gradients of the logits' form": head_slopes(None),
+        "the same by blocks of two": head_slopes(2),
+    },
+)
+LINEAR_DINO_CALLS = (
+    wrong_heads(0, zeros(4), "student", "rank 2", "(4,)"),
+    wrong_heads(1, zeros(0, 4), "at least one prototype", "(0, 4)"),
+    wrong_heads(1, zeros(5, 3), "student_head", "(5, 4)", "(5, 3)"),
+    wrong_heads(2, zeros(2, 2), "teacher", "(3, 2)", "(2, 2)"),
+    wrong_heads(3, zeros(4, 2), "teacher_head", "(5, 2)", "(4, 2)"),
+    wrong_heads(0, zeros(3, 4, dtype=np.int32), "student", "floating", "int32"),
+    wrong_heads(0, zeros(3, 4), "center", "(5,)", "(4,)", center=zeros(4)),
+    wrong_heads(0, zeros(3, 4), "block_size", "at least 1", "0", block_size=0),
+)
+LINEAR_DINO_ERRORS = LossCase(
+    lossfns.linear_dino,
+    lambda rng, rows: (zeros(3, 4), zeros(5, 4), zeros(3, 2), zeros(5, 2)),
+    batched=False,
+    bad_calls=LINEAR_DINO_CALLS,
+    skip=dict.fromkeys(
+        (
+            "oracle",
+            "gradients",
+            "hostile inputs",
+            "low precision",
+            "eager = jit",
+            "vmap = loop",
+            "devices = one device",
+            "result dtype",
+        ),
+        "the calls of the row of fixed prototypes",
+    ),
+)
+
+
 ROWS = {
     "byol": BYOL,
     "data2vec": DATA2VEC,
@@ -271,5 +354,7 @@ ROWS = {
     "dino without a centre": DINO_CALLS,
     "dino_center": DINO_CENTER,
     "ibot": IBOT,
+    "linear_dino": LINEAR_DINO,
+    "linear_dino of any heads": LINEAR_DINO_ERRORS,
     "simsiam": SIMSIAM,
 }
