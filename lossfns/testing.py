@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns._testing import invariances, laws, numerics, signature
+from lossfns._testing import fuzz, invariances, laws, numerics, signature
 from lossfns._testing.case import ULPS as ULPS
 from lossfns._testing.case import BadCall as BadCall
 from lossfns._testing.case import Inputs as Inputs
@@ -35,11 +35,12 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "symmetry": laws.symmetry,
     "non-negative": laws.non_negative,
     "limits": laws.limits,
+    "fuzz": fuzz.fuzz,
 }
 """Name -> property; the docstring of each says what it demands."""
 
 # These make inputs of their own or look at shapes only, so fewer rows would tell nothing.
-_NOT_SHRUNK = ("devices = one device", "errors name both sides", "result dtype", "no recompilation")
+_NOT_SHRUNK = ("devices = one device", "errors name both sides", "result dtype", "no recompilation", "fuzz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _attempt(case: LossCase, name: str, inputs: Inputs) -> Result:
         return Result(name, "skipped", str(skip))
     except Exception as error:  # a loss that raises where it should not fails the property like one that is wrong
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        return Result(name, "failed", f"{kind}{error}", inputs)
+        return Result(name, "failed", f"{kind}{error}", getattr(error, "inputs", inputs))
 
 
 def _with_fewest_rows(case: LossCase, failure: Result) -> Result:

@@ -80,6 +80,12 @@ class LossCase:
     non_negative: bool = False
     limits: Mapping[str, Callable[[Inputs], tuple[Any, Any]]] = dataclasses.field(default_factory=dict)
     """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
+    free: tuple[int, ...] | None = None
+    """Positions of the arrays that may hold any number when fuzzed; by default the first, and those of the three laws
+    above. ``()`` for a loss of probabilities, boxes and the like, whose arrays are legal or not as a whole."""
+    magnitudes: tuple[float, float] = (1e-30, 1e30)
+    """How small and how large the entries of the free arrays may become when fuzzed: for a formula that overflows or
+    underflows earlier by its nature, such as one of fourth powers."""
     enumerated: bool = False
     """True if the oracle enumerates all alignments, paths or trees: a proof by brute force."""
     rows: int = 6

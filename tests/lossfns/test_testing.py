@@ -377,6 +377,9 @@ MUTANTS = [
     ("shift of logits", mutant(CROSS_ENTROPY, unshifted)),
     ("scale of embeddings", mutant(COSINE, knows_the_length)),
     ("scale of embeddings", mutant(COSINE, gradient_of_the_direction)),
+    ("fuzz", mutant(CROSS_ENTROPY, clipped_probability)),
+    ("fuzz", mutant(CROSS_ENTROPY, masks_the_result_only)),
+    ("fuzz", mutant(SPREAD, infinite_slope_at_zero, oracle=None)),
     ("symmetry", mutant(COSINE, prefers_the_first)),
     ("non-negative", mutant(CROSS_ENTROPY, below_its_minimum)),
     (
@@ -440,6 +443,12 @@ def test_the_report_lists_every_property_and_every_reason(capsys):
     ]
     assert capsys.readouterr().out == str(report) + "\n"
     assert report.failed == ()
+
+
+def test_fuzzing_leaves_out_what_a_failure_does_not_need():
+    result = check_property(change(CROSS_ENTROPY, clipped_probability), "fuzz")
+    assert "Recipe(masked=(), " in result.detail
+    assert np.abs(result.inputs[0]).max() >= 1e3
 
 
 def test_unknown_names_are_errors():
