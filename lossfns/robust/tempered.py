@@ -98,7 +98,7 @@ def tempered_normalizer(x: jax.Array, t: jax.Array) -> jax.Array:
         step = _tempered_log(log_z, t) * jnp.exp(t * log_z) / jnp.sum(_power(log_p, t), axis=-1)
         return count + 1, now, now + jnp.maximum(step, 0)
 
-    return jax.lax.while_loop(unfinished, improve, (0, top - 1, top))[2]
+    return jax.lax.while_loop(unfinished, improve, (jnp.int32(0), top - 1, top))[2]
 
 
 @functools.partial(tempered_normalizer.defjvp, symbolic_zeros=True)

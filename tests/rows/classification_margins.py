@@ -13,7 +13,7 @@ from tests.rows.classification_focal import WRONG_LABELS, label_call
 
 
 def signed_rows(rng, rows):
-    return rng.normal(size=(rows, 3)) * 2, (2 * rng.integers(0, 2, (rows, 3)) - 1).astype(np.int32)
+    return rng.normal(size=(rows, 3)) * 2, 2.0 * rng.integers(0, 2, (rows, 3)) - 1
 
 
 def hostile_signs(rng):
@@ -22,7 +22,7 @@ def hostile_signs(rng):
         "scores of +-1e4": ((np.array([[1e4, 1e4, -1e4]]), signs), {}),
         "at infinity": ((np.array([[inf, inf, -inf]]), signs), {}),
         "targets that are no signs": ((zeros(1, 3), np.array([[0, 2, -1]])), {}),
-        "real signs": ((zeros(1, 3), np.array([[1.0, -1.0, 0.5]])), {}),
+        "half a sign": ((zeros(1, 3), np.array([[1.0, -1.0, 0.5]])), {}),
     }
 
 
@@ -31,7 +31,7 @@ def signed_case(loss, oracle, power):
         loss,
         signed_rows,
         oracle,
-        lambda predictions, targets: jnp.maximum(1 - targets.astype(predictions.dtype) * predictions, 0) ** power,
+        lambda predictions, targets: jnp.maximum(1 - targets * predictions, 0) ** power,
         differentiable=(0,),
         variants=({}, {"margin": 0.5}),
         sweep={"margin": (0.5, 1.0, 2.0)},
@@ -45,9 +45,6 @@ def signed_case(loss, oracle, power):
             BadCall((zeros(3, dtype=np.int32), zeros(3)), ("predictions", "floating", "int32")),
             BadCall((zeros(3), zeros(3)), ("margin", "positive", "0"), {"margin": 0}),
         ),
-        skip={
-            "errors name both sides": "targets may be of any real dtype; tests/lossfns/test_classification_conventions.py has the calls"
-        },
     )
 
 
