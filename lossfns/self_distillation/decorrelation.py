@@ -86,7 +86,7 @@ def barlow_twins(
         - The defaults are those of the authors' code: $\lambda$ = 0.0051 (0.005 in the paper) and batch
           normalisation's epsilon, 1e-5 inside the root (0 in the paper's equation).
         - The paper's listing divides by the unbiased standard deviation, which makes each correlation (N - 1)/N times
-          this one; the authors' code does not. Lightly follows the listing.
+          this one; the authors' code does not.
         - The authors' code takes means and variances of the global batch only with synchronised batch normalisation,
           which they switch on.
 
@@ -169,8 +169,8 @@ def vicreg(
     Conventions:
         - This is the authors' code: squared distances averaged over features, the variance term halved. The paper's
           equations do neither: give `invariance_weight=25 * D` and `variance_weight=50` for them.
-        - `eps` is the authors', also in the paper. Others put it outside the root.
-        - A mean over devices of losses with local variances, as some ports have it, is another number.
+        - `eps` is the authors', also in the paper.
+        - The mean over devices of losses with local variances is another number.
 
     References:
         Bardes et al. 2021, arXiv:2105.04906.

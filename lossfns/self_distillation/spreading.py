@@ -65,7 +65,7 @@ def koleo(
 
     Conventions:
         - The paper has no epsilon; 1e-8 is DINOv2's, which adds it to each coordinate's difference as well.
-        - DINOv2 looks for neighbours within one device, and so do most ports; with `axis_name` it is the global batch.
+        - DINOv2 looks for neighbours within one device; with `axis_name` it is the global batch.
         - The nearest is the nearest of the four with the largest dot products, so that it is right also among rows
           that have nearly collapsed. It moves as well: both rows of a pair get a gradient.
 
