@@ -92,7 +92,7 @@ def hostile_arcs(rng):
 
 
 def hostile_trees(rng):
-    scores, _, _ = parsed(rng, 6)
+    scores, heads, lengths = parsed(rng, 6)
     # Word 0 has no other head than the root, so the first elimination finds no word above it.
     only_root = scores.copy()
     only_root[:, 0, 1:] = only_root[:, 2, 0] = -np.inf
@@ -102,7 +102,11 @@ def hostile_trees(rng):
     return hostile_arcs(rng) | {
         "one word under the root alone": ((only_root, np.tile(CHAIN, (6, 1)), full), {}),
         "two words under the root alone": ((crossed, np.tile(CHAIN, (6, 1)), full), {}),
-        "the same with several roots": ((crossed, np.tile(np.int32([0, 0, 1]), (6, 1)), full), {"single_root": False}),
+        "several roots": ((scores, heads, lengths), {"single_root": False}),
+        "two words under the root alone, several roots": (
+            (crossed, np.tile(np.int32([0, 0, 1]), (6, 1)), full),
+            {"single_root": False},
+        ),
     }
 
 
@@ -133,7 +137,6 @@ DEPENDENCY_TREE_CRF = LossCase(
     lossfns.dependency_tree_crf,
     parsed,
     oracles.dependency_tree_crf,
-    variants=({}, {"single_root": False}),
     labels=1,
     hostile=hostile_trees,
     shift_invariant=(0,),
@@ -204,7 +207,7 @@ def hostile_spans(rng):
         "spans that are missing": ((scores, missing, lengths), {}),
         "a span below the diagonal": ((scores, doubled, lengths), {}),
         "lengths out of range": ((scores, spans, np.int32([5, -1, 0, 1, 2, 4])), {}),
-        "scores over 2e4": ((1e4 * scores, spans, lengths), {}),
+        "scores of thousands": ((1e4 * np.round(scores), spans, lengths), {}),
         "scores + 1e4": ((scores + 1e4, spans, lengths), {}),
         "one word": ((scores[:, :1, :1], spans[:, :1, :1], 0 * lengths + 1), {}),
     }
