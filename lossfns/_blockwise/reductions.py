@@ -153,8 +153,8 @@ def slope_of(x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array
         return ColumnLogSum(slope[:, None] * jnp.exp(x.scores - total[:, None]))
     if isinstance(x, ShiftedLogSum):
         # Shifted in two steps, as the value is: near p = 1 the digits of the small part count.
-        powers = jnp.exp((x.scores - result.shift) - finite(result.log_sum))
-        return ShiftedLogSum(slope.log_sum * _masked(powers, fresh, 0))
+        powers = jnp.exp((x.scores - result.shift[None]) - finite(result.log_sum)[None])
+        return ShiftedLogSum(slope.log_sum[None] * _masked(powers, fresh, 0))
     if isinstance(x, LogSum):
         return LogSum(slope[None] * _masked(jnp.exp(x.scores - finite(result)[None]), fresh, 0))
     share = _masked(jnp.exp(x.scores - finite(result.log_sum)[None]), fresh, 0)
@@ -169,7 +169,7 @@ def across(kind: Any, result: Any, axis_name: Any) -> Any:
     if isinstance(kind, Sum):
         return lax.psum(result, axis_name)
     if isinstance(kind, ShiftedLogSum):
-        shift = lax.pmax(result.shift, axis_name)
+        shift = finite(lax.pmax(jnp.where(result.log_sum == -jnp.inf, -jnp.inf, result.shift), axis_name))
         return Shifted(jnp.log(lax.psum(jnp.exp(result.log_sum + (result.shift - shift)), axis_name)), shift)
     log_sum = result.log_sum if isinstance(kind, Mean) else result
     shift = finite(lax.pmax(lax.stop_gradient(log_sum), axis_name))

@@ -78,7 +78,10 @@ def linear_distillation(
     """
     student = _head("student", student_hidden, student_head, student_bias)
     teacher = jax.lax.stop_gradient(_head("teacher", teacher_hidden, teacher_head, teacher_bias))
-    check_shape("teacher_head", teacher_head[:, 0], student_head.shape[:1], "of the classes of student_head, before E")
+    if teacher_head.shape[0] != student_head.shape[0]:
+        raise ValueError(
+            f"teacher_head must have the {student_head.shape[0]} classes of student_head, got {teacher_head.shape}"
+        )
     shape = student_hidden.shape[:-1]
     if teacher_hidden.shape[:-1] != shape:
         raise ValueError(
@@ -93,20 +96,20 @@ def linear_distillation(
 
     whole = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "by": 1 / t}
     columns = {"student": student[1:], "teacher": teacher[1:]}
-    dtypes = tuple(narrow(hidden, head) if dtype == jnp.float32 else dtype for hidden, head, _ in (student, teacher))
-    block = functools.partial(_block, dtypes)
+    narrowed: list[Any] = [narrow(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
+    block = functools.partial(_block, *narrowed)
     (of_teacher, gap), of_student = stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
     values = jnp.square(t) * (gap - (of_teacher - of_student))
     return zero_masked(where, values.reshape(shape))
 
 
-def _block(dtypes: tuple[Any, Any], whole: Any, part: Any, index: jax.Array) -> Any:
+def _block(student_dtype: Any, teacher_dtype: Any, whole: Any, part: Any, index: jax.Array) -> Any:
     def logits(who: str, dtype: Any) -> jax.Array:
         head, bias = part[who]
         x = product(head, whole[who], dtype)
         return (x if bias is None else x + bias[:, None]) * whole["by"]
 
-    student, teacher = logits("student", dtypes[0]), logits("teacher", dtypes[1])
+    student, teacher = logits("student", student_dtype), logits("teacher", teacher_dtype)
     return Mean(teacher, jnp.where(teacher == -jnp.inf, 0, teacher - student)), LogSum(student)
 
 

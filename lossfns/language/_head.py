@@ -71,7 +71,7 @@ def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: An
     if axis_name is not None:
         labels = labels - lax.axis_index(axis_name) * problem.head.shape[0]
     block, whole, columns = _table(problem._replace(labels=labels))
-    return stream(block, whole, columns, block_size=block_size, axis_name=axis_name)  # type: ignore[no-any-return]
+    return stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
 
 
 def _table(problem: Problem) -> tuple[Any, Any, Any]:
@@ -87,13 +87,15 @@ def _block(dtype: Any, smoothed: bool, whole: Any, part: Any, index: jax.Array) 
     if part["bias"] is not None:
         logits += part["bias"][:, None]
     logits = cap(logits, whole["cap"])
-    chosen = jnp.where(index[:, None] == whole["labels"], logits, 0)
-    statistics: Any = Statistics(ShiftedLogSum(logits), Sum(chosen))
-    if smoothed:
-        reached = logits > -jnp.inf
-        total, number = Sum(jnp.where(reached, logits, 0)), Sum(reached.astype(logits.dtype))
-        statistics = statistics._replace(total=total, number=number)
-    return statistics
+    chosen = jnp.where(index[:, None] == whole["labels"][None], logits, 0)
+    label: Any = Sum(chosen)
+    normalizer: Any = ShiftedLogSum(logits)
+    if not smoothed:
+        return Statistics(normalizer, label)
+    reached = logits > -jnp.inf
+    total: Any = Sum(jnp.where(reached, logits, 0))
+    number: Any = Sum(reached.astype(logits.dtype))
+    return Statistics(normalizer, label, total, number)
 
 
 def cross_entropy(statistics: Statistics, label_smoothing: Any, z_loss: Any) -> tuple[jax.Array, jax.Array]:
@@ -226,7 +228,7 @@ def _tile(
     top = jnp.max(logits, axis=0)
     shift = jnp.where(jnp.isinf(top), 0, top)
     label = jnp.take_along_axis(logits, labels[None], axis=0, mode="clip")[0]
-    powers = jnp.exp(logits - shift)  # one array of this size is kept, in place of the logits
+    powers = jnp.exp(logits - shift[None])  # one array of this size is kept, in place of the logits
     power = jnp.sum(powers, axis=0)
     statistics = Statistics(Shifted(jnp.log(power), shift), label)
     if smoothing is not None:
@@ -237,9 +239,10 @@ def _tile(
     slopes, d_smoothing, d_z_loss = pull_back((weights, jnp.zeros_like(weights)))
 
     of_power = slopes.normalizer.log_sum / jnp.where(power == 0, 1, power)
-    slope = of_power * powers + jnp.where(jnp.arange(raw.shape[0])[:, None] == labels, slopes.label, 0)
+    is_label = jnp.arange(raw.shape[0])[:, None] == labels[None]
+    slope = of_power[None] * powers + jnp.where(is_label, slopes.label[None], 0)
     if smoothing is not None:
-        slope += jnp.where(reached, slopes.total, 0)
+        slope += jnp.where(reached, slopes.total[None], 0)
     d_bound = None
     if bound is not None:
         ratio = jnp.where(raw == -jnp.inf, 0, raw / bound)
