@@ -274,7 +274,18 @@ def siglip(
 def _yes_or_no(whole: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> Sum:
     rows, bias = whole
     scores = product(columns.vectors, rows.vectors) + bias
-    costs = jax.nn.softplus(jnp.where(columns.pair[:, None] == rows.pair[None], -scores, scores))
+    costs = _softplus(jnp.where(columns.pair[:, None] == rows.pair[None], -scores, scores))
     if rows.present is None and columns.present is None:
         return Sum(costs)
     return Sum(jnp.where(among(rows, columns, jnp.ones((1, 1), bool)), costs, 0))
+
+
+@jax.custom_jvp
+def _softplus(x: jax.Array) -> jax.Array:
+    """log(1 + e^x), one exponential and one logarithm; its slope one exponential more, not the value once again."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _softplus(primals[0]), jax.nn.sigmoid(primals[0]) * tangents[0]
