@@ -52,3 +52,5 @@ from train.state import TrainState as TrainState
 from train.state import create_state as create_state
 from train.step import build_eval_step as build_eval_step
 from train.step import build_train_step as build_train_step
+from train.weighting import Weighting as Weighting
+from train.weighting import multi_task as multi_task

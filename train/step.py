@@ -20,6 +20,7 @@ from train.objective import Context, Objective, Sums, Term, check_loss_weights, 
 from train.parallel import Step as Step
 from train.parallel import Sync, check_batch, micro_batches
 from train.state import TrainState, average
+from train.weighting import current_weights
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Rate = float | jax.Array | Callable[[Any], Any]
@@ -32,6 +33,7 @@ def build_train_step(
     loss_weights: Mapping[str, Rate],
     accumulate: int = 1,
     ema_decay: Rate | None = None,
+    task_gradients: bool = False,
     checks: bool = False,
 ) -> Step:
     """Build ``(state, batch) -> (state, metrics)``.
@@ -41,11 +43,14 @@ def build_train_step(
 
     Args:
       objective: ``(params, batch, ctx) -> {name: Term}``, or ``-> (terms, new_state)``.
-      optimizer: an Optax gradient transformation; it is also passed ``value=loss``.
+      optimizer: an Optax gradient transformation; it is also passed ``value=loss`` and ``losses=``, the weighted means
+        [T] of the terms trained on. It may begin with a ``train.multi_task`` weighting.
       loss_weights: the terms to train on, each with a number or an Optax schedule of the step.
       accumulate: number of micro-batches, which must divide the batch of each device. Micro-batch j is made of the rows
         j, j + accumulate, ...
       ema_decay: decay of ``state.ema``, a number or a schedule of the step (see ``train.ema_decay_schedule``).
+      task_gradients: give the optimizer the gradients of all T terms, stacked along a new first axis, for a weighting
+        that combines them; they cost T backward passes. ``"grad_norm"`` is that of their sum.
       checks: check that losses and gradients are finite and weights neither negative nor NaN, inside the compiled step.
 
     Returns:
@@ -74,13 +79,15 @@ def build_train_step(
         check_batch(batch, accumulate=accumulate)
         if ema_decay is not None and state.ema is None:
             raise UsageError("ema_decay is given, but the state keeps no average: use create_state(..., ema=True).")
-        rates = {name: _at(rate, state.step) for name, rate in loss_weights.items()}
-        grads, report, collections = _gradients(objective, state, batch, rates, accumulate, sync)
-        loss, grad_norm = _total(report.sums, rates), optax.tree.norm(grads)
+        given = {name: _at(rate, state.step) for name, rate in loss_weights.items()}
+        rates = _adapted(given, current_weights(state.opt_state))
+        grads, report, collections = _gradients(objective, state, batch, rates, accumulate, sync, task_gradients)
+        loss, losses = jnp.sum(_losses(report.sums, rates)), _losses(report.sums, given)
+        grad_norm = optax.tree.norm(_sum_first(grads) if task_gradients else grads)
         if checks:
             check_report(report, rates, grad_norm, state.step)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, losses=losses)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema if ema_decay is None else average(state.ema, params, _at(ema_decay, state.step))
         one = jnp.ones((), loss.dtype)
@@ -119,13 +126,19 @@ def build_eval_step(
         terms, _ = evaluate(objective, params, batch, _context(state, sync, 0, sync.local(state.state), train=False))
         check_loss_weights(rates, terms)
         sums = sync.sum({name: term.sums() for name, term in terms.items()})
-        return sums | ({"loss": (_total(sums, rates), jnp.ones(()))} if loss_weights else {})
+        return sums | ({"loss": (jnp.sum(_losses(sums, rates)), jnp.ones(()))} if loss_weights else {})
 
     return Step(body, trains=False)
 
 
 def _gradients(
-    objective: Objective, state: TrainState, batch: Any, rates: Mapping[str, Any], count: int, sync: Sync
+    objective: Objective,
+    state: TrainState,
+    batch: Any,
+    rates: Mapping[str, Any],
+    count: int,
+    sync: Sync,
+    task_gradients: bool,
 ) -> tuple[Any, Report, Any]:
     """Return global gradients in at least float32, the global sums, and the new mutable collections."""
     params, collections = sync.local(state.params), sync.local(state.state)
@@ -140,7 +153,14 @@ def _gradients(
         report = Report.of(terms)
         denominators = denominators or sync.sum({name: report.sums[name][1] for name in rates})
         mine = {name: (report.sums[name][0], denominators[name]) for name in rates}
-        return sync.local(_total(mine, rates)), (sync.local(report), new)
+        losses = sync.local(_losses(mine, rates))
+        return losses if task_gradients else jnp.sum(losses), (sync.local(report), new)
+
+    def gradients(*args: Any) -> tuple[Any, Any]:
+        if not task_gradients:
+            return jax.grad(share, has_aux=True)(*args)
+        losses, pull_back, aux = jax.vjp(lambda params: share(params, *args[1:]), args[0], has_aux=True)
+        return jax.vmap(pull_back)(sync.local(jnp.eye(len(rates), dtype=losses.dtype)))[0], aux
 
     def weigh(collections: Any, micro: Any) -> tuple[Any, Any]:
         # Of the loss terms only: the weights of a metric may depend on the model, which would then run twice.
@@ -149,17 +169,18 @@ def _gradients(
 
     def add(carry: Any, micro: Any) -> tuple[Any, Any]:
         total, collections = carry
-        grads, (report, new) = jax.grad(share, has_aux=True)(params, collections, *micro, denominators)
+        grads, (report, new) = gradients(params, collections, *micro, denominators)
         return (jax.tree.map(jnp.add, total, _wide(grads)), new), report
 
     if count == 1:
-        grads, (report, collections) = jax.grad(share, has_aux=True)(params, collections, 0, batch)
+        grads, (report, collections) = gradients(params, collections, 0, batch)
         grads = _wide(grads)
     else:
         micros = jnp.arange(count), micro_batches(batch, count)
         _, weights = jax.lax.scan(weigh, collections, micros)
         denominators = sync.sum(_sum_first(weights))
-        zeros = jax.tree.map(jnp.zeros_like, _wide(params))
+        tasks = (len(rates),) if task_gradients else ()
+        zeros = jax.tree.map(lambda p: jnp.zeros(tasks + p.shape, p.dtype), _wide(params))
         (grads, collections), reports = jax.lax.scan(add, (sync.local(zeros), collections), micros)
         report = _sum_first(reports)
     grads, report = sync.sum((grads, report))
@@ -171,10 +192,15 @@ def _context(state: TrainState, sync: Sync, index: Any, collections: Any, train:
     return Context(key, state.step, state.ema, state.frozen, collections, sync.axis_name, train)
 
 
-def _total(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:
-    """Sum over terms of rate * sum / weight, where a term without weight counts 0."""
+def _losses(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:
+    """Rate * sum / weight of each term, where a term without weight counts 0."""
     ratios = {name: sums[name][0] / jnp.where(sums[name][1] == 0, 1, sums[name][1]) for name in rates}
-    return sum((rate * ratios[name] for name, rate in rates.items()), jnp.zeros((), jnp.float32))
+    return jnp.stack([rate * ratios[name] for name, rate in rates.items()])
+
+
+def _adapted(rates: dict[str, Any], weights: jax.Array | None) -> dict[str, Any]:
+    """The loss weights times those of a multi-task weighting, if the optimizer begins with one."""
+    return rates if weights is None else {name: rate * weights[i] for i, (name, rate) in enumerate(rates.items())}
 
 
 def _at(rate: Rate, step: jax.Array) -> Any:

@@ -1,0 +1,355 @@
+"""Multi-task weighting: how much each loss counts, as the training goes on.
+
+A `Weighting` is an ``(init, update)`` pair. Used as the first link of an Optax chain, it keeps its state where the
+optimizer's is, and the step needs no branch for any method:
+
+    optimizer = optax.chain(multi_task(dwa(), tasks=2), optax.adam(1e-3))
+    step = build_train_step(objective, optimizer, loss_weights={"a": 1.0, "b": 0.5})
+
+Some methods need the losses only (`fixed`, `scheduled`, `random_weighting`, `uncertainty`, `dwa`, `famo`): their
+weights multiply the ``loss_weights`` of the next step, which stays one backward pass. The others (`gradnorm`, `mgda`,
+`pcgrad`, `cagrad`, `imtl_g`, `nash_mtl`, `aligned_mtl`, `upgrad`) need the Gram matrix of the gradients of all tasks:
+build the step with ``task_gradients=True``, which costs one backward pass a task. The order of the tasks is that of
+``loss_weights``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train import gram
+from train.errors import UsageError
+
+
+class Weighting(NamedTuple):
+    """A method: ``init(tasks) -> (weights, state)`` and ``update(weights, state, losses, gram) -> (weights, state)``.
+
+    ``losses`` [T] are those of the step, ``gram`` [T, T] the inner products of the tasks' gradients, or None for a
+    method with ``from_gradients`` False. For such a method the weights returned are those of the next step; for the
+    others they are those of this one, unless ``delayed``.
+    """
+
+    init: Callable[[int], tuple[jax.Array, Any]]
+    update: Callable[[jax.Array, Any, jax.Array, Any], tuple[jax.Array, Any]]
+    from_gradients: bool = False
+    delayed: bool = False
+
+
+class LossWeights(NamedTuple):
+    """State of a method that weighs the losses of the next step."""
+
+    loss_weights: jax.Array
+    inner: Any
+
+
+class GradientWeights(NamedTuple):
+    """State of a method that combines the gradients of the tasks; the weights are those last used."""
+
+    gradient_weights: jax.Array
+    inner: Any
+    upcoming: Any = None
+
+
+def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformationExtraArgs:
+    """The method as the first transformation of an optimizer.
+
+    Args:
+      weighting: the method.
+      tasks: T, the number of entries of ``loss_weights``.
+
+    Returns:
+      An Optax transformation. Its update takes ``losses=`` [T], which a train step gives to its optimizer, and for a
+      method of gradients expects those of all tasks, stacked along a new first axis.
+
+    Raises:
+      UsageError: fewer than one task; or, when called, gradients that are not stacked.
+
+    >>> transform = multi_task(mgda(), tasks=2)
+    >>> gradients = jnp.array([[2.0, 0.0], [0.0, 1.0]])  # of a parameter of shape (2,)
+    >>> combined, _ = transform.update(gradients, transform.init(jnp.zeros(2)), losses=jnp.ones(2))
+    >>> print(combined.round(3))
+    [0.4 0.8]
+    """
+    if tasks < 1:
+        raise UsageError(f"multi_task weighs at least 1 task, got {tasks}.")
+
+    def init(params: Any) -> Any:
+        weights, inner = weighting.init(tasks)
+        if not weighting.from_gradients:
+            return LossWeights(weights, inner)
+        return GradientWeights(weights, inner, weights if weighting.delayed else None)
+
+    def update(updates: Any, state: Any, params: Any = None, *, losses: jax.Array, **extra: Any) -> tuple[Any, Any]:
+        if len(losses) != tasks:
+            raise UsageError(f"multi_task was made for {tasks} tasks, but loss_weights names {len(losses)}.")
+        if isinstance(state, LossWeights):
+            return updates, LossWeights(*weighting.update(state.loss_weights, state.inner, losses, None))
+        if any(x.ndim == 0 or x.shape[0] != tasks for x in jax.tree.leaves(updates)):
+            raise UsageError(
+                "this weighting combines the gradients of all tasks: build the step with task_gradients=True, and put "
+                "multi_task first in the chain."
+            )
+        current = state.upcoming if weighting.delayed else state.gradient_weights
+        weights, inner = weighting.update(current, state.inner, losses, gram.gram_matrix(updates))
+        used = current if weighting.delayed else weights
+        combined = jax.tree.map(lambda g: jnp.tensordot(used.astype(g.dtype), g, axes=1), updates)
+        return combined, GradientWeights(used, inner, weights if weighting.delayed else None)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def current_weights(opt_state: Any) -> jax.Array | None:
+    """Weights [T] by which a step multiplies its loss weights; None without a method that weighs losses."""
+    return optax.tree.get(opt_state, "loss_weights", None)
+
+
+def _of_losses(
+    weigh: Callable[[Any, jax.Array], tuple[jax.Array, Any]], start: Callable[[int], tuple[jax.Array, Any]]
+) -> Weighting:
+    return Weighting(start, lambda weights, state, losses, _: weigh(state, losses))
+
+
+def fixed(weights: Sequence[float]) -> Weighting:
+    """The same weights throughout, on top of ``loss_weights``.
+
+    >>> fixed((1.0, 0.5)).init(2)[0].tolist()
+    [1.0, 0.5]
+    """
+    array = jnp.asarray(weights, jnp.float32)
+    return _of_losses(lambda state, losses: (array, state), lambda tasks: (_sized(array, tasks), ()))
+
+
+def scheduled(schedules: Sequence[Callable[[jax.Array], Any]]) -> Weighting:
+    """Weights that are functions of the number of updates done.
+
+    >>> scheduled([optax.linear_schedule(1.0, 0.0, 4)] * 2).update(None, jnp.int32(0), jnp.ones(2), None)[0].tolist()
+    [0.75, 0.75]
+    """
+
+    def at(count: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.asarray(schedule(count), jnp.float32) for schedule in schedules])
+
+    return _of_losses(
+        lambda count, losses: (at(count + 1), count + 1),
+        lambda tasks: (_sized(at(jnp.int32(0)), tasks), jnp.zeros((), jnp.int32)),
+    )
+
+
+def random_weighting(key: jax.Array) -> Weighting:
+    """Softmax of normal numbers, drawn anew at each step: weights of sum one.
+
+    References:
+      Lin et al. 2021, arXiv:2111.10603 (RLW).
+    """
+
+    def draw(count: jax.Array, tasks: int) -> jax.Array:
+        return jax.nn.softmax(jax.random.normal(jax.random.fold_in(key, count), (tasks,)))
+
+    return _of_losses(
+        lambda count, losses: (draw(count + 1, len(losses)), count + 1),
+        lambda tasks: (draw(jnp.int32(0), tasks), jnp.zeros((), jnp.int32)),
+    )
+
+
+def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransformation | None = None) -> Weighting:
+    r"""Learnt uncertainty: minimises $\sum_i k_i e^{-s_i} L_i + s_i / 2$ over log-variances $s_i$ as well.
+
+    Args:
+      factors: $k_i$: 1/2 for a squared error, whose likelihood is Gaussian, and 1 for a cross-entropy.
+      optimizer: of the log-variances, which start at 0; SGD at 0.01 by default.
+
+    Returns:
+      The method; its weights are $k_i e^{-s_i}$, at first the factors. The loss that a step reports leaves the
+      $s_i / 2$ out.
+
+    References:
+      Kendall et al. 2017, arXiv:1705.07115.
+
+    >>> method = uncertainty((0.5, 1.0), optimizer=optax.sgd(1.0))
+    >>> weights, state = method.init(2)
+    >>> weights, state = method.update(weights, state, jnp.array([1.0, 1.5]), None)  # at the optimum; s grows by 1
+    >>> [round(x, 4) for x in weights.tolist()]
+    [0.5, 0.3679]
+    """
+    k = jnp.asarray(factors, jnp.float32)
+    inner = optax.sgd(0.01) if optimizer is None else optimizer
+
+    def start(tasks: int) -> tuple[jax.Array, Any]:
+        log_variances = jnp.zeros_like(_sized(k, tasks))
+        return k, (log_variances, inner.init(log_variances))
+
+    def weigh(state: Any, losses: jax.Array) -> tuple[jax.Array, Any]:
+        log_variances, opt_state = state
+        slope = 0.5 - k * jnp.exp(-log_variances) * losses
+        updates, opt_state = inner.update(slope, opt_state, log_variances)
+        log_variances = jnp.asarray(optax.apply_updates(log_variances, updates))
+        return k * jnp.exp(-log_variances), (log_variances, opt_state)
+
+    return _of_losses(weigh, start)
+
+
+def dwa(*, temperature: float = 2.0, period: int = 1) -> Weighting:
+    """Dynamic weight averaging: a task whose loss falls slowly gets a larger weight; the weights have the sum T.
+
+    Args:
+      temperature: of the softmax over the ratios of a task's last two losses.
+      period: steps over which losses are averaged before they are compared; an epoch in the paper.
+
+    References:
+      Liu et al. 2018, arXiv:1803.10704.
+
+    >>> method = dwa(temperature=1.0)
+    >>> weights, state = method.init(2)
+    >>> for losses in ([2.0, 2.0], [2.0, 1.0]):  # ratios 1 and 1/2
+    ...     weights, state = method.update(weights, state, jnp.array(losses), None)
+    >>> [round(x, 4) for x in weights.tolist()]
+    [1.2449, 0.7551]
+    """
+    if temperature <= 0 or period < 1:
+        raise UsageError(
+            f"dwa needs a positive temperature and a period of at least 1, got {temperature} and {period}."
+        )
+
+    def start(tasks: int) -> tuple[jax.Array, Any]:
+        nothing = jnp.zeros(tasks)
+        return jnp.ones(tasks), (jnp.zeros((), jnp.int32), nothing, nothing, nothing)
+
+    def weigh(state: Any, losses: jax.Array) -> tuple[jax.Array, Any]:
+        count, total, last, before = state
+        count, total = count + 1, total + losses
+        ends = count % period == 0
+        last, before = jnp.where(ends, total / period, last), jnp.where(ends, last, before)
+        ratio = jnp.where(before > 0, last / jnp.where(before > 0, before, 1), 1)
+        weights = len(losses) * jax.nn.softmax(ratio / temperature)
+        return jnp.where(count >= 2 * period, weights, 1), (count, jnp.where(ends, 0, total), last, before)
+
+    return _of_losses(weigh, start)
+
+
+def famo(*, learning_rate: float = 0.025, decay: float = 0.001) -> Weighting:
+    r"""Fast adaptive multi-task optimisation: all losses shall fall at one relative rate, without more gradients.
+
+    The weights are $c\, z_i / L_i$ with $z = \mathrm{softmax}(\xi)$ and c such that they have the sum one; $\xi$ moves
+    against what each logarithm of a loss has just gained.
+
+    Args:
+      learning_rate: of $\xi$.
+      decay: pulls $\xi$ towards 0.
+
+    Returns:
+      The method, for positive losses. The authors evaluate the loss of a batch again after the update; here the gain is
+      that from one step's loss to the next one's, and weights are made of the loss before: one forward pass a step.
+
+    References:
+      Liu et al. 2023, arXiv:2306.03792.
+    """
+
+    def start(tasks: int) -> tuple[jax.Array, Any]:
+        return jnp.full(tasks, 1 / tasks), (jnp.zeros(tasks), jnp.zeros(tasks), jnp.zeros((), bool))
+
+    def weigh(state: Any, losses: jax.Array) -> tuple[jax.Array, Any]:
+        xi, before, begun = state
+        logs = jnp.log(jnp.maximum(losses, 1e-8))
+        z = jax.nn.softmax(xi)
+        gain = jnp.where(begun, before - logs, 0)
+        xi -= learning_rate * (z * (gain - z @ gain) + decay * xi)
+        weights = jax.nn.softmax(jax.nn.log_softmax(xi) - logs)
+        return weights, (xi, logs, jnp.ones((), bool))
+
+    return _of_losses(weigh, start)
+
+
+def gradnorm(*, alpha: float = 1.5, learning_rate: float = 0.025) -> Weighting:
+    r"""Weights that move until the weighted gradients have lengths in proportion to how slowly each task learns.
+
+    One step of descent on $\sum_i | w_i \lVert g_i \rVert - \bar G\, r_i^\alpha |$, with $r_i$ the loss over its first
+    value, over the mean of those, $\bar G$ the mean length and the right side a constant; then the weights are brought
+    to the sum T.
+
+    Args:
+      alpha: how strongly slow tasks are favoured.
+      learning_rate: of the weights.
+
+    References:
+      Chen et al. 2018, arXiv:1711.02257. The paper takes the gradients of one shared layer; here they are those of all
+      parameters.
+    """
+
+    def start(tasks: int) -> tuple[jax.Array, Any]:
+        return jnp.ones(tasks), (jnp.zeros(tasks), jnp.zeros((), bool))
+
+    def update(weights: jax.Array, state: Any, losses: jax.Array, products: Any) -> tuple[jax.Array, Any]:
+        first, begun = state
+        first = jnp.where(begun, first, losses)
+        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))
+        progress = jnp.where(first > 0, losses / jnp.where(first > 0, first, 1), 1)
+        pace = progress / jnp.maximum(jnp.mean(progress), 1e-12)
+        target = jnp.mean(weights * norms) * pace**alpha
+        moved = jnp.maximum(weights - learning_rate * norms * jnp.sign(weights * norms - target), 1e-6)
+        return moved * len(losses) / jnp.sum(moved), (first, jnp.ones((), bool))
+
+    return Weighting(start, update, from_gradients=True, delayed=True)
+
+
+def _of_gram(weigh: Callable[[jax.Array], jax.Array]) -> Weighting:
+    return Weighting(
+        lambda tasks: (jnp.full(tasks, 1 / tasks), ()),
+        lambda weights, state, losses, products: (weigh(products), state),
+        from_gradients=True,
+    )
+
+
+def mgda() -> Weighting:
+    """The shortest convex combination of the gradients; see ``train.gram.min_norm``."""
+    return _of_gram(gram.min_norm)
+
+
+def pcgrad(key: jax.Array) -> Weighting:
+    """Conflicting parts projected away, in an order drawn at each step; see ``train.gram.pcgrad``."""
+    return Weighting(
+        lambda tasks: (jnp.full(tasks, 1 / tasks), jnp.zeros((), jnp.int32)),
+        lambda weights, count, losses, products: (
+            gram.pcgrad(products, jax.random.fold_in(key, count)),
+            count + 1,
+        ),
+        from_gradients=True,
+    )
+
+
+def cagrad(*, c: float = 0.4, rescale: bool = False) -> Weighting:
+    """The best worst case near the mean gradient; see ``train.gram.cagrad``."""
+    if not 0 <= c < 1:
+        raise UsageError(f"cagrad needs c of at least 0 and below 1, got {c}.")
+    return _of_gram(functools.partial(gram.cagrad, c=c, rescale=rescale))
+
+
+def imtl_g() -> Weighting:
+    """Equal projections onto all gradients; see ``train.gram.imtl_g``."""
+    return _of_gram(gram.imtl_g)
+
+
+def nash_mtl() -> Weighting:
+    """The Nash bargaining solution; see ``train.gram.nash_mtl``."""
+    return _of_gram(gram.nash_mtl)
+
+
+def aligned_mtl() -> Weighting:
+    """Gradients made orthogonal and equally long; see ``train.gram.aligned_mtl``."""
+    return _of_gram(gram.aligned_mtl)
+
+
+def upgrad() -> Weighting:
+    """Each gradient projected to harm no task, then the mean; see ``train.gram.upgrad``."""
+    return _of_gram(gram.upgrad)
+
+
+def _sized(weights: jax.Array, tasks: int) -> jax.Array:
+    if weights.shape != (tasks,):
+        raise UsageError(f"expected one number for each of {tasks} tasks, got {len(weights)}.")
+    return weights
