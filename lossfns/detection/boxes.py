@@ -181,12 +181,18 @@ def ciou(
 
 
 class Pair(NamedTuple):
-    """Boxes as corners, NaN where one is turned inside out, divided by the longer side of the box around both."""
+    """Two boxes as corners, NaN where one is turned inside out, and the sides of the box around both.
+
+    Ratios of areas do not change if an axis is stretched, but areas of tiny and huge boxes leave the range of the
+    dtype: differences are divided by those sides once they are taken.
+    """
 
     a: jax.Array
     """[..., 4]"""
     b: jax.Array
     """[..., 4]"""
+    scale: jax.Array
+    """[..., 2], width and height of the box around both, without a gradient, 1 where they are 0."""
 
 
 def _check(
@@ -220,14 +226,19 @@ def corners(boxes: jax.Array, layout: str) -> jax.Array:
 
 
 def scaled_pair(a: jax.Array, b: jax.Array) -> Pair:
-    """Ratios of areas do not depend on the scale, but areas of tiny and huge boxes leave the range of the dtype."""
-    longest = jax.lax.stop_gradient(jnp.max(_hull_sides(a, b), axis=-1, keepdims=True))
-    scale = jnp.where(longest > 0, longest, 1)
-    return Pair(a / scale, b / scale)
+    """Two boxes and the sides of the box around both."""
+    hull = jax.lax.stop_gradient(jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2]))
+    return Pair(a, b, jnp.where(hull > 0, hull, 1))
 
 
-def _hull_sides(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
+def generalized_cost(pair: Pair) -> jax.Array:
+    """1 - GIoU of two boxes."""
+    union, hull = _areas(pair)[1], jnp.prod(_hull(pair) / pair.scale, axis=-1)
+    return _overlap_cost(pair) + jnp.where(hull == 0, 0, (hull - union) / jnp.where(hull == 0, 1, hull))
+
+
+def _hull(pair: Pair) -> jax.Array:
+    return jnp.maximum(pair.a[..., 2:], pair.b[..., 2:]) - jnp.minimum(pair.a[..., :2], pair.b[..., :2])
 
 
 def _sides(box: jax.Array) -> jax.Array:
@@ -236,41 +247,38 @@ def _sides(box: jax.Array) -> jax.Array:
 
 def _areas(pair: Pair) -> tuple[jax.Array, jax.Array]:
     """Areas of intersection and union."""
-    shared = jnp.minimum(pair.a[..., 2:], pair.b[..., 2:]) - jnp.maximum(pair.a[..., :2], pair.b[..., :2])
+    a, b, scale = pair
+    shared = (jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])) / scale
     apart = jnp.any(shared <= 0, axis=-1)
     intersection = jnp.where(apart, 0, jnp.prod(jnp.where(apart[..., None], 0, shared), axis=-1))
-    return intersection, _area(_sides(pair.a)) + _area(_sides(pair.b)) - intersection
-
-
-def _area(sides: jax.Array) -> jax.Array:
-    return sides[..., 0] * sides[..., 1]
-
-
-def _over(part: jax.Array, whole: jax.Array, otherwise: float) -> jax.Array:
-    return jnp.where(whole == 0, otherwise, part / jnp.where(whole == 0, 1, whole))
+    areas = [jnp.prod(_sides(box) / scale, axis=-1) for box in (a, b)]
+    return intersection, areas[0] + areas[1] - intersection
 
 
 def _overlap_cost(pair: Pair) -> jax.Array:
     intersection, union = _areas(pair)
-    return _over(union - intersection, union, 1)
-
-
-def generalized_cost(pair: Pair) -> jax.Array:
-    """1 - GIoU of two boxes."""
-    union, hull = _areas(pair)[1], _area(_hull_sides(*pair))
-    return _overlap_cost(pair) + _over(hull - union, hull, 0)
+    # Boxes that meet and yet cover so little of the box around both are a line across another: they share nothing.
+    nothing = (intersection == 0) | (union < 1e-18)
+    cost = (union - intersection) / jnp.where(nothing, 1, union)
+    return jnp.where(jnp.isnan(union), jnp.nan, jnp.where(nothing, 1, cost))
 
 
 def _distance_cost(pair: Pair) -> jax.Array:
-    between = (pair.a[..., :2] + pair.a[..., 2:] - pair.b[..., :2] - pair.b[..., 2:]) / 2
-    diagonal = jnp.sum(jnp.square(_hull_sides(*pair)), axis=-1)
-    return _over(jnp.sum(jnp.square(between), axis=-1), diagonal, 0)
+    a, b, _ = pair
+    longest = jax.lax.stop_gradient(jnp.max(_hull(pair), axis=-1, keepdims=True))
+    longest = jnp.where(longest > 0, longest, 1)
+    between = ((a[..., :2] - b[..., :2]) + (a[..., 2:] - b[..., 2:])) / 2 / longest
+    diagonal = jnp.sum(jnp.square(_hull(pair) / longest), axis=-1)
+    return jnp.where(diagonal == 0, 0, jnp.sum(jnp.square(between), axis=-1) / jnp.where(diagonal == 0, 1, diagonal))
+
+
+def _angle(box: jax.Array) -> jax.Array:
+    """The angle of the diagonal, from its own sides; that of a point is 0."""
+    sides = _sides(box)
+    longest = jax.lax.stop_gradient(jnp.max(sides, axis=-1, keepdims=True))
+    width, height = jnp.moveaxis(sides / jnp.where(longest > 0, longest, 1), -1, 0)
+    return jnp.arctan2(width, jnp.where(_is_point(box), 1, height))
 
 
 def _is_point(box: jax.Array) -> jax.Array:
     return jnp.all(_sides(box) == 0, axis=-1)
-
-
-def _angle(box: jax.Array) -> jax.Array:
-    width, height = _sides(box)[..., 0], _sides(box)[..., 1]
-    return jnp.arctan2(width, jnp.where(_is_point(box), 1, height))
