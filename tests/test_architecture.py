@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lossfns
+from lossfns import _catalogue
 from tests.loss_table import LOSS_TABLE
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +134,58 @@ def test_every_public_name_is_reexported_and_documented():
         assert getattr(module, name) is function
         for part in ("Args:", "Returns:", "Raises:", ">>> "):
             assert part in (function.__doc__ or ""), f"{name} lacks {part}"
+
+
+# Functions that no paper made: sums of what is there, shapes and masks.
+NO_PAPER = {
+    "absolute_error", "cosine_distance", "gather_labelled", "hierarchical_cross_entropy", "l2", "log_squared_error",
+    "multi_token_where", "next_token_where", "poisson_nll", "pool_spans", "prefix_lm_where", "sigmoid_cross_entropy",
+    "squared_error", "weighted_mean", "weighted_sum",
+}  # fmt: skip
+
+
+def test_every_loss_with_a_paper_names_it():
+    assert {name for name in public_functions() if "References:" not in getattr(lossfns, name).__doc__} == NO_PAPER
+
+
+def test_every_cited_paper_is_in_the_bibliography_and_every_entry_is_cited():
+    texts = {path: (ROOT / path).read_text() for path in SOURCES if path.parts[0] == "lossfns"}
+    papers = _catalogue.papers()
+    known = {paper.fields[name].lower() for paper in papers for name in ("eprint", "doi") if name in paper.fields}
+    for path, text in texts.items():
+        ids = {m[1].lower() for pattern in (_catalogue.ARXIV, _catalogue.DOI) for m in pattern.finditer(text)}
+        assert ids <= known, f"{path} cites what lossfns/references.bib lacks: {sorted(ids - known)}"
+    docs = "\n".join(texts.values())
+    assert not [paper.key for paper in papers if paper.place_in(docs) < 0]
+
+
+def test_at_least_150_bad_calls_are_refused():
+    # The rows' own; for every row but functions of parameters the suite adds some made from its inputs.
+    assert sum(len(case.bad_calls) for case in LOSS_TABLE.values()) >= 150
+
+
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
+LONG = {
+    "experiments/toy_classifier.py:_section": "the text of one page, which is read from top to bottom",
+}
+"""Path, or path:function, and why it is better in one piece."""
+
+
+def lengths(path):
+    """Lines of a file, and of each function in it without its docstring."""
+    text = (ROOT / path).read_text()
+    yield str(path), text.count("\n"), LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            is_doc = ast.get_docstring(node) is not None
+            doc = first.end_lineno - first.lineno + 1 if is_doc else 0
+            yield f"{path}:{node.name}", node.end_lineno - node.lineno + 1 - doc, LINES_OF_A_FUNCTION
+
+
+def test_no_file_and_no_function_is_too_long():
+    long = {name: lines for path in SOURCES for name, lines, most in lengths(path) if lines > most}
+    assert long.keys() == LONG.keys(), long
 
 
 def test_names_imported_for_others_only_are_marked():

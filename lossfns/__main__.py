@@ -1,0 +1,40 @@
+"""``python -m lossfns`` prints the catalogue; ``python -m lossfns NAME``, a definition and its papers."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from lossfns._catalogue import Entry, catalogue, definition, functions
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """The catalogue in columns."""
+    rows = [("name", "family", "paper", "what it is")]
+    rows += [(entry.name, entry.family, entry.paper, entry.summary) for entry in entries]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what is asked for; exit with 2 for an unknown name."""
+    parser = argparse.ArgumentParser(prog="python -m lossfns", description="The catalogue of loss functions.")
+    parser.add_argument("name", nargs="?", help="print its signature, definition and BibTeX; without it, list all")
+    name = parser.parse_args(arguments).name
+    if name is None:
+        print(table(catalogue()))
+    elif name in functions():
+        print(definition(name))
+    else:
+        close = difflib.get_close_matches(name, functions(), n=3, cutoff=0.5)
+        meant = f"did you mean {' or '.join(close)}?" if close else "python -m lossfns lists them all"
+        parser.error(f"there is no {name!r}; {meant}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough; the exit must not flush into the pipe again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,104 @@
+"""What there is, read from the functions themselves: name, family, paper, one line; and the papers' BibTeX."""
+
+import dataclasses
+import inspect
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+
+import lossfns
+
+ARXIV = re.compile(r"arXiv:([a-z.-]+/\d{7}|\d{4}\.\d{4,5})", re.IGNORECASE)
+DOI = re.compile(r"doi:\s*(10\.\S+[^\s.,;)])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """An entry of ``references.bib``."""
+
+    key: str
+    fields: Mapping[str, str]
+    bibtex: str
+
+    def place_in(self, text: str) -> int:
+        """Where a text cites this paper, -1 if nowhere: by arXiv id or doi, or by author and year if it has none."""
+        places = [m.start() for m in ARXIV.finditer(text) if m[1] == self.fields.get("eprint")]
+        places += [m.start() for m in DOI.finditer(text) if m[1].lower() == self.fields.get("doi", "").lower()]
+        if not {"eprint", "doi"} & set(self.fields):
+            words = rf"{re.escape(_plain(self.first_author))}\b[^.]*?( al\.)?[^.]*?\b{self.fields['year']}\b"
+            places += [m.start() for m in re.finditer(words, _plain(text), re.IGNORECASE)]
+        return min(places, default=-1)
+
+    @property
+    def first_author(self) -> str:
+        """The surname that comes first."""
+        return self.fields["author"].split(" and ")[0].split(",")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A public function."""
+
+    name: str
+    family: str
+    paper: str
+    """The first of its references as it writes it, such as "Chen et al. 2020"; empty if it has none."""
+    summary: str
+
+
+def _plain(text: str) -> str:
+    """Without accents and TeX's ways to write them, so that names compare."""
+    text = re.sub(r"\\([a-zA-Z]+\s*|.)", lambda m: {"o": "o", "l": "l", "ss": "ss"}.get(m[1].strip(), ""), text)
+    text = text.replace("{", "").replace("}", "").replace("ø", "o").replace("ł", "l").replace("ß", "ss")
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
+def papers() -> list[Paper]:
+    """All entries of ``references.bib``, a regular file: a field a line, ``  name = {value},``."""
+    text = resources.files(lossfns).joinpath("references.bib").read_text(encoding="utf-8")
+    found = re.finditer(r"^@\w+\{([^,\s]+),\n(.*?)^\}\n", text, re.MULTILINE | re.DOTALL)
+    return [Paper(m[1], dict(re.findall(r"^  (\w+) = \{(.*)\},$", m[2], re.MULTILINE)), m[0]) for m in found]
+
+
+def cited(text: str) -> list[Paper]:
+    """The papers that a text cites, in the order in which it does."""
+    places = [(paper.place_in(text), paper) for paper in papers()]
+    return [paper for place, paper in sorted(places, key=lambda pair: pair[0]) if place >= 0]
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """Name -> public function."""
+    named = {name: getattr(lossfns, name) for name in vars(lossfns) if not name.startswith("_")}
+    return {name: f for name, f in sorted(named.items()) if callable(f) and not isinstance(f, type)}
+
+
+def catalogue() -> list[Entry]:
+    """An entry for each public function, by family and name."""
+    entries = []
+    for name, function in functions().items():
+        doc = inspect.getdoc(function) or ""
+        section = re.search(r"^References:\n\s*(.*)", doc, re.MULTILINE)
+        paper = re.match(r"[^;(]*?\b\d{4}\b", section[1]) if section else None
+        entries.append(Entry(name, function.__module__.split(".")[1], paper[0] if paper else "", doc.split("\n")[0]))
+    return sorted(entries, key=lambda entry: (entry.family, entry.name))
+
+
+def definition(name: str) -> str:
+    """Signature, docstring and BibTeX of a public function."""
+    function = functions()[name]
+    doc, signature = inspect.getdoc(function) or "", inspect.signature(function)
+    head = f"{signature}"
+    if len(head) > 90:
+        returns = str(signature.replace(parameters=[]))
+        head = "(\n" + "".join(f"    {part},\n" for part in _parts(signature)) + returns[1:]
+    # The class is public as jax.Array and defined elsewhere.
+    head = f"lossfns.{name}" + re.sub(r"[\w.]*jaxlib[\w.]*\.Array", "jax.Array", head)
+    return "\n\n".join([head, doc, *(paper.bibtex.strip() for paper in cited(doc))])
+
+
+def _parts(signature: inspect.Signature) -> list[str]:
+    parameters = list(signature.parameters.values())
+    first = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), len(parameters))
+    return [*map(str, parameters[:first]), *(["*"] if first < len(parameters) else []), *map(str, parameters[first:])]
