@@ -108,7 +108,7 @@ def _stream_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: An
 
 def _stream_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
     whole, columns, results = residuals
-    d_whole, d_columns = _scan(block, size, whole, columns, results, cotangents)[1]
+    d_whole, d_columns = _scan(block, size, *vary_alike((whole, columns, results, cotangents)))[1]
     if axis_name is not None:
         d_whole = _complete(whole, d_whole, axis_name)
     return d_whole, d_columns
@@ -118,6 +118,7 @@ _stream.defvjp(_stream_fwd, _stream_bwd)
 
 
 def _forward(block: Block, size: int, whole: Any, columns: Any, active: jax.Array | None = None) -> Any:
+    whole, columns = vary_alike((whole, columns))
     dtype = common_dtype(whole, columns)
     blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
     rows = widen(whole, dtype)
@@ -214,7 +215,7 @@ def _kinds(block: Block, size: int, whole: Any, columns: Any) -> tuple[list[Any]
 
 def _complete(whole: Any, slopes: Any, axis_name: Any) -> Any:
     """The gradient of what is the same on all devices, summed over them; of what is not, each has its own."""
-    leaves, structure = jax.tree.flatten(whole)
+    leaves, structure = jax.tree.flatten(whole, is_leaf=lambda x: x is None)
     own = jax.tree.leaves(slopes, is_leaf=lambda x: x is None)
     summed = [
         dx if dx is None or _varies(x, axis_name) else lax.psum(dx, axis_name)

@@ -78,7 +78,8 @@ class Blocks:
     def part(self, i: Any, dtype: Any) -> tuple[Any, jax.Array, jax.Array | None]:
         """Block i in `dtype`, the numbers of its columns, and which no block before it had (None for all)."""
         index, fresh = self.place(i)
-        part = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index[0], self.size), self.columns)
+        start = index[0] if self.size else 0
+        part = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, self.size), self.columns)
         return widen(part, dtype), index, fresh
 
     def place(self, i: Any) -> tuple[jax.Array, jax.Array | None]:
@@ -89,6 +90,8 @@ class Blocks:
     def scan(self, step: Any, carry: Any, active: jax.Array | None = None) -> Any:
         """The carry after all blocks, or, where `active` is False, as it was."""
         steps = -(-self.count // self.size) if self.size else 0
+        if steps == 0:
+            return carry
         if active is not None:
             return lax.fori_loop(0, jnp.where(active, steps, 0), lambda i, carry: step(carry, i)[0], carry)
         if steps == 1:
