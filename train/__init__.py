@@ -15,6 +15,14 @@ from train.logging import open_workdir as open_workdir
 from train.logging import read_metrics as read_metrics
 from train.logging import write_summary as write_summary
 from train.loop import fit as fit
+from train.meta import anil as anil
+from train.meta import first_order_maml as first_order_maml
+from train.meta import imaml as imaml
+from train.meta import maml as maml
+from train.meta import meta_sgd as meta_sgd
+from train.meta import meta_sgd_params as meta_sgd_params
+from train.meta import proximal_meta as proximal_meta
+from train.meta import reptile as reptile
 from train.metrics import accumulate as accumulate
 from train.metrics import accuracy as accuracy
 from train.metrics import bits_per_byte as bits_per_byte

@@ -1,0 +1,414 @@
+r"""Meta-learning as objective -> objective: what comes out goes into the same train step as any other objective.
+
+A batch holds tasks on its leading axis, each with data to adapt to and data to be judged by:
+
+    batch = {"support": {"x": [T, K, ...], "y": [T, K]}, "query": {"x": [T, Q, ...], "y": [T, Q]}}
+    step = build_train_step(
+        maml(objective, inner_rate=0.1, steps=5, loss_weights={"ce": 1.0}), optimizer, loss_weights={"ce": 1.0}
+    )
+
+The given objective sees one task at a time: the parameters $\theta_i$ adapted to it and its support or query part. Its
+terms on the query come back with the tasks as a new first axis. Tasks are the rows of the batch, so a step gives the
+same numbers however they are split over micro-batches and devices.
+
+In the formulas $S_i$ is the inner loss, ``loss_weights``-weighted means of terms over the support of task i, and $L_i$
+the loss on its query. The step divides by the weight of all queries together; where tasks differ in it and each task
+shall count the same, divide the weights of the objective's terms by their sum.
+
+Within a task ``ctx.axis_name`` is None, since a task lies on one device, and ``ctx.key`` is another for each inner
+step. ``ctx.state`` passes through the inner steps and the query of each task; of the states that the tasks end with,
+real numbers become their mean and others their maximum. In evaluation ``ctx.train`` is False in the inner loop too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from train import inner_loop
+from train.errors import UsageError
+from train.inner_loop import Head, InnerLoop, Leaves, Rate
+from train.objective import Context, Objective, Term, Terms
+
+
+def maml(
+    objective: Objective,
+    *,
+    inner_rate: Rate,
+    steps: int = 1,
+    loss_weights: Mapping[str, Rate],
+    first_order: bool = False,
+) -> Objective:
+    r"""Parameters from which few steps of descent do well, $\sum_i L_i(\theta_i)$ with $\theta_i$ differentiated.
+
+    $\theta_i$ starts at $\theta$ and makes the steps $\theta_i \leftarrow \theta_i - \alpha \nabla S_i(\theta_i)$. The
+    meta-gradient of one step is $(I - \alpha \nabla^2 S_i(\theta)) \nabla L_i(\theta_i)$.
+
+    Args:
+      objective: of a single task, ``(params, rows, ctx) -> {name: Term}``, or ``-> (terms, new_state)``.
+      inner_rate: $\alpha$, a number, a (traced) array or a schedule of the outer step.
+      steps: inner steps; with 0 the query terms are those of the parameters themselves.
+      loss_weights: the terms of the inner loss, each with a number or a schedule of the outer step.
+      first_order: take the inner gradients for constants; see ``first_order_maml``.
+
+    Returns:
+      An objective of ``{"support": ..., "query": ...}``: the query terms at the adapted parameters, of shape
+      [T, ...] where the objective's are [...].
+
+    Raises:
+      UsageError: at once for arguments that do not fit; when called, for a batch that does not hold tasks.
+
+    References:
+      Finn et al. 2017, arXiv:1703.03400.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    >>> method = maml(objective, inner_rate=0.5, loss_weights={"half": 1.0})
+    >>> batch = {"support": {"x": jnp.array([[4.0], [0.0]])}, "query": {"x": jnp.array([[4.0], [0.0]])}}
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
+    >>> method(jnp.array(2.0), batch, ctx)["half"].values.tolist()  # 2 -> 3 and 2 -> 1, each half way
+    [[0.5], [0.5]]
+    """
+    return _adapt_and_judge(InnerLoop(objective, inner_rate, steps, loss_weights, first_order))
+
+
+def first_order_maml(
+    objective: Objective, *, inner_rate: Rate, steps: int = 1, loss_weights: Mapping[str, Rate]
+) -> Objective:
+    r"""MAML with the inner gradients taken for constants: the meta-gradient is $\sum_i \nabla L_i(\theta_i)$.
+
+    The adapted parameters and the values are those of ``maml``, at the cost and memory of a first derivative.
+
+    Args:
+      objective: of a single task, as for ``maml``.
+      inner_rate: as for ``maml``.
+      steps: as for ``maml``.
+      loss_weights: as for ``maml``.
+
+    Returns:
+      An objective, as of ``maml``.
+
+    Raises:
+      UsageError: as for ``maml``.
+
+    References:
+      Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
+    >>> for method in (maml, first_order_maml):
+    ...     meta = method(objective, inner_rate=0.5, loss_weights={"half": 1.0})
+    ...     print(jax.grad(lambda p, m=meta: m(p, batch, ctx)["half"].sums()[0])(2.0))  # (1 - 0.5) (3 - 4), and 3 - 4
+    -0.5
+    -1.0
+    """
+    return maml(objective, inner_rate=inner_rate, steps=steps, loss_weights=loss_weights, first_order=True)
+
+
+def anil(
+    objective: Objective,
+    *,
+    head: Head,
+    inner_rate: Rate,
+    steps: int = 1,
+    loss_weights: Mapping[str, Rate],
+    first_order: bool = False,
+) -> Objective:
+    """MAML whose inner loop adapts the head only; the rest learns in the outer loop alone.
+
+    Args:
+      objective: of a single task, as for ``maml``.
+      head: which parameters adapt: a regular expression searched in their paths, or a predicate of a path
+        (``"head/kernel"``).
+      inner_rate: as for ``maml``.
+      steps: as for ``maml``.
+      loss_weights: as for ``maml``.
+      first_order: as for ``maml``.
+
+    Returns:
+      An objective, as of ``maml``.
+
+    Raises:
+      UsageError: as for ``maml``; when called, if no parameter is chosen.
+
+    References:
+      Raghu et al. 2019, arXiv:1909.09157.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params["head"] * params["body"] - rows["x"]) ** 2 / 2)}
+    >>> method = anil(objective, head="head", inner_rate=0.5, loss_weights={"half": 1.0})
+    >>> batch = {"support": {"x": jnp.array([[3.0]])}, "query": {"x": jnp.array([[3.0]])}}
+    >>> params = {"body": jnp.array(1.0), "head": jnp.array(1.0)}
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
+    >>> method(params, batch, ctx)["half"].values.tolist()  # the head moves from 1 to 2, the body stays at 1
+    [[0.5]]
+    """
+    return _adapt_and_judge(InnerLoop(objective, inner_rate, steps, loss_weights, first_order, head))
+
+
+def meta_sgd(
+    objective: Objective, *, steps: int = 1, loss_weights: Mapping[str, Rate], first_order: bool = False
+) -> Objective:
+    r"""MAML with a learnt rate for each parameter: $\theta_i \leftarrow \theta_i - a \circ \nabla S_i(\theta_i)$.
+
+    The rates $a$ are trained with $\theta$ and may become negative. The parameters of the resulting objective are
+    ``{"params": theta, "inner_rates": a}``, as ``meta_sgd_params`` makes them; keep weight decay off ``inner_rates``.
+
+    Args:
+      objective: of a single task, as for ``maml``; it is given $\theta_i$ alone.
+      steps: as for ``maml``; all take the same rates.
+      loss_weights: as for ``maml``.
+      first_order: as for ``maml``; the rates still get their gradient $-\nabla S_i \circ \nabla L_i$.
+
+    Returns:
+      An objective, as of ``maml``, of parameters that hold the rates.
+
+    Raises:
+      UsageError: as for ``maml``; when called, for parameters without such rates.
+
+    References:
+      Li et al. 2017, arXiv:1707.09835.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    >>> method = meta_sgd(objective, loss_weights={"half": 1.0})
+    >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
+    >>> params = meta_sgd_params(jnp.array(2.0), 0.5)
+    >>> grads = jax.grad(lambda p: method(p, batch, ctx)["half"].sums()[0])(params)
+    >>> print(grads["params"], grads["inner_rates"])  # (1 - 0.5) (3 - 4), and -(2 - 4) (3 - 4)
+    -0.5 -2.0
+    """
+    inner = InnerLoop(objective, None, steps, loss_weights, first_order)
+
+    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+        adapted, state = inner.adapt(
+            params["params"], rows["support"], ctx, rates=jax.tree.leaves(params["inner_rates"])
+        )
+        return inner.query(adapted, rows, ctx, state)
+
+    over_tasks = inner_loop.over_tasks(task)
+
+    def meta(params: Any, batch: Any, ctx: Context) -> Any:
+        names = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        if names != ["inner_rates", "params"] or inner_loop.describe(params["params"]) != inner_loop.describe(
+            params["inner_rates"]
+        ):
+            raise UsageError(
+                "meta_sgd trains {'params': theta, 'inner_rates': a rate for each entry of theta}, got "
+                f"{names if isinstance(names, str) else inner_loop.describe(params)}: make it with meta_sgd_params."
+            )
+        return over_tasks(params, batch, ctx)
+
+    return meta
+
+
+def meta_sgd_params(params: Any, inner_rate: float) -> dict[str, Any]:
+    """Parameters with a learnt inner rate for each entry, all of them the same at first; for ``meta_sgd``.
+
+    >>> meta_sgd_params({"w": jnp.zeros(2)}, 0.5)["inner_rates"]["w"].tolist()
+    [0.5, 0.5]
+    """
+    return {"params": params, "inner_rates": jax.tree.map(lambda p: jnp.full_like(p, inner_rate), params)}
+
+
+def imaml(
+    objective: Objective,
+    *,
+    weight: Rate,
+    inner_rate: Rate,
+    steps: int,
+    loss_weights: Mapping[str, Rate],
+    cg_steps: int = 20,
+    cg_tolerance: float = 1e-6,
+) -> Objective:
+    r"""Implicit MAML: the meta-gradient of an inner minimum, whatever the path to it, in the memory of one step.
+
+    $\theta_i = \arg\min_\phi S_i(\phi) + \tfrac{\lambda}{2} \lVert \phi - \theta \rVert^2$ has the meta-gradient
+    $\sum_i (I + \tfrac{1}{\lambda} \nabla^2 S_i(\theta_i))^{-1} \nabla L_i(\theta_i)$, solved for by conjugate
+    gradients on Hessian-vector products. The minimum is sought by gradient descent from $\theta$; the meta-gradient is
+    right as far as it was reached, and needs a $\lambda$ above every negative curvature.
+
+    Args:
+      objective: of a single task, as for ``maml``. The inner loop hands ``ctx.state`` on unchanged.
+      weight: $\lambda$, a number, an array or a schedule of the outer step.
+      inner_rate: of the descent; below $2 / (\lambda + \text{largest curvature})$.
+      steps: of the descent, at least 1.
+      loss_weights: as for ``maml``.
+      cg_steps: at most so many Hessian-vector products; the paper takes 5.
+      cg_tolerance: residual, relative to the right side, at which the conjugate gradients stop earlier.
+
+    Returns:
+      An objective, as of ``maml``.
+
+    Raises:
+      UsageError: as for ``maml``.
+
+    References:
+      Rajeswaran et al. 2019, arXiv:1909.04630.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    >>> method = imaml(objective, weight=1.0, inner_rate=0.5, steps=1, loss_weights={"half": 1.0})
+    >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
+    >>> print(jax.grad(lambda p: method(p, batch, ctx)["half"].sums()[0])(2.0))  # (3 - 4) / (1 + 1 / 1)
+    -0.5
+    """
+    inner_loop.check_number("weight", weight, positive=True)
+    if steps < 1 or cg_steps < 1:
+        raise UsageError(f"imaml needs at least 1 step and 1 step of conjugate gradients, got {steps} and {cg_steps}.")
+    inner = InnerLoop(objective, inner_rate, steps, loss_weights)
+
+    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+        start, join = inner_loop.split(params)
+        strength, rate = inner_loop.at(weight, ctx.step), inner_loop.at(inner_rate, ctx.step)
+
+        def stationary(fast: Leaves) -> Leaves:  # 0 at the minimum; its Jacobian is I + H / lambda.
+            slopes = jax.grad(lambda x: inner.loss(join(x), rows["support"], ctx, 0)[0])(fast)
+            return [(x - x0 + g / strength).astype(x.dtype) for x, x0, g in zip(fast, start, slopes, strict=True)]
+
+        def descend(function: Callable[[Leaves], Leaves], fast: Leaves) -> Leaves:
+            def move(fast: Leaves, _: Any) -> tuple[Leaves, None]:
+                return [
+                    (x - rate * strength * r).astype(x.dtype) for x, r in zip(fast, function(fast), strict=True)
+                ], None
+
+            return jax.lax.scan(move, fast, length=steps)[0]
+
+        def conjugate_gradients(linear: Callable[[Leaves], Leaves], right: Leaves) -> Leaves:
+            found, _ = jax.scipy.sparse.linalg.cg(linear, right, x0=right, maxiter=cg_steps, tol=cg_tolerance)
+            return found
+
+        def solve(linear: Callable[[Leaves], Leaves], right: Leaves) -> Leaves:
+            return jax.lax.custom_linear_solve(linear, right, conjugate_gradients, symmetric=True)
+
+        adapted = join(jax.lax.custom_root(stationary, start, descend, solve))
+        return inner.query(adapted, rows, ctx, ctx.state)
+
+    return inner_loop.over_tasks(task)
+
+
+def proximal_meta(
+    objective: Objective,
+    *,
+    weight: Rate,
+    inner_rate: Rate,
+    steps: int = 1,
+    loss_weights: Mapping[str, Rate],
+    through: bool = True,
+) -> Objective:
+    r"""Task parameters held near the shared ones, $\sum_i L_i(\theta_i) + \lambda \lVert \theta_i - \theta \rVert^2$.
+
+    $\theta_i$ comes from ``steps`` of descent from $\theta$ on $S_i + \lambda \lVert \theta_i - \theta \rVert^2$. With
+    support and query the same and the descent at its end, $\theta$ descends on the Moreau envelope of the tasks'
+    losses, whose gradient is $2 \lambda \sum_i (\theta - \theta_i)$.
+
+    Args:
+      objective: of a single task, as for ``maml``, with no term of its own named ``"proximal"``.
+      weight: $\lambda$, a number, an array or a schedule of the outer step. There is no factor 1/2.
+      inner_rate: as for ``maml``.
+      steps: as for ``maml``.
+      loss_weights: as for ``maml``.
+      through: differentiate $\theta_i$ as MAML does; False takes it for a constant, so that the meta-gradient is that
+        of the envelope and the query's terms are only reported.
+
+    Returns:
+      An objective, as of ``maml``, with one more term: ``"proximal"``, one value
+      $\lambda \lVert \theta_i - \theta \rVert^2$ for each task with some weight in its query. Give it the loss weight
+      1 in the train step.
+
+    Raises:
+      UsageError: as for ``maml``.
+
+    References:
+      Zhou et al. 2019, NeurIPS, "Efficient meta learning via minibatch proximal update". Rajeswaran et al. 2019,
+      arXiv:1909.04630.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    >>> method = proximal_meta(objective, weight=0.5, inner_rate=0.5, loss_weights={"half": 1.0})
+    >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
+    >>> terms = method(jnp.array(2.0), batch, Context(jax.random.key(0), jnp.int32(0)))  # 2 -> 3
+    >>> terms["half"].values.tolist(), terms["proximal"].values.tolist()
+    ([[0.5]], [0.5])
+    """
+    inner_loop.check_number("weight", weight)
+    inner = InnerLoop(objective, inner_rate, steps, loss_weights)
+
+    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+        strength, shared = inner_loop.at(weight, ctx.step), params if through else jax.lax.stop_gradient(params)
+        adapted, state = inner.adapt(
+            shared, rows["support"], ctx, lambda fast: strength * inner_loop.distance(inner_loop.split(shared)[0], fast)
+        )
+        terms, state = inner.query(adapted, rows, ctx, state)
+        value = strength * inner_loop.distance(inner_loop.split(params)[0], inner_loop.split(adapted)[0])
+        return inner_loop.with_term(terms, "proximal", Term(value, inner_loop.any_weight(terms, loss_weights))), state
+
+    return inner_loop.over_tasks(task)
+
+
+def reptile(
+    objective: Objective,
+    *,
+    inner_rate: Rate,
+    steps: int,
+    loss_weights: Mapping[str, Rate],
+    minibatches: bool = False,
+) -> Objective:
+    r"""Reptile's update rule $\theta \leftarrow \theta + \epsilon \operatorname{mean}_i (\theta_i - \theta)$.
+
+    It is the plain descent (``optax.sgd``) at rate $\epsilon$ on $\tfrac12 \lVert \theta - \theta_i \rVert^2$ with
+    $\theta_i$ taken for a constant, so another optimizer works as well. No derivative of the inner loop is taken.
+
+    Args:
+      objective: of a single task, as for ``maml``, with no term of its own named ``"reptile"``.
+      inner_rate: as for ``maml``.
+      steps: inner steps, at least 1; with a single one, Reptile is joint training.
+      loss_weights: as for ``maml``.
+      minibatches: the support holds ``[T, steps, ...]``: other rows for each inner step, as in the paper.
+
+    Returns:
+      An objective of ``{"support": ...}`` whose term ``"reptile"``, with one value for each task that has some weight
+      in its support, is the one to train on, with the loss weight 1. With a ``"query"`` in the batch its terms at
+      the adapted parameters are reported as well; they carry no gradient.
+
+    Raises:
+      UsageError: as for ``maml``.
+
+    References:
+      Nichol et al. 2018, arXiv:1803.02999.
+
+    >>> def objective(params, rows, ctx):
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    >>> method = reptile(objective, inner_rate=0.5, steps=2, loss_weights={"half": 1.0})
+    >>> batch = {"support": {"x": jnp.array([[4.0], [8.0]])}}  # 0 -> 2 -> 3 and 0 -> 4 -> 6
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
+    >>> print(jax.grad(lambda p: method(p, batch, ctx)["reptile"].sums()[0])(0.0))  # -(3 - 0) - (6 - 0)
+    -9.0
+    """
+    if steps < 1:
+        raise UsageError(f"reptile needs at least 1 inner step, got {steps}.")
+    inner = InnerLoop(objective, inner_rate, steps, loss_weights, first_order=True, minibatches=minibatches)
+
+    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+        adapted, state = inner.adapt(jax.lax.stop_gradient(params), rows["support"], ctx)
+        terms, state = inner.query(adapted, rows, ctx, state) if "query" in rows else ({}, state)
+        half = inner_loop.distance(inner_loop.split(params)[0], inner_loop.split(adapted)[0]) / 2
+        moved = Term(half, inner.any_weight(params, rows["support"], ctx))
+        return inner_loop.with_term(terms, "reptile", moved), state
+
+    return inner_loop.over_tasks(task, optional=("query",))
+
+
+def _adapt_and_judge(inner: InnerLoop) -> Objective:
+    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+        adapted, state = inner.adapt(params, rows["support"], ctx)
+        return inner.query(adapted, rows, ctx, state)
+
+    return inner_loop.over_tasks(task)
