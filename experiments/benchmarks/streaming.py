@@ -1,0 +1,216 @@
+"""Losses that never hold their table of scores against plain JAX that does: time, memory and accuracy in one run.
+
+    python -m experiments.benchmarks.streaming
+    python -m experiments.benchmarks.streaming --only clip siglip --rounds 15 --out streaming.md
+
+Value and gradient are compiled for both, then run in turns: first ours, then plain, then plain, then ours, and so on.
+The ratio is the median over rounds of ours to plain within a round, so that a machine that slows down slows both.
+Memory is what the compiled programs need beside inputs and outputs. The error of a gradient is its largest, relative to
+the largest entry, against plain JAX in float64, on a smaller problem with probabilities near 0 and 1.
+
+Takes about five minutes and 3 GB on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments.benchmarks.cases import CASES, Arrays, Case
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    only: tuple[str, ...] = ()
+    """Cases whose names contain one of these; all by default."""
+    rounds: int = 7
+    """Times that both are run; the first run of each is not counted."""
+    shape_scale: float = 1.0
+    """Shrinks the sizes that make a problem large, to try things out; times then mean little."""
+    accuracy: bool = True
+    """Measure the errors of the gradients as well."""
+    out: Path | None = None
+    """File to write the table to, .md or .json."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was measured of one case."""
+
+    name: str
+    sizes: dict[str, int]
+    dtype: str
+    seconds: float
+    """Median of ours."""
+    plain_seconds: float
+    ratio: float
+    ratios: tuple[float, ...]
+    target: float | None
+    mib: float | None
+    plain_mib: float | None
+    error: float | None
+    plain_error: float | None
+
+
+def measure(name: str, case: Case, options: Options) -> Row:
+    """Run one case."""
+    sizes = {k: max(int(v * options.shape_scale), 2) if k in case.scaled else v for k, v in case.sizes.items()}
+    arrays = case.make(jax.random.key(0), case.dtype, False, **sizes)
+    programs = [_compile(loss, arrays) for loss in (case.ours, case.plain)]
+    rounds = _time([program for program, _ in programs], arrays, options.rounds)
+    errors = _errors(case, sizes) if options.accuracy else (None, None)
+    ratios = tuple(ours / plain for ours, plain in rounds)
+    return Row(
+        name=name,
+        sizes=sizes,
+        dtype=jnp.dtype(case.dtype).name,
+        seconds=statistics.median(ours for ours, _ in rounds),
+        plain_seconds=statistics.median(plain for _, plain in rounds),
+        ratio=statistics.median(ratios),
+        ratios=ratios,
+        target=case.target,
+        mib=programs[0][1],
+        plain_mib=programs[1][1],
+        error=errors[0],
+        plain_error=errors[1],
+    )
+
+
+def _floats(arrays: Arrays) -> tuple[int, ...]:
+    return tuple(i for i, x in enumerate(arrays.values()) if jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def _compile(loss: Any, arrays: Arrays) -> tuple[Any, float | None]:
+    """The compiled value and gradient, and its MiB, where the device's compiler tells."""
+    run = jax.jit(jax.value_and_grad(loss, argnums=_floats(arrays)))
+    program = run.lower(*arrays.values()).compile()
+    memory = program.memory_analysis()
+    return program, None if memory is None else memory.temp_size_in_bytes / 2**20
+
+
+def _time(programs: Sequence[Any], arrays: Arrays, rounds: int) -> list[tuple[float, float]]:
+    """Seconds of both programs in each round, the order changing; each is run once before."""
+    given = jax.block_until_ready(list(arrays.values()))
+    for program in programs:
+        jax.block_until_ready(program(*given))
+    taken = []
+    for i in range(rounds):
+        seconds = [0.0, 0.0]
+        for k in (0, 1) if i % 2 == 0 else (1, 0):
+            start = time.perf_counter()
+            jax.block_until_ready(programs[k](*given))
+            seconds[k] = time.perf_counter() - start
+        taken.append((seconds[0], seconds[1]))
+    return taken
+
+
+_ACCURATE = 512
+"""Largest size in the problem on which gradients are compared with float64."""
+
+
+def _errors(case: Case, sizes: dict[str, int]) -> tuple[float, float]:
+    small = {k: min(v, _ACCURATE) if k in case.scaled else v for k, v in sizes.items()}
+    arrays = case.make(jax.random.key(1), case.dtype, True, **small)
+    moving = _floats(arrays)
+    given = [np.asarray(x) for x in arrays.values()]
+    with jax.enable_x64(True):
+        doubles = [x.astype(np.float64) if i in moving else x for i, x in enumerate(given)]
+        exact = [np.asarray(x) for x in jax.jit(jax.grad(case.plain, argnums=moving))(*map(jnp.asarray, doubles))]
+
+    def error(loss: Any) -> float:
+        slopes = jax.jit(jax.grad(loss, argnums=moving))(*arrays.values())
+        pairs = zip(slopes, exact, strict=True)
+        return max(float(np.abs(np.asarray(a).astype(float) - e).max() / np.abs(e).max()) for a, e in pairs)
+
+    return error(case.ours), error(case.plain)
+
+
+def environment() -> dict[str, str]:
+    """On what and when this was measured."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "processor": _processor(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A table in Markdown."""
+
+    def number(x: float | None, form: str) -> str:
+        return "" if x is None else format(x, form)
+
+    lines = [
+        "| loss | shape | dtype | plain ms | ours ms | ratio | of rounds | target | plain MiB | MiB "
+        "| plain gradient error | gradient error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            row.name,
+            " x ".join(map(str, row.sizes.values())),
+            row.dtype,
+            f"{row.plain_seconds * 1e3:.1f}",
+            f"{row.seconds * 1e3:.1f}",
+            f"{row.ratio:.2f}",
+            f"{min(row.ratios):.2f} .. {max(row.ratios):.2f}",
+            number(row.target, ".2f"),
+            number(row.plain_mib, ".0f"),
+            number(row.mib, ".0f"),
+            number(row.plain_error, ".1e"),
+            number(row.error, ".1e"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(options: Options) -> list[Row]:
+    """Measure, print, and write what was asked for."""
+    chosen = {k: case for k, case in CASES.items() if not options.only or any(part in k for part in options.only)}
+    if not chosen:
+        raise SystemExit(f"no case is named like {', '.join(options.only)}; there are {', '.join(CASES)}")
+    if options.out is not None and options.out.suffix not in (".md", ".json"):
+        raise SystemExit(f"--out must end in .md or .json, got {options.out}")
+    rows = []
+    for name, case in chosen.items():
+        rows.append(measure(name, case, options))
+        print(table(rows).splitlines()[-1], flush=True)
+    where = environment()
+    text = "\n".join([f"{key}: {value}  " for key, value in where.items()] + ["", table(rows), ""])
+    print(f"\n{text}")
+    if options.out is not None and options.out.suffix == ".json":
+        content = {"environment": where, "rows": [dataclasses.asdict(row) for row in rows]}
+        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    elif options.out is not None:
+        options.out.write_text(text, encoding="utf-8")
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, prog="python -m experiments.benchmarks.streaming", description=__doc__))

@@ -1,0 +1,47 @@
+"""The benchmarks run, say the truth about accuracy, and need neither Grain nor TFDS."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments.benchmarks import streaming
+from experiments.benchmarks.cases import CASES
+
+
+@pytest.mark.parametrize("name", ["linear_cross_entropy, bfloat16", "siglip"])
+def test_a_case_is_measured_and_written(name, tmp_path, capsys):
+    options = streaming.Options(only=(name,), rounds=1, shape_scale=1 / 512, out=tmp_path / "table.json")
+    (row,) = streaming.main(options)
+    assert row.seconds > 0
+    assert row.error <= row.plain_error * 1.01
+    assert f"| {name} |" in capsys.readouterr().out
+    written = json.loads(options.out.read_text())
+    assert written["rows"][0]["ratio"] == row.ratio
+    assert {"device", "jax", "date"} <= set(written["environment"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_sides_compute_the_same(name):
+    case = CASES[name]
+    sizes = {k: 16 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}
+    arrays = case.make(streaming.jax.random.key(0), "float32", False, **sizes).values()
+    assert float(case.ours(*arrays)) == pytest.approx(float(case.plain(*arrays)), rel=1e-5)
+
+
+def test_an_unknown_case_or_file_is_refused():
+    with pytest.raises(SystemExit, match="no case is named like nothing"):
+        streaming.main(streaming.Options(only=("nothing",)))
+    with pytest.raises(SystemExit, match="--out must end"):
+        streaming.main(streaming.Options(only=("clip",), out=streaming.Path("table.csv")))
+
+
+def test_benchmarks_import_without_grain_and_tfds():
+    program = """
+import sys
+for name in ("grain", "tensorflow_datasets", "tensorflow"):
+    sys.modules[name] = None  # importing it now raises
+import experiments.benchmarks.streaming
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
