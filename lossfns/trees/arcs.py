@@ -186,6 +186,8 @@ def _log_partition(x: jax.Array, words: jax.Array, single_root: bool) -> jax.Arr
     in the root's weights: every number carries its order, and of a sum only the lowest order counts.
     """
     count = x.shape[-2]
+    if not count:
+        return jnp.zeros(x.shape[:-2], x.dtype)
     far = 2 * count + 2
     from_root = (places(count + 1, x.ndim) == 0) & words[..., None]
     order = jnp.broadcast_to(jnp.where(from_root, int(single_root), 0), x.shape)

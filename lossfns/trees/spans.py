@@ -74,40 +74,66 @@ def span_tree_crf(
     x = jnp.where(exists, keep_rows(where, scores)[..., start, last], 0).astype(accumulation_dtype(scores))
     chosen = exists & spans[..., start, last]
     below = jnp.any(jnp.tril(spans, -1) & (words[..., None, :] & words[..., :, None]), axis=(-1, -2))
-    # All trees have as many spans: a constant taken out of their scores cancels.
-    flat = jnp.where(exists, x, -jnp.inf).reshape(*x.shape[:-2], count * count)
-    _, top = row_shift(flat)
-    x = x - top[..., None]
-    score = jnp.sum(jnp.where(chosen, x, 0), axis=(-1, -2))
-    # The spans are a tree if there are as many as it has and a tree can be made of them.
-    both = jnp.stack([x, jnp.where(chosen | ~exists, 0, -jnp.inf).astype(x.dtype)])
-    log_z, made = _inside(both, jnp.broadcast_to(length, (2, *length.shape)))
+    forbidden = jnp.any(chosen & (x == -jnp.inf), axis=(-1, -2))
+    values, parted = _surprise_of_splits(x, chosen)
+    # A tree has the sentence and one span less than words, and each of them has two parts.
     number = jnp.sum(chosen, axis=(-1, -2))
-    is_tree = (made > -jnp.inf) & (number == jnp.maximum(length - 1, 0)) & ~below
+    is_whole = places(count, scores.ndim) == (length - 1)[..., None, None]
+    whole = jnp.any(chosen[..., :1, :] & is_whole, axis=(-1, -2))
+    is_tree = (number == jnp.maximum(length - 1, 0)) & (parted == number) & (whole | (length < 2)) & ~below
     valid &= is_tree if where is None else is_tree | ~where
-    values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
-    # The gradient of a value that rounding made negative is right, and stays.
-    values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
+    valid &= ~jnp.any(jnp.isnan(x), axis=(-1, -2))
+    values = jnp.where(forbidden, jnp.inf, values)
     return zero_masked(where, nan_unless(valid, values))
 
 
-def _inside(x: jax.Array, length: jax.Array) -> jax.Array:
-    """Log of the sum over binary trees of the first `length` words, [...]; x [..., first word, words more]."""
+def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The inside algorithm over x [..., first word, words more], and what the tree's choices cost on the way.
+
+    From the top down a tree is a choice of a split for each of its spans, so its surprise is the sum of theirs. Each is
+    a difference between neighbours, whose digits are kept: an inside value is the sum of two numbers, the best tree's
+    and the rest with what the rounding of the first took away.
+
+    Returns:
+        The sum of the surprises, and how many of the spans chosen have just one split into parts that are chosen.
+    """
     count = x.shape[-1]
+    zero = start_of_scan(jnp.zeros(x.shape[:-2], x.dtype), x, chosen)
+    none = jnp.sum(chosen & False, axis=(-1, -2))
     if count < 2:
-        return start_of_scan(jnp.zeros(x.shape[:-2], x.dtype), x)
+        return zero, none
     start, split = places(count, 2).T, places(count, 2)
     here = places(count, x.ndim)
+    parts = chosen | (here == 0)
 
-    def step(chart, k):  # type: ignore[no-untyped-def]
+    def step(carry, k):  # type: ignore[no-untyped-def]
+        best, rest, surprise, parted = carry
         # The left part has 1 .. k words, the right part begins after it and has the rest of k + 1.
-        right = chart[..., jnp.minimum(start + split + 1, count - 1), jnp.clip(k - 1 - split, 0, count - 1)]
-        ways = jnp.where(here < k, chart + right, -jnp.inf)
+        right = jnp.minimum(start + split + 1, count - 1), jnp.clip(k - 1 - split, 0, count - 1)
+        ways = jnp.where(here < k, best + best[..., *right], -jnp.inf)
         _, top = row_shift(ways)
-        inside = log_of_sum(jnp.sum(jnp.exp(ways - top), axis=-1, keepdims=True)) + top
-        inside += jax.lax.dynamic_index_in_dim(x, k, -1)
-        return jnp.where(here == k, inside, chart), None
+        ways = (ways - top) + (rest + rest[..., *right] + _lost(best, best[..., *right]))
+        _, peak = row_shift(ways)  # near 0, but for what is lost of huge scores
+        log_sum = log_of_sum(jnp.sum(jnp.exp(ways - peak), axis=-1)) + peak[..., 0]
+        taken = (here < k) & parts & parts[..., *right]
+        of_tree = jnp.sum(jnp.where(taken, ways, 0), axis=-1)
+        is_split = jax.lax.dynamic_index_in_dim(chosen, k, -1, keepdims=False) & (jnp.sum(taken, axis=-1) == 1)
+        cost = jnp.where(is_split & (of_tree > -jnp.inf), log_sum - of_tree, 0)
+        mine = jax.lax.dynamic_index_in_dim(x, k, -1)
+        best = jnp.where(here == k, top + mine, best)
+        rest = jnp.where(here == k, log_sum[..., None] + _lost(top, mine), rest)
+        return (best, rest, surprise + jnp.sum(cost, axis=-1), parted + jnp.sum(is_split, axis=-1)), None
 
-    chart = start_of_scan(jnp.zeros_like(x), x)
-    chart, _ = jax.lax.scan(step, chart, jnp.arange(1, count))
-    return jnp.take_along_axis(chart[..., 0, :], jnp.maximum(length - 1, 0)[..., None], axis=-1)[..., 0]
+    chart = start_of_scan(jnp.zeros_like(x), x, chosen)
+    (_, _, surprise, parted), _ = jax.lax.scan(step, (chart, chart, zero, none), jnp.arange(1, count))
+    # The gradient of a value that rounding made negative is right, and stays.
+    return surprise + jax.lax.stop_gradient(jnp.maximum(-surprise, 0)), parted
+
+
+def _lost(a: jax.Array, b: jax.Array) -> jax.Array:
+    """What rounding takes away from a + b, exactly (Knuth 1969); no gradient."""
+    a, b = jax.lax.stop_gradient((a, b))
+    total = a + b
+    of_b = total - a
+    lost = (a - (total - of_b)) + (b - of_b)
+    return jnp.where(jnp.isfinite(total), lost, 0)
