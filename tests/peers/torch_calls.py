@@ -53,7 +53,7 @@ def _numbers(F, x):
 def _fake_quantize(F, x):
     import torch
 
-    return torch.fake_quantize_per_tensor_affine(x, 0.75, 0, -4, 3)
+    return torch.fake_quantize_per_tensor_affine(x, 0.5, 0, -4, 3)
 
 
 def _divergence(F, logits, target_logits):
@@ -157,5 +157,5 @@ CALLS = {
         "linear_cross_entropy",
         lambda F, h, y: F.cross_entropy(F.linear(h, h.new_tensor(HEAD)), y.long(), reduction="none"),
     ),
-    "fake_quantize": Call("fake_quantize", _fake_quantize, {"bits": 3, "scale": 0.75}),
+    "fake_quantize": Call("fake_quantize", _fake_quantize, {"bits": 3, "scale": 0.5}),
 }
