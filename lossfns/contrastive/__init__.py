@@ -1,11 +1,31 @@
 """Contrastive losses: an example is told from the other examples of the batch."""
 
+from lossfns.contrastive.angular import arcface as arcface
+from lossfns.contrastive.angular import cosface as cosface
+from lossfns.contrastive.geometry import alignment as alignment
+from lossfns.contrastive.geometry import uniformity as uniformity
+from lossfns.contrastive.multimodal import HardNegativePairs as HardNegativePairs
+from lossfns.contrastive.multimodal import co_ca as co_ca
+from lossfns.contrastive.multimodal import hard_negative_pairs as hard_negative_pairs
+from lossfns.contrastive.multimodal import image_text_matching as image_text_matching
+from lossfns.contrastive.neighbours import nnclr as nnclr
 from lossfns.contrastive.pairs import clip as clip
 from lossfns.contrastive.pairs import info_nce as info_nce
 from lossfns.contrastive.pairs import siglip as siglip
+from lossfns.contrastive.proxies import proxy_anchor as proxy_anchor
+from lossfns.contrastive.proxies import proxy_nca as proxy_nca
 from lossfns.contrastive.queues import Enqueued as Enqueued
 from lossfns.contrastive.queues import enqueue as enqueue
 from lossfns.contrastive.queues import moco as moco
 from lossfns.contrastive.queues import moco_v3 as moco_v3
 from lossfns.contrastive.supervised import sup_con as sup_con
+from lossfns.contrastive.triplets import batch_hard_triplet as batch_hard_triplet
+from lossfns.contrastive.triplets import semi_hard_triplet as semi_hard_triplet
+from lossfns.contrastive.triplets import triplet as triplet
 from lossfns.contrastive.views import nt_xent as nt_xent
+from lossfns.contrastive.weighted_negatives import debiased as debiased
+from lossfns.contrastive.weighted_negatives import decoupled as decoupled
+from lossfns.contrastive.weighted_negatives import hard_negative as hard_negative
+from lossfns.contrastive.weighted_pairs import circle as circle
+from lossfns.contrastive.weighted_pairs import multi_similarity as multi_similarity
+from lossfns.contrastive.weighted_pairs import n_pairs as n_pairs

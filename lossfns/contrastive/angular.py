@@ -1,0 +1,152 @@
+"""Softmax over the cosines with a vector for each class, with a margin at the example's own class."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    hyper,
+    loss,
+    non_negative,
+    one_of,
+    optional_size,
+    positive,
+    zero_masked,
+)
+from lossfns._numerics import unit_vectors
+from lossfns.classification._shared import one_if
+from lossfns.contrastive._metric import check_classes, length, log_sum_of_others
+from lossfns.contrastive._shared import against_negatives, inner, units
+
+
+@loss(
+    static=("beyond", "block_size"),
+    scale=positive,
+    margin=non_negative,
+    beyond=one_of("cosine", "linear", "easy"),
+    block_size=optional_size,
+)
+def arcface(
+    embeddings: jax.Array,
+    class_vectors: jax.Array,
+    labels: jax.Array,
+    *,
+    scale: float | jax.Array = 64.0,
+    margin: float | jax.Array = 0.5,
+    beyond: str = "cosine",
+    where: jax.Array | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    r"""Additive angular margin (ArcFace): the angle to one's own class vector counts as if it were larger by m.
+
+    $$-\log \frac{e^{s \cos(\theta_y + m)}}{e^{s \cos(\theta_y + m)} + \sum_{k \ne y} e^{s \cos \theta_k}}$$
+
+    with $\theta_k$ the angle between the embedding and the vector of class k. The cosine of the sum is taken as
+    $\cos\theta \cos m - \sin\theta \sin m$, the sine from the part of the embedding at right angles to the class
+    vector: no arc cosine, and a bounded gradient at every angle. The [N, V] cosines are never held.
+
+    Args:
+        embeddings: [N, D]; normalised here.
+        class_vectors: [V, D], the learnt vector of each class, the rows of a last layer without bias; normalised here.
+        labels: [N], integers in 0 .. V-1.
+        scale: $s$, multiplies the cosines.
+        margin: $m$, in radians.
+        beyond: What becomes of angles above $\pi - m$, where $\cos(\theta + m)$ rises again: "cosine" leaves it so;
+            "linear" takes $\cos\theta - m \sin m$ there; "easy" adds the margin only to angles below a right one.
+        where: [N], boolean; False deletes the example.
+        block_size: Classes in a block; value and gradient do not depend on it. None for what is fast.
+
+    Returns:
+        [N], nats for each example, float32 or wider; 0 at masked examples. A label outside 0 .. V-1 gives NaN. An
+        embedding of zero has cosine and sine 0 with all classes and costs log V.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
+        TypeError: If embeddings or class vectors are not floating or labels not integers.
+
+    Example:
+        The angle 0 counts as a right one, as the other class has: even odds.
+
+        >>> vectors = jnp.eye(2)
+        >>> print(arcface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=jnp.pi / 2).round(4))
+        [0.6931]
+
+    Conventions:
+        "cosine" is the paper's formula and what the authors' present code does; their first code has "linear" (which
+        is not continuous at $\pi - m$), or "easy" if asked. The value at angle 0 has a kink in the embedding, and the
+        gradient there is the one that the sine leaves out.
+
+    References:
+        Deng et al. 2018, arXiv:1801.07698.
+    """
+    labels, in_range, where = check_classes(embeddings, "class_vectors", class_vectors, labels, where)
+    dtype = accumulation_dtype(embeddings, class_vectors)
+    if labels.shape[0] == 0:
+        return jnp.zeros(0, dtype)
+    s, m = hyper(scale, dtype), hyper(margin, dtype)
+    u, own = units(where, embeddings, dtype), unit_vectors(class_vectors[labels].astype(dtype))
+    cosine = inner(u, own)
+    later = cosine * jnp.cos(m) - length(u - cosine[:, None] * own) * jnp.sin(m)
+    if beyond == "linear":
+        later = jnp.where(cosine > -jnp.cos(m), later, cosine - m * jnp.sin(m))
+    elif beyond == "easy":
+        later = jnp.where(cosine > 0, later, cosine)
+    log_sums = log_sum_of_others(s * u, class_vectors, labels, where, block_size)
+    return zero_masked(where, against_negatives(log_sums, s * later) * one_if(in_range, dtype))
+
+
+@loss(static=("block_size",), scale=positive, margin=non_negative, block_size=optional_size)
+def cosface(
+    embeddings: jax.Array,
+    class_vectors: jax.Array,
+    labels: jax.Array,
+    *,
+    scale: float | jax.Array = 64.0,
+    margin: float | jax.Array = 0.35,
+    where: jax.Array | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    r"""Additive cosine margin (CosFace): the cosine with one's own class vector counts as if it were smaller by m.
+
+    $$-\log \frac{e^{s (\cos\theta_y - m)}}{e^{s (\cos\theta_y - m)} + \sum_{k \ne y} e^{s \cos \theta_k}}$$
+
+    with $\theta_k$ the angle between the embedding and the vector of class k. The [N, V] cosines are never held.
+
+    Args:
+        embeddings: [N, D]; normalised here.
+        class_vectors: [V, D], the learnt vector of each class, the rows of a last layer without bias; normalised here.
+        labels: [N], integers in 0 .. V-1.
+        scale: $s$, multiplies the cosines.
+        margin: $m$, a difference of cosines.
+        where: [N], boolean; False deletes the example.
+        block_size: Classes in a block; value and gradient do not depend on it. None for what is fast.
+
+    Returns:
+        [N], nats for each example, float32 or wider; 0 at masked examples. A label outside 0 .. V-1 gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If embeddings or class vectors are not floating or labels not integers.
+
+    Example:
+        The cosine 1 counts as 0, which the other class has: even odds.
+
+        >>> vectors = jnp.eye(2)
+        >>> print(cosface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=1.0).round(4))
+        [0.6931]
+
+    Conventions:
+        The defaults are the paper's. AM-Softmax (arXiv:1801.05599) is the same with scale 30. Without a margin
+        this is the softmax of scaled cosines.
+
+    References:
+        Wang et al. 2018, arXiv:1801.09414.
+    """
+    labels, in_range, where = check_classes(embeddings, "class_vectors", class_vectors, labels, where)
+    dtype = accumulation_dtype(embeddings, class_vectors)
+    if labels.shape[0] == 0:
+        return jnp.zeros(0, dtype)
+    s, u = hyper(scale, dtype), units(where, embeddings, dtype)
+    own = s * (inner(u, unit_vectors(class_vectors[labels].astype(dtype))) - hyper(margin, dtype))
+    log_sums = log_sum_of_others(s * u, class_vectors, labels, where, block_size)
+    return zero_masked(where, against_negatives(log_sums, own) * one_if(in_range, dtype))

@@ -1,0 +1,141 @@
+"""Proxies: a learnt vector for each class stands for its examples."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._blockwise import product
+from lossfns._contract import accumulation_dtype, flag, hyper, keep_rows, loss, optional_size, positive, zero_masked
+from lossfns._numerics import unit_vectors
+from lossfns.classification._shared import at_label, one_if
+from lossfns.contrastive._metric import check_classes, log_sum_of_others
+from lossfns.contrastive._shared import against_negatives, inner, units
+from lossfns.self_distillation._batch import each_row, log_sum_rows, total
+
+
+@loss(static=("include_positive", "block_size"), temperature=positive, include_positive=flag, block_size=optional_size)
+def proxy_nca(
+    embeddings: jax.Array,
+    proxies: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    include_positive: bool = False,
+    where: jax.Array | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    r"""Neighbourhood component analysis with proxies: an example is nearer to its class's proxy than to all others.
+
+    $$-\log \frac{e^{-d(x, p_y) / \tau}}{\sum_{k \ne y} e^{-d(x, p_k) / \tau}}, \qquad d(x, p) = \|x - p\|^2$$
+
+    of unit vectors. The [N, V] distances are never held.
+
+    Args:
+        embeddings: [N, D]; normalised here.
+        proxies: [V, D], the learnt proxy of each class; normalised here.
+        labels: [N], integers in 0 .. V-1.
+        temperature: $\tau$, divides the squared distances.
+        include_positive: Whether the class's own proxy is in the sum below as well, which makes it a softmax.
+        where: [N], boolean; False deletes the example.
+        block_size: Proxies in a block; value and gradient do not depend on it. None for what is fast.
+
+    Returns:
+        [N], nats for each example, float32 or wider; 0 at masked examples. May be negative, unless the positive is
+        included. A label outside 0 .. V-1 gives NaN.
+
+    Raises:
+        ValueError: If shapes do not fit, a hyper-parameter or option is out of range, or there is no other class.
+        TypeError: If embeddings or proxies are not floating or labels not integers.
+
+    Example:
+        At its own proxy, and at a squared distance of 2 from the other one.
+
+        >>> print(proxy_nca(jnp.eye(2)[:1], jnp.eye(2), jnp.array([0])).round(4))
+        [-2.]
+
+    Conventions:
+        The paper leaves the positive out of the sum. ProxyNCA++ includes it, with temperature 1/9, and so does
+        pytorch-metric-learning with temperature 1.
+
+    References:
+        Movshovitz-Attias et al. 2017, arXiv:1703.07464; Teh et al. 2020, arXiv:2004.01113 (include_positive).
+    """
+    least = 1 if include_positive else 2
+    labels, in_range, where = check_classes(embeddings, "proxies", proxies, labels, where, least)
+    dtype = accumulation_dtype(embeddings, proxies)
+    if labels.shape[0] == 0:
+        return jnp.zeros(0, dtype)
+    # Of |u - p|^2 = 2 - 2 u.p the 2 is in all terms, and cancels.
+    rows = units(where, embeddings, dtype) * (2 / hyper(temperature, dtype))
+    own = inner(rows, unit_vectors(proxies[labels].astype(dtype)))
+    log_sums = log_sum_of_others(rows, proxies, labels, where, block_size)
+    values = against_negatives(log_sums, own) if include_positive else log_sums - own
+    return zero_masked(where, values * one_if(in_range, dtype))
+
+
+@loss(static=("axis_name",), scale=positive)
+def proxy_anchor(
+    embeddings: jax.Array,
+    proxies: jax.Array,
+    labels: jax.Array,
+    *,
+    scale: float | jax.Array = 32.0,
+    margin: float | jax.Array = 0.1,
+    where: jax.Array | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array:
+    r"""Proxy-anchor loss: each class's proxy is an anchor, the examples of the batch its positives and negatives.
+
+    $$\frac{1}{|P^+|} \sum_{p \in P^+} \log\Bigl(1 + \sum_{x \in X_p^+} e^{-\alpha (s(x, p) - \delta)}\Bigr)
+    + \frac{1}{|P|} \sum_{p \in P} \log\Bigl(1 + \sum_{x \in X_p^-} e^{\alpha (s(x, p) + \delta)}\Bigr)$$
+
+    with cosines $s$, the examples $X_p^+$ of the batch that are of the proxy's class and $X_p^-$ that are not, all
+    proxies P, and $P^+$ those that have a positive in the batch. The [N, V] cosines are held.
+
+    Args:
+        embeddings: [N, D]; normalised here.
+        proxies: [V, D], the learnt proxy of each class; normalised here.
+        labels: [N], integers in 0 .. V-1.
+        scale: $\alpha$, multiplies the cosines.
+        margin: $\delta$, a difference of cosines.
+        where: [N], boolean; False deletes the example.
+        axis_name: Name of a mapped device axis. The examples are then those of the global batch, and value and gradient
+            summed over devices are those of one device.
+
+    Returns:
+        [N], one number of the whole batch in each present row, so that its mean over rows is the loss; float32 or
+        wider; 0 at masked examples. A label outside 0 .. V-1 at a present example gives NaN in all rows, whose common
+        number cannot be known.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter is out of range.
+        TypeError: If embeddings or proxies are not floating or labels not integers.
+
+    Example:
+        One example at the first of two proxies: log(1 + 1/e) for its positive and, for the mean over proxies of their
+        negatives, half of log 2.
+
+        >>> print(proxy_anchor(jnp.eye(2)[:1], jnp.eye(2), jnp.array([0]), scale=1.0, margin=0.0).round(4))
+        [0.6598]
+
+    Conventions:
+        The defaults are the paper's. The second sum is divided by the number of all proxies, with a negative in the
+        batch or not.
+
+    References:
+        Kim et al. 2020, arXiv:2003.13911.
+    """
+    labels, in_range, where = check_classes(embeddings, "proxies", proxies, labels, where)
+    dtype = accumulation_dtype(embeddings, proxies)
+    if labels.shape[0] == 0:
+        return jnp.zeros(0, dtype)
+    alpha, delta = hyper(scale, dtype), hyper(margin, dtype)
+    u, p = units(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))
+    scores = product(u, p.T)
+    positives = at_label(labels, p.shape[0])
+    counts = jnp.ones(labels.shape, bool)[:, None] if where is None else where[:, None]
+    pull = log_sum_rows(jnp.where(counts & positives, -alpha * (scores - delta), -jnp.inf), None, axis_name)
+    push = log_sum_rows(jnp.where(counts & ~positives, alpha * (scores + delta), -jnp.inf), None, axis_name)
+    wrong = total(jnp.sum(keep_rows(where, ~in_range)).astype(dtype), axis_name)
+    value = jnp.sum(jax.nn.softplus(pull)) / jnp.maximum(jnp.sum(pull > -jnp.inf), 1).astype(dtype)
+    value += jnp.mean(jax.nn.softplus(push))
+    return each_row(value * one_if(wrong == 0, dtype), u, where)

@@ -1,0 +1,209 @@
+"""Triplets: an anchor is to be nearer to its positive than to its negative, by a margin."""
+
+import jax
+import jax.numpy as jnp
+
+from lossfns._contract import (
+    accumulation_dtype,
+    check_where,
+    flag,
+    hyper,
+    keep_rows,
+    loss,
+    non_negative,
+    one_of,
+    zero_masked,
+)
+from lossfns.contrastive._metric import NORMS, check_labelled, distance, gap, sides
+from lossfns.contrastive._shared import check_pair
+
+
+@loss(static=("norm", "swap"), margin=non_negative, norm=one_of(*NORMS), swap=flag)
+def triplet(
+    anchor: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    *,
+    margin: float | jax.Array = 1.0,
+    norm: str = "l2",
+    swap: bool = False,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Triplet margin loss, $\max(0,\; m + d(a, p) - d(a, n))$.
+
+    Args:
+        anchor: [N, D], embeddings; not normalised here.
+        positive: [N, D], what the anchor is to be near to.
+        negative: [N, D], what it is to be far from.
+        margin: $m$, in units of the distance.
+        norm: The distance $d$: "l2", "squared_l2" or "l1".
+        swap: Whether the negative's distance is the smaller one of those from the anchor and from the positive.
+        where: [N], boolean; False deletes the triplet.
+
+    Returns:
+        [N], in units of the distance, float32 or wider; 0 at masked triplets.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
+        TypeError: If embeddings are not floating.
+
+    Example:
+        The positive is at distance 5, the negative at distance 1.
+
+        >>> print(triplet(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 1.0]])))
+        [5.]
+
+    Conventions:
+        The defaults are those of torch's TripletMarginLoss, whose `p` is here 1 or 2. torch adds 1e-6 to each entry of
+        the difference, so its distances are off by up to 1e-6 times the root of D; here nothing is added, and the
+        distance of equal vectors is 0 with gradient 0. FaceNet has `norm="squared_l2"` of unit vectors and margin 0.2.
+
+    References:
+        Schroff et al. 2015, arXiv:1503.03832; Balntas et al. 2016, doi:10.5244/C.30.119 (swap).
+    """
+    check_pair("anchor", anchor, "positive", positive)
+    check_pair("anchor", anchor, "negative", negative)
+    where = check_where(where, anchor.shape[:1])
+    dtype = accumulation_dtype(anchor, positive, negative)
+    a, p, n = (keep_rows(where, x).astype(dtype) for x in (anchor, positive, negative))
+    excess = gap(norm, a, p, n)
+    if swap:
+        excess = jnp.maximum(excess, gap(norm, p, a, n))
+    return zero_masked(where, jax.nn.relu(hyper(margin, dtype) + excess))
+
+
+@loss(static=("norm", "axis_name"), margin=non_negative, norm=one_of(*NORMS))
+def batch_hard_triplet(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    *,
+    margin: float | jax.Array | None = None,
+    norm: str = "l2",
+    where: jax.Array | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array:
+    r"""Triplets of each anchor with its farthest positive and its nearest negative in the batch.
+
+    With $g_i = \max_{p} d(x_i, x_p) - \min_{n} d(x_i, x_n)$ over all others of the anchor's class and all of other
+    classes, the value is $\log(1 + e^{g_i})$, or $\max(0, m + g_i)$ with a margin; 0 for an anchor without a positive
+    or without a negative. The [N, N] distances are held, without a gradient; only the triplets chosen have one.
+
+    Args:
+        embeddings: [N, D]; not normalised here.
+        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        margin: $m$, in units of the distance; None for the soft margin $\log(1 + e^g)$.
+        norm: The distance: "l2", "squared_l2" or "l1".
+        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        axis_name: Name of a mapped device axis. The examples to choose from are then those of the global batch; each
+            device returns its own anchors, and value and gradient summed over devices are those of one device.
+
+    Returns:
+        [N], for each anchor, float32 or wider; 0 at masked anchors.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
+        TypeError: If embeddings are not floating or labels not integers.
+
+    Example:
+        Points on a line: the second has its positive at distance 2 and a negative at 1. The third has no positive.
+
+        >>> points = jnp.array([[0.0], [2.0], [3.0]])
+        >>> print(batch_hard_triplet(points, jnp.array([0, 0, 1]), margin=1.0))
+        [0. 2. 0.]
+
+    Conventions:
+        The soft margin and the plain distance, not squared, are the paper's choice. Its formula counts the anchor
+        itself among its positives, which matters only to anchors that are alone in their class: they have 0 here. Of
+        distances that tie, the first has the gradient.
+
+    References:
+        Hermans et al. 2017, arXiv:1703.07737.
+    """
+    where = check_labelled(embeddings, labels, where)
+    dtype = accumulation_dtype(embeddings)
+    if labels.shape[0] == 0:
+        return jnp.zeros(0, dtype)
+    x = keep_rows(where, embeddings).astype(dtype)
+    _, everyone, positives, negatives = sides(x, labels, where, axis_name)
+    table = _table(norm, x, everyone.vectors)
+    farthest = jnp.argmax(jnp.where(positives, table, -1), axis=1)
+    nearest = jnp.argmin(jnp.where(negatives, table, jnp.inf), axis=1)
+    excess = gap(norm, x, everyone.vectors[farthest], everyone.vectors[nearest])
+    values = jax.nn.softplus(excess) if margin is None else jax.nn.relu(hyper(margin, dtype) + excess)
+    has_both = jnp.any(positives, axis=1) & jnp.any(negatives, axis=1)
+    return zero_masked(where, jnp.where(has_both, values, 0))
+
+
+def _table(norm: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Distances [N, M] without a gradient, from differences: a matrix product would lose those of near neighbours."""
+    x, y = jax.lax.stop_gradient((x, y))
+    return distance(norm, x[:, None], y[None])
+
+
+@loss(static=("norm", "axis_name"), margin=non_negative, norm=one_of(*NORMS))
+def semi_hard_triplet(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    *,
+    margin: float | jax.Array = 0.2,
+    norm: str = "squared_l2",
+    where: jax.Array | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array:
+    r"""Triplets of each anchor and each of its positives with the nearest negative that is farther than the positive.
+
+    $$\frac{1}{|P(i)|} \sum_{p \in P(i)} \max\bigl(0,\; m + d(x_i, x_p) - d(x_i, x_{n(i, p)})\bigr)$$
+
+    where $n(i, p)$ is the nearest example of another class with $d(x_i, x_n) > d(x_i, x_p)$, or the farthest of all
+    negatives if there is none. 0 for an anchor without a positive or without a negative. The [N, N] distances are held.
+
+    Args:
+        embeddings: [N, D]; not normalised here.
+        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        margin: $m$, in units of the distance.
+        norm: The distance: "l2", "squared_l2" or "l1".
+        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        axis_name: Name of a mapped device axis. The examples to choose from are then those of the global batch; each
+            device returns its own anchors, and value and gradient summed over devices are those of one device.
+
+    Returns:
+        [N], for each anchor, float32 or wider; 0 at masked anchors.
+
+    Raises:
+        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
+        TypeError: If embeddings are not floating or labels not integers.
+
+    Example:
+        Points on a line, each with its positive at distance 2 and the next farther negative at distance 3.
+
+        >>> points = jnp.array([[0.0], [2.0], [3.0], [5.0]])
+        >>> print(semi_hard_triplet(points, jnp.array([0, 0, 1, 1]), margin=2.0, norm="l2"))
+        [1. 1. 1. 1.]
+
+    Conventions:
+        The default margin and the squared distance are FaceNet's, whose embeddings are unit vectors. The paper does not
+        say what to do where no negative is semi-hard: the farthest one is what TensorFlow Addons takes. That
+        library's mean counts all pairs of an anchor and a positive alike, this one's anchors: the same where
+        all classes are of one size; else weigh the rows by their number of positives.
+
+    References:
+        Schroff et al. 2015, arXiv:1503.03832.
+    """
+    where = check_labelled(embeddings, labels, where)
+    dtype = accumulation_dtype(embeddings)
+    if labels.shape[0] == 0:
+        return jnp.zeros(0, dtype)
+    x = keep_rows(where, embeddings).astype(dtype)
+    _, everyone, positives, negatives = sides(x, labels, where, axis_name)
+    fixed = _table(norm, x, everyone.vectors)
+    candidates = jnp.where(negatives, fixed, jnp.inf)
+    order = jnp.argsort(candidates, axis=1)
+    ascending = jnp.take_along_axis(candidates, order, axis=1)
+    number = jnp.sum(negatives, axis=1, keepdims=True)
+    place = jax.vmap(lambda row, bounds: jnp.searchsorted(row, bounds, side="right"))(ascending, fixed)
+    place = jnp.maximum(jnp.minimum(place, number - 1), 0)
+    table = distance(norm, x[:, None], everyone.vectors[None])
+    far = jnp.take_along_axis(table, jnp.take_along_axis(order, place, axis=1), axis=1)
+    counts = positives & (number > 0)
+    hinges = jnp.where(counts, jax.nn.relu(hyper(margin, dtype) + table - far), 0)
+    return zero_masked(where, jnp.sum(hinges, axis=1) / jnp.maximum(jnp.sum(counts, axis=1), 1).astype(dtype))
