@@ -126,9 +126,9 @@ def set_prediction(
     cost = jax.lax.stop_gradient(jnp.where(objects[..., None], jnp.where(jnp.isfinite(cost), cost, 0), 0))
     query = jax.vmap(_assign)(cost)
 
-    # Queries of padding go past the end, where nothing is written.
-    to = jnp.where(objects, query, logits.shape[1])
-    wanted = jax.vmap(lambda at, label: jnp.full(logits.shape[1], classes).at[at].set(label, mode="drop"))(to, labels)
+    matched = objects[..., None] & (query[..., None] == jnp.arange(logits.shape[1]).reshape(1, 1, -1))  # [N, M, Q]
+    its_label = jnp.sum(jnp.where(matched, labels[..., None], 0), axis=1, dtype=jnp.int32)
+    wanted = jnp.where(jnp.any(matched, axis=1), its_label, classes)
     chosen = jnp.take_along_axis(predicted, query[..., None], axis=1)
     giou = generalized_cost(scaled_pair(corners(chosen, layout), corners(true, layout)))
     weights = jnp.where(wanted == classes, hyper(no_object_weight, dtype), 1)
@@ -224,6 +224,7 @@ def _assign(cost: jax.Array) -> jax.Array:
         return jnp.zeros(0, jnp.int32)
     none = start_of_scan(jnp.zeros(queries, cost.dtype), cost)
     nobody = none.astype(jnp.int32) - 1
+    object_index, query_index = jnp.arange(objects)[:, None], jnp.arange(queries)
 
     def add(i: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         u, v, owner = state  # potentials of objects and queries, and the object that has each query
@@ -236,29 +237,24 @@ def _assign(cost: jax.Array) -> jax.Array:
             length = jnp.where(shorter, reach, length)
             came_from = jnp.where(shorter, at, came_from)
             at = jnp.argmin(jnp.where(done, jnp.inf, length)).astype(jnp.int32)
-            return length, came_from, done.at[at].set(True), at, length[at]
+            return length, came_from, done | (query_index == at), at, length[at]
 
         start = (none + jnp.inf, nobody, none > 0, nobody[0], none[0])
         length, came_from, done, end, shortest = jax.lax.while_loop(
             lambda path: (path[3] < 0) | (owner[path[3]] >= 0), search, start
         )
         gain = jnp.where(done, shortest - length, 0)
-        u = u.at[jnp.where(done & (owner >= 0), owner, objects)].add(gain, mode="drop").at[i].add(shortest)
-        v = v - gain
+        u = u + jnp.sum(jnp.where(owner[None] == object_index, gain[None], 0), axis=1)
+        u = u + jnp.where(object_index[:, 0] == i, shortest, 0)
 
         def hand_over(step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             owner, at = step
             before = came_from[at]
-            return owner.at[at].set(jnp.where(before < 0, i, owner[before])), before
+            return jnp.where(query_index == at, jnp.where(before < 0, i, owner[before]), owner), before
 
         owner, _ = jax.lax.while_loop(lambda step: step[1] >= 0, hand_over, (owner, end))
-        return u, v, owner
+        return u, v - gain, owner
 
     u = start_of_scan(jnp.zeros(objects, cost.dtype), cost)
     owner = jax.lax.fori_loop(0, objects, add, (u, none, nobody))[2]
-    return (
-        nobody[:1]
-        .repeat(objects)
-        .at[jnp.where(owner >= 0, owner, objects)]
-        .set(jnp.arange(queries, dtype=jnp.int32), mode="drop")
-    )
+    return jnp.argmax(owner[None] == object_index, axis=1).astype(jnp.int32)

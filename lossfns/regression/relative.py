@@ -36,8 +36,9 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
         to 1e-7, which hides them and their gradients.
     """
     predictions, targets = both(predictions, targets, where)
-    # The logarithm of a ratio, because the difference of logarithms has no digits left where the two are close.
-    ratio = (predictions - targets) / (1 + targets)
+    # The logarithm of a ratio, because the difference of logarithms has no digits left where the two are close; of the
+    # larger to the smaller, because log(1 + r) has none left near r = -1.
+    ratio = jnp.abs(predictions - targets) / (1 + jnp.minimum(predictions, targets))
     defined = (predictions >= -1) & (targets >= -1)
     return zero_masked(where, jnp.square(jnp.log1p(jnp.where(defined, ratio, jnp.nan))))
 

@@ -265,7 +265,7 @@ def mixing_case(mix, name, shape, skip=()):
             BadCall((zeros(3, *shape), zeros(3, 3)), ("where", "(3,)", "(2,)"), {"where": one_less}),
         ),
         skip={"oracle": "its results are random; tests/lossfns/test_regularizers_functions.py mixes them again"}
-        | {property_name: "linear in its arrays as mixup, whose row has it" for property_name in skip},
+        | dict.fromkeys(skip, "linear in its arrays as mixup, whose row has it"),
     )
 
 
