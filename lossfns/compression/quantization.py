@@ -88,9 +88,9 @@ def fake_quantize(
 
     Conventions:
         Halves are rounded to even, as by torch. The gradient stops where $x / s$ leaves the grid, as in the paper; in
-        torch's `fake_quantize` half a step later, where its rounding does. The paper starts the step at $2 \,\mathrm{mean} |x| / \sqrt{Q_P}$. A
-        grid that is symmetric (-3 .. 3) has one step less; many kernels for weights want that, and a None scale never
-        reaches the lowest step, except by -max.
+        torch's `fake_quantize` half a step later, where its rounding does. The paper starts the step at
+        $2 \,\mathrm{mean} |x| / \sqrt{Q_P}$. A grid that is symmetric (-3 .. 3) has one step less; many kernels for
+        weights want that, and a None scale never reaches the lowest step, except by -max.
 
     References:
         Bengio et al. 2013, arXiv:1308.3432 (straight-through). Esser et al. 2019, arXiv:1902.08153 (LSQ).
