@@ -339,8 +339,8 @@ def unlikelihood(
         1.5041
 
     Conventions:
-        The authors clamp 1 - p at 1e-20 (fairseq) or 1e-5, which ends the gradient where it matters most; here 1 - p is
-        summed over the other classes and exact however near p is to 1.
+        The authors' code clamps 1 - p at 1e-5, which ends the gradient where it matters most; here 1 - p is summed over
+        the other classes and exact however near p is to 1.
 
     References:
         Welleck et al. 2019, arXiv:1908.04319.

@@ -43,8 +43,8 @@ def soft_dtw(
         targets_where: The same for $y$, [..., M] or [...].
         gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value becomes that of dynamic time
             warping.
-        divergence: Whether to subtract half of the values of $(x, x)$ and of $(y, y)$. What remains is 0 for equal
-            series and not negative (for this distance proved as $\gamma$ goes to the ends, and seen between).
+        divergence: Whether to subtract half of the values of $(x, x)$ and of $(y, y)$; what remains is 0 for equal
+            series.
         where: [...], boolean; False deletes the example.
 
     Returns:
