@@ -196,8 +196,8 @@ _KNOWN: dict[Any, Any] = {}
 
 
 def _remember(key: Any, value: Any) -> None:
-    if len(_KNOWN) >= 1024:
-        _KNOWN.clear()
+    if len(_KNOWN) >= 64:  # the oldest makes room: a program holds megabytes, and a loss has some dozens at most
+        del _KNOWN[next(iter(_KNOWN))]
     _KNOWN[key] = value
 
 

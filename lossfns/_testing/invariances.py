@@ -81,8 +81,10 @@ def _assert_deleted(
 ) -> None:
     where = row_mask(keep, result_shape(case, inputs, kwargs))
     weights = row_weights(case, inputs, kwargs)
-    if alone:
+    if case.batch_coupled:
         expected = evaluate(case, take(inputs, keep), kwargs, weights=weights[keep])
+    elif alone:
+        expected = take(_row_by_row(case, inputs, kwargs), keep)
     else:
         expected = take(evaluate(case, inputs, kwargs), keep)
     spoiled = {"": inputs} | {f", {fill} under the mask": poison(inputs, ~keep, fill) for fill in fills}
@@ -101,8 +103,8 @@ def masked_is_deleted(case: LossCase, inputs: Inputs) -> str | None:
     keep = some_rows(count_rows(inputs))
     for position, kwargs in enumerate(case.variants):
         fills = (np.nan, np.inf, -np.inf) if position == 0 else (np.nan,)
-        # Where rows do not matter to each other, those of the whole batch do for the variants after the first.
-        _assert_deleted(case, inputs, keep, kwargs, fills, alone=position == 0 or case.batch_coupled)
+        # Where rows know nothing of each other, those of the whole batch do after the first variant.
+        _assert_deleted(case, inputs, keep, kwargs, fills, alone=position == 0)
     if not case.element_masks:
         return None
     kwargs = case.variants[0]
@@ -129,19 +131,22 @@ def all_masked_is_zero(case: LossCase, inputs: Inputs) -> str | None:
     return None
 
 
+def _row_by_row(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> Any:
+    """Values and gradients of each row in a batch of its own."""
+    weights = row_weights(case, inputs, kwargs)
+    rows = [slice(i, i + 1) for i in range(count_rows(inputs))]
+    parts = [evaluate(case, take(inputs, row), kwargs, weights=weights[row]) for row in rows]
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
 def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
-    """Two parts of a batch give what the whole batch gives, and a row of weight 2 what the row twice gives."""
+    """Rows one by one give what the whole batch gives, and a row of weight 2 what the row twice gives."""
     needs_rows(case)
     if case.batch_coupled:
         raise Skip("rows are coupled: a part of the batch has other negatives")
     kwargs, rows = case.variants[0], count_rows(inputs)
-    weights, half = row_weights(case, inputs, kwargs), (rows + 1) // 2
-    whole = evaluate(case, inputs, kwargs)
-    parts = [
-        evaluate(case, take(inputs, part), kwargs, weights=weights[part])
-        for part in (slice(0, half), slice(half, rows))
-    ]
-    assert_same(case, jax.tree.map(lambda *xs: np.concatenate(xs), *parts), whole, kwargs, "parts against the whole")
+    weights, whole = row_weights(case, inputs, kwargs), evaluate(case, inputs, kwargs)
+    assert_same(case, _row_by_row(case, inputs, kwargs), whole, kwargs, "parts against the whole")
     if rows < 2:
         return None
     twice = np.r_[0, 0 : rows - 1]  # the first row again in place of the last: no new shape
