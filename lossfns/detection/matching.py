@@ -122,8 +122,9 @@ def set_prediction(
     spoiled = _unusable(scores, predicted, true, labels, objects, classes, layout)
     labels = jnp.clip(labels, 0, classes - 1)
 
-    cost = _costs(scores, predicted, true, labels, layout, class_cost, distance_cost, giou_cost)
-    cost = jax.lax.stop_gradient(jnp.where(objects[..., None], jnp.where(jnp.isfinite(cost), cost, 0), 0))
+    constants = jax.lax.stop_gradient((scores, predicted, true))
+    cost = _costs(*constants, labels, layout, class_cost, distance_cost, giou_cost)
+    cost = jax.lax.stop_gradient(jnp.where(objects[..., None] & jnp.isfinite(cost), cost, 0))
     query = jax.vmap(_assign)(cost)
 
     matched = objects[..., None] & (query[..., None] == jnp.arange(logits.shape[1]).reshape(1, 1, -1))  # [N, M, Q]
