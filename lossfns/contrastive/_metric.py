@@ -55,12 +55,11 @@ def sides(
     vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[Side, Side, jax.Array, jax.Array]:
     """The examples of this device, those of all, and which of these [N, M] are positives and negatives of which."""
-    here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
+    labels = keep_rows(where, labels)
+    here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, labels)
     everyone = of_all_devices(here, axis_name)
-    same = here.label[:, None] == everyone.label[None]
-    present = jnp.ones_like(same)
-    if where is not None:
-        present = here.present[:, None] & everyone.present[None]
+    same = labels[:, None] == everyone.label[None]
+    present = jnp.ones_like(same) if where is None else where[:, None] & everyone.present[None]
     return here, everyone, present & same & (here.pair[:, None] != everyone.pair[None]), present & ~same
 
 

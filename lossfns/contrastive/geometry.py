@@ -55,9 +55,10 @@ def alignment(
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
     squares = jnp.sum(jnp.square(units(where, view_a, dtype) - units(where, view_b, dtype)), axis=-1)
-    half = hyper(alpha, dtype) / 2
-    kink = (squares == 0) & (half < 1)
-    return zero_masked(where, jnp.where(kink, 0, jnp.power(jnp.where(kink, 1, squares), half)))
+    # The power as a multiple of the squares, whose second derivative at equal views counts if the exponent is 2.
+    more, equal = hyper(alpha, dtype) / 2 - 1, squares == 0
+    factor = jnp.exp(more * jnp.log(jnp.where(equal, 1, squares)))
+    return zero_masked(where, squares * jnp.where(equal, jnp.where(more == 0, 1, 0).astype(dtype), factor))
 
 
 @loss(static=("axis_name", "block_size"), t=positive, block_size=optional_size)

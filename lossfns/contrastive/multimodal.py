@@ -214,5 +214,5 @@ def hard_negative_pairs(
     scores = jnp.where(choices, product(u, v.T) / hyper(temperature, dtype), -jnp.inf)
     present = jnp.any(choices, axis=1)
     first, second = jax.random.split(key)
-    rows = (jax.random.categorical(first, scores, axis=1), jax.random.categorical(second, scores.T, axis=1))
-    return HardNegativePairs(*(jnp.where(present, row, own) for row in rows), present)
+    b_of_a, a_of_b = jax.random.categorical(first, scores, axis=1), jax.random.categorical(second, scores.T, axis=1)
+    return HardNegativePairs(jnp.where(present, b_of_a, own), jnp.where(present, a_of_b, own), present)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import product
+from lossfns._blockwise import product, vary_alike
 from lossfns._contract import accumulation_dtype, flag, hyper, keep_rows, loss, optional_size, positive, zero_masked
 from lossfns._numerics import unit_vectors
 from lossfns.classification._shared import at_label, one_if
@@ -129,7 +129,7 @@ def proxy_anchor(
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     alpha, delta = hyper(scale, dtype), hyper(margin, dtype)
-    u, p = units(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))
+    u, p = vary_alike((units(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))))
     scores = product(u, p.T)
     positives = at_label(labels, p.shape[0])
     counts = jnp.ones(labels.shape, bool)[:, None] if where is None else where[:, None]

@@ -172,6 +172,7 @@ def circle(
 
 def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
     rows, scale, margin = whole
+    assert columns.label is not None
     scores = product(columns.vectors, rows.vectors)
     of_positive, of_negative = jax.nn.relu(1 + margin - scores), jax.nn.relu(scores + margin)
     if not weights_gradient:
