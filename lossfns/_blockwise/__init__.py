@@ -16,7 +16,7 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
 - `stream_symmetric(block, whole, items)`: log-sums over the rows of a symmetric table, at half the work.
 - `product(part, rows)`: the scores' matrix product in the form that is fast on CPU, in both passes, with bfloat16
   operands as well: they are multiplied as they are and summed in float32.
-- `speculate`: the trick behind `expected`, for functions that make their own gradient.
+- `speculate`: the trick behind `expected`, for functions that make their own gradient; `gradient_of` is its other half.
 
 Blocks are [columns, rows], transposed from how one thinks of logits, because XLA's CPU products are fast only if they
 contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. The last block

@@ -52,8 +52,7 @@ def stream(
             The gradient of `whole` is complete on each device, that of the columns is of its own.
 
     Returns:
-        The pytree of `block` with an array in place of each reduction: [N] or [M]. Inputs need no gradient to be
-        floating: whoever wants none stops it.
+        The pytree of `block` with an array in place of each reduction: [N] or [M].
     """
     if axis_name is None:
         whole, columns, expected = vary_alike((whole, columns, expected))

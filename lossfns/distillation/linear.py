@@ -71,7 +71,7 @@ def linear_distillation(
         [0.5232]
 
     Conventions:
-        The factor $T^2$ is Hinton's, as in `knowledge_distillation`. Liger's kernel leaves it out.
+        The factor $T^2$ is Hinton's, as in `knowledge_distillation`.
 
     References:
         Hinton et al. 2015, arXiv:1503.02531. Wijmans et al. 2024, arXiv:2411.09009 (blocks of the vocabulary).

@@ -91,8 +91,10 @@ def linear_cross_entropy(
         - Inputs that are all bfloat16 are multiplied as such and summed in float32; the logits are never rounded. The
           gradient of the logits is rounded to bfloat16 once, when it is multiplied, its label's one already subtracted.
           float32 inputs are multiplied in float32 on accelerators too, not in their faster, shorter formats.
-        - The authors' code drops gradients below a threshold by default, and has this as its exact mode.
-        - Liger's kernel scales the gradient of one scalar; here each token may have a weight of its own.
+        - The authors' code drops small gradients by default; its `cce_exact` drops none. A spread vocabulary has the
+          same convention there: one loss on all devices, a complete gradient of the hidden states on each.
+        - Liger's kernel rounds the logits to the dtype of the inputs, and sums the gradient of the head in that of the
+          head unless another is asked for.
 
     References:
         Wijmans et al. 2024, arXiv:2411.09009. Szegedy et al. 2016, arXiv:1512.00567 (label smoothing). Chowdhery et al.
