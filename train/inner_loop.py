@@ -109,7 +109,7 @@ def over_tasks(
             terms, state = task(params, rows, dataclasses.replace(ctx, key=key, axis_name=None))
             return {name: _ranked(term) for name, term in terms.items()}, state
 
-        terms, states = jax.vmap(one)(jnp.arange(tasks), batch)
+        terms, states = jax.vmap(one)(jnp.arange(tasks), jax.tree.map(jnp.asarray, dict(batch)))
         return terms if ctx.state is None else (terms, jax.tree.map(_agree, states))
 
     return meta
