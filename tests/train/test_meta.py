@@ -273,7 +273,6 @@ NETWORK = {"body": RNG.normal(size=(2, 2)).astype(np.float32), "head": RNG.norma
 COMMON = {"inner_rate": 0.3, **WEIGHTS}
 METHODS = {
     "maml": (maml(network, steps=2, **COMMON), NETWORK),
-    "sgd": (meta_sgd(network, steps=2, **WEIGHTS), meta_sgd_params(NETWORK, 0.3)),
     "implicit": (imaml(network, weight=2.0, steps=200, cg_tolerance=1e-12, **(COMMON | {"inner_rate": 0.2})), NETWORK),
     "proximal": (proximal_meta(network, weight=0.5, steps=2, **COMMON), NETWORK),
 }
@@ -338,10 +337,9 @@ def test_first_order_leaves_out_the_second_derivative():
 def test_no_inner_step_is_the_plain_objective():
     plain = {k: v.reshape(-1, *v.shape[2:]) for k, v in LABELLED["query"].items()}
     expected, metrics = take_step(network, NETWORK, plain)
-    methods = {"maml": maml(network, steps=0, **COMMON), "anil": anil(network, head="head", steps=0, **COMMON)}
-    for gradient, counted in take_steps({k: (v, NETWORK) for k, v in methods.items()}, LABELLED).values():
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), gradient, expected)
-        np.testing.assert_allclose(counted["half"], metrics["half"], rtol=1e-6)
+    gradient, counted = take_step(maml(network, steps=0, **COMMON), NETWORK, LABELLED)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), gradient, expected)
+    np.testing.assert_allclose(counted["half"], metrics["half"], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -413,7 +411,8 @@ def test_bfloat16_parameters_adapt_in_float32():
     """256 steps of 1/1024, which bfloat16 would round away one by one."""
     method = maml(lambda p, r, c: {"half": Term(p * r["x"])}, inner_rate=2.0**-10, steps=256, **WEIGHTS)
     batch = {"support": {"x": jnp.ones((1, 1))}, "query": {"x": jnp.ones((1, 1))}}
-    assert method(jnp.ones((), jnp.bfloat16), batch, context())["half"].values.item() == 0.75
+    terms = jax.jit(lambda: method(jnp.ones((), jnp.bfloat16), batch, context()))()
+    assert terms["half"].values.item() == 0.75
 
 
 # What the user can mend
