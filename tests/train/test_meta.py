@@ -140,7 +140,9 @@ def computed(steps):
         "proximal through": proximal_meta(quadratic, weight=LAMBDA, **common),
         "reptile": reptile(quadratic, **common),
     }
-    rated = {"params": THETA, "inner_rates": {"body": RATES[:2], "head": RATES[2:]}}
+    rated = meta_sgd_params(THETA, 0.0)
+    assert jax.tree.map(np.shape, rated["inner_rates"]) == jax.tree.map(np.shape, THETA)
+    rated["inner_rates"] = {"body": RATES[:2], "head": RATES[2:]}
     methods = {name: (method, rated if "rates" in name else THETA) for name, method in methods.items()}
     assert len(jax.devices()) == 8
     placed = {} if steps == 1 else {"accumulate": 2, "backend": "shard_map"}
