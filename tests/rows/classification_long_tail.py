@@ -163,6 +163,7 @@ CLASS_BALANCED_WEIGHTS = LossCase(
         "gradients": "counts are data, and the sum of the weights, which the check differentiates, is a constant",
         "devices = one device": "weights of classes, the same on every device",
     },
+    free=(),  # counts are counts, and the oracle adds that many terms
 )
 
 

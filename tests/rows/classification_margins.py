@@ -92,6 +92,7 @@ SPARSEMAX = LossCase(
         finite_logits(rng) | {"a lead of one": ((np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.5]]), np.array([0, 1])), {})}
     ),
     bad_calls=WRONG_LABELS,
+    magnitudes=(1e-30, 1e12),  # the oracle subtracts squares of logits
 )
 
 

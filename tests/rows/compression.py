@@ -99,6 +99,7 @@ ENTROPY = LossCase(
     ),
     # The mean square distance is magnified by the sharpness.
     condition=lambda kwargs: max(1.0, kwargs.get("sharpness", 1.0)),
+    magnitudes=(1e-30, 1e15),  # squared distances from the levels overflow
 )
 GROUP_LASSO = LossCase(
     lossfns.group_lasso,

@@ -77,6 +77,7 @@ BARLOW_TWINS = LossCase(
         BadCall((zeros(3, 4), zeros(3, 4)), ("redundancy_weight", "at least 0", "-1"), {"redundancy_weight": -1}),
         BadCall((zeros(3, 4), zeros(3, 4)), ("eps", "at least 0", "-1"), {"eps": -1}),
     ),
+    magnitudes=(1e-30, 1e15),  # variances of larger entries overflow
 )
 
 
@@ -176,6 +177,7 @@ W_MSE = LossCase(
         BadCall((zeros(3, 4), zeros(3, 4)), ("eps", "between 0 and 1", "2"), {"eps": 2}),
         BadCall((zeros(3, 4), zeros(3, 4)), ("normalize", "True or False", "1"), {"normalize": 1}),
     ),
+    magnitudes=(1e-30, 1e15),  # covariances of larger entries overflow
 )
 
 
