@@ -123,9 +123,7 @@ def berman(places, classes, *, absent="skip"):
         true = {i for i, (_, t) in enumerate(places) if t[c]}
         order = sorted(range(len(places)), key=lambda i, errors=errors: -errors[i])
         sets = [set(order[:i]) for i in range(len(order) + 1)]
-        steps = [
-            jaccard_loss(more, true) - jaccard_loss(less, true) for less, more in itertools.pairwise(sets)
-        ]
+        steps = [jaccard_loss(more, true) - jaccard_loss(less, true) for less, more in itertools.pairwise(sets)]
         costs.append(math.fsum(errors[i] * step for i, step in zip(order, steps, strict=True)))
     return mean_over_classes(costs, sizes_of(places, classes), absent)
 
