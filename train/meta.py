@@ -32,6 +32,7 @@ from train import inner_loop
 from train.errors import UsageError
 from train.inner_loop import Head, InnerLoop, Leaves, Rate
 from train.objective import Context, Objective, Term, Terms
+from train.reptile import reptile as reptile
 
 
 def maml(
@@ -351,59 +352,6 @@ def proximal_meta(
         return inner_loop.with_term(terms, "proximal", Term(value, inner_loop.any_weight(terms, loss_weights))), state
 
     return inner_loop.over_tasks(task)
-
-
-def reptile(
-    objective: Objective,
-    *,
-    inner_rate: Rate,
-    steps: int,
-    loss_weights: Mapping[str, Rate],
-    minibatches: bool = False,
-) -> Objective:
-    r"""Reptile's update rule $\theta \leftarrow \theta + \epsilon \operatorname{mean}_i (\theta_i - \theta)$.
-
-    It is the plain descent (``optax.sgd``) at rate $\epsilon$ on $\tfrac12 \lVert \theta - \theta_i \rVert^2$ with
-    $\theta_i$ taken for a constant, so another optimizer works as well. No derivative of the inner loop is taken.
-
-    Args:
-      objective: of a single task, as for ``maml``, with no term of its own named ``"reptile"``.
-      inner_rate: as for ``maml``.
-      steps: inner steps, at least 1; with a single one, Reptile is joint training.
-      loss_weights: as for ``maml``.
-      minibatches: the support holds ``[T, steps, ...]``: other rows for each inner step, as in the paper.
-
-    Returns:
-      An objective of ``{"support": ...}`` whose term ``"reptile"``, with one value for each task that has some weight
-      in its support, is the one to train on, with the loss weight 1. With a ``"query"`` in the batch its terms at
-      the adapted parameters are reported as well; they carry no gradient.
-
-    Raises:
-      UsageError: as for ``maml``.
-
-    References:
-      Nichol et al. 2018, arXiv:1803.02999.
-
-    >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
-    >>> method = reptile(objective, inner_rate=0.5, steps=2, loss_weights={"half": 1.0})
-    >>> batch = {"support": {"x": jnp.array([[4.0], [8.0]])}}  # 0 -> 2 -> 3 and 0 -> 4 -> 6
-    >>> ctx = Context(jax.random.key(0), jnp.int32(0))
-    >>> print(jax.grad(lambda p: method(p, batch, ctx)["reptile"].sums()[0])(0.0))  # -(3 - 0) - (6 - 0)
-    -9.0
-    """
-    if steps < 1:
-        raise UsageError(f"reptile needs at least 1 inner step, got {steps}.")
-    inner = InnerLoop(objective, inner_rate, steps, loss_weights, first_order=True, minibatches=minibatches)
-
-    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
-        adapted, state = inner.adapt(jax.lax.stop_gradient(params), rows["support"], ctx)
-        terms, state = inner.query(adapted, rows, ctx, state) if "query" in rows else ({}, state)
-        half = inner_loop.distance(inner_loop.split(params)[0], inner_loop.split(adapted)[0]) / 2
-        moved = Term(half, inner.any_weight(params, rows["support"], ctx))
-        return inner_loop.with_term(terms, "reptile", moved), state
-
-    return inner_loop.over_tasks(task, optional=("query",))
 
 
 def _adapt_and_judge(inner: InnerLoop) -> Objective:
