@@ -8,8 +8,12 @@ from train.hooks import Evaluate as Evaluate
 from train.hooks import Hook as Hook
 from train.hooks import StopTraining as StopTraining
 from train.hooks import run_evaluation as run_evaluation
+from train.identity import fingerprint as fingerprint
 from train.initializers import make_initializer as make_initializer
+from train.lock import lock_folder as lock_folder
+from train.lock import unlock_folder as unlock_folder
 from train.logging import MetricsWriter as MetricsWriter
+from train.logging import close_workdir as close_workdir
 from train.logging import curve as curve
 from train.logging import open_workdir as open_workdir
 from train.logging import read_metrics as read_metrics

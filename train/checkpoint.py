@@ -1,31 +1,36 @@
 """Checkpoints: a run that was killed goes on as if it never had been.
 
 A checkpoint holds the training state, the position in the data and the config. Orbax writes it; a list of the SHA-256
-sums of all its files is written last. So a checkpoint without that list was never finished, and one that differs from
-it is damaged: either way the one before is used, and said so.
+sums of all its files is written last, when the files themselves have reached the disk. So a checkpoint without that
+list was never finished, and one that differs from it is damaged: either way the one before is used, and said so.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from train.errors import RunFailed, UsageError
-from train.files import differing_keys, disk_error, to_json, write_atomic
+from train.files import disk_error, remove_leftovers, to_json, write_atomic
+from train.identity import refuse_changes
+from train.leaves import check_layout, describe, rebuild
+from train.lock import lock_folder, unlock_folder
 from train.manifest import MANIFEST, find_damage, write_manifest
 
 State = TypeVar("State")
 
 _SAVING = ".saving.json"  # names the step that is being saved, so that a killed save is not taken for damage
+_DELETING = ".deleting"  # old checkpoints are moved here first, so that a killed deletion leaves no half of one
 
 
 class Stateful(Protocol):
@@ -49,6 +54,9 @@ class Checkpointer:
             has). None where batches are a function of the step alone.
         config: The run's config; a checkpoint of another config is refused.
         extras: Further objects with `get_state` and `set_state`, by name, such as `EarlyStopping`.
+        data: What tells the data set from others (see `train.fingerprint`); a checkpoint of another one is refused.
+        allow_changed: Names of what may differ from the checkpoint after all: settings of the config by their dotted
+            names, "data", "dtype" (the values are converted) and "x64".
 
     Attributes:
         latest_step: The step of the newest checkpoint known to be good, or None.
@@ -68,6 +76,8 @@ class Checkpointer:
         iterator: Any = None,
         config: Any = None,
         extras: Mapping[str, Stateful] | None = None,
+        data: Any = None,
+        allow_changed: Collection[str] = (),
     ) -> None:
         if every < 1 or keep < 1:
             raise UsageError(f"expected every and keep of at least 1, got {every} and {keep}")
@@ -77,6 +87,8 @@ class Checkpointer:
         self._iterator = _stateful("iterator", iterator)
         self._extras = {name: _stateful(name, extra) for name, extra in (extras or {}).items()}
         self._config = None if config is None else to_json(config, nonfinite=str)
+        self._data = None if data is None else to_json(data)
+        self._allowed = frozenset(allow_changed)
         self._bad: dict[int, str] = {}
         self._manager: Any = None
 
@@ -88,37 +100,40 @@ class Checkpointer:
         """Saves `state` as the checkpoint of `step`, and deletes what is older than the newest `keep`.
 
         Raises:
-            UsageError: The folder cannot be written, or holds checkpoints of a later step.
+            UsageError: The folder cannot be written, holds checkpoints of a later step, or is another process's.
             RunFailed: Saving failed. The checkpoints before are intact.
         """
         if step == self.latest_step:
             return
-        leaves, description = _describe(state)
+        leaves, description = describe(state)
         meta = {
             "leaves": description,
             "iterator": None if self._iterator is None else _encode("iterator", self._iterator.get_state()),
             "extras": {name: _encode(name, extra.get_state()) for name, extra in self._extras.items()},
             "config": self._config,
+            "data": self._data,
+            "x64": _x64(),
         }
         manager = self._open(step)
         try:
-            write_atomic(self.directory / _SAVING, json.dumps({"step": step}))
-            _write(manager, step, leaves, meta)
-            folder = self.directory / str(step)
             if jax.process_index() == 0:
-                write_manifest(folder)
+                write_atomic(self.directory / _SAVING, json.dumps({"step": step}))
+            _write(manager, step, leaves, meta)
+            if jax.process_index() == 0:
+                write_manifest(self.directory / str(step))
                 (self.directory / _SAVING).unlink()
-            self.latest_step = step  # from here on it may be what the others are deleted for
-            for old in sorted(manager.all_steps())[: -self.keep]:
-                manager.delete(old)
-        except (UsageError, RunFailed):
-            raise
         except Exception as error:  # Orbax and TensorStore raise all kinds for a full disk
-            kept = f"the checkpoint of step {self.latest_step} is intact" if self.latest_step is not None else ""
+            self._close_manager()  # it may take the step for saved
+            kept = f"; the checkpoint of step {self.latest_step} is intact" if self.latest_step is not None else ""
             raise RunFailed(
-                f"cannot save the checkpoint of step {step} in {self.directory} ({_first_line(error)}); "
-                f"make room on the disk and run the same command again{'; ' + kept if kept else ''}"
+                f"cannot save the checkpoint of step {step} in {self.directory} ({_reason(error)}); "
+                f"make room on the disk and run the same command again{kept}"
             ) from error
+        self.latest_step = step  # from here on it may be what the others are deleted for
+        try:
+            self._delete_old(manager)
+        except Exception as error:  # what was to be saved is saved
+            print(f"warning: cannot delete old checkpoints in {self.directory} ({_reason(error)})", file=sys.stderr)
 
     def restore_latest(self, state: State, iterator: Any = None) -> State | None:
         """Restores the newest good checkpoint.
@@ -135,24 +150,61 @@ class Checkpointer:
         """
         if iterator is not None:
             self._iterator = _stateful("iterator", iterator)
+        found = self._read_newest(state)
+        if found is None:
+            return None
+        step, meta, restored = found
+        self._take_up(meta, step)
+        self.latest_step = step
+        return restored
+
+    def read_latest(self, state: State) -> State | None:
+        """The state of the newest good checkpoint, as `restore_latest` gives it, and nothing else is changed by it.
+
+        For a run that goes back to it while it is under way: its data go on where they are. One that was saved at an
+        interruption comes last, because a run that was never interrupted has none.
+        """
+        found = self._read_newest(state, regular_first=True)
+        return None if found is None else found[2]
+
+    def close(self) -> None:
+        """Frees what Orbax holds, and the folder for other writers; all checkpoints are on disk already."""
+        self._close_manager()
+        unlock_folder(self.directory, f"checkpointer {id(self)}")
+
+    def _close_manager(self) -> None:
+        if self._manager is not None:
+            with contextlib.suppress(Exception):  # what it had to say was said when it saved
+                self._manager.close()
+            self._manager = None
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _read_newest(self, state: Any, regular_first: bool = False) -> tuple[int, dict[str, Any], Any] | None:
+        """Step, meta data and state of the newest good checkpoint; says which ones before it are not, and why."""
         steps = sorted(_steps(self.directory), reverse=True)
+        if regular_first:
+            steps.sort(key=lambda step: step % self.every != 0)
         unfinished = _unfinished_step(self.directory)
         for step in steps:
             folder = self.directory / str(step)
             problem = find_damage(folder)
             if problem is None:
                 try:
-                    meta, leaves = _read(folder, state)
+                    meta = _read_meta(folder)
+                    self._check_identity(meta, f"the checkpoint of step {step} in {self.directory}")
+                    check_layout(state, meta["leaves"], any_dtype="dtype" in self._allowed)
+                    return step, meta, rebuild(state, _read_leaves(folder, state))
                 except UsageError:
                     raise
                 except Exception as error:  # whatever Orbax makes of a checkpoint it cannot read
-                    problem = _first_line(error)
-            if problem is None:
-                restored = _rebuild(state, meta["leaves"], leaves)
-                self._take_up(meta, step)
-                self.latest_step = step
-                return restored
+                    problem = _reason(error)
             self._bad[step] = problem
+            self._close_manager()  # the next save has to move it out of the way
             cause = "was never finished" if step == unfinished else f"is damaged ({problem})"
             print(f"warning: checkpoint {folder} {cause}; trying the one before", file=sys.stderr)
         if any(step != unfinished for step in steps):
@@ -162,25 +214,19 @@ class Checkpointer:
             )
         return None
 
-    def close(self) -> None:
-        """Frees what Orbax holds; all checkpoints are on disk already."""
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
-
-    def __enter__(self) -> Checkpointer:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _check_identity(self, meta: dict[str, Any], where: str) -> None:
+        """Refuses a checkpoint of another config, data set or number format, unless allowed by name."""
+        if self._config is not None and meta["config"] is not None:
+            refuse_changes(where, "another config", meta["config"], self._config, allowed=self._allowed)
+        now = {"data": self._data, "x64": _x64()}
+        saved = {name: meta.get(name) for name in now}
+        known = [name for name in now if now[name] is not None and saved[name] is not None]
+        old, new = ({name: facts[name] for name in known} for facts in (saved, now))
+        refuse_changes(where, "other data or numbers", old, new, allowed=self._allowed)
 
     def _take_up(self, meta: dict[str, Any], step: int) -> None:
-        """Sets config, iterator and extras to what was saved, after all of it was checked."""
+        """Sets iterator and extras to what was saved, after all of it was checked."""
         where = f"the checkpoint of step {step} in {self.directory}"
-        if self._config is not None and meta["config"] is not None:
-            names = differing_keys(meta["config"], self._config)
-            if names:
-                raise UsageError(f"{where} has another config (different: {', '.join(names)}); use another directory")
         if self._iterator is not None and meta["iterator"] is None:
             raise UsageError(f"{where} holds no position in the data; delete it, or restore without an iterator")
         missing = [name for name in self._extras if name not in meta["extras"]]
@@ -193,7 +239,7 @@ class Checkpointer:
                 self._iterator.set_state(_decode(meta["iterator"]))
             except Exception as error:
                 raise UsageError(
-                    f"the data iterator refuses the position in {where} ({_first_line(error)}); "
+                    f"the data iterator refuses the position in {where} ({_reason(error)}); "
                     "give the same data and pipeline, or delete that folder to start again"
                 ) from error
 
@@ -203,13 +249,8 @@ class Checkpointer:
             return self._manager
         import orbax.checkpoint as ocp
 
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for found in _steps(self.directory):
-                if found in self._bad or not (self.directory / str(found) / MANIFEST).is_file():
-                    _set_aside(self.directory, found)  # Orbax takes any folder named by a number for a checkpoint
-        except OSError as error:
-            raise disk_error("save checkpoints in", self.directory, error) from error
+        if jax.process_index() == 0:
+            self._make_ready()
         later = [found for found in _steps(self.directory) if found >= step]
         if later:
             raise UsageError(
@@ -218,12 +259,37 @@ class Checkpointer:
             )
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None,  # deleted here, once the new one is proven, not by Orbax
+            todelete_subdir=_DELETING,
             create=True,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=False,  # so that an error is raised where it happens
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         return self._manager
+
+    def _make_ready(self) -> None:
+        """Locks the folder and clears it of what a killed run left, for only good checkpoints to be there."""
+        unfinished = _unfinished_step(self.directory)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock_folder(self.directory, f"checkpointer {id(self)}")
+            remove_leftovers(self.directory)
+            shutil.rmtree(self.directory / _DELETING, ignore_errors=True)
+            for found in _steps(self.directory):  # Orbax takes any folder named by a number for a checkpoint
+                if found == unfinished:
+                    shutil.rmtree(self.directory / str(found))
+                elif found in self._bad or not (self.directory / str(found) / MANIFEST).is_file():
+                    _set_aside(self.directory, found)
+        except OSError as error:
+            raise disk_error("save checkpoints in", self.directory, error) from error
+
+    def _delete_old(self, manager: Any) -> None:
+        """Deletes all finished checkpoints but the newest `keep`."""
+        finished = [step for step in _steps(self.directory) if (self.directory / str(step) / MANIFEST).is_file()]
+        for old in sorted(finished)[: -self.keep]:
+            manager.delete(old)  # moves it, which is done or not done
+        if jax.process_index() == 0 and (self.directory / _DELETING).exists():
+            shutil.rmtree(self.directory / _DELETING)
 
 
 def _stateful(name: str, thing: Any) -> Any:
@@ -254,44 +320,6 @@ def _decode(saved: dict[str, Any]) -> Any:
     return base64.b64decode(saved["bytes"]) if "bytes" in saved else saved["json"]
 
 
-def _describe(state: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The leaves by path as Orbax takes them, and the path, shape and dtype of each in order."""
-    leaves: dict[str, Any] = {}
-    description = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        name = jax.tree_util.keystr(path)
-        shape, dtype = _layout(leaf)
-        description.append({"path": name, "shape": list(shape), "dtype": dtype})
-        if 0 not in shape:  # Orbax refuses arrays without elements, and there is nothing in them to save
-            data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-            leaves[name] = data if isinstance(data, jax.Array) else np.asarray(data)
-    return leaves, description
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _layout(leaf: Any) -> tuple[tuple[int, ...], str]:
-    return np.shape(leaf), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
-
-
-def _check_structure(state: Any, saved: list[dict[str, Any]]) -> None:
-    """Raises for the first leaf in which the state to restore into differs from the saved one."""
-    _, wanted = _describe(state)
-    here = {entry["path"]: entry for entry in wanted}
-    there = {entry["path"]: entry for entry in saved}
-    advice = "build the model and optimizer of the saved run, or use another directory"
-    for path in [*here, *(path for path in there if path not in here)]:
-        if path not in there:
-            raise UsageError(f"the checkpoint has no {path}, which this state has; {advice}")
-        if path not in here:
-            raise UsageError(f"the checkpoint has {path}, which this state has not; {advice}")
-        if here[path] != there[path]:
-            old, new = (f"{entry['dtype']}{entry['shape']}" for entry in (there[path], here[path]))
-            raise UsageError(f"the checkpoint has {path} as {old}, but this state has it as {new}; {advice}")
-
-
 def _write(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
@@ -302,43 +330,33 @@ def _write(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]
     manager.check_for_errors()
 
 
-def _read(folder: Path, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Meta data and leaves of one checkpoint, after its structure was compared with that of `state`."""
+def _read_meta(folder: Path) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
-    _check_structure(state, meta["leaves"])
-    leaves, _ = _describe(state)
+        meta: dict[str, Any] = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
+    return meta
+
+
+def _read_leaves(folder: Path, state: Any) -> dict[str, Any]:
+    """The values of a checkpoint by path, placed as those of `state` are; its layout was compared before."""
+    import orbax.checkpoint as ocp
+
     restore_args = {
         name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype)
         if isinstance(leaf, jax.Array) and leaf.committed
         else ocp.RestoreArgs(restore_type=np.ndarray)
-        for name, leaf in leaves.items()
+        for name, leaf in describe(state)[0].items()
     }
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        return meta, reader.restore(folder / "state", args=ocp.args.PyTreeRestore(restore_args=restore_args))
+        leaves: dict[str, Any] = reader.restore(
+            folder / "state", args=ocp.args.PyTreeRestore(restore_args=restore_args)
+        )
+    return leaves
 
 
-def _rebuild(state: Any, saved: list[dict[str, Any]], leaves: dict[str, Any]) -> Any:
-    """The state with the saved values in place of its own."""
-
-    def leaf(old: Any, entry: dict[str, Any]) -> Any:
-        if entry["path"] not in leaves:
-            return old  # no elements
-        value = leaves[entry["path"]]
-        if _is_key(old):
-            return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(old))
-        if isinstance(old, jax.Array):
-            return value if isinstance(value, jax.Array) else jnp.asarray(value)
-        return value if isinstance(old, np.ndarray | np.generic) else type(old)(value.item())
-
-    old_leaves, structure = jax.tree.flatten(state)
-    entries = {entry["path"]: entry for entry in saved}
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
-    return jax.tree.unflatten(
-        structure, [leaf(old, entries[path]) for old, path in zip(old_leaves, paths, strict=True)]
-    )
+def _x64() -> bool:
+    return bool(jax.config.read("jax_enable_x64"))
 
 
 def _steps(directory: Path) -> list[int]:
@@ -359,13 +377,12 @@ def _unfinished_step(directory: Path) -> int | None:
 
 def _set_aside(directory: Path, step: int) -> None:
     """Renames a checkpoint that cannot be read, so that nothing takes it for one; an earlier one of that name goes."""
-    import shutil
-
     aside = directory / f"unreadable-{step}"
     shutil.rmtree(aside, ignore_errors=True)
     (directory / str(step)).rename(aside)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    """One line that says why."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

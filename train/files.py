@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+import jax
 import numpy as np
 
 from train.errors import RunFailed, UsageError
@@ -44,8 +45,19 @@ def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> Usa
     )
 
 
+def is_writer() -> bool:
+    """Whether this process writes files and speaks: of several that make one run, only process 0 does.
+
+    >>> is_writer()
+    True
+    """
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Writes a file whole: a reader sees the old content or the new one, never a part.
+    """Writes a file whole: a reader sees the old content or the new one, never a part, also after a loss of power.
+
+    Of several processes that make one run, only process 0 writes.
 
     Args:
         path: The file; its folder must exist.
@@ -55,6 +67,8 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
         UsageError: The place cannot be written.
         RunFailed: The disk is full or failing; the old content is intact.
     """
+    if not is_writer():
+        return
     path = Path(path)
     payload = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -64,12 +78,35 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_to_disk(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise disk_error("write", path, error) from error
         raise
+
+
+def sync_to_disk(path: str | os.PathLike[str]) -> None:
+    """Waits until a file's content, or the names in a folder, have reached the disk, where the system can tell."""
+    if os.name == "nt" and os.path.isdir(path):
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Deletes the temporary files that a killed `write_atomic` left in a folder to which nobody else writes now."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdecimal() and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None) -> Any:
@@ -120,19 +157,27 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the entries in which two JSON objects differ, in the order of the first.
+def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The entries in which two JSON objects differ: their dotted names, with the old and the new value.
 
-    >>> differing_keys({"seed": 0, "data": {"name": "digits"}}, {"seed": 1, "data": {"name": "digits"}, "lr": 0.1})
-    ['seed', 'lr']
+    An entry that one side has not stands there as `ABSENT`. The order is that of the first object.
+
+    >>> differences({"seed": 0, "data": {"name": "digits"}}, {"seed": 1, "data": {"name": "digits"}, "lr": 0.1})
+    {'seed': (0, 1), 'lr': (nothing, 0.1)}
     """
     if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new and type(old) is type(new) else [prefix or "(all)"]
-    names: list[str] = []
+        return {} if old == new and type(old) is type(new) else {prefix or "(all)": (old, new)}
+    found: dict[str, tuple[Any, Any]] = {}
     for key in [*old, *(key for key in new if key not in old)]:
         name = f"{prefix}.{key}" if prefix else key
-        if key in old and key in new:
-            names += differing_keys(old[key], new[key], name)
-        else:
-            names.append(name)
-    return names
+        found |= differences(old.get(key, ABSENT), new.get(key, ABSENT), name)
+    return found
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT = _Absent()
+"""Stands for an entry that is not there."""

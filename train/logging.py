@@ -11,14 +11,16 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from train.errors import UsageError
-from train.files import differing_keys, disk_error, dump_json, to_json, write_atomic
+from train.files import ABSENT, differences, disk_error, dump_json, remove_leftovers, to_json, write_atomic
+from train.identity import refuse_changes
+from train.lock import lock_folder, unlock_folder
 from train.report import Image as Image
 from train.report import Section as Section
 from train.report import Table as Table
@@ -38,21 +40,25 @@ _PACKAGES = (
 )
 
 
-def open_workdir(workdir: str | os.PathLike[str], config: Any) -> Path:
-    """Creates a run's folder, or opens it again for the same config.
+def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed: Collection[str] = ()) -> Path:
+    """Creates a run's folder, or opens it again for the same config, and keeps other processes from writing there.
 
     Writes `config.json` and `environment.json`. A folder that belongs to another config is refused, because its metrics
-    and checkpoints would be mixed with those of this run.
+    and checkpoints would be mixed with those of this run; so is one that another process has opened, until that ends or
+    calls `close_workdir`.
 
     Args:
         workdir: The folder; its parents are created as well.
         config: A mapping or dataclass of plain values.
+        allow_changed: Dotted names of settings that may differ from the run's start ("data" stands for all that begins
+            with "data." as well). `config.json` then tells the new ones, `config_changes.jsonl` what changed and when.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: The folder holds another run or something else, or cannot be written.
+        UsageError: The folder holds another run or something else, another process has opened it, or it cannot be
+            written.
     """
     workdir = Path(workdir)
     wanted = to_json(config, nonfinite=str)
@@ -62,21 +68,44 @@ def open_workdir(workdir: str | os.PathLike[str], config: Any) -> Path:
     except OSError as error:
         raise disk_error("create the workdir", workdir, error) from error
     ways_out = "give another --workdir, or delete that folder to start again"
-    if "config.json" in content:
-        try:
-            found = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{workdir / 'config.json'} cannot be read ({error}); {ways_out}") from error
-        if names := differing_keys(found, wanted):
-            raise UsageError(f"{workdir} holds a run with another config (different: {', '.join(names)}); {ways_out}")
-    elif content:
+    if content and "config.json" not in content:
         raise UsageError(
             f"{workdir} is not empty and is no run's folder (it has {content[0]} but no config.json); {ways_out}"
         )
+    if jax.process_index() == 0:
+        lock_folder(workdir)
+        remove_leftovers(workdir)
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read ({error}); {ways_out}") from error
+        changed = refuse_changes(
+            str(workdir), "a run with another config", found, wanted, allowed=allow_changed, ways_out=ways_out
+        )
+        if changed:
+            _record_changes(workdir / "config_changes.jsonl", changed)
+            write_atomic(path, dump_json(wanted))
     else:
-        write_atomic(workdir / "config.json", dump_json(wanted))
+        write_atomic(path, dump_json(wanted))
     _record_environment(workdir / "environment.json")
     return workdir
+
+
+def close_workdir(workdir: str | os.PathLike[str]) -> None:
+    """Lets other processes write to the folder of a run, as the end of this process does."""
+    unlock_folder(workdir)
+
+
+def _record_changes(path: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
+    values = {name: [None if value is ABSENT else value for value in pair] for name, pair in changed.items()}
+    line = json.dumps({"date": _now(), "changed": values}, ensure_ascii=False) + "\n"
+    write_atomic(path, (path.read_text(encoding="utf-8") if path.exists() else "") + line)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _record_environment(path: Path) -> None:
@@ -87,7 +116,7 @@ def _record_environment(path: Path) -> None:
     except (OSError, ValueError):
         before = None
     if isinstance(before, dict):
-        names = [name for name in differing_keys(before, now) if name != "date"]
+        names = [name for name in differences(before, now) if name != "date"]
         if not names:
             return
         print(f"note: this run was started in another environment (different: {', '.join(names)})", file=sys.stderr)
@@ -112,7 +141,7 @@ def environment() -> dict[str, Any]:
             versions[name] = None
     devices = jax.devices()
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": _now(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "devices": {"backend": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
@@ -186,6 +215,7 @@ class MetricsWriter:
                 data = memoryview(line.encode())
                 while data:
                     data = data[file.write(data) :]
+                os.fsync(file.fileno())  # a checkpoint that comes later must not outlive it
         except OSError as error:
             if size >= 0:
                 os.truncate(self.path, size)  # a full disk may have taken half a line

@@ -91,6 +91,8 @@ def fit(
                 interrupts.leave(received, number, hooks)
             if ends:
                 break
+        if interrupts.received is not None:  # it came while the last hooks were at work
+            interrupts.leave(interrupts.received, number, hooks)
     return state
 
 

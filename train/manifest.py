@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
-from train.files import write_atomic
+from train.files import sync_to_disk, write_atomic
 
 MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
     """Writes the list of all files in the folder, at any depth, as `manifest.json` in it.
+
+    The files, the folders and the folder's own name are on the disk before the list is: with it, they are all there
+    even after a loss of power.
 
     Args:
         folder: A folder whose files will not change any more.
@@ -23,6 +27,11 @@ def write_manifest(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     sums = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+    for path in files:
+        sync_to_disk(path)
+    for below, _, _ in os.walk(folder, topdown=False):
+        sync_to_disk(below)
+    sync_to_disk(folder.parent)
     write_atomic(folder / MANIFEST, json.dumps(sums, indent=1))
 
 

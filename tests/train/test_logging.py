@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from train.errors import RunFailed, UsageError
-from train.files import differing_keys, to_json, write_atomic
+from train.files import differences, to_json, write_atomic
 from train.logging import (
     Image,
     MetricsWriter,
@@ -78,10 +78,12 @@ def test_open_workdir(tmp_path):
     }
     assert open_workdir(workdir, Config()) == workdir
     with pytest.raises(
-        UsageError, match=r"different: seed, data\.name\); give another --workdir, or delete that folder"
+        UsageError,
+        match=r'seed was 0 and is now 1; data\.name was "digits" and is now "mnist"; give another --workdir, or delete '
+        r"that folder to start again, or accept the change by name: --allow-changed seed,data\.name$",
     ):
         open_workdir(workdir, Config(seed=1, data=Data(name="mnist")))
-    with pytest.raises(UsageError, match=r"different: clip"):
+    with pytest.raises(UsageError, match=r'clip was "inf" and is now null;'):
         open_workdir(workdir, Config(clip=None))
 
 
@@ -278,10 +280,10 @@ def test_to_json_takes_low_precision_and_refuses_the_rest():
             to_json({"a": odd})
 
 
-def test_differing_keys_tell_types_apart():
-    assert differing_keys({"a": 1, "b": True, "c": [1]}, {"a": 1.0, "b": 1, "c": [1, 2], "d": None}) == list("abcd")
-    assert differing_keys({"a": {"x": 1}}, {"a": None}) == ["a"]
-    assert differing_keys({"a": {"x": [1, {"y": 2}]}}, {"a": {"x": [1, {"y": 2}]}}) == []
+def test_differences_tell_types_apart():
+    assert list(differences({"a": 1, "b": True, "c": [1]}, {"a": 1.0, "b": 1, "c": [1, 2], "d": None})) == list("abcd")
+    assert differences({"a": {"x": 1}}, {"a": None}) == {"a": ({"x": 1}, None)}
+    assert differences({"a": {"x": [1, {"y": 2}]}}, {"a": {"x": [1, {"y": 2}]}}) == {}
 
 
 def test_report(tmp_path):

@@ -1,0 +1,98 @@
+"""What a run may not change when it goes on: its config, its data and its number formats, unless allowed by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.errors import UsageError
+from train.files import differences
+
+_SHOWN = 6
+
+
+def fingerprint(data: Any) -> str:
+    """A short text that tells one data set from another: 16 hexadecimal digits of SHA-256.
+
+    Args:
+        data: Any nesting of arrays, numbers, text and bytes, such as the arrays of a data set; of one that does not
+            fit into memory its name, version and file sizes.
+
+    Returns:
+        The same text for the same structure, shapes, dtypes and values.
+
+    >>> fingerprint({"x": np.arange(3)}) == fingerprint({"x": np.arange(3)})
+    True
+    >>> fingerprint({"x": np.arange(3)}) == fingerprint({"x": np.arange(3.0)})
+    False
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
+        payload: Any
+        if isinstance(leaf, str | bytes):
+            kind, payload = type(leaf).__name__, leaf.encode() if isinstance(leaf, str) else leaf
+        else:
+            array = np.asarray(leaf)
+            kind, payload = f"{array.dtype}{array.shape}", np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            if array.dtype.hasobject:
+                raise UsageError(f"expected arrays, numbers, text and bytes, got {type(leaf).__name__} in the data")
+        digest.update(f"{jax.tree_util.keystr(path)}:{kind}:{len(payload)}:".encode())
+        digest.update(payload)
+    return digest.hexdigest()[:16]
+
+
+def refuse_changes(
+    where: str, what: str, old: Any, new: Any, *, allowed: Collection[str] = (), ways_out: str = "use another directory"
+) -> dict[str, tuple[Any, Any]]:
+    """Compares what a run was started with to what it is to go on with.
+
+    Args:
+        where: The folder, for the message.
+        what: What is compared, in words: "another config".
+        old: JSON types.
+        new: JSON types.
+        allowed: Dotted names that may differ; "data" allows all that begins with "data." as well.
+        ways_out: What else can be done.
+
+    Returns:
+        The differences that were allowed, as in `differences`; they are said on stderr.
+
+    Raises:
+        UsageError: There are others; the message names them with both values.
+    """
+    found = differences(old, new)
+    refused = {name: pair for name, pair in found.items() if not is_allowed(name, allowed)}
+    if refused:
+        values = [f"{name} was {_text(was)} and is now {_text(now)}" for name, (was, now) in refused.items()]
+        more = [f"and {len(values) - _SHOWN} more"] if len(values) > _SHOWN else []
+        raise UsageError(
+            f"{where} holds {what}: {'; '.join(values[:_SHOWN] + more)}; {ways_out}, "
+            f"or accept the change by name: --allow-changed {','.join(refused)}"
+        )
+    for name, (was, now) in found.items():
+        print(f"note: {where} goes on with {name} changed from {_text(was)} to {_text(now)}", file=sys.stderr)
+    return found
+
+
+def is_allowed(name: str, allowed: Collection[str]) -> bool:
+    """Whether a dotted name, or a group that it belongs to, is among the allowed ones.
+
+    >>> is_allowed("data.name", {"data"}), is_allowed("dataset", {"data"})
+    (True, False)
+    """
+    parts = name.split(".")
+    return any(".".join(parts[:n]) in allowed for n in range(1, len(parts) + 1))
+
+
+def _text(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

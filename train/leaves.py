@@ -1,0 +1,105 @@
+"""The leaves of a state by path: how a checkpoint stores them, compares their layout and puts them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.errors import UsageError
+
+Description = list[dict[str, Any]]
+
+
+def describe(state: Any) -> tuple[dict[str, Any], Description]:
+    """The leaves by path as Orbax takes them, and the path, shape and dtype of each in order."""
+    leaves: dict[str, Any] = {}
+    description = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path)
+        shape, dtype = _layout(leaf)
+        description.append({"path": name, "shape": list(shape), "dtype": dtype})
+        if 0 not in shape:  # Orbax refuses arrays without elements, and there is nothing in them to save
+            data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+            leaves[name] = data if isinstance(data, jax.Array) else np.asarray(data)
+    return leaves, description
+
+
+def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> None:
+    """Raises `UsageError` for the first leaf in which the state to restore into differs from the saved one.
+
+    Args:
+        state: The state to restore into.
+        saved: What `describe` told of the saved one.
+        any_dtype: Whether numbers may have another dtype; those of PRNG keys never may.
+    """
+    _, wanted = describe(state)
+    here = {entry["path"]: entry for entry in wanted}
+    there = {entry["path"]: entry for entry in saved}
+    advice = "build the model and optimizer of the saved run, or use another directory"
+    for path in [*here, *(path for path in there if path not in here)]:
+        if path not in there:
+            raise UsageError(f"the checkpoint has no {path}, which this state has; {advice}")
+        if path not in here:
+            raise UsageError(f"the checkpoint has {path}, which this state has not; {advice}")
+        if here[path] != there[path]:
+            dtypes = here[path]["dtype"], there[path]["dtype"]
+            only_dtype = here[path]["shape"] == there[path]["shape"] and not any("key<" in name for name in dtypes)
+            if only_dtype and any_dtype:
+                continue
+            old, new = (f"{entry['dtype']}{entry['shape']}" for entry in (there[path], here[path]))
+            accept = ", or accept the change by name: --allow-changed dtype" if only_dtype else ""
+            raise UsageError(f"the checkpoint has {path} as {old}, but this state has it as {new}; {advice}{accept}")
+
+
+def rebuild(state: Any, leaves: dict[str, Any]) -> Any:
+    """The state with the saved values in place of its own, in its own dtypes.
+
+    Args:
+        state: The state to restore into.
+        leaves: The saved values by path; what has no elements is not among them.
+    """
+
+    def leaf(path: Any, old: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        if name not in leaves:
+            return old  # no elements
+        value = leaves[name]
+        if _is_key(old):
+            return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(old))
+        if isinstance(old, jax.Array):
+            return value.astype(old.dtype) if isinstance(value, jax.Array) else jnp.asarray(value, old.dtype)
+        if isinstance(old, np.ndarray | np.generic):
+            return value.astype(old.dtype)
+        return type(old)(value.item())
+
+    return jax.tree_util.tree_map_with_path(leaf, state)
+
+
+def find_nonfinite(tree: Any) -> str | None:
+    """The path of the first array of real or complex numbers that holds a NaN or an infinity, or None.
+
+    >>> find_nonfinite({"a": jnp.ones(2), "b": jnp.array([1.0, jnp.nan])})
+    "['b']"
+    """
+    found = [
+        (path, _all_finite(leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return next((jax.tree_util.keystr(path) for path, finite in found if not finite), None)
+
+
+@jax.jit
+def _all_finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _layout(leaf: Any) -> tuple[tuple[int, ...], str]:
+    return np.shape(leaf), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
