@@ -3,6 +3,8 @@
 from train.checkpoint import Checkpointer as Checkpointer
 from train.errors import RunFailed as RunFailed
 from train.errors import UsageError as UsageError
+from train.guard import BadSteps as BadSteps
+from train.guard import skip_nonfinite as skip_nonfinite
 from train.hooks import EarlyStopping as EarlyStopping
 from train.hooks import Evaluate as Evaluate
 from train.hooks import Hook as Hook
@@ -41,6 +43,10 @@ from train.metrics import precision_from_counts as precision_from_counts
 from train.metrics import recall as recall
 from train.metrics import recall_from_counts as recall_from_counts
 from train.metrics import weighted_loss as weighted_loss
+from train.mixed_precision import LossScale as LossScale
+from train.mixed_precision import LossScaling as LossScaling
+from train.mixed_precision import Precision as Precision
+from train.mixed_precision import make_precision as make_precision
 from train.objective import Context as Context
 from train.objective import Objective as Objective
 from train.objective import Term as Term

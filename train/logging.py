@@ -7,6 +7,7 @@ import datetime
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -166,11 +167,19 @@ def _git_state(source: Path) -> dict[str, Any] | None:
         return None
 
 
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _nonfinite_name(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, one object a line: `{"step": 50, "split": "train", "values": {...}}`.
 
-    As a hook of `fit` it writes the split "train". A value that is not finite is written as null. A line cut short by a
-    killed process is dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`.
+    As a hook of `fit` it writes the split "train". NaN and the infinities, for which JSON has no numbers, are written as
+    "NaN", "Infinity" and "-Infinity", and `read_metrics` reads them as such. A line cut short by a killed process is
+    dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`.
 
     Args:
         workdir: The run's folder.
@@ -206,7 +215,7 @@ class MetricsWriter:
         Raises:
             RunFailed: The disk is full or failing; the lines before are intact.
         """
-        record = {"step": int(step), "split": split, "values": to_json(dict(values))}
+        record = {"step": int(step), "split": split, "values": to_json(dict(values), nonfinite=_nonfinite_name)}
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         size = -1
         try:
@@ -249,7 +258,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`.
+    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`, not all of which need be finite.
 
     Raises:
         UsageError: The file is missing, or one of its lines is no such object.
@@ -263,23 +272,24 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            _ = int(record["step"]), str(record["split"]), dict(record["values"])
+            values = {name: _NONFINITE.get(str(value), value) for name, value in dict(record["values"]).items()}
+            _ = int(record["step"]), str(record["split"])
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"line {number} of {path} is damaged; delete that line, or the folder to start again"
             ) from error
-        records.append(record)
+        records.append(record | {"values": values})
     return records
 
 
 def curve(records: Iterable[Mapping[str, Any]], split: str, metric: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric, as `plots.learning_curves` takes them; gaps (null) are left out.
+    """Steps and values of one metric, as `plots.learning_curves` takes them; what is not finite is left out.
 
     >>> curve([{"step": 5, "split": "train", "values": {"loss": 0.5}}], "train", "loss")
     ([5], [0.5])
     """
     points = [(r["step"], r["values"].get(metric)) for r in records if r["split"] == split]
-    kept = [(step, value) for step, value in points if value is not None]
+    kept = [(step, value) for step, value in points if value is not None and math.isfinite(value)]
     return [step for step, _ in kept], [value for _, value in kept]
 
 

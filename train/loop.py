@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import jax
 
 from train.errors import RunFailed, UsageError
+from train.guard import BadSteps, find_nonfinite, outcome
 from train.hooks import EarlyStopping as EarlyStopping
 from train.hooks import Evaluate as Evaluate
 from train.hooks import Hook as Hook
@@ -40,6 +41,7 @@ def fit(
     label: str = "",
     progress: bool = True,
     finite: Sequence[str] = ("loss", "grad_norm"),
+    bad_steps: BadSteps | None = None,
 ) -> State:
     """Trains until `state.step == steps`.
 
@@ -53,6 +55,8 @@ def fit(
         label: What the progress calls this training.
         progress: Whether to show it.
         finite: Metrics that end the run when they are not finite (those that the step has).
+        bad_steps: What is done about steps that `skip_nonfinite` skipped: they then do not end the run. While they
+            come in a row nothing is saved, so that the last checkpoint is one from before.
 
     Returns:
         The state after the last step: step `steps`, or earlier if a hook stopped the training.
@@ -71,22 +75,33 @@ def fit(
     pending: tuple[int, Metrics] | None = None
     with _Interrupts() as interrupts, Progress(steps, start=start, label=label, enabled=progress) as shown:
 
-        def settle(number: int, metrics: Metrics) -> None:
-            _check_finite(number, metrics, finite, hooks)
+        def settle(number: int, metrics: Metrics) -> bool:
+            """Looks at a step's metrics; returns whether to go back to a checkpoint."""
+            went = outcome(metrics)
+            if went == "done" or (went == "skipped" and bad_steps is None):
+                _check_finite(number, metrics, finite, hooks)
             shown.update(number, _loss_first(metrics) if number % log_every == 0 else None)
+            return bad_steps is not None and bad_steps.count(number, metrics)
+
+        def roll_back(number: int) -> State:
+            return state if bad_steps is None else bad_steps.roll_back(number, state, hooks)
 
         for number in range(start + 1, steps + 1):
             batch = _next_batch(batches, number, start, steps)
             state, metrics = step(state, batch)
-            if pending is not None:
-                settle(*pending)  # of the step before, while this one runs
+            if pending is not None and settle(*pending):  # of the step before, while this one runs
+                state, metrics = step(roll_back(number - 1), batch)
             pending = (number, metrics)
             received = interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
             if due or wait:
-                settle(*pending)
+                if settle(*pending):
+                    state = roll_back(number)
                 pending = None
-            ends = due and _call_hooks(hooks, number, state, means(metrics), number == steps, received is not None)
+            rest = bad_steps is not None and bad_steps.consecutive > 0
+            ends = due and _call_hooks(
+                hooks, number, state, means(metrics), number == steps, received is not None, rest
+            )
             if received is not None:
                 interrupts.leave(received, number, hooks)
             if ends:
@@ -130,12 +145,24 @@ def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Se
     if not broken:
         return
     terms = ", ".join(f"{name} = {value:.6g}" for name, value in _loss_first(metrics).items())
-    places = [text for hook in hooks if (text := _last_save(hook))]
-    saved = f"the last good checkpoint is {places[0]}" if places else "no checkpoint was saved before"
     raise RunFailed(
-        f"{' and '.join(broken)} not finite at step {number} ({terms}); {saved}; "
+        f"{' and '.join(broken)} not finite at step {number} ({terms}); {_last_good(hooks)}; "
         "try a lower learning rate, gradient clipping, or look at that batch"
     )
+
+
+def _check_state(number: int, state: Any, hooks: Sequence[Any]) -> None:
+    """Raises for a state that is never to be saved: later steps would be NaN as well."""
+    if bad := find_nonfinite(state):
+        raise RunFailed(
+            f"{bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} not finite after step {number}, though its "
+            f"loss and gradient were; {_last_good(hooks)}; try a lower learning rate"
+        )
+
+
+def _last_good(hooks: Sequence[Any]) -> str:
+    places = [text for hook in hooks if (text := _last_save(hook))]
+    return f"the last good checkpoint is {places[0]}" if places else "no checkpoint was saved before"
 
 
 def _loss_first(metrics: Metrics) -> dict[str, float]:
@@ -148,12 +175,19 @@ def _last_save(hook: Any) -> str:
 
 
 def _call_hooks(
-    hooks: Sequence[Any], number: int, state: Any, metrics: dict[str, float], last: bool, interrupted: bool
+    hooks: Sequence[Any],
+    number: int,
+    state: Any,
+    metrics: dict[str, float],
+    last: bool,
+    interrupted: bool,
+    in_bad_row: bool = False,
 ) -> bool:
     """Calls the hooks that are due; returns whether the training ends here.
 
     When a hook stops the training, this step becomes the last one, and the others are called too. An interruption calls
-    only the saving hooks out of turn: a further line of metrics would tell the run from one never interrupted.
+    only the saving hooks out of turn: a further line of metrics would tell the run from one never interrupted. In a
+    row of bad steps nothing is saved before the end.
     """
     called: set[int] = set()
 
@@ -175,7 +209,13 @@ def _call_hooks(
     ends = call(lambda hook: due(hook) and not _saves(hook)) or last
     if ends:
         call(lambda hook: not _saves(hook))
-    return call(lambda hook: _saves(hook) and (ends or interrupted or due(hook))) or ends
+
+    def to_save(hook: Any) -> bool:
+        return _saves(hook) and (ends or (not in_bad_row and (interrupted or due(hook))))
+
+    if "skipped" not in metrics and any(map(to_save, hooks)):  # a step that skips keeps the state finite
+        _check_state(number, state, hooks)
+    return call(to_save) or ends
 
 
 def _saves(hook: Any) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from train.errors import UsageError
 
-RESERVED_METRICS = ("loss", "grad_norm")
+RESERVED_METRICS = ("loss", "grad_norm", "skipped", "overflow", "loss_scale")
 
 
 @jax.tree_util.register_dataclass
@@ -86,6 +86,7 @@ class Context:
       axis_name: the mapped device axis, for losses that couple the examples of a batch; None on a single device and
         in the global view of ``jit``, where the batch is whole already.
       train: False in evaluation: no dropout.
+      loss_scale: state of dynamic loss scaling, for a ``Precision`` around the objective.
     """
 
     key: jax.Array
@@ -95,6 +96,7 @@ class Context:
     state: Any = None
     axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
     train: bool = dataclasses.field(default=True, metadata={"static": True})
+    loss_scale: Any = None
 
 
 Terms = dict[str, Term]

@@ -24,6 +24,7 @@ class TrainState:
       ema: exponential moving average of the parameters, or None.
       frozen: what the objective needs and nobody trains: a teacher, a reference policy.
       state: mutable collections that the objective returns anew: a queue, a centre, batch statistics.
+      loss_scale: state of dynamic loss scaling (``train.LossScale``), or None.
     """
 
     step: jax.Array
@@ -33,6 +34,7 @@ class TrainState:
     ema: Any = None
     frozen: Any = None
     state: Any = None
+    loss_scale: Any = None
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -47,6 +49,7 @@ def create_state(
     ema: bool = False,
     frozen: Any = None,
     state: Any = None,
+    loss_scale: Any = None,
 ) -> TrainState:
     """Return the state before the first update.
 
@@ -60,6 +63,7 @@ def create_state(
         an update of one part in a thousand is lost in bfloat16.
       frozen: passed to the objective as ``ctx.frozen``.
       state: initial mutable collections, passed as ``ctx.state``.
+      loss_scale: the first loss scale, for float16 (``precision.loss_scale()``).
 
     Returns:
       A TrainState at step 0.
@@ -77,6 +81,7 @@ def create_state(
         ema=jax.tree.map(_widen, params) if ema else None,
         frozen=_copy(frozen),
         state=_copy(state),
+        loss_scale=_copy(loss_scale),
     )
 
 

@@ -85,7 +85,8 @@ def build_train_step(
         loss, losses = jnp.sum(_losses(report.sums, rates)), _losses(report.sums, given)
         grad_norm = optax.tree.norm(_sum_first(grads) if task_gradients else grads)
         if checks:
-            check_report(report, rates, grad_norm, state.step)
+            # A gradient beyond the range of float16 is how a loss scale is found, and no error.
+            check_report(report, rates, grad_norm if state.loss_scale is None else loss, state.step)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, losses=losses)
         params = optax.apply_updates(state.params, updates)
@@ -189,7 +190,8 @@ def _gradients(
 
 def _context(state: TrainState, sync: Sync, index: Any, collections: Any, train: bool = True) -> Context:
     key = sync.fold(jax.random.fold_in(jax.random.fold_in(state.key, state.step), index))
-    return Context(key, state.step, state.ema, state.frozen, collections, sync.axis_name, train)
+    scale = state.loss_scale if train else None
+    return Context(key, state.step, state.ema, state.frozen, collections, sync.axis_name, train, scale)
 
 
 def _losses(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:

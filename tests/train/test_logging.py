@@ -156,19 +156,21 @@ def test_metrics_lines_are_exact(tmp_path):
     value = float(np.float32(0.1))
     with MetricsWriter(tmp_path, every=5) as writer:
         writer(5, None, {"loss": value, "rare": math.nan})
-        writer.write(5, "validation", {"ä,b": 1e-300, "loss": math.inf})
+        writer.write(5, "validation", {"ä,b": 1e-300, "loss": math.inf, "rare": -math.inf})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert (
-        text.splitlines()[0] == '{"step": 5, "split": "train", "values": {"loss": 0.10000000149011612, "rare": null}}'
+        text.splitlines()[0] == '{"step": 5, "split": "train", "values": {"loss": 0.10000000149011612, "rare": "NaN"}}'
     )
     records = read_metrics(tmp_path)
     assert [record["split"] for record in records] == ["train", "validation"]
     assert records[0]["values"]["loss"] == value
+    assert math.isnan(records[0]["values"]["rare"])
+    assert records[1]["values"] == {"ä,b": 1e-300, "loss": math.inf, "rare": -math.inf}
     with open(tmp_path / "metrics.csv", newline="") as file:
         assert list(csv.reader(file)) == [
             ["step", "split", "loss", "rare", "ä,b"],
-            ["5", "train", "0.10000000149011612", "", ""],
-            ["5", "validation", "", "", "1e-300"],
+            ["5", "train", "0.10000000149011612", "nan", ""],
+            ["5", "validation", "inf", "-inf", "1e-300"],
         ]
     assert curve(records, "train", "rare") == ([], [])
     assert curve(records, "validation", "ä,b") == ([5], [1e-300])

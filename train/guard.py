@@ -1,0 +1,238 @@
+"""Bad numbers: a step whose loss or gradient is not finite changes nothing, and a row of them goes back.
+
+    step = data_parallel(skip_nonfinite(build_train_step(...)))
+    state = fit(state, step, data, steps=1000, hooks=[checkpointer], bad_steps=BadSteps())
+
+The first half, `skip_nonfinite`, is compiled into the step and decides on the sums over all devices, so all replicas
+decide alike. The second, `BadSteps`, counts on the host, writes what was skipped to the metrics, and goes back to the
+last checkpoint when too many steps in a row were bad.
+
+The step counter never goes back: not when a step is skipped, nor when the state is that of an older checkpoint. So step
+n is always the one that takes the n-th batch, with keys and schedules of n; data that were passed over do not come
+again, and a run ends at the step that it was asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.errors import RunFailed, UsageError
+from train.logging import MetricsWriter
+from train.metrics import means
+from train.parallel import Step, Sync
+from train.paths import path_of
+
+KEPT = ("params", "opt_state", "ema", "state")
+"""The fields of a state that a skipped step leaves as they were; the step counter goes on."""
+
+
+def skip_nonfinite(step: Step) -> Step:
+    """Let a train step change nothing but the step counter where its numbers are not finite.
+
+    A step is skipped if its loss or its gradient is NaN or infinite, on any device and in any micro-batch, or if what
+    it would make of a finite state is not finite: a parameter or a mutable collection that is NaN or infinite now and
+    was not before, or a NaN that is new in the optimizer's state. So a finite state stays finite for good, however many
+    bad steps there are.
+
+    Args:
+      step: what ``build_train_step`` returned, not yet placed on devices.
+
+    Returns:
+      The step, with one metric more: ``"skipped"``, 1 or 0. The loss and the other metrics are reported as they are.
+
+    Raises:
+      UsageError: it is an evaluation step; or, when called, a step without the metrics ``"loss"`` and ``"grad_norm"``.
+
+    >>> import optax, train
+    >>> objective = lambda params, batch, ctx: {"product": train.Term(params * batch)}
+    >>> step = skip_nonfinite(train.build_train_step(objective, optax.sgd(1.0), loss_weights={"product": 1.0}))
+    >>> state = train.create_state(jnp.array(2.0), optax.sgd(1.0), key=0)
+    >>> for value in (jnp.nan, 1.0):
+    ...     state, metrics = step(state, jnp.array([value]))
+    ...     print(state.step, state.params, metrics["loss"][0], metrics["skipped"][0])
+    1 2.0 nan 1.0
+    2 1.0 2.0 0.0
+    """
+    if not step.trains:
+        raise UsageError("skip_nonfinite is for a train step: an evaluation step changes nothing anyway.")
+
+    def body(state: Any, batch: Any, sync: Sync) -> tuple[Any, Any]:
+        new, metrics = step.body(state, batch, sync)
+        if not {"loss", "grad_norm"} <= set(metrics):
+            raise UsageError(
+                f"skip_nonfinite looks at the metrics 'loss' and 'grad_norm' of a step, but it has {sorted(metrics)}."
+            )
+        good = (
+            jnp.isfinite(metrics["loss"][0])
+            & jnp.isfinite(metrics["grad_norm"][0])
+            & ~_appeared(_is_not_finite, (state.params, state.state), (new.params, new.state))
+            & ~_appeared(jnp.isnan, state.opt_state, new.opt_state)  # where infinity may stand for "none yet"
+        )
+        kept = {name: _choose(good, getattr(new, name), getattr(state, name)) for name in KEPT}
+        skipped = jnp.where(good, 0.0, 1.0), jnp.ones(())
+        return new.replace(**kept), metrics | {"skipped": skipped}
+
+    return dataclasses.replace(step, body=body)
+
+
+def _is_not_finite(x: jax.Array) -> jax.Array:
+    return ~jnp.isfinite(x)
+
+
+def _appeared(bad: Any, old: Any, new: Any) -> jax.Array:
+    """Whether any entry is bad that was not before."""
+    found = [
+        jnp.any(bad(y) & ~bad(x))
+        for x, y in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+        if jnp.issubdtype(jnp.result_type(y), jnp.inexact)
+    ]
+    return jnp.any(jnp.stack(found)) if found else jnp.zeros((), bool)
+
+
+def _choose(good: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(good, x, y), new, old)
+
+
+def outcome(metrics: Mapping[str, tuple[Any, Any]]) -> Literal["done", "skipped", "overflow"]:
+    """What became of a step, by its metrics.
+
+    Args:
+      metrics: ``{name: (sum, weight)}`` of the step.
+
+    Returns:
+      ``"skipped"`` for bad numbers, ``"overflow"`` for a step that was skipped because the loss scale of float16 was
+      too large (which is how that scale is found), ``"done"`` otherwise.
+    """
+    if "skipped" not in metrics or float(metrics["skipped"][0]) == 0:
+        return "done"
+    overflow = "overflow" in metrics and float(metrics["overflow"][0]) == 1
+    return "overflow" if overflow else "skipped"
+
+
+class BadSteps:
+    """What `fit` does about steps that were skipped: count, write, and go back to a checkpoint.
+
+    Each of them gets a line of its own in the metrics, with the split "skipped", and a return to a checkpoint one with
+    the split "rollback". Give it to the `Checkpointer` among its `extras`: a resumed run then knows the counts.
+
+    Args:
+        max_consecutive_bad: Number of bad steps in a row after which the last checkpoint is taken up. What was drawn
+            from the data meanwhile is passed over.
+        max_rollbacks: How often that may happen in a run before it fails.
+        writer: Where the lines are written.
+
+    Attributes:
+        consecutive: Bad steps in a row so far.
+        total: Bad steps of the run so far.
+        rollbacks: Returns to a checkpoint so far.
+
+    Raises:
+        UsageError: A limit is out of range.
+    """
+
+    def __init__(
+        self, *, max_consecutive_bad: int = 10, max_rollbacks: int = 3, writer: MetricsWriter | None = None
+    ) -> None:
+        if max_consecutive_bad < 1 or max_rollbacks < 0:
+            raise UsageError(
+                "expected max_consecutive_bad of at least 1 and max_rollbacks of at least 0, "
+                f"got {max_consecutive_bad} and {max_rollbacks}"
+            )
+        self.max_consecutive_bad, self.max_rollbacks = max_consecutive_bad, max_rollbacks
+        self.consecutive = self.total = self.rollbacks = 0
+        self._writer = writer
+
+    def count(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> bool:
+        """Counts one step.
+
+        Args:
+            step: Its number.
+            metrics: Its metrics, `{name: (sum, weight)}`.
+
+        Returns:
+            Whether that were too many in a row, so that `roll_back` is to follow.
+        """
+        became = outcome(metrics)
+        if became == "done":
+            self.consecutive = 0
+        if became != "skipped":
+            return False
+        self.consecutive += 1
+        self.total += 1
+        values = means(metrics)
+        if self._writer is not None:
+            self._writer.write(step, "skipped", values)
+        if self.consecutive == 1:
+            bad = ", ".join(f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value))
+            limit = f"after {self.max_consecutive_bad} in a row the last checkpoint is taken up"
+            print(
+                f"warning: step {step} is skipped, because {bad or 'its update is not finite'}; {limit}",
+                file=sys.stderr,
+            )
+        return self.consecutive >= self.max_consecutive_bad
+
+    def roll_back(self, step: int, state: Any, hooks: Sequence[Any]) -> Any:
+        """The state of the last good checkpoint, at the step counter of now.
+
+        Args:
+            step: The number of steps done.
+            state: The state of now, whose layout the result has.
+            hooks: Those of the training; the first that can read a checkpoint does so.
+
+        Returns:
+            The state to go on with.
+
+        Raises:
+            RunFailed: There is no checkpoint, or it was done too often.
+        """
+        row = f"{self.consecutive} steps in a row, up to step {step}, had a loss or gradient that is not finite"
+        advice = "lower the learning rate, clip the gradients, or look at the batches; checks=True names the bad term"
+        if self.rollbacks >= self.max_rollbacks:
+            times = f"{self.rollbacks} return(s) to a checkpoint did not help"
+            raise RunFailed(f"{row}; {times if self.rollbacks else 'no return to a checkpoint is allowed'}; {advice}")
+        readers = (hook for hook in hooks if hasattr(hook, "read_latest"))
+        old = next((found for hook in readers if (found := hook.read_latest(state)) is not None), None)
+        if old is None:
+            raise RunFailed(f"{row}, and there is no checkpoint to go back to; {advice}")
+        saved = int(jax.device_get(old.step))
+        self.rollbacks += 1
+        self.consecutive = 0
+        if self._writer is not None:
+            self._writer.write(step, "rollback", {"to_step": saved, "rollbacks": self.rollbacks})
+        print(f"warning: {row}; going on with the state of step {saved} and fresh data", file=sys.stderr)
+        return old.replace(step=jax.device_put(np.asarray(step, old.step.dtype), old.step.sharding))
+
+    def get_state(self) -> dict[str, int]:
+        """What a resumed run has to know."""
+        return {"consecutive": self.consecutive, "total": self.total, "rollbacks": self.rollbacks}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Takes up what `get_state` gave."""
+        self.consecutive, self.total, self.rollbacks = state["consecutive"], state["total"], state["rollbacks"]
+
+
+@jax.jit
+def _finite(leaves: list[Any]) -> list[Any]:
+    return [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+
+
+def find_nonfinite(state: Any) -> list[str]:
+    """The paths of the parameters, averaged ones included, that have a NaN or infinite entry.
+
+    >>> import optax, train
+    >>> find_nonfinite(train.create_state({"w": jnp.ones(2), "b": jnp.array([0.0, jnp.nan])}, optax.sgd(1.0), key=0))
+    ['params/b']
+    """
+    parts = {name: getattr(state, name, None) for name in ("params", "ema")}
+    found = jax.tree_util.tree_flatten_with_path(parts)[0]
+    real = [(keys, leaf) for keys, leaf in found if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    finite = jax.device_get(_finite([leaf for _, leaf in real]))
+    return [path_of(keys) for (keys, _), good in zip(real, finite, strict=True) if not good]

@@ -1,0 +1,275 @@
+"""Precision as a policy: in which type parameters are kept, products are computed, and losses come out.
+
+    precision = make_precision("bfloat16")
+    objective = precision.wrap(objective)
+
+It is put around an objective, so neither a model nor the step knows of it: the objective is given parameters and inputs
+of the compute type, and its terms are taken in float32. The parameters themselves, the optimizer, gradients and their
+sums over micro-batches and devices keep the type of the parameters.
+
+With float16, gradients below 3e-8 vanish. So the gradient of each term is multiplied by a loss scale where it enters
+the objective, and divided by it where it leaves, before anything is summed, clipped or logged. The scale is found by
+trial:
+
+    step = precision.scaled(skip_nonfinite(build_train_step(objective, ...)))
+    state = create_state(params, optimizer, key=0, loss_scale=precision.loss_scale())
+
+It is halved at a gradient that is not finite, which costs that one update, and doubled after a long row of good steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from train.errors import UsageError
+from train.names import check_name
+from train.objective import Context, Objective, Term, Terms
+from train.parallel import Step, Sync
+from train.paths import map_with_path
+
+PrecisionName = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossScale:
+    """State of dynamic loss scaling; it is part of the training state, so checkpoints hold it.
+
+    Args:
+      scale: what gradients are multiplied by inside the objective, float32 scalar.
+      good_steps: number of updates since it last changed, int32 scalar.
+    """
+
+    scale: jax.Array
+    good_steps: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class LossScaling:
+    """How a loss scale changes.
+
+    Args:
+      initial: the scale at the start.
+      growth_interval: updates in a row, without an overflow, after which it is multiplied by ``factor``.
+      factor: that factor; an overflow divides by it. A power of two, so that scaling changes no digit.
+      smallest: the scale is not lowered further. An overflow at this scale counts as a bad number.
+      largest: the scale is not raised further.
+
+    Raises:
+      UsageError: a number is out of range, or no power of two.
+    """
+
+    initial: float = 2.0**15
+    growth_interval: int = 2_000
+    factor: float = 2.0
+    smallest: float = 1.0
+    largest: float = 2.0**24
+
+    def __post_init__(self) -> None:
+        powers = (self.initial, self.factor, self.smallest, self.largest)
+        if any(not 0 < value < math.inf or math.frexp(value)[0] != 0.5 for value in powers):
+            raise UsageError(f"the scales and the factor of a loss scale are powers of two, got {powers}.")
+        if not self.smallest <= self.initial <= self.largest or self.factor <= 1 or self.growth_interval < 1:
+            raise UsageError(
+                "a loss scale needs smallest <= initial <= largest, a factor above 1 and a growth_interval of at least "
+                f"1, got {self}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """A policy of types.
+
+    Args:
+      params: type in which parameters are kept and updated.
+      compute: type of the parameters and of the real numbers of the batch, of ``ctx.ema`` and of ``ctx.frozen``, as an
+        objective sees them. Mutable collections, such as batch statistics, keep theirs.
+      output: type of the terms and of their sums; never below float32.
+      keep: regular expression searched in the paths of parameters and batch, such as ``"norm|weights"``: what matches
+        is not cast.
+      scaling: how a loss scale changes; None for none.
+
+    Raises:
+      UsageError: a type is none of real numbers, ``output`` is narrower than float32, or ``keep`` is no regular
+        expression.
+    """
+
+    params: str = "float32"
+    compute: str = "float32"
+    output: str = "float32"
+    keep: str | None = None
+    scaling: LossScaling | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("params", "compute", "output"):
+            _real_dtype(name, getattr(self, name))
+        if jnp.promote_types(self.output, jnp.float32) != jnp.dtype(self.output):
+            raise UsageError(f"output is {self.output}: losses are summed in float32 or wider.")
+        if self.keep is not None:
+            try:
+                re.compile(self.keep)
+            except re.error as error:
+                raise UsageError(f"keep={self.keep!r} is not a regular expression: {error}.") from error
+
+    def cast_params(self, params: Any) -> Any:
+        """Return parameters in the type in which they are kept; integers and keys stay as they are."""
+        return jax.tree.map(lambda leaf: _cast(leaf, self.params), params)
+
+    def wrap(self, objective: Objective) -> Objective:
+        """Return the objective with its numbers in the types of this policy.
+
+        Args:
+          objective: ``(params, batch, ctx) -> terms`` or ``-> (terms, new_state)``.
+
+        Returns:
+          An objective of the same terms. The gradients of its parameters have the type of the parameters; a loss scale
+          in the context acts inside only.
+
+        >>> seen = []
+        >>> def objective(params, batch, ctx):
+        ...     seen.append((params.dtype.name, batch["x"].dtype.name, batch["label"].dtype.name))
+        ...     return {"product": Term(params * batch["x"])}
+        >>> wrapped = make_precision("bfloat16").wrap(objective)
+        >>> batch = {"x": jnp.ones(2), "label": jnp.array([1, 2])}
+        >>> terms = wrapped(jnp.array(1.0), batch, Context(jax.random.key(0), jnp.int32(0)))
+        >>> seen, terms["product"].values.dtype.name
+        ([('bfloat16', 'bfloat16', 'int32')], 'float32')
+        """
+
+        def wrapped(params: Any, batch: Any, ctx: Context) -> Terms | tuple[Terms, Any]:
+            scale = None if ctx.loss_scale is None else ctx.loss_scale.scale
+            if scale is not None:
+                params = jax.tree.map(lambda leaf: _scaled(leaf, 1 / scale), params)
+            inner = dataclasses.replace(ctx, ema=self._lower(ctx.ema), frozen=self._lower(ctx.frozen))
+            result = objective(self._lower(params), self._lower(batch), inner)
+            terms, new = result if isinstance(result, tuple) else (result, None)
+            terms = {name: self._raise(term, scale) for name, term in terms.items()}
+            if not isinstance(result, tuple):
+                return terms
+            return terms, jax.tree.map(lambda x, old: _cast(x, jnp.result_type(old)), new, ctx.state)
+
+        return wrapped
+
+    def loss_scale(self) -> LossScale | None:
+        """Return the first loss scale, for ``create_state(..., loss_scale=...)``; None where there is none."""
+        if self.scaling is None:
+            return None
+        return LossScale(jnp.float32(self.scaling.initial), jnp.int32(0))
+
+    def scaled(self, step: Step) -> Step:
+        """Let a train step look after the loss scale; without one, the step is returned as it is.
+
+        A gradient that is not finite while the loss is makes an overflow, as long as the scale can be lowered. It is
+        reported as such (the metric ``"overflow"``), and so not taken for a bad number.
+
+        Args:
+          step: what ``skip_nonfinite`` returned, not yet placed on devices.
+
+        Returns:
+          The step, with the metrics ``"overflow"`` and ``"loss_scale"`` (the one that was used) besides.
+
+        Raises:
+          UsageError: when called, a step that skips nothing, or a state without a loss scale.
+        """
+        return step if self.scaling is None else dynamic_loss_scale(step, self.scaling)
+
+    def _lower(self, tree: Any) -> Any:
+        def cast(path: str, leaf: Any) -> Any:
+            kept = self.keep is not None and re.search(self.keep, path) is not None
+            return leaf if kept else _cast(leaf, self.compute)
+
+        return map_with_path(cast, tree)
+
+    def _raise(self, term: Term, scale: Any) -> Term:
+        dtype = jnp.promote_types(jnp.result_type(term.values), self.output)
+        values = jnp.asarray(term.values, dtype)
+        return dataclasses.replace(term, values=values if scale is None else _scaled(values, scale))
+
+
+def make_precision(name: PrecisionName) -> Precision:
+    """Return the policy of a name.
+
+    Args:
+      name: ``"float32"`` everywhere; ``"bfloat16"`` or ``"float16"`` to compute, with parameters and sums in float32,
+        and for float16 a dynamic loss scale.
+
+    Returns:
+      The policy.
+
+    Raises:
+      UsageError: the name is unknown.
+
+    >>> make_precision("bfloat16")
+    Precision(params='float32', compute='bfloat16', output='float32', keep=None, scaling=None)
+    """
+    check_name("precision", name, PRECISIONS)
+    return Precision(compute=name, scaling=LossScaling() if name == "float16" else None)
+
+
+def dynamic_loss_scale(step: Step, scaling: LossScaling) -> Step:
+    """Let a train step adapt its loss scale; see ``Precision.scaled``."""
+
+    def body(state: Any, batch: Any, sync: Sync) -> tuple[Any, Any]:
+        if state.loss_scale is None:
+            raise UsageError("the state has no loss scale: use create_state(..., loss_scale=precision.loss_scale()).")
+        new, metrics = step.body(state, batch, sync)
+        if "skipped" not in metrics:
+            raise UsageError("a loss scale is found by skipped steps: give skip_nonfinite(step) to Precision.scaled.")
+        skipped, one = metrics["skipped"]
+        scale = state.loss_scale.scale
+        only_gradient = jnp.isfinite(metrics["loss"][0]) & ~jnp.isfinite(metrics["grad_norm"][0])
+        overflow = (skipped > 0) & only_gradient & (scale > scaling.smallest)
+        after = _adapt(state.loss_scale, scaling, done=skipped == 0, overflow=overflow)
+        reported = {"overflow": (jnp.where(overflow, one, 0), one), "loss_scale": (scale, one)}
+        return new.replace(loss_scale=after), metrics | reported
+
+    return dataclasses.replace(step, body=body)
+
+
+def _adapt(old: LossScale, scaling: LossScaling, done: jax.Array, overflow: jax.Array) -> LossScale:
+    """The loss scale after a step; a bad number that is no overflow leaves it alone."""
+    good_steps = jnp.where(done, old.good_steps + 1, old.good_steps)
+    grow = done & (good_steps >= scaling.growth_interval)
+    scale = jnp.where(grow, jnp.minimum(old.scale * scaling.factor, scaling.largest), old.scale)
+    scale = jnp.where(overflow, jnp.maximum(old.scale / scaling.factor, scaling.smallest), scale)
+    return LossScale(scale, jnp.where(grow | overflow, 0, good_steps))
+
+
+@jax.custom_jvp
+def _scale_gradient(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """``x`` itself, but its gradient is multiplied by ``scale``, which is taken for a constant."""
+    del scale
+    return x
+
+
+@_scale_gradient.defjvp
+def _scale_tangent(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    (x, scale), (tangent, _) = primals, tangents
+    return x, tangent * scale.astype(jnp.result_type(tangent))
+
+
+def _scaled(leaf: Any, scale: jax.Array) -> Any:
+    return _scale_gradient(leaf, scale) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else leaf
+
+
+def _cast(leaf: Any, dtype: Any) -> Any:
+    """The leaf in another type, if it holds real numbers."""
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        return leaf
+    return jnp.asarray(leaf, dtype)
+
+
+def _real_dtype(name: str, dtype: str) -> None:
+    try:
+        real = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        real = False
+    if not real:
+        raise UsageError(f"{name} is {dtype!r}: give the name of a type of real numbers, such as float32 or bfloat16.")
