@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -21,8 +22,8 @@ def fingerprint(data: Any) -> str:
     """A short text that tells one data set from another: 16 hexadecimal digits of SHA-256.
 
     Args:
-        data: Any nesting of arrays, numbers, text and bytes, such as the arrays of a data set; of one that does not
-            fit into memory its name, version and file sizes.
+        data: Any nesting of arrays, numbers, text, bytes and dataclasses of them, such as a data set in memory; of one
+            that does not fit there its name, version and file sizes.
 
     Returns:
         The same text for the same structure, shapes, dtypes and values.
@@ -33,7 +34,7 @@ def fingerprint(data: Any) -> str:
     False
     """
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(_plain(data))[0]:
         payload: Any
         if isinstance(leaf, str | bytes):
             kind, payload = type(leaf).__name__, leaf.encode() if isinstance(leaf, str) else leaf
@@ -45,6 +46,17 @@ def fingerprint(data: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)}:{kind}:{len(payload)}:".encode())
         digest.update(payload)
     return digest.hexdigest()[:16]
+
+
+def _plain(data: Any) -> Any:
+    """Dataclasses as dicts, at any depth, with None as a text, because a tree has no leaf for it."""
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return {field.name: _plain(getattr(data, field.name)) for field in dataclasses.fields(data)}
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return "None" if data is None else data
 
 
 def refuse_changes(
