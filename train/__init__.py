@@ -21,6 +21,8 @@ from train.logging import open_workdir as open_workdir
 from train.logging import read_metrics as read_metrics
 from train.logging import write_summary as write_summary
 from train.loop import fit as fit
+from train.mesh import make_mesh as make_mesh
+from train.mesh import process_rows as process_rows
 from train.meta import anil as anil
 from train.meta import first_order_maml as first_order_maml
 from train.meta import imaml as imaml
@@ -66,6 +68,10 @@ from train.report import Image as Image
 from train.report import Section as Section
 from train.report import Table as Table
 from train.report import write_report as write_report
+from train.sharding import bytes_per_device as bytes_per_device
+from train.sharding import gather as gather
+from train.sharding import param_specs as param_specs
+from train.sharding import shard_state as shard_state
 from train.state import TrainState as TrainState
 from train.state import create_state as create_state
 from train.step import build_eval_step as build_eval_step

@@ -8,13 +8,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from train.checks import checked
 from train.errors import UsageError
+from train.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 
-AXIS = "data"
+AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
 Backend = Literal["jit", "pmap", "shard_map"]
 
@@ -98,6 +99,7 @@ def data_parallel(
     devices: Sequence[jax.Device] | None = None,
     donate: bool = True,
     *,
+    mesh: Mesh | None = None,
     check_vma: bool = True,
 ) -> Callable[[Any, Any], Any]:
     """Compile a step for a batch split over devices.
@@ -111,6 +113,7 @@ def data_parallel(
         over the same devices stays so), ``"pmap"`` or ``"shard_map"`` for one program a device.
       devices: the devices, all by default.
       donate: let a train step reuse the memory of the state it is given, which is gone afterwards.
+      mesh: for ``"jit"``, instead of the devices; see ``train.make_mesh`` and ``train.shard_state``.
       check_vma: of ``shard_map``: let JAX check which values are the same on all devices. Turn it off if the objective
         uses an operation for which JAX has no rule.
 
@@ -118,7 +121,8 @@ def data_parallel(
       The compiled step, called like the step.
 
     Raises:
-      UsageError: an unknown backend; or, when called, a batch that the devices or the accumulation do not divide.
+      UsageError: an unknown backend, or a mesh for one that takes none; or, when called, a batch that the devices or
+        the accumulation do not divide.
       RunFailed: when called, a check of a step built with ``checks=True`` failed. The state it was given is intact:
         such a step donates nothing. Checks cost a few milliseconds a step.
 
@@ -132,8 +136,10 @@ def data_parallel(
     """
     if backend not in _BACKENDS:
         raise UsageError(f"backend {backend!r} is unknown: choose one of {', '.join(map(repr, _BACKENDS))}.")
-    mesh = jax.make_mesh((len(devices or jax.devices()),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
-    local_devices = len(mesh.local_devices)
+    if mesh is not None and (backend != "jit" or devices is not None):
+        raise UsageError(f"a mesh says which devices there are and needs backend 'jit', got {backend!r}, {devices}.")
+    mesh = mesh or line_mesh(devices)
+    parts = local_parts(mesh)
     # A step that may fail a check keeps the state it was given.
     donated = (0,) if donate and step.trains and not step.checks else ()
     compiled: dict[Any, Compiled] = {}
@@ -152,7 +158,7 @@ def data_parallel(
 
     def call(state: Any, batch: Any) -> Any:
         nonlocal latest
-        check_batch(batch, devices=local_devices, accumulate=step.accumulate)
+        check_batch(batch, devices=parts, accumulate=step.accumulate)
         batch = (_stack if backend == "pmap" else _split)(batch, mesh)
         if latest is not None and latest[0]() is state:
             function = latest[1]
@@ -205,22 +211,20 @@ def _vary(leaf: jax.Array, axis_name: str) -> jax.Array:
         return leaf
 
 
-def _jit(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
+def _jit(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
     # Stated, because the compiler might return the state in another layout and the next call compile anew for it.
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+    replicated, split = NamedSharding(mesh, P()), batch_sharding(mesh)
     outputs = (shardings, replicated) if step.trains else replicated
     body = step.on(Sync())
     return jax.jit(body, in_shardings=(shardings, split), out_shardings=outputs, donate_argnums=donate)
 
 
-def _shard_map(
-    step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool
-) -> Compiled:
+def _shard_map(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
     body = jax.shard_map(step.on(Sync(AXIS)), mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=check_vma)
     return jax.jit(body, in_shardings=(shardings, NamedSharding(mesh, P(AXIS))), donate_argnums=donate)
 
 
-def _pmap(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
+def _pmap(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
     devices = list(mesh.devices.flat)
     body = step.on(Sync(AXIS))
     return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
@@ -229,17 +233,17 @@ def _pmap(step: Step, mesh: jax.sharding.Mesh, shardings: Any, donate: tuple[int
 _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "shard_map": _shard_map}
 
 
-def _place(leaf: Any, mesh: jax.sharding.Mesh, keep: bool) -> jax.Array:
+def _place(leaf: Any, mesh: Mesh, keep: bool) -> jax.Array:
     """Put a leaf of the state on every device, unless it is there (or, if ``keep``, spread over them)."""
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
     there = sharding == replicated or (keep and sharding is not None and sharding.device_set == replicated.device_set)
-    return leaf if there else jax.device_put(leaf, replicated)
+    return leaf if there else place(leaf, replicated)
 
 
-def _split(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+def _split(batch: Any, mesh: Mesh) -> Any:
     """Spread a batch over the devices; NumPy arrays are left to the compiled call, which is faster at it."""
-    sharding = NamedSharding(mesh, P(AXIS))
+    sharding = batch_sharding(mesh)
 
     def split(x: Any) -> Any:
         if jax.process_count() > 1:
@@ -249,6 +253,6 @@ def _split(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _stack(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+def _stack(batch: Any, mesh: Mesh) -> Any:
     count = len(mesh.local_devices)
     return jax.tree.map(lambda x: np.reshape(x, (count, np.shape(x)[0] // count, *np.shape(x)[1:])), batch)

@@ -12,6 +12,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+SHARDING_RULES = (
+    ("embedding/embedding$", ("tensor", "fsdp")),
+    ("(qkv|mlp_in)/kernel$", ("fsdp", "tensor")),
+    ("(attention_out|mlp_out)/kernel$", ("tensor", "fsdp")),
+)
+"""How `train.shard_state` spreads these models: of two products in a row, columns of the first and rows of the second
+go to one device, so that only their sum has to travel (Shoeybi et al. 2019, arXiv:1909.08053)."""
+
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

@@ -1,0 +1,116 @@
+"""How devices are arranged, and which rows of a batch belong to which of them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
+
+from train.errors import UsageError
+
+DATA = "data"
+BATCH_AXES = (DATA, "fsdp")
+"""The axes of a mesh that split the batch."""
+AXES = (*BATCH_AXES, "tensor")
+
+
+def make_mesh(
+    *, data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Arranges the devices as `data` x `fsdp` x `tensor`, neighbours in `tensor`, which talks most.
+
+    Args:
+        data: Copies of the parameters; by default what the other two leave.
+        fsdp: Parts of the parameters that are gathered when they are needed; each has rows of the batch of its own.
+        tensor: Parts of the parameters that compute together on the same rows.
+        devices: All by default, of all processes.
+
+    Returns:
+        The mesh.
+
+    Raises:
+        UsageError: The devices cannot be arranged so.
+
+    >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
+    {'data': 1, 'fsdp': 1, 'tensor': 1}
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    if fsdp < 1 or tensor < 1 or (data is not None and data < 1):
+        raise UsageError(f"expected mesh axes of at least 1, got data {data}, fsdp {fsdp} and tensor {tensor}")
+    data = max(1, count // (fsdp * tensor)) if data is None else data
+    if data * fsdp * tensor != count:
+        raise UsageError(
+            f"a mesh of data {data} x fsdp {fsdp} x tensor {tensor} needs {data * fsdp * tensor} devices, but there "
+            f"are {count}: choose fsdp and tensor whose product divides {count}"
+        )
+    return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def line_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices in a row, each with its part of the batch and all of the parameters."""
+    return jax.make_mesh((len(devices or jax.devices()),), (DATA,), devices=devices, axis_types=(AxisType.Auto,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How the leading axis of a batch lies on a mesh: split over `data` and `fsdp`, whichever it has."""
+    return NamedSharding(mesh, P(tuple(axis for axis in BATCH_AXES if axis in mesh.shape)))
+
+
+def local_parts(mesh: Mesh) -> int:
+    """Number of parts of a batch that lie on devices of this process."""
+    return len(_local_spans(mesh, _parts(mesh)))
+
+
+def process_rows(size: int, mesh: Mesh | None = None) -> np.ndarray:
+    """Which rows of a global batch this process has to give to the step.
+
+    Args:
+        size: Rows of the batch over all processes.
+        mesh: The step's; all devices in a line by default.
+
+    Returns:
+        Their indices, ascending. All rows with one process; two processes have the same rows where an axis that does
+        not split the batch reaches over both.
+
+    Raises:
+        UsageError: The batch does not split evenly over the devices of several processes.
+
+    >>> process_rows(4).tolist()
+    [0, 1, 2, 3]
+    """
+    if jax.process_count() == 1:
+        return np.arange(size)
+    mesh = mesh or line_mesh()
+    if size % _parts(mesh):
+        raise UsageError(
+            f"a batch of {size} does not divide evenly into the {_parts(mesh)} parts that {jax.process_count()} "
+            f"processes need: use a batch size that is a multiple of {_parts(mesh)}"
+        )
+    return np.concatenate([np.arange(*span) for span in _local_spans(mesh, size)])
+
+
+def place(leaf: Any, sharding: Sharding) -> jax.Array:
+    """`jax.device_put`, which takes no PRNG key to devices of several processes, for keys as well."""
+    here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if sharding.is_fully_addressable or not here or not jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        return jax.device_put(leaf, sharding)
+    wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(leaf))
+    return jax.jit(wrap, out_shardings=sharding)(np.asarray(jax.random.key_data(leaf)))
+
+
+def _parts(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.shape)
+
+
+def _local_spans(mesh: Mesh, size: int) -> list[tuple[int, int]]:
+    """First row and end of each part of a batch that lies on devices of this process, without repetition."""
+    spans = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    return sorted({span[0].indices(size)[:2] for span in spans if span is not None})

@@ -1,0 +1,205 @@
+"""Parameters spread over a mesh of devices, by rules on their paths, for models larger than one device.
+
+    mesh = make_mesh(fsdp=4, tensor=2)
+    state = shard_state(lambda: create_state(init(key), optimizer, key=0), mesh, rules)
+    step = data_parallel(build_train_step(...), mesh=mesh)
+
+Three axes: the batch is split over `data` and `fsdp`, the parameters over `fsdp` and `tensor`. The step stays what it
+is: under `jit` the compiler gathers the parameters where they are needed and scatters the gradients.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from train.errors import UsageError
+from train.mesh import place
+from train.paths import check_matches, map_with_path, path_of
+from train.state import TrainState
+
+Axis = str | tuple[str, ...] | None
+Rules = Sequence[tuple[str, Sequence[Axis]]]
+
+MIN_SIZE = 2**12
+"""Entries below which a parameter is not worth a collective of its own: it stays whole on every device."""
+
+
+def param_specs(params: Any, mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE) -> Any:
+    """How each parameter is split: by the first rule whose pattern is found in its path, else by the default.
+
+    The default splits the largest dimension that the size of `fsdp` divides (the last of equals), where a parameter has
+    at least `min_size` entries.
+
+    Args:
+        params: The parameters, or their shapes as from `jax.eval_shape`.
+        mesh: The devices.
+        rules: Pairs of a regular expression, searched in paths such as `encoder/block_0/qkv/kernel`, and for the first
+            dimensions of the parameter the mesh axis (or axes) each is split over; None splits it over none.
+        min_size: Entries from which the default splits a parameter.
+
+    Returns:
+        A `PartitionSpec` for each parameter.
+
+    Raises:
+        UsageError: A rule finds no parameter, names an axis that the mesh has not or that does not divide the
+            dimension, or has more entries than the parameter has dimensions.
+
+    >>> from train import make_mesh
+    >>> mesh = make_mesh(devices=jax.devices()[:1])
+    >>> shapes = {"kernel": jax.ShapeDtypeStruct((64, 256), float), "bias": jax.ShapeDtypeStruct((256,), float)}
+    >>> param_specs(shapes, mesh)
+    {'bias': PartitionSpec(), 'kernel': PartitionSpec(None, 'fsdp')}
+    >>> param_specs(shapes, mesh, [("kernel$", ("fsdp", "tensor"))])["kernel"]
+    PartitionSpec('fsdp', 'tensor')
+    """
+    for pattern, axes in rules:
+        check_matches(pattern, params, "sharding rule")
+        for name in _names(axes):
+            if name not in mesh.shape:
+                raise UsageError(
+                    f"the sharding rule {pattern!r} names the mesh axis {name!r}, but the mesh has "
+                    f"{', '.join(map(str, mesh.axis_names))}"
+                )
+
+    def spec(path: str, leaf: Any) -> P:
+        for pattern, axes in rules:
+            if re.search(pattern, path):
+                return _by_rule(path, leaf.shape, pattern, axes, mesh)
+        return _by_default(leaf.shape, mesh, min_size)
+
+    return map_with_path(spec, params)
+
+
+def state_shardings(state: TrainState, mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE) -> TrainState:
+    """Where each array of a state lies; for the arguments see `shard_state`."""
+    specs = param_specs(state.params, mesh, rules, min_size=min_size)
+    flat = jax.tree_util.tree_flatten_with_path(state.params)[0]
+    known = {
+        path_of(path): (leaf.shape, spec)
+        for (path, leaf), spec in zip(flat, jax.tree.leaves(specs, is_leaf=_is_spec), strict=True)
+    }
+
+    def on_mesh(spec: P) -> NamedSharding:
+        return NamedSharding(mesh, spec)
+
+    def like_its_parameter(path: str, leaf: Any) -> NamedSharding:
+        return on_mesh(_spec_of_copy(path, leaf.shape, known))
+
+    frozen = jax.tree.map(
+        lambda leaf: _by_default(leaf.shape, mesh, min_size if _is_real(leaf) else math.inf), state.frozen
+    )
+    whole = jax.tree.map(lambda _: on_mesh(P()), state)
+    return whole.replace(
+        params=map_with_path(like_its_parameter, state.params),
+        opt_state=map_with_path(like_its_parameter, state.opt_state),
+        ema=map_with_path(like_its_parameter, state.ema),
+        frozen=jax.tree.map(on_mesh, frozen, is_leaf=_is_spec),
+    )
+
+
+def shard_state(
+    state: TrainState | Callable[[], TrainState], mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE
+) -> TrainState:
+    """Spreads a state over the mesh.
+
+    Optimizer state and average lie as the parameter they belong to: an array whose path ends in that of a parameter
+    and that has its shape. What is frozen follows the default rule; everything else is whole on every device.
+
+    Args:
+        state: The state, or a function that makes it, which is compiled so that no device ever holds the whole.
+        mesh: The devices, as from `make_mesh`.
+        rules: See `param_specs`.
+        min_size: See `param_specs`.
+
+    Returns:
+        The same state, each array a global one.
+
+    Raises:
+        UsageError: As `param_specs`.
+    """
+    if isinstance(state, TrainState):
+        return jax.tree.map(place, state, state_shardings(state, mesh, rules, min_size=min_size))
+    shardings = state_shardings(jax.eval_shape(state), mesh, rules, min_size=min_size)
+    return jax.jit(state, out_shardings=shardings)()
+
+
+def gather(tree: Any) -> Any:
+    """Returns the whole of each array to the host, in every process; all processes have to call it.
+
+    >>> gather({"w": jax.numpy.ones(2)})
+    {'w': array([1., 1.], dtype=float32)}
+    """
+
+    def fetch(leaf: Any) -> Any:
+        whole = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        return jax.device_get(leaf) if whole else multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(fetch, tree)
+
+
+def bytes_per_device(tree: Any) -> dict[jax.Device, int]:
+    """Bytes that each device of this process holds of a tree of arrays.
+
+    >>> list(bytes_per_device({"w": jax.numpy.ones(3)}).values())
+    [12]
+    """
+    held: dict[jax.Device, int] = {}
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            held[shard.device] = held.get(shard.device, 0) + shard.data.nbytes
+    return held
+
+
+def _names(axes: Sequence[Axis]) -> list[str]:
+    return [name for axis in axes if axis is not None for name in ((axis,) if isinstance(axis, str) else axis)]
+
+
+def _by_rule(path: str, shape: tuple[int, ...], pattern: str, axes: Sequence[Axis], mesh: Mesh) -> P:
+    where = f"the sharding rule {pattern!r} splits {path} of shape {shape}"
+    if len(axes) > len(shape):
+        raise UsageError(f"{where} in {len(axes)} dimensions, but it has {len(shape)}: give one axis a dimension")
+    if len(set(_names(axes))) < len(_names(axes)):
+        raise UsageError(f"{where} twice over one mesh axis {tuple(axes)}: name each axis once")
+    for dimension, axis in enumerate(axes):
+        parts = math.prod(mesh.shape[name] for name in _names([axis]))
+        if shape[dimension] % parts:
+            raise UsageError(
+                f"{where}, but the mesh axis {axis!r} of size {parts} does not divide its dimension {dimension} of "
+                f"{shape[dimension]}: choose another size of that axis, or another rule"
+            )
+    return P(*axes)
+
+
+def _by_default(shape: tuple[int, ...], mesh: Mesh, min_size: float) -> P:
+    parts = mesh.shape.get("fsdp", 1)
+    fitting = [d for d, size in enumerate(shape) if size and size % parts == 0]
+    if not fitting or "fsdp" not in mesh.shape or math.prod(shape) < min_size:
+        return P()
+    chosen = max(fitting, key=lambda d: (shape[d], d))
+    return P(*[None] * chosen, "fsdp")
+
+
+def _spec_of_copy(path: str, shape: tuple[int, ...], known: Mapping[str, tuple[tuple[int, ...], P]]) -> P:
+    """The spec of the parameter with the longest path that this one ends in, if it has that parameter's shape."""
+    parts = path.split("/")
+    for start in range(len(parts) + 1):
+        found = known.get("/".join(parts[start:]))
+        if found is not None and found[0] == shape:
+            return found[1]
+    return P()
+
+
+def _is_spec(leaf: Any) -> bool:
+    return isinstance(leaf, P)
+
+
+def _is_real(leaf: Any) -> bool:
+    return not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
