@@ -12,6 +12,7 @@ from experiments import cli
 from experiments.runs import Result, mean_curves, values_of
 from train import plots
 from train.logging import Image, Section, Table, write_report
+from train.report import escape_markdown
 
 if TYPE_CHECKING:
     from experiments.causal_lm import Config
@@ -62,7 +63,7 @@ def report(
             "Samples",
             [
                 f"Written by the first network at temperature {config.temperature:g}, from the start of a chapter.",
-                *(f"> {' '.join(text.split())}" for text in samples),
+                *(f"> {escape_markdown(text)}" for text in samples),
             ],
         ),
     ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from experiments.simclr import Config, Data
 
 PAIRS = 14
-"""Pairs in the picture of views."""
+"""Pairs in the picture of views, at most."""
 
 
 def report(
@@ -95,12 +95,13 @@ def draw_views(config: Config, data: Data, path: Path) -> None:
     """Saves a picture of some pairs of views as they are trained on."""
     from matplotlib.image import imsave
 
-    batch = next(pair_batches(data.pretraining, batch_size=PAIRS, seed=config.seed, faces=data.faces))
+    pairs = min(PAIRS, config.batch_size)
+    batch = next(pair_batches(data.pretraining, batch_size=pairs, seed=config.seed, faces=data.faces))
     images = np.concatenate([batch["view_a"], batch["view_b"]]) / np.float32(data.scale)
     views = np.clip(augment(jax.random.key(config.seed), jnp.asarray(images), config.augment), 0, 1)
     height, width = views.shape[1:3]
     bordered = np.pad(views.mean(-1), ((0, 0), (1, 1), (1, 1)), constant_values=0.5)
-    grid = bordered.reshape(2, PAIRS, height + 2, width + 2).transpose(0, 2, 1, 3).reshape(2 * (height + 2), -1)
+    grid = bordered.reshape(2, pairs, height + 2, width + 2).transpose(0, 2, 1, 3).reshape(2 * (height + 2), -1)
     zoom = max(1, 56 // height)
     buffer = io.BytesIO()
     ink_on_paper = 1 - np.kron(grid, np.ones((zoom, zoom)))

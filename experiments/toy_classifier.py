@@ -34,6 +34,7 @@ from experiments.models.mlp import MLP
 from experiments.runs import Result, gather_metrics, mean_and_spread_of, mean_curves, product, run_all, train_run
 from experiments.runs import values_of as values
 from train import plots
+from train.guard import skip_nonfinite
 from train.initializers import make_initializer
 from train.logging import Image, Section, Table, write_report, write_summary
 from train.objective import Context, Objective, Term
@@ -162,14 +163,17 @@ def make_learner(config: Config) -> Callable[[Data, str, int, Path], Result]:
     optimizer = make_optimizer(config.optimizer, steps)
     objective = make_objective(make_model(config, config.initializers[0]))  # it is given the parameters
     # One device, whatever the machine has: there is nothing to split.
-    step = data_parallel(build_train_step(objective, optimizer, loss_weights={"bce": 1.0}), devices=jax.devices()[:1])
+    step = skip_nonfinite(build_train_step(objective, optimizer, loss_weights={"bce": 1.0}))
+    step = data_parallel(step, devices=jax.devices()[:1])
 
     def learn(data: Data, initializer: str, seed: int, folder: Path) -> Result:
         model = make_model(config, initializer)
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         state = create_state(model.init(key, jnp.zeros((1, 1)))["params"], optimizer, key=key)
         batches = epochs(data, batch_size, seed)
-        params = train_run(folder, state, step, batches, steps=steps, log_every=per_epoch).params
+        label = "network" if config.dry_run else ""  # there are too many to show the progress of each
+        state = train_run(folder, state, step, batches, steps=steps, log_every=per_epoch, label=label, options=config)
+        params = state.params
 
         def log_odds(x: np.ndarray) -> np.ndarray:
             return np.asarray(model.apply({"params": params}, jnp.asarray(x, jnp.float32)))[:, 0]
@@ -312,10 +316,12 @@ def run_folder(workdir: Path, labels: str, method: str, seed: int) -> Path:
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Runs the study and returns its summary."""
-    config = config.fast() if config.fast_dev_run else config
+    """Runs the study and returns its summary, of which a dry run has none."""
     workdir = cli.start(config, "toy_classifier")
     learn = make_learner(config)
+    if config.dry_run:
+        learn(make_data(config, config.labels[0], 0), config.initializers[0], 0, workdir)
+        return {}
 
     def run(labels: Labels, method: str, seed: int) -> Result:
         data = make_data(config, labels, seed)

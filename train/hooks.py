@@ -110,14 +110,14 @@ class Evaluate:
 
 
 class EarlyStopping:
-    """A hook that ends the training when a metric has not become better for a while.
+    """A hook that ends the training when a metric has not become better for a while, and knows the best step.
 
     Give it to the `Checkpointer` among its `extras`: its memory is then saved, and a resumed run stops where one never
-    interrupted would.
+    interrupted would. Given as `best`, it also tells which checkpoint is to be kept beside the latest ones.
 
     Args:
         metric: The name of the metric.
-        patience: Number of checks in a row without a better value after which the training ends.
+        patience: Number of checks in a row without a better value after which the training ends. None never ends it.
         every: Steps between two checks.
         source: The `Evaluate` hook whose values are watched; it stands before this hook and runs at the same steps.
             None watches the training metrics.
@@ -126,6 +126,7 @@ class EarlyStopping:
 
     Attributes:
         best: The best value so far.
+        best_step: The step it was found at, or None.
         stopped: Whether it ended the training.
     """
 
@@ -133,19 +134,20 @@ class EarlyStopping:
         self,
         metric: str,
         *,
-        patience: int,
+        patience: int | None,
         every: int,
         source: Evaluate | None = None,
         mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
     ) -> None:
-        if mode not in ("min", "max") or patience < 1 or min_delta < 0:
+        if mode not in ("min", "max") or (patience is not None and patience < 1) or min_delta < 0:
             raise UsageError(
                 'expected mode "min" or "max", a patience of at least 1 and a min_delta of at least 0, '
                 f"got {mode!r}, {patience} and {min_delta}"
             )
         self.metric, self.patience, self.every, self.mode, self.min_delta = metric, patience, every, mode, min_delta
         self.best: float | None = None
+        self.best_step: int | None = None
         self.waited = 0
         self.stopped = False
         self._source = source
@@ -165,17 +167,18 @@ class EarlyStopping:
         sign = 1 if self.mode == "min" else -1
         better = self.best is None or sign * value < sign * self.best - self.min_delta
         if better and not math.isnan(value):
-            self.best, self.waited = value, 0
+            self.best, self.best_step, self.waited = value, step, 0
         else:
             self.waited += 1
-        if self.waited >= self.patience:
+        if self.patience is not None and self.waited >= self.patience:
             self.stopped = True
             raise StopTraining(f"{self.metric} has not been better than {self.best} for {self.waited} checks")
 
     def get_state(self) -> dict[str, Any]:
         """What a resumed run has to know."""
-        return {"best": self.best, "waited": self.waited, "stopped": self.stopped}
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited, "stopped": self.stopped}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Takes up what `get_state` gave."""
-        self.best, self.waited, self.stopped = state["best"], state["waited"], state["stopped"]
+        self.best, self.best_step = state["best"], state["best_step"]
+        self.waited, self.stopped = state["waited"], state["stopped"]

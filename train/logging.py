@@ -14,17 +14,18 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
 from train.errors import UsageError
-from train.files import ABSENT, differences, disk_error, dump_json, remove_leftovers, to_json, write_atomic
+from train.files import ABSENT, differences, disk_error, dump_json, is_writer, remove_leftovers, to_json, write_atomic
 from train.identity import refuse_changes
 from train.lock import lock_folder, unlock_folder
 from train.report import Image as Image
 from train.report import Section as Section
 from train.report import Table as Table
+from train.report import escape_csv as escape_csv
 from train.report import write_report as write_report
 
 _PACKAGES = (
@@ -174,16 +175,30 @@ def _nonfinite_name(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+class Log(Protocol):
+    """Something that takes numbers: see `MetricsWriter.write`."""
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Takes the numbers of one split at one step."""
+
+    def close(self) -> None:
+        """Ends the log."""
+
+
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, one object a line: `{"step": 50, "split": "train", "values": {...}}`.
 
     As a hook of `fit` it writes the split "train". NaN and the infinities, for which JSON has no numbers, are written as
     "NaN", "Infinity" and "-Infinity", and `read_metrics` reads them as such. A line cut short by a killed process is
-    dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`.
+    dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`. Of several processes only
+    process 0 writes.
 
     Args:
         workdir: The run's folder.
         every: Steps between two lines, when used as a hook.
+
+    Attributes:
+        also: Further logs that get the same numbers, such as `train.tensorboard.TensorBoard`.
 
     Raises:
         UsageError: The file cannot be read or written.
@@ -191,6 +206,7 @@ class MetricsWriter:
 
     def __init__(self, workdir: str | os.PathLike[str], *, every: int = 50) -> None:
         self.every = every
+        self.also: list[Log] = []
         self.workdir = Path(workdir)
         self.path = self.workdir / "metrics.jsonl"
         try:
@@ -215,6 +231,8 @@ class MetricsWriter:
         Raises:
             RunFailed: The disk is full or failing; the lines before are intact.
         """
+        if not is_writer():
+            return
         record = {"step": int(step), "split": split, "values": to_json(dict(values), nonfinite=_nonfinite_name)}
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         size = -1
@@ -229,9 +247,13 @@ class MetricsWriter:
             if size >= 0:
                 os.truncate(self.path, size)  # a full disk may have taken half a line
             raise disk_error("write", self.path, error) from error
+        for log in self.also:
+            log.write(int(step), split, values)
 
     def truncate_after(self, step: int) -> None:
         """Drops the lines of steps after `step`, which a resumed run will write again."""
+        if not is_writer():
+            return
         lines = self.path.read_bytes().splitlines(keepends=True)
         kept = b"".join(
             line for line, record in zip(lines, read_metrics(self.workdir), strict=True) if record["step"] <= step
@@ -241,14 +263,20 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Writes `metrics.csv`: one row a line, one column a metric."""
+        if not is_writer():
+            return
         records = read_metrics(self.workdir)
         names = sorted({name for record in records for name in record["values"]})
         buffer = io.StringIO()
         table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(["step", "split", *names])
+        table.writerow(["step", "split", *map(escape_csv, names)])
         for record in records:
-            table.writerow([record["step"], record["split"], *(record["values"].get(name) for name in names)])
+            table.writerow(
+                [record["step"], escape_csv(record["split"]), *(record["values"].get(name) for name in names)]
+            )
         write_atomic(self.workdir / "metrics.csv", buffer.getvalue())
+        for log in self.also:
+            log.close()
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -265,8 +293,8 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     path = Path(workdir) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        lines = path.read_bytes().splitlines()  # of text it would break names at further characters
+    except OSError as error:
         raise UsageError(f"cannot read {path} ({error}); give the folder of a run") from error
     records = []
     for number, line in enumerate(lines, 1):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -118,7 +119,7 @@ def data_parallel(
         uses an operation for which JAX has no rule.
 
     Returns:
-      The compiled step, called like the step.
+      The compiled step, called like the step. Its ``lower(state, batch)`` gives the program (``jax.stages.Lowered``).
 
     Raises:
       UsageError: an unknown backend, or a mesh for one that takes none; or, when called, a batch that the devices or
@@ -168,6 +169,15 @@ def data_parallel(
         latest = weakref.ref(result[0] if step.trains else state), function
         return result
 
+    def lower(state: Any, batch: Any) -> jax.stages.Lowered:
+        batch = (_stack if backend == "pmap" else _split)(batch, mesh)
+        state = jax.tree.map(lambda x: _shape(x, mesh, keep=backend == "jit"), state)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        function: Any = _BACKENDS[backend](step, mesh, shardings, donated, check_vma)
+        return (jax.jit(checkify.checkify(function)) if step.checks else function).lower(state, batch)
+
+    # As jax.jit has it, to look at the program without running it: the state may consist of shapes.
+    call.lower, call.step, call.parts = lower, step, parts  # type: ignore[attr-defined]
     return call
 
 
@@ -233,12 +243,20 @@ def _pmap(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check
 _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "shard_map": _shard_map}
 
 
-def _place(leaf: Any, mesh: Mesh, keep: bool) -> jax.Array:
-    """Put a leaf of the state on every device, unless it is there (or, if ``keep``, spread over them)."""
+def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> Any:
+    """Where a leaf of the state belongs: on every device, or (if ``keep``) as it lies over them."""
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
-    there = sharding == replicated or (keep and sharding is not None and sharding.device_set == replicated.device_set)
-    return leaf if there else place(leaf, replicated)
+    return sharding if keep and sharding is not None and sharding.device_set == replicated.device_set else replicated
+
+
+def _place(leaf: Any, mesh: Mesh, keep: bool) -> jax.Array:
+    sharding = _sharding(leaf, mesh, keep)
+    return leaf if getattr(leaf, "sharding", None) == sharding else place(leaf, sharding)
+
+
+def _shape(leaf: Any, mesh: Mesh, keep: bool) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=_sharding(leaf, mesh, keep))
 
 
 def _split(batch: Any, mesh: Mesh) -> Any:

@@ -76,6 +76,18 @@ def escape_markdown(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def escape_csv(text: str) -> str:
+    """Text in one line that a spreadsheet shows and does not take for a formula.
+
+    A quote goes before `=`, `+`, `-` and `@` at the beginning.
+
+    >>> escape_csv("=HYPERLINK(1)"), escape_csv("accuracy")
+    ("'=HYPERLINK(1)", 'accuracy')
+    """
+    text = "".join(" " if character.isspace() else character for character in text)
+    return "'" + text if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
 def format_cell(value: Any) -> str:
     """A cell's text: floats with 4 significant digits, integers as they are, None and NaN as a dash.
 

@@ -222,6 +222,15 @@ READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 
 
 def endless(count: int, batch_size: int, seed: int) -> grain.MapDataset:
-    """Returns endless batches of the indices 0 .. count - 1, in a new order in each pass over them."""
+    """Returns endless batches of the indices 0 .. count - 1, in a new order in each pass over them.
+
+    Raises:
+        UsageError: there are fewer than a batch, which would then hold some of them twice.
+    """
+    if not 1 <= batch_size <= count:
+        raise UsageError(
+            f"The training data gives {count} examples, and a batch cannot have {batch_size} of them; choose a "
+            f"--batch-size of 1 to {count}, or take more data."
+        )
     indices = grain.MapDataset.range(count).shuffle(seed=seed)
     return indices.repeat(2**61 // count).batch(batch_size)  # repeat(None) overflows in batches of one

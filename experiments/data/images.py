@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from experiments.data.bert import READ, Batch, endless
-from experiments.data.load import load, read_all
+from experiments.data.load import load, read_all, remedy_for
 from train.errors import UsageError
 
 
@@ -33,7 +33,12 @@ class Images:
 
 
 def read_images(
-    name: str, split: str, *, limit: int | None = None, directory: str | os.PathLike[str] | None = None
+    name: str,
+    split: str,
+    *,
+    limit: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    skip_budget: int = 0,
 ) -> Images:
     """Reads a split into memory.
 
@@ -42,6 +47,7 @@ def read_images(
         split: "train", "validation", "test" or a split of the data set's own.
         limit: at most this many examples.
         directory: where prepared data lives.
+        skip_budget: damaged records that may be passed over.
 
     Returns:
         The images.
@@ -49,10 +55,11 @@ def read_images(
     Raises:
         UsageError: see `load`; or the data set has no such features.
     """
-    examples = read_all(load(name, split, data_dir=directory), limit)
-    have = ", ".join(examples[0]) if examples else "nothing (the split is empty)"
-    if not examples or "image" not in examples[0] or "label" not in examples[0]:
-        raise UsageError(f"{name} needs the features image and label; it has {have}.")
+    source = load(name, split, data_dir=directory)
+    what, remedy = f"{name}, split {split}", remedy_for(name, directory)
+    examples = read_all(source, limit, what=what, skip_budget=skip_budget, remedy=remedy)
+    if "image" not in examples[0] or "label" not in examples[0]:
+        raise UsageError(f"{name} needs the features image and label; it has {', '.join(examples[0])}.")
     shapes = {np.shape(e["image"]) for e in examples}
     if len(shapes) > 1:
         raise UsageError(f"{name} has images of {len(shapes)} sizes, such as {sorted(shapes)[:2]}; they must be equal.")

@@ -6,6 +6,7 @@ TFDS. A text file takes the place of a name with `path`. Prepared sets live in t
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import difflib
 import importlib
@@ -14,11 +15,14 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.data.records import Example as Example
+from experiments.data.records import Skips, sentence_of
+from experiments.data.records import read_all as read_all
 from train.errors import UsageError
 
 EMBEDDED: dict[str, tuple[str, str]] = {
@@ -34,8 +38,6 @@ ROLES: tuple[str, ...] = ("train", "validation", "test")
 
 FILE_SHARES: dict[str, tuple[float, float]] = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
 """Which part of a text file's sentences a split is."""
-
-Example = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class DataConfig:
     """Tokens in a sequence."""
     mask_rate: float = 0.15
     """Share of the tokens that the masked language model predicts."""
+    skip_budget: int = 0
+    """Damaged records of a split, or lines of a text file, that are passed over; one more ends the run."""
 
 
 def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
@@ -75,6 +79,7 @@ def load(
     *,
     path: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    skip_budget: int = 0,
 ) -> Sequence[Example]:
     """Returns the examples of one split with random access.
 
@@ -87,6 +92,7 @@ def load(
         path: a UTF-8 text file to read instead of `name`: one sentence a line, a blank line ends a document. The first
             90 % of its sentences are train, then 5 % validation and 5 % test.
         data_dir: where prepared data lives (default: see `resolve_data_dir`).
+        skip_budget: lines of a text file that may be damaged; of a data set, see `read_all`.
 
     Returns:
         A sequence of dicts; text is bytes in UTF-8, as TFDS gives it.
@@ -95,7 +101,7 @@ def load(
         UsageError: the data cannot be had; the message says why and what to do.
     """
     if path is not None:
-        return read_text_file(path, split)
+        return read_text_file(path, split, skip_budget=skip_budget)
     builder = make_builder(name, data_dir)
     prepare(builder, name)
     have = list(builder.info.splits)
@@ -111,9 +117,9 @@ def load(
         raise UsageError(f"{name} has no split {split!r}; it has {', '.join(have)}, and slices of them.") from error
 
 
-def read_all(source: Sequence[Example], limit: int | None = None) -> list[Example]:
-    """Returns the first `limit` examples (None: all) as a list."""
-    return [source[i] for i in range(len(source) if limit is None else min(limit, len(source)))]
+def remedy_for(name: str, directory: str | os.PathLike[str] | None = None) -> str:
+    """What to do about a prepared data set that is damaged."""
+    return f"delete {resolve_data_dir(directory) / name.split(':')[0].split('/')[0]} so that it is prepared anew"
 
 
 def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> Any:
@@ -149,7 +155,7 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
     except (AssertionError, ValueError) as error:  # an unknown version or configuration
-        raise UsageError(f"TFDS cannot open {name!r}: {_sentence(error)}.") from error
+        raise UsageError(f"TFDS cannot open {name!r}: {sentence_of(error)}.") from error
 
 
 def prepare(builder: Any, name: str) -> None:
@@ -167,11 +173,11 @@ def prepare(builder: Any, name: str) -> None:
         if builder.data_path.exists():  # another process was first: TFDS renames a complete folder into place
             builder.info.read_from_directory(builder.data_path)
         else:
-            raise UsageError(f"{name} could not be prepared: {type(error).__name__}, {_sentence(error)}.") from error
+            raise UsageError(f"{name} could not be prepared: {type(error).__name__}, {sentence_of(error)}.") from error
 
 
-def read_text_file(path: str | os.PathLike[str], split: str) -> Sequence[Example]:
-    """Reads sentences from a text file; see `load`.
+def read_text_file(path: str | os.PathLike[str], split: str, *, skip_budget: int = 0) -> Sequence[Example]:
+    """Reads sentences from a text file; see `load`. Lines that are not UTF-8 are damaged.
 
     Returns:
         Dicts of "text" (bytes) and "document" (int).
@@ -182,13 +188,10 @@ def read_text_file(path: str | os.PathLike[str], split: str) -> Sequence[Example
     if not file.is_file():
         raise UsageError(f"There is no text file {str(file)!r}; --data.path expects a UTF-8 file, one sentence a line.")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        value = error.object[error.start]
-        advice = "save it as UTF-8 and retry"
-        raise UsageError(f"{file} is not UTF-8: byte {value:#04x} at offset {error.start}; {advice}.") from error
+        content = file.read_bytes()
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
+    text = _decode(content, Skips(f"{file} (which must be UTF-8)", skip_budget), quiet=split != "train")
     examples: list[dict[str, Any]] = []
     document = 0
     for line in text.splitlines():
@@ -203,6 +206,20 @@ def read_text_file(path: str | os.PathLike[str], split: str) -> Sequence[Example
     if start == stop:
         raise UsageError(f"{file} has {len(examples)} sentences, too few for the split {split!r}; give at least 20.")
     return examples[start:stop]
+
+
+def _decode(content: bytes, skips: Skips, *, quiet: bool) -> str:
+    """The text of a file without its damaged lines, which count from 1."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        lines = []
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        try:
+            lines.append(line.decode())
+        except UnicodeDecodeError as error:
+            skips.skip("line", number, error, quiet=quiet)
+    return "\n".join(lines)
 
 
 def find_text_feature(source: Sequence[Example], text_feature: str | None = None) -> str:
@@ -308,10 +325,6 @@ def _needs(name: str, error: ImportError) -> str:
     if error.name == "tensorflow":
         return f"The TFDS builder of {name} imports TensorFlow, which is not used here; take another data set."
     return f"The TFDS builder of {name} needs the package {error.name!r}; install it and retry."
-
-
-def _sentence(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".:")
 
 
 @contextlib.contextmanager

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.data.load import DataConfig, Example, find_text_feature, load, read_all
+from experiments.data.load import DataConfig, Example, find_text_feature, load, read_all, remedy_for
 from experiments.data.tokenizers import Tokenizer
-from train.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_corpus(config: DataConfig, split: str, *, directory: str | os.PathLike[
     """Reads a split as documents of sentences.
 
     Args:
-        config: `name`, `path`, `text_feature` and `max_examples` are used.
+        config: `name`, `path`, `text_feature`, `max_examples` and `skip_budget` are used.
         split: "train", "validation", "test" or a split of the data set's own.
         directory: where prepared data lives.
 
@@ -71,22 +70,31 @@ def read_corpus(config: DataConfig, split: str, *, directory: str | os.PathLike[
     Raises:
         UsageError: see `load`.
     """
-    source = read_all(load(config.name, split, path=config.path, data_dir=directory), config.max_examples)
-    if not source:
-        raise UsageError(f"The split {split!r} of {config.name} is empty; take another.")
+    budget = config.skip_budget
+    source = read_all(
+        load(config.name, split, path=config.path, data_dir=directory, skip_budget=budget),
+        config.max_examples,
+        what=f"{config.path or config.name}, split {split}",
+        skip_budget=budget,
+        remedy=remedy_for(config.name, directory) if config.path is None else "mend it",
+        check=lambda example: _text(example[find_text_feature([example], config.text_feature)]),
+    )
     feature = find_text_feature(source, config.text_feature)
     if "chapter" in source[0] and "book" in source[0]:
         return _verses(source, feature)
     sentences: list[str] = []
     document: list[int] = []
     for number, example in enumerate(source):
-        value = example[feature]
-        text = value.decode() if isinstance(value, bytes) else str(value)
+        text = _text(example[feature])
         parts = [text] if "document" in example else split_sentences(text)
         sentences += parts
         document += [int(example.get("document", number))] * len(parts)
     none = np.full(len(sentences), -1, np.int32)
     return Corpus(sentences, np.asarray(document, np.int64), none, none)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _verses(source: Sequence[Example], feature: str) -> Corpus:

@@ -24,8 +24,8 @@ def module(name):
 
 
 def run(name, workdir, **changes):
-    config = module(name).Config(fast_dev_run=True, workdir=str(workdir), **changes)
-    return module(name).main(config)
+    fast = module(name).Config(fast_dev_run=True).fast()
+    return module(name).main(dataclasses.replace(fast, workdir=str(workdir), **changes))
 
 
 def contents(folder):

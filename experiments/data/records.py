@@ -1,0 +1,99 @@
+"""Reading the records of a data set one by one, and what to do about those that are damaged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from train.errors import UsageError
+
+Example = Mapping[str, Any]
+
+
+@dataclass
+class Skips:
+    """Counts the damaged records of a split and passes over as many as may be."""
+
+    what: str
+    """Where they are, as in "record 3 of WHAT"."""
+    budget: int = 0
+    remedy: str = "mend it"
+    """What to do about it."""
+    skipped: list[int] = field(default_factory=list)
+
+    def skip(self, unit: str, index: int, error: BaseException, *, quiet: bool = False) -> None:
+        """Notes that a record cannot be read.
+
+        Args:
+            unit: "record" or "line".
+            index: its number.
+            error: what reading it gave.
+            quiet: whether to say nothing of it.
+
+        Raises:
+            UsageError: the budget is used up.
+        """
+        self.skipped.append(index)
+        problem = f"{unit} {index} of {self.what} is damaged ({type(error).__name__}: {sentence_of(error)})"
+        if len(self.skipped) > self.budget:
+            more = f", the {len(self.skipped)} damaged so far are more than --data.skip-budget" if self.budget else ""
+            option = f"--data.skip-budget {max(10, 2 * self.budget)}"
+            raise UsageError(
+                f"{problem[0].upper()}{problem[1:]}{more}; {self.remedy}, or pass over such {unit}s by {option}."
+            ) from error
+        if not quiet:
+            print(f"warning: {problem}; passed over", file=sys.stderr)
+
+
+def read_all(
+    source: Sequence[Example],
+    limit: int | None = None,
+    *,
+    what: str = "the data",
+    skip_budget: int = 0,
+    remedy: str = "mend it",
+    check: Callable[[Example], Any] = bool,
+) -> list[Example]:
+    """Returns examples as a list.
+
+    Args:
+        source: what `load` returned.
+        limit: the first so many (None: all).
+        what: name and split, for messages.
+        skip_budget: damaged records that may be passed over.
+        remedy: what to do about a damaged record.
+        check: raises for an example that can be read but not used.
+
+    Returns:
+        The examples that are not damaged.
+
+    Raises:
+        UsageError: a record is damaged and the budget used up, or there is none to read.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--data.max-examples must be at least 1, but it is {limit}.")
+    if skip_budget < 0:
+        raise UsageError(f"--data.skip-budget must be at least 0, but it is {skip_budget}.")
+    if len(source) == 0:
+        raise UsageError(f"{what} is empty; take another split or data set.")
+    skips = Skips(what, skip_budget, remedy)
+    examples = []
+    for index in range(len(source) if limit is None else min(limit, len(source))):
+        try:
+            example = source[index]
+            check(example)
+            examples.append(example)
+        except UsageError:
+            raise
+        except Exception as error:  # the readers of the formats raise all kinds
+            skips.skip("record", index, error)
+    if not examples:
+        raise UsageError(f"Every record of {what} is damaged; {remedy}.")
+    return examples
+
+
+def sentence_of(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".:")

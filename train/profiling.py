@@ -1,0 +1,66 @@
+"""A trace of some steps by `jax.profiler`, to be looked at with TensorBoard, XProf or Perfetto."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from train.errors import UsageError
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+
+
+@contextmanager
+def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) -> Iterator[Step]:
+    """Gives a step that is traced from the beginning of one update to the end of another.
+
+    Args:
+        step: `(state, batch) -> (state, metrics)`.
+        folder: Where the trace is written, under `plugins/profile`.
+        first: Number of the first update traced, counted from 1. Leave out the first of a run, which is compiled.
+        last: Number of the last.
+
+    Yields:
+        The step to train with. A trace under way at the end of the block is finished.
+
+    Raises:
+        UsageError: No such steps.
+    """
+    if not 1 <= first <= last:
+        raise UsageError(f"expected a first and a last step to profile, counted from 1, got {first} and {last}")
+    number: int | None = None
+    tracing = done = False
+
+    @functools.wraps(step)
+    def call(state: Any, batch: Any) -> tuple[Any, Any]:
+        nonlocal number, tracing, done
+        number = 1 + (int(jax.device_get(state.step)) if number is None else number)
+        if not first <= number <= last:
+            return step(state, batch)
+        if not tracing:
+            jax.block_until_ready(state)  # or the end of the step before would be seen
+            jax.profiler.start_trace(os.fspath(folder))
+            tracing = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            result = step(state, batch)
+        if number == last:
+            jax.block_until_ready(result)
+            jax.profiler.stop_trace()
+            tracing, done = False, True
+        return result
+
+    try:
+        yield call
+    finally:
+        if tracing:
+            jax.profiler.stop_trace()
+        if tracing or done:
+            print(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}", file=sys.stderr)
+        else:
+            print(f"note: no profile, because no step from {first} to {last} was made", file=sys.stderr)

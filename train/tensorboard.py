@@ -1,0 +1,50 @@
+"""Metrics for TensorBoard, beside `metrics.jsonl`; needs the extra package tensorboardX and imports it only here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.errors import UsageError
+from train.places import inside
+
+
+class TensorBoard:
+    """Writes each split's metrics to a folder of its own, so that TensorBoard draws them over each other.
+
+    A thread of tensorboardX writes every ten seconds; a killed process loses what came after.
+
+    Args:
+        folder: Gets one folder for each split.
+        after: Steps done before; what an earlier process logged behind them is hidden by TensorBoard.
+
+    Raises:
+        UsageError: tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, after: int = 0) -> None:
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise UsageError(
+                "logs for TensorBoard need the package tensorboardX, which is not installed; run "
+                "`pip install 'lossfns[tensorboard]'`, or leave them out"
+            ) from error
+        self._make = tensorboardX.SummaryWriter
+        self._folder, self._after = Path(folder), after
+        self._writers: dict[str, Any] = {}
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Adds the numbers of one split at one step."""
+        if split not in self._writers:
+            folder = inside(self._folder, split)
+            self._writers[split] = self._make(os.fspath(folder), purge_step=self._after + 1, flush_secs=10)
+        for name, value in values.items():
+            self._writers[split].add_scalar(name, float(value), step)
+
+    def close(self) -> None:
+        """Ends the files."""
+        for writer in self._writers.values():
+            writer.close()
