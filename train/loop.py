@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 import jax
 
 from train.errors import RunFailed, UsageError
+from train.files import is_writer
 from train.guard import BadSteps, find_nonfinite, outcome
 from train.hooks import EarlyStopping as EarlyStopping
 from train.hooks import Evaluate as Evaluate
 from train.hooks import Hook as Hook
 from train.hooks import StopTraining as StopTraining
 from train.metrics import means
+from train.processes import preempted
 from train.progress import Progress
 
 State = TypeVar("State")
@@ -73,7 +75,7 @@ def fit(
     batches = iter(data)
     wait = _must_wait()
     pending: tuple[int, Metrics] | None = None
-    with _Interrupts() as interrupts, Progress(steps, start=start, label=label, enabled=progress) as shown:
+    with _Interrupts() as interrupts, Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown:
 
         def settle(number: int, metrics: Metrics) -> bool:
             """Looks at a step's metrics; returns whether to go back to a checkpoint."""
@@ -92,7 +94,7 @@ def fit(
             if pending is not None and settle(*pending):  # of the step before, while this one runs
                 state, metrics = step(roll_back(number - 1), batch)
             pending = (number, metrics)
-            received = interrupts.received
+            received = signal.SIGTERM if preempted(number) else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
             if due or wait:
                 if settle(*pending):
@@ -230,7 +232,9 @@ class _Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
-        if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
+        # Several processes have to end after the same step: JAX then listens to SIGTERM, see `train.processes`.
+        alone = jax.process_count() == 1
+        if alone and threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._receive)
         return self

@@ -1,0 +1,72 @@
+"""Where an experiment runs: options for a mesh of devices and for several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from jax.sharding import Mesh
+
+from train.errors import RunFailed, UsageError
+from train.files import is_writer
+from train.mesh import make_mesh
+from train.processes import join, lost_peer, wait_for_all
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How parameters are spread over the devices; what the two leave over splits the batch only."""
+
+    fsdp: int = 1
+    """Parts of the parameters, each on devices with rows of the batch of their own."""
+    tensor: int = 1
+    """Parts of the parameters, all on the same rows: neighbours that talk in every layer."""
+
+    def make(self) -> Mesh | None:
+        """The mesh of all devices, or None where no parameter is to be spread."""
+        return None if self.fsdp == self.tensor == 1 else make_mesh(fsdp=self.fsdp, tensor=self.tensor)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessConfig:
+    """Several processes that make one run, started by the same command."""
+
+    join: bool = False
+    """Join the other processes by jax.distributed.initialize(), which finds them under SLURM and on TPU VMs."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where JAX cannot find it."""
+    count: int | None = None
+    """Number of processes, where JAX cannot find it."""
+    index: int | None = None
+    """Which of them this is, where JAX cannot find it."""
+    heartbeat_seconds: int = 60
+    """A process not heard of for so long is taken for dead, and the others end."""
+
+
+@contextlib.contextmanager
+def joined(config: Any) -> Iterator[None]:
+    """Joins the processes of an experiment whose config has `processes`, and lets only process 0 print results."""
+    options = getattr(config, "processes", None)
+    if options is None or not options.join:
+        yield
+        return
+    join(options.coordinator, options.count, options.index, heartbeat_seconds=options.heartbeat_seconds)
+    with contextlib.ExitStack() as stack:
+        if not is_writer():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        try:
+            yield
+            wait_for_all("the end")  # process 0 may be busy with its report
+        except (UsageError, RunFailed, SystemExit):
+            raise  # the same in all of them
+        except BaseException as error:
+            # Of this process alone: the usual end would wait for the others, who wait for this one.
+            if (told := lost_peer(error)) is None:
+                traceback.print_exc()
+            print(f"error: {told or 'this process failed, and the others end with it'}", file=sys.stderr, flush=True)
+            os._exit(1)

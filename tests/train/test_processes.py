@@ -1,0 +1,120 @@
+"""Two processes, one CPU device each, that make one run: equal to one process, and ending together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.train.two_processes import train
+from train import read_metrics
+from train.errors import UsageError
+from train.processes import by_first, check_same, join, preempted, wait_for_all
+
+ROOT = Path(__file__).parents[2]
+STEPS = 200
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def start(folder, **plan):
+    """Starts both processes of a plan."""
+    plan = {"folder": str(folder), "port": free_port(), "count": 2, "steps": STEPS} | plan
+    path = folder.parent / f"plan-{plan['port']}.json"
+    path.write_text(json.dumps(plan))
+    clean = {name: value for name, value in os.environ.items() if "XLA" not in name and "proxy" not in name.lower()}
+    environment = clean | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, "-m", "tests.train.two_processes", str(path)]
+    return [
+        subprocess.Popen(
+            [*command, str(index)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for index in range(2)
+    ]
+
+
+def end(processes, limit=120):
+    """Waits for both; returns their exit codes and what they wrote. Nobody is left behind."""
+    try:
+        told = [process.communicate(timeout=limit) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], [error for _, error in told]
+
+
+def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
+    whole, _ = train(tmp_path / "one", STEPS, devices=jax.devices()[:2])
+    folder = tmp_path / "two"
+
+    codes, errors = end(start(folder, harm={"signal": "SIGTERM", "step": 5, "index": 1}))
+    assert codes == [143, 143], errors
+    (stopped,) = {line.split(" after step ")[1].split(":")[0] for error in errors for line in error.splitlines()
+                  if line.startswith("stopped by SIGTERM")}  # fmt: skip
+    assert 5 <= int(stopped) < STEPS
+    assert max(int(path.name) for path in (folder / "ckpt").iterdir() if path.name.isdecimal()) == int(stopped)
+
+    codes, errors = end(start(folder))
+    assert codes == [0, 0], errors
+    for index, error in enumerate(errors):
+        assert f"process {index} holds 8192 of 16384 bytes" in error
+    np.testing.assert_allclose(np.load(folder / "w.npy"), whole, rtol=1e-6, atol=1e-6)
+    mine, theirs = (read_metrics(tmp_path / name) for name in ("two", "one"))
+    assert [record["step"] for record in mine] == [record["step"] for record in theirs]
+    for name in ("loss", "grad_norm", "square"):
+        values = [[record["values"][name] for record in records] for records in (mine, theirs)]
+        np.testing.assert_allclose(*values, rtol=1e-5)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_killed_process_ends_the_other(tmp_path, index):
+    processes = start(tmp_path / "run", steps=10**6, harm={"signal": "SIGKILL", "step": 5, "index": index})
+    before = time.monotonic()
+    codes, errors = end(processes, limit=90)
+    assert time.monotonic() - before < 90
+    assert codes[index] == -9
+    assert codes[1 - index] not in (0, -9)
+    assert (
+        f"a step failed in process {1 - index} of 2, most likely because another process has ended" in errors[1 - index]
+    )
+
+
+@pytest.mark.faults
+def test_processes_with_another_config_are_refused(tmp_path):
+    codes, errors = end(start(tmp_path / "run", harm={"config": 0.1}))
+    assert codes == [2, 2]
+    for error in errors:
+        assert "process 1 was started with something else than process 0 (different: config.lr)" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_needs_no_others():
+    seen = []
+    check_same({"config": {"lr": 0.1}})
+    by_first(lambda: seen.append(1))
+    wait_for_all("nothing")
+    assert seen == [1]
+    assert not preempted(3)
+
+    def fail():
+        raise UsageError("no place")
+
+    with pytest.raises(UsageError, match="no place"):
+        by_first(fail)
+
+
+def test_a_start_without_an_address_is_refused(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: (_ for _ in ()).throw(ValueError("no address")))
+    with pytest.raises(UsageError, match=r"cannot join the processes of this run \(no address\); outside of SLURM"):
+        join()

@@ -1,0 +1,138 @@
+"""Several processes of one run: joining them, comparing what they were given, and ending together.
+
+With one process nothing here does anything. With several, JAX does the work: `jax.distributed.initialize()` joins them,
+its preemption service agrees on the step after which all stop, and its heartbeats find a process that has gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from train.errors import UsageError
+from train.files import differences, is_writer, to_json
+
+_SHOWN = 8
+
+
+def join(
+    coordinator: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    *,
+    heartbeat_seconds: int = 60,
+    start_seconds: int = 300,
+) -> None:
+    """Joins the other processes of the run, before anything else asks JAX for a device.
+
+    Args:
+        coordinator: HOST:PORT of process 0. Under SLURM, Open MPI, Kubernetes (with `jax[k8s]`) and on TPU VMs JAX
+            finds it, the count and the index.
+        count: Number of processes.
+        index: Which of them this is.
+        heartbeat_seconds: A process not heard of for so long is taken for dead, and the others end.
+        start_seconds: How long to wait for all to arrive.
+
+    Raises:
+        UsageError: They cannot be joined.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            shutdown_timeout_seconds=heartbeat_seconds,
+            initialization_timeout=start_seconds,
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"cannot join the processes of this run ({reason}); outside of SLURM, Open MPI, Kubernetes and TPU VMs say "
+            "where process 0 listens, how many processes there are and which this is"
+        ) from error
+
+
+def check_same(given: Mapping[str, Any]) -> None:
+    """Compares what the processes were given, in all of them at once.
+
+    Args:
+        given: Small things by name, that JSON can hold: the config, the fingerprint of the data.
+
+    Raises:
+        UsageError: A process was given something else than process 0. All of them raise it.
+    """
+    if jax.process_count() == 1:
+        return
+    first, *others = _of_all(to_json(dict(given), nonfinite=str))
+    for number, other in enumerate(others, 1):
+        if names := list(differences(first, other)):
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            raise UsageError(
+                f"process {number} was started with something else than process 0 (different: {shown}); start all "
+                "processes of a run by the same command, on the same code and data"
+            )
+
+
+def by_first(action: Callable[[], object]) -> None:
+    """Process 0 does something while the others wait; what the user can mend is raised in all of them.
+
+    Args:
+        action: What only one process may do, such as opening a folder.
+
+    Raises:
+        UsageError: The action raised it.
+    """
+    failed: UsageError | None = None
+    if is_writer():
+        try:
+            action()
+        except UsageError as error:
+            failed = error
+    if jax.process_count() > 1:
+        told = _of_all(None if failed is None else str(failed))[0]
+        failed = failed or (None if told is None else UsageError(told))
+    if failed is not None:
+        raise failed
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What to say of an error that comes, most likely, from another process that has gone; None of other errors."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if not isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" not in text:  # of CPUs it is a ValueError
+        return None
+    return (
+        f"a step failed in process {jax.process_index()} of {jax.process_count()}, most likely because another process "
+        f"has ended ({text:.200}); look at the output of the others, then start all again: they go on from the latest "
+        "checkpoint"
+    )
+
+
+def preempted(step: int) -> bool:
+    """Whether one of several processes got SIGTERM and `step` is the one after which all of them are to end.
+
+    Args:
+        step: The number of the step just done; every process has to ask at every step.
+    """
+    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+
+
+def wait_for_all(name: str) -> None:
+    """Waits until every process has come here, so that none reads what another has not written."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _of_all(value: Any) -> list[Any]:
+    """The value of each process, in order."""
+    text = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(len(text), np.int32))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(row[:size]).decode()) for row, size in zip(rows, sizes, strict=True)]
