@@ -1,38 +1,18 @@
 """What can be said about an optimizer on the command line, checked as soon as it is said."""
 
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from train.errors import UsageError
-from train.names import check_name
-from train.schedules import SCHEDULES, ScheduleName, check_length
-
-OptimizerName = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "lion", "lamb", "adafactor", "muon"]
-OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
+from train import optimizer_checks
+from train.optimizer_names import DEFAULTS, SETTINGS
+from train.optimizer_names import OPTIMIZERS as OPTIMIZERS
+from train.optimizer_names import OptimizerName as OptimizerName
+from train.schedules import ScheduleName
 
 LAYER_PATTERN = r"(?i:(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
 EMBEDDING_PATTERN = r"(?i:embed)"
 MUON_EXCLUDE = r"(?i:embed|(?:^|[/_])head(?:_\d+)?(?:/|$))"
-
-_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
-# The settings each optimizer has, with the values that None stands for; any other setting is refused, not ignored.
-_DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
-    {
-        "sgd": {"weight_decay": 0.0},
-        "momentum": {"momentum": 0.9, "weight_decay": 0.0},
-        "nesterov": {"momentum": 0.9, "weight_decay": 0.0},
-        "adam": _ADAM,
-        "adamw": {**_ADAM, "weight_decay": 0.01},
-        "lion": {"b1": 0.9, "b2": 0.99, "weight_decay": 0.01},
-        "lamb": {**_ADAM, "eps": 1e-6, "weight_decay": 0.01},
-        "adafactor": {"weight_decay": 0.0},
-        "muon": {"momentum": 0.95, **_ADAM, "weight_decay": 0.01},
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -40,25 +20,29 @@ class OptimizerConfig:
     """How parameters are updated.
 
     Raises:
-      UsageError: a name is unknown, a number out of range, a pattern no regular expression, or a setting is not one of
-        the chosen optimizer.
+      UsageError: a name is unknown, a number out of range, a pattern no regular expression, a setting is not one of
+        the chosen optimizer, or two settings exclude each other.
 
     Example:
       >>> OptimizerConfig(name="adamw").setting("weight_decay")
       0.01
-      >>> OptimizerConfig(name="sgd", b2=0.98)
+      >>> OptimizerConfig(name="adamw", momentum=0.9)
       Traceback (most recent call last):
-      train.errors.UsageError: sgd has no b2: leave b2 at None, or choose one of adam, adamw, lion, lamb, muon.
+      train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
     """
 
     name: OptimizerName = "adamw"
-    """The optimizer. Muon orthogonalises the updates of matrices and leaves all other parameters to Adam."""
+    """The optimizer. Muon orthogonalises the updates of matrices and leaves all other parameters to Adam; sophia
+    divides by the curvature; prodigy and dadapt_adamw find their step size, with a learning rate around 1; the
+    schedule-free ones average instead of lowering the rate."""
 
     learning_rate: float = 1e-3
-    """Peak learning rate, reached at the end of the warm-up. For Adafactor relative to the size of each parameter."""
+    """Peak learning rate, reached at the end of the warm-up. For Adafactor relative to the size of each parameter, for
+    prodigy, dadapt_adamw and adadelta a factor around 1."""
 
     schedule: ScheduleName = "cosine"
-    """How the learning rate goes on after the warm-up. wsd: stable, then decaying over the cooldown."""
+    """How the learning rate goes on after the warm-up. wsd: stable, then decaying over the cooldown. The schedule-free
+    optimizers take constant only."""
 
     warmup: float = 0.0
     """Linear warm-up of the learning rate from 0: below 1 a fraction of the run, from 1 on a number of steps."""
@@ -70,20 +54,28 @@ class OptimizerConfig:
     """Learning rate at the end as a fraction of its peak, for linear, cosine and wsd."""
 
     momentum: float | None = None
-    """Momentum of momentum, nesterov and muon. None: 0.9, for Muon 0.95."""
+    """Momentum of momentum, nesterov, rmsprop and muon. None: 0.9, for Muon 0.95, for RMSProp 0."""
 
     b1: float | None = None
-    """Decay of the average of gradients in Adam, AdamW, Lion, LAMB and Muon's Adam part. None: 0.9."""
+    """Decay of the average of gradients in the Adam family, Lion, LAMB, Sophia and Muon's Adam part; how near to their
+    average the schedule-free ones take their gradients. None: 0.9, for Adan 0.98, for Sophia 0.965."""
 
     b2: float | None = None
-    """Decay of the average of squared gradients in the Adam family, of the momentum in Lion. None: 0.999; Lion 0.99."""
+    """Decay of the average of squared gradients in the Adam family, of the momentum in Lion, of gradient differences in
+    Adan, of the curvature in Sophia. None: 0.999; RMSProp and Adadelta 0.9, Adan 0.92, Lion and Sophia 0.99, ADOPT
+    0.9999."""
+
+    b3: float | None = None
+    """Decay of the average of squares in Adan. None: 0.99."""
 
     eps: float | None = None
-    """Added to the root of the average of squared gradients in the Adam family. None: 1e-8, for LAMB 1e-6."""
+    """Added to the root of the average of squared gradients in the Adam family (in Adagrad and Adadelta under the root;
+    in ADOPT and Sophia the least that is divided by). None: 1e-8; LAMB, Adadelta and ADOPT 1e-6, Adagrad 1e-10, Sophia
+    1e-12, AdaBelief 1e-16."""
 
     weight_decay: float | None = None
-    """Decoupled weight decay, multiplied by the learning rate. None: 0.01 for AdamW, Lion, LAMB and Muon, otherwise 0.
-    Adam has none: with it, it is AdamW."""
+    """Decoupled weight decay, multiplied by the learning rate. None: 0.01 for AdamW, NAdamW, Adan, Lion, LAMB, Muon,
+    Sophia and schedule_free_adamw, otherwise 0. Adam has none: with it, it is AdamW."""
 
     l2: float = 0.0
     """Coupled L2 penalty: l2 * w is added to the gradient after clipping."""
@@ -91,9 +83,17 @@ class OptimizerConfig:
     l1: float = 0.0
     """Coupled L1 penalty: l1 * sign(w) is added to the gradient after clipping."""
 
+    proximal_l1: float = 0.0
+    """L1 penalty by a proximal step: after its update a weight moves by learning rate * proximal_l1 towards 0 and stops
+    there, so that many are exactly 0."""
+
     decay_pattern: str | None = None
-    """Regular expression for the paths of parameters that decay (weight_decay, l1, l2), searched in paths such as
-    encoder/layer_0/kernel. None: all with two or more axes that are not called bias or scale."""
+    """Regular expression for the paths of parameters that decay (weight_decay, l1, l2, proximal_l1), searched in paths
+    such as encoder/layer_0/kernel. None: all with two or more axes that are not called bias or scale."""
+
+    centralize: bool = False
+    """Gradient centralisation: from the gradient of a kernel its mean over the inputs of each output is taken away,
+    before clipping."""
 
     clip_norm: float | None = None
     """Norm of the gradients of all trained parameters together above which they are scaled down to it. None: no
@@ -118,77 +118,112 @@ class OptimizerConfig:
     muon_exclude: str = MUON_EXCLUDE
     """Regular expression for the paths of matrices that Muon leaves to Adam: by default embeddings and heads."""
 
+    rate_of: dict[str, float] = field(default_factory=dict)
+    """Factors of the learning rate by regular expressions of paths, such as: embed 0.1 head 3. Here and below the first
+    expression that is found in a path decides."""
+
+    name_of: dict[str, OptimizerName] = field(default_factory=dict)
+    """Other optimizers by regular expressions of paths, such as: head sgd; with their own default settings."""
+
+    weight_decay_of: dict[str, float] = field(default_factory=dict)
+    """Other decoupled weight decay by regular expressions of paths, for parameters that decay at all."""
+
+    momentum_of: dict[str, float] = field(default_factory=dict)
+    """Other momentum by regular expressions of paths."""
+
+    b1_of: dict[str, float] = field(default_factory=dict)
+    """Other b1 by regular expressions of paths."""
+
+    b2_of: dict[str, float] = field(default_factory=dict)
+    """Other b2 by regular expressions of paths."""
+
+    b3_of: dict[str, float] = field(default_factory=dict)
+    """Other b3 by regular expressions of paths."""
+
+    eps_of: dict[str, float] = field(default_factory=dict)
+    """Other eps by regular expressions of paths."""
+
+    plateau_factor: float | None = None
+    """What the learning rate is multiplied by whenever the training loss has not become lower for a while, on top of
+    the schedule. None: never."""
+
+    plateau_window: int = 100
+    """Steps whose mean loss is compared with the lowest such mean so far, for plateau_factor."""
+
+    plateau_patience: int = 5
+    """Windows in a row without a lower mean loss after which plateau_factor applies."""
+
+    plateau_cooldown: int = 0
+    """Windows that do not count after the learning rate was lowered by plateau_factor."""
+
+    plateau_tolerance: float = 1e-4
+    """Fraction by which the mean loss of a window must be lower to count as lower, for plateau_factor."""
+
+    plateau_minimum: float = 0.0
+    """Product of all plateau_factors below which the learning rate is not lowered."""
+
+    lookahead_every: int | None = None
+    """Lookahead: after so many steps slow weights move towards the fast ones, which go on from there; the slow ones are
+    evaluated. None: no Lookahead."""
+
+    lookahead_rate: float = 0.5
+    """How far the slow weights of Lookahead move towards the fast ones, from 0 to 1."""
+
+    sam_radius: float | None = None
+    """Sharpness-aware minimisation: the gradient is taken where the loss is highest within about this distance. Each
+    step then costs two gradients. None: where the parameters are."""
+
+    sophia_gamma: float = 0.01
+    """Factor of the curvature that Sophia divides by; a larger one lets fewer entries be clipped."""
+
+    sophia_every: int = 10
+    """Steps between two estimates of Sophia's curvature; each costs about as much as two further gradients."""
+
     def __post_init__(self) -> None:
-        check_name("optimizer", self.name, OPTIMIZERS)
-        check_name("schedule", self.schedule, SCHEDULES)
-        _check_numbers(self)
-        _check_patterns(self)
-        for name in ("momentum", "b1", "b2", "eps", "weight_decay"):
-            _check_belongs(self, name)
+        optimizer_checks.check(self)
 
     def setting(self, name: str) -> float:
         """The value of a setting that may have been left at None: then the optimizer's own default.
 
         Args:
-          name: `momentum`, `b1`, `b2`, `eps` or `weight_decay`.
+          name: `momentum`, `b1`, `b2`, `b3`, `eps` or `weight_decay`.
 
         Returns:
           The value that is used; 0 for a setting this optimizer does not have.
         """
         value = getattr(self, name)
-        return _DEFAULTS[self.name].get(name, 0.0) if value is None else value
+        return DEFAULTS[self.name].get(name, 0.0) if value is None else value
 
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """What is set for some parameters only and changes their optimizer, without the learning rate.
 
-_NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, "a finite number from 0 up")
-_POSITIVE = (lambda v: 0 < v < math.inf, "a finite number above 0")
-_BETA = (lambda v: 0 <= v < 1, "in [0, 1)")
-_RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = MappingProxyType(
-    {
-        "learning_rate": _NOT_NEGATIVE,
-        "final_fraction": (lambda v: 0 <= v <= 1, "in [0, 1]"),
-        "momentum": _BETA,
-        "b1": _BETA,
-        "b2": _BETA,
-        "eps": _POSITIVE,
-        "weight_decay": _NOT_NEGATIVE,
-        "l1": _NOT_NEGATIVE,
-        "l2": _NOT_NEGATIVE,
-        "clip_norm": _POSITIVE,
-        "clip_value": _POSITIVE,
-        "layer_decay": (lambda v: 0 < v <= 1, "in (0, 1]"),
-    }
-)
+        Returns:
+          The values by pattern, by the name of the setting.
 
+        Example:
+          >>> OptimizerConfig(rate_of={"head": 3.0}, b2_of={"embed": 0.99}).overrides()
+          {'b2': {'embed': 0.99}}
+        """
+        found = {name: getattr(self, f"{name}_of") for name in ("name", *SETTINGS)}
+        return {name: dict(values) for name, values in found.items() if values}
 
-def _check_numbers(config: OptimizerConfig) -> None:
-    """Every number in its range; NaN is in none."""
-    for name, (is_right, range_text) in _RANGES.items():
-        value = getattr(config, name)
-        if value is not None and not is_right(value):
-            raise UsageError(f"{name} must be {range_text}, not {value!r}.")
-    check_length(config.warmup, "warmup")
-    check_length(config.cooldown, "cooldown")
+    def with_overrides(self, changes: Mapping[str, Any]) -> "OptimizerConfig":
+        """The config of some parameters only.
 
+        Args:
+          changes: settings by name; another `name` brings its own defaults for all that is not among them.
 
-def _check_patterns(config: OptimizerConfig) -> None:
-    """Every pattern a regular expression, and that of the layers with a group for their number."""
-    for name in ("decay_pattern", "freeze", "layer_pattern", "embedding_pattern", "muon_exclude"):
-        pattern = getattr(config, name)
-        try:
-            groups = 0 if pattern is None else re.compile(pattern).groups
-        except re.error as error:
-            raise UsageError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
-        if name == "layer_pattern" and groups < 1:
-            raise UsageError(rf"{name}={pattern!r} needs a group for the number of the layer, such as layer_(\d+).")
+        Returns:
+          A config with the same learning rate and no overrides.
 
+        Raises:
+          UsageError: the changes do not fit the optimizer.
 
-def _check_belongs(config: OptimizerConfig, name: str) -> None:
-    """A setting that the optimizer does not have is refused; a weight decay of 0 is none and passes."""
-    if getattr(config, name) is None or name in _DEFAULTS[config.name]:
-        return
-    if name == "weight_decay":
-        if config.weight_decay == 0:
-            return
-        raise UsageError("adam has no decoupled weight decay: choose adamw, or use l2, or leave weight_decay at None.")
-    having = ", ".join(other for other in OPTIMIZERS if name in _DEFAULTS[other])
-    raise UsageError(f"{config.name} has no {name}: leave {name} at None, or choose one of {having}.")
+        Example:
+          >>> OptimizerConfig(b2=0.98).with_overrides({"name": "momentum"}).setting("momentum")
+          0.9
+        """
+        other = changes.get("name", self.name) != self.name
+        own: dict[str, Any] = dict.fromkeys(SETTINGS) if other else {}
+        empty: dict[str, Any] = {f"{name}_of": {} for name in ("rate", "name", *SETTINGS)}
+        return replace(self, **(empty | own | dict(changes)))

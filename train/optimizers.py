@@ -1,43 +1,38 @@
-"""Optax chains from a typed config: schedule, clipping, decay masks, per-layer rates, freezing.
+"""Optax chains from a typed config: schedule, clipping, decay masks, per-layer rates, groups, averages, freezing.
 
-    gradient -> clip -> coupled penalties -> optimizer -> decoupled decay -> learning rate -> per-layer rate -> update
+    gradient -> centralisation -> clip -> coupled penalties -> optimizer -> decoupled decay -> learning rate -> plateau
+             -> rates of layers and groups -> proximal step -> update
 
-`describe` prints the chain that a config stands for. The numbers all come from Optax; this module only decides what is
-put after what and which parameters each link is for.
+`describe` prints the chain that a config stands for. The numbers nearly all come from Optax; this module only decides
+what is put after what and which parameters each link is for. `optimizer_cores` has the links that make one optimizer
+differ from another, `optimizer_links` the small ones, `optimizer_wrappers` what lies around the whole chain.
 """
 
 import functools
-import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from optax import contrib
 
 from train.errors import UsageError
 from train.initializers import INITIALIZERS as INITIALIZERS
 from train.initializers import make_initializer as make_initializer
 from train.optimizer_config import OPTIMIZERS as OPTIMIZERS
 from train.optimizer_config import OptimizerConfig as OptimizerConfig
+from train.optimizer_cores import Link, core_links, decaying
+from train.optimizer_groups import by_group, groups_of
+from train.optimizer_links import add_l1, centralize, mask_of, parameter_rates, proximal_l1, reduce_on_plateau
+from train.optimizer_links import decay_mask as decay_mask
+from train.optimizer_links import layer_rates as layer_rates
+from train.optimizer_names import SCHEDULE_FREE, SELF_RATED
+from train.optimizer_wrappers import evaluation_params as evaluation_params
+from train.optimizer_wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
 from train.paths import check_matches, map_with_path, paths_of
 from train.schedules import SCHEDULES as SCHEDULES
 from train.schedules import build_schedule
 from train.schedules import ema_decay_schedule as ema_decay_schedule
 from train.schedules import learning_rate_at as learning_rate_at
-
-# NNX paths end in the attribute `value`.
-_NEVER_DECAYED = re.compile(r"(?:^|/)(?:bias|scale)(?:/value)?$")
-# With it an orthogonalised update has the root mean square of a typical Adam update, so one learning rate serves both.
-_MUON_RMS = 0.2
-
-
-class Link(NamedTuple):
-    """One link of the chain and what `describe` says about it."""
-
-    text: str
-    transform: optax.GradientTransformation
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -73,18 +68,33 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient transformation that a config describes.
 
-    With w a parameter, g its gradient, eta the learning rate, mu the momentum:
+    With w a parameter, g its gradient, eta the learning rate, mu the momentum, and m^, v^ averages of g and g^2 without
+    the bias of their start at 0 (m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)):
 
         sgd              w - eta g
         momentum         m = mu m + g;                     w - eta m                     (m starts at 0)
         nesterov         m = mu m + g;                     w - eta (g + mu m)
-        adam             m, v averages of g, g^2;          w - eta m^ / (sqrt(v^) + eps)
-                         with m^ = m / (1 - b1^t) and v^ = v / (1 - b2^t)
-        adamw            as adam;                          w - eta (m^ / (sqrt(v^) + eps) + decay w)
+        rmsprop          w - eta g / (sqrt(v) + eps), with momentum if it is not 0
+        adagrad          s = s + g^2;                      w - eta g / sqrt(s + eps)
+        adadelta         u = g sqrt(x + eps) / sqrt(v + eps);   w - eta u                (x: average of u^2 before)
+        adam             w - eta m^ / (sqrt(v^) + eps)
+        adamw            w - eta (m^ / (sqrt(v^) + eps) + decay w)
+        nadamw           adamw with (b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)) in place of m^
+        radam            adam's step times the rectification r(t); eta m^ while the variance of v^ is untractable
+        amsgrad          adam with the largest v^ so far
+        adamax           n = max(b2 n, |g| + eps);         w - eta m^ / n
+        adabelief        adam with the average of (g - m)^2 + 1e-16 in place of v
+        adan             w - eta (m^ + (1 - b2) d^) / (sqrt(n^) + eps), d: average of g - g_before,
+                         n: average of (g + (1 - b2) (g - g_before))^2 with b3
+        adopt            m = b1 m + (1 - b1) clip(g / max(sqrt(v_before), eps), t^0.25);    w - eta m
         lion             u = sign(b1 m + (1 - b1) g);      w - eta (u + decay w);        m = b2 m + (1 - b2) g
         lamb             u = adam's + decay w;             w - eta u |w| / |u|
         adafactor        u = g / sqrt(v_row v_col / mean), clipped to RMS 1;  w - eta u max(RMS(w), 1e-3)
         muon             u = orthogonalised momentum * 0.2 sqrt(max(rows, columns));     w - eta (u + decay w)
+        sophia           w - eta (clip(m^ / max(gamma h, eps), 1) + decay w), h: average of the Hessian's diagonal
+        prodigy,         adam with a step size d that estimates the distance to the solution, times eta
+        dadapt_adamw
+        schedule_free_*  z = z - eta u(y), x = average of z, y = (1 - b1) z + b1 x: gradients at y, evaluated at x
 
     Args:
       config: what to build.
@@ -92,26 +102,40 @@ def make_optimizer(
       params: the parameters, if patterns are to be checked against their paths now; otherwise `init` does it.
 
     Returns:
-      An Optax transformation; `update` needs the parameters.
+      An Optax transformation; `update` needs the parameters, with `plateau_factor` also `value=`, the loss, and for
+      Sophia and with `sam_radius` also `grad_fn=`, parameters -> gradient; a train step gives all of them.
 
     Raises:
       UsageError: warm-up and cool-down are longer than the run; here (with `params`) or at `init`, a pattern that
         matches no parameter or freezes all of them.
 
     Conventions:
-      Decoupled decay is multiplied by the learning rate (PyTorch, Optax), Adafactor's too (Optax's alone is not). LAMB
+      Decoupled decay is multiplied by the learning rate (PyTorch, Optax), Adafactor's too (Optax's alone is not) and
+      Adan's (its paper divides by 1 + eta decay instead); Prodigy's and D-Adaptation's by the step size they find. LAMB
       scales by the trust ratio only parameters that decay, as its authors' code does; `optax.lamb` scales all. Muon
       leaves embeddings, heads and everything that is not a matrix to plain Adam (`optax.contrib.muon`: all matrices to
-      Muon, the rest to Adam with Nesterov momentum) and has the shape-independent scale of Liu et al. Frozen parameters
-      have no optimizer state and do not count in the norm that is clipped.
+      Muon, the rest to Adam with Nesterov momentum) and has the shape-independent scale of Liu et al. AMSGrad takes the
+      largest of the unbiased averages (PyTorch and the paper: of the biased ones). Adagrad's squares start at 0
+      (Optax's own: 0.1). RMSProp adds eps to the root (PyTorch; Optax's default: under it). Sophia is Sophia-H with
+      Optax's details: h is that of the steps before, signs instead of Gaussian directions, m without bias (the paper
+      has none of the three); the Gauss-Newton-Bartlett estimate would need labels drawn from the model. Frozen
+      parameters have no optimizer state and do not count in the norm that is clipped or in SAM's.
 
     References:
-      Sutskever et al. 2013 (Nesterov); Kingma and Ba 2015, arXiv:1412.6980 (Adam); Loshchilov and Hutter 2019,
-      arXiv:1711.05101 (AdamW); Chen et al. 2023, arXiv:2302.06675 (Lion); You et al. 2020, arXiv:1904.00962 (LAMB);
-      Shazeer and Stern 2018, arXiv:1804.04235 (Adafactor); Jordan et al. 2024 and Liu et al. 2025, arXiv:2502.16982
-      (Muon); Howard and Ruder 2018, arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
+      Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
+      arXiv:1212.5701 (Adadelta); Kingma and Ba 2015, arXiv:1412.6980 (Adam, Adamax); Loshchilov and Hutter 2019,
+      arXiv:1711.05101 (AdamW); Dozat 2016 (NAdam); Liu et al. 2020, arXiv:1908.03265 (RAdam); Reddi et al. 2018,
+      arXiv:1904.09237 (AMSGrad); Zhuang et al. 2020, arXiv:2010.07468 (AdaBelief); Xie et al. 2022, arXiv:2208.06677
+      (Adan); Taniguchi et al. 2024, arXiv:2411.02853 (ADOPT); Chen et al. 2023, arXiv:2302.06675 (Lion); You et al.
+      2020, arXiv:1904.00962 (LAMB); Shazeer and Stern 2018, arXiv:1804.04235 (Adafactor); Jordan et al. 2024 and Liu et
+      al. 2025, arXiv:2502.16982 (Muon); Liu et al. 2024, arXiv:2305.14342 (Sophia); Mishchenko and Defazio 2024,
+      arXiv:2306.06101 (Prodigy); Defazio and Mishchenko 2023, arXiv:2301.07733 (D-Adaptation); Defazio et al. 2024,
+      arXiv:2405.15682 (schedule-free); Zhang et al. 2019, arXiv:1907.08610 (Lookahead); Foret et al. 2021,
+      arXiv:2010.01412 (SAM); Yong et al. 2020, arXiv:2004.01461 (centralisation); Howard and Ruder 2018,
+      arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
 
     Example:
+      >>> import jax.numpy as jnp
       >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
       >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
       >>> state = optimizer.init(params)
@@ -121,15 +145,18 @@ def make_optimizer(
       >>> print(params["w"])
       [0.71]
     """
-    links = _chain_links(config, make_schedule(config, total_steps))
-    optimizer = optax.chain(*(link.transform for link in links))
+    schedule = make_schedule(config, total_steps)
+    optimizer: optax.GradientTransformation = optax.chain(*(link.transform for link in _chain_links(config, schedule)))
+    if config.name in SCHEDULE_FREE:
+        optimizer = schedule_free(optimizer, schedule, config.setting("b1"))
+    if config.lookahead_every is not None:
+        optimizer = lookahead(optimizer, every=config.lookahead_every, rate=config.lookahead_rate)
+    if config.sam_radius is not None:
+        optimizer = sharpness_aware(optimizer, config.sam_radius)
     if config.freeze is not None:
         labels = functools.partial(_trained_or_frozen, config.freeze)
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
-    if config.layer_decay != 1:
-        # Outside the partition, where the layers are counted with the frozen ones.
-        optimizer = optax.chain(optimizer, _scale_layers(config))
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer = gradients_of_parts(optimizer)
 
     def init(params: Any) -> Any:
         check_parameters(config, params)
@@ -148,10 +175,11 @@ def check_parameters(config: OptimizerConfig, params: Any) -> None:
       params: the parameters, any pytree.
 
     Raises:
-      UsageError: a pattern matches nothing, or `freeze` matches everything.
+      UsageError: a pattern matches nothing, `freeze` matches everything, or settings for some parameters do not fit
+        the optimizer they have.
 
     Example:
-      >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": jnp.ones((2, 2))}})
+      >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
       Traceback (most recent call last):
       train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
     """
@@ -164,6 +192,16 @@ def check_parameters(config: OptimizerConfig, params: Any) -> None:
         check_matches(config.decay_pattern, params, "decay_pattern")
     if config.layer_decay != 1:
         check_matches(config.layer_pattern, params, "layer_pattern")
+    for name, values in ({"rate": config.rate_of} | config.overrides()).items():
+        for pattern in values:
+            check_matches(pattern, params, f"{name}_of")
+    for pattern, decay in config.weight_decay_of.items():
+        found = map_with_path(lambda path, decays, p=pattern: decays and re.search(p, path), mask_of(config)(params))
+        if decay and not any(jax.tree.leaves(found)):
+            raise UsageError(
+                f"weight_decay_of={pattern!r} matches only parameters that do not decay: let decay_pattern match them."
+            )
+    groups_of(config, params)
 
 
 def describe(config: OptimizerConfig) -> str:
@@ -186,145 +224,49 @@ def describe(config: OptimizerConfig) -> str:
       layer-wise rates: 0.9 for each layer down from the head
     """
     lines = [link.text for link in _chain_links(config, optax.constant_schedule(config.learning_rate))]
+    if config.sam_radius is not None:
+        lines.insert(0, f"sharpness-aware: the gradient {config.sam_radius:g} uphill, a second one at each step")
     if config.freeze is not None:
         lines.insert(0, f"only parameters that do not match {config.freeze!r}")
-    if config.layer_decay != 1:
-        lines.append(f"layer-wise rates: {config.layer_decay:g} for each layer down from the head")
-    return "\n".join(lines)
-
-
-def decay_mask(params: Any, pattern: str | None = None) -> Any:
-    """Which parameters decay.
-
-    Args:
-      params: the parameters, any pytree of arrays.
-      pattern: regular expression searched in the paths; None chooses all with two or more axes that are not called bias
-        or scale (attention biases and those of stacked layers have two axes as well).
-
-    Returns:
-      A tree of booleans.
-
-    Example:
-      >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
-      {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
-    """
-    if pattern is not None:
-        return map_with_path(lambda path, _: re.search(pattern, path) is not None, params)
-    return map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and _NEVER_DECAYED.search(path) is None, params)
-
-
-def layer_rates(config: OptimizerConfig, params: Any) -> Any:
-    """What the learning rate of each parameter is multiplied by.
-
-    `d^(n - i)` in layer i of n (counted from 0) with d the `layer_decay`, `d^(n + 1)` in the embeddings, and 1 in
-    all that is neither, such as the head and the final normalisation.
-
-    Args:
-      config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number is a layer's,
-        whatever else it matches.
-      params: the parameters, any pytree.
-
-    Returns:
-      A tree of Python numbers.
-
-    Example:
-      >>> config = OptimizerConfig(layer_decay=0.5)
-      >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
-      {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
-    """
-
-    def layer_of(path: str) -> int | None:
-        found = re.search(config.layer_pattern, path)
-        return int(found.group(1)) if found else None
-
-    layers = [layer for path in paths_of(params) if (layer := layer_of(path)) is not None]
-    n_layers = max(layers, default=-1) + 1
-
-    def rate(path: str, _: Any) -> float:
-        layer = layer_of(path)
-        if layer is not None:
-            return config.layer_decay ** (n_layers - layer)
-        is_embedding = re.search(config.embedding_pattern, path) is not None
-        return config.layer_decay ** (n_layers + 1) if is_embedding else 1.0
-
-    return map_with_path(rate, params)
+    if config.name in SCHEDULE_FREE:
+        lines.append(f"schedule-free: gradients {config.setting('b1'):g} of the way to the average, which is evaluated")
+    if config.lookahead_every is not None:
+        lines.append(
+            f"lookahead: every {config.lookahead_every} steps slow weights move {config.lookahead_rate:g} of the way, "
+            "which are evaluated"
+        )
+    return "\n".join(text for line in lines for text in line.split("\n"))
 
 
 def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
-    """The links from the gradient to the update, without freezing and layer-wise rates, which lie around them."""
-    mask = functools.partial(decay_mask, pattern=config.decay_pattern)
-    where = "matrices" if config.decay_pattern is None else f"parameters matching {config.decay_pattern!r}"
+    """The links from the gradient to the update, without what lies around them: averages, SAM, freezing."""
+    mask, where = mask_of(config), decaying(config)
     links = []
+    if config.centralize:
+        links.append(Link("gradient centralisation of kernels", centralize()))
     if config.clip_value is not None:
         links.append(Link(f"clip each entry to +-{config.clip_value:g}", optax.clip(config.clip_value)))
     if config.clip_norm is not None:
         links.append(Link(f"clip to global norm {config.clip_norm:g}", optax.clip_by_global_norm(config.clip_norm)))
     if config.l1:
-        links.append(Link(f"L1 penalty {config.l1:g} on {where}", optax.masked(_add_l1(config.l1), mask)))
+        links.append(Link(f"L1 penalty {config.l1:g} on {where}", optax.masked(add_l1(config.l1), mask)))
     if config.l2:
         links.append(Link(f"L2 penalty {config.l2:g} on {where}", optax.add_decayed_weights(config.l2, mask)))
-    links.append(_core(config))
-    decay = config.setting("weight_decay")
-    if decay:
-        links.append(Link(f"decoupled weight decay {decay:g} on {where}", optax.add_decayed_weights(decay, mask)))
-    if config.name == "lamb":
-        links.append(Link(f"trust ratio on {where}", optax.masked(optax.scale_by_trust_ratio(), mask)))
-    links.append(Link(_schedule_text(config), optax.scale_by_learning_rate(schedule)))
-    return links
-
-
-def _core(config: OptimizerConfig) -> Link:
-    """The link that makes one optimizer differ from another."""
-    b1, b2, eps, momentum = (config.setting(name) for name in ("b1", "b2", "eps", "momentum"))
-    match config.name:
-        case "sgd":
-            return Link("gradient descent", optax.identity())
-        case "momentum":
-            return Link(f"momentum {momentum:g}", optax.trace(momentum))
-        case "nesterov":
-            return Link(f"Nesterov momentum {momentum:g}", optax.trace(momentum, nesterov=True))
-        case "lion":
-            return Link(f"lion: b1 {b1:g}, b2 {b2:g}", optax.scale_by_lion(b1, b2))
-        case "adafactor":
-            links = (optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms())
-            return Link("adafactor: factored RMS, clipped to RMS 1, times RMS of the parameter", optax.chain(*links))
-        case "muon":
-            text = f"muon: momentum {momentum:g} on matrices, adam (b1 {b1:g}, b2 {b2:g}, eps {eps:g}) on the rest"
-            return Link(text, _muon(config))
-        case _:  # adam, adamw, lamb
-            return Link(f"adam: b1 {b1:g}, b2 {b2:g}, eps {eps:g}", optax.scale_by_adam(b1, b2, eps))
-
-
-def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Orthogonalised momentum for matrices, Adam for embeddings, heads and all that is no matrix."""
-    b1, b2, eps, momentum = (config.setting(name) for name in ("b1", "b2", "eps", "momentum"))
-
-    def dimensions(tree: Any) -> Any:
-        return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(), tree)
-
-    def scale(update: jax.Array, _: Any) -> jax.Array:
-        return update * (_MUON_RMS * math.sqrt(max(update.shape)))
-
-    def label(path: str, leaf: Any) -> str:
-        return "muon" if jnp.ndim(leaf) == 2 and re.search(config.muon_exclude, path) is None else "adam"
-
-    muon = optax.chain(
-        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=dimensions),
-        optax.stateless_with_tree_map(scale),
-    )
-    return optax.partition(
-        {"muon": muon, "adam": optax.scale_by_adam(b1, b2, eps)}, lambda params: map_with_path(label, params)
-    )
-
-
-def _add_l1(strength: float) -> optax.GradientTransformation:
-    """Adds the gradient of `strength * |w|` (0 at 0)."""
-    return optax.stateless_with_tree_map(lambda gradient, weight: gradient + strength * jnp.sign(weight))
-
-
-def _scale_layers(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Multiplies each update by its layer's rate."""
-    return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, layer_rates(config, updates)))
+    links += [by_group(config, schedule)] if config.overrides() else core_links(config, schedule)
+    scaling = []
+    if config.name in SELF_RATED:
+        links[-1] = Link(f"{links[-1].text}\n{_schedule_text(config)}, times that step size", links[-1].transform)
+    else:
+        scaling.append(Link(_schedule_text(config), optax.scale_by_learning_rate(schedule)))
+    if config.plateau_factor is not None:
+        scaling.append(Link(_plateau_text(config), reduce_on_plateau(config)))
+    if config.layer_decay != 1 or config.rate_of:
+        scaling.append(Link(_rates_text(config), parameter_rates(config)))
+    if not config.proximal_l1:
+        return links + scaling
+    text = "\n".join([*(link.text for link in scaling), f"proximal L1 step {config.proximal_l1:g} on {where}"])
+    together = optax.chain(*(link.transform for link in scaling))
+    return [*links, Link(text, proximal_l1(config.proximal_l1, together, mask))]
 
 
 def _trained_or_frozen(pattern: str, params: Any) -> Any:
@@ -348,3 +290,19 @@ def _schedule_text(config: OptimizerConfig) -> str:
     }[config.schedule]
     start = f"warm-up over {length(config.warmup)}, then " if config.warmup else ""
     return f"learning rate {config.learning_rate:g}: {start}{body}"
+
+
+def _plateau_text(config: OptimizerConfig) -> str:
+    return (
+        f"times {config.plateau_factor:g} whenever the mean loss of {config.plateau_window} steps has not fallen "
+        f"{config.plateau_patience} times in a row"
+    )
+
+
+def _rates_text(config: OptimizerConfig) -> str:
+    lines = []
+    if config.layer_decay != 1:
+        lines.append(f"layer-wise rates: {config.layer_decay:g} for each layer down from the head")
+    for pattern, rate in config.rate_of.items():
+        lines.append(f"rate times {rate:g} where {pattern!r} matches")
+    return "\n".join(lines)

@@ -52,11 +52,12 @@ def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callab
     )
 
 
-def paths_of(tree: Any) -> list[str]:
+def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """The paths of all leaves, in the order of `jax.tree.leaves`.
 
     Args:
       tree: any pytree.
+      is_leaf: as in `jax.tree.leaves`.
 
     Returns:
       One path for each leaf.
@@ -65,7 +66,7 @@ def paths_of(tree: Any) -> list[str]:
       >>> paths_of({"dense": {"kernel": 0, "bias": 0}})
       ['dense/bias', 'dense/kernel']
     """
-    return [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
 
 
 def check_matches(pattern: str, tree: Any, purpose: str) -> None:

@@ -17,6 +17,7 @@ import optax
 from train.checks import Report, check_report
 from train.errors import UsageError
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
+from train.optimizer_wrappers import evaluation_params
 from train.parallel import Step as Step
 from train.parallel import Sync, check_batch, micro_batches
 from train.state import TrainState, average
@@ -43,8 +44,9 @@ def build_train_step(
 
     Args:
       objective: ``(params, batch, ctx) -> {name: Term}``, or ``-> (terms, new_state)``.
-      optimizer: an Optax gradient transformation; it is also passed ``value=loss`` and ``losses=``, the weighted means
-        [T] of the terms trained on. It may begin with a ``train.multi_task`` weighting.
+      optimizer: an Optax gradient transformation; it is also passed ``value=loss``, ``losses=``, the weighted means
+        [T] of the terms trained on, and ``grad_fn=``, the global gradient of this batch at other parameters. It may
+        begin with a ``train.multi_task`` weighting.
       loss_weights: the terms to train on, each with a number or an Optax schedule of the step.
       accumulate: number of micro-batches, which must divide the batch of each device. Micro-batch j is made of the rows
         j, j + accumulate, ...
@@ -88,7 +90,15 @@ def build_train_step(
             # A gradient beyond the range of float16 is how a loss scale is found, and no error.
             check_report(report, rates, grad_norm if state.loss_scale is None else loss, state.step)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, losses=losses)
+
+        def gradient_at(params: Any) -> Any:  # for the optimizers that look elsewhere: SAM, Sophia
+            there = _gradients(objective, state.replace(params=params), batch, rates, accumulate, sync, False)[0]
+            return jax.tree.map(lambda g, p: g.astype(p.dtype), there, params)
+
+        elsewhere = {} if task_gradients else {"grad_fn": gradient_at}
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, value=loss, losses=losses, **elsewhere
+        )
         params = optax.apply_updates(state.params, updates)
         ema = state.ema if ema_decay is None else average(state.ema, params, _at(ema_decay, state.step))
         one = jnp.ones((), loss.dtype)
@@ -108,7 +118,8 @@ def build_eval_step(
     Args:
       objective: as for ``build_train_step``.
       loss_weights: if given, the weighted total is reported as ``"loss"``.
-      use_ema: evaluate the averaged parameters.
+      use_ema: evaluate ``state.ema``; otherwise ``train.evaluation_params``, which for nearly all optimizers are
+        ``state.params``.
 
     Returns:
       The step. ``train.accumulate`` adds its sums over batches, ``train.means`` divides; the loss of several batches
@@ -123,7 +134,7 @@ def build_eval_step(
         if use_ema and state.ema is None:
             raise UsageError("use_ema is set, but the state keeps no average: use create_state(..., ema=True).")
         rates = {name: _at(rate, state.step) for name, rate in (loss_weights or {}).items()}
-        params = sync.local(state.ema if use_ema else state.params)
+        params = sync.local(state.ema if use_ema else evaluation_params(state))
         terms, _ = evaluate(objective, params, batch, _context(state, sync, 0, sync.local(state.state), train=False))
         check_loss_weights(rates, terms)
         sums = sync.sum({name: term.sums() for name, term in terms.items()})

@@ -1,0 +1,183 @@
+"""Low-rank adaptation of any parameter tree: small adapters are trained, the parameters they change stay as they are.
+
+    adapters = lora_init(params, rank=8, pattern="attention.*kernel", key=jax.random.key(0))
+    step = build_train_step(lora_objective(objective, alpha=16), optimizer, loss_weights=...)
+    state = create_state(adapters, optimizer, key=0, frozen=LoraBase(params))
+    params = lora_merge(params, evaluation_params(state), alpha=16)
+
+A kernel W is used as `W + alpha / rank * A B`. It is merged before the objective sees it, so no model has to know of
+adapters; the optimizer keeps state for A and B only. The gradient of the merged kernel is held for a moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from train.errors import UsageError
+from train.matrices import matrix_shape
+from train.objective import Context, Objective, Terms
+from train.paths import check_matches, map_with_path, path_of, paths_of
+
+
+class LoraBase(NamedTuple):
+    """What a state that trains adapters keeps in `frozen`.
+
+    Args:
+      params: the parameters that the adapters change.
+      frozen: what the objective itself wants in `ctx.frozen`: a teacher, a reference policy.
+    """
+
+    params: Any
+    frozen: Any = None
+
+
+def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str, Any]:
+    """Adapters that change nothing yet: A is Gaussian with variance 1 / inputs, and B is 0.
+
+    Args:
+      params: the parameters, any pytree of arrays.
+      rank: number of columns of A and rows of B, at most the smaller side of every kernel chosen.
+      pattern: regular expression searched in the paths of the parameters. Of those that it finds, the ones with two or
+        more axes get an adapter.
+      key: PRNG key. The A of a kernel depends on it and the kernel's path only.
+
+    Returns:
+      Nested dicts with the paths of the kernels, each with `{"a": [inputs, rank], "b": [rank, outputs]}` in at least
+      float32. A kernel of more than two axes is flattened: one of four or more is [..., inputs, outputs], one of three
+      is cut where the two sides are the most nearly equal (see `train.matrices.input_axes`).
+
+    Raises:
+      UsageError: the pattern finds no kernel, or the rank does not fit one.
+
+    References:
+      Hu et al. 2022, arXiv:2106.09685.
+
+    Example:
+      >>> params = {"dense": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)}}
+      >>> adapters = lora_init(params, rank=2, pattern="dense", key=jax.random.key(0))
+      >>> adapters["dense"]["kernel"]["a"].shape, adapters["dense"]["kernel"]["b"].tolist()
+      ((6, 2), [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    """
+    check_matches(pattern, params, "pattern")
+    kernels = {path: leaf for path, leaf in _leaves(params).items() if jnp.ndim(leaf) >= 2}
+    chosen = [path for path in kernels if re.search(pattern, path)]
+    if not chosen:
+        raise UsageError(f"pattern={pattern!r} finds only parameters with fewer than two axes, which have no adapters.")
+    adapters: dict[str, Any] = {}
+    for path in chosen:
+        leaf = kernels[path]
+        n_in, n_out = matrix_shape(jnp.shape(leaf))
+        if not 1 <= rank <= min(n_in, n_out):
+            raise UsageError(f"the rank must be from 1 to {min(n_in, n_out)} for {path} [{n_in}, {n_out}], not {rank}.")
+        dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+        own = jax.random.fold_in(key, zlib.crc32(path.encode()))
+        a = jax.random.normal(own, (n_in, rank), dtype) / math.sqrt(n_in)
+        *parents, name = path.split("/")
+        node = adapters
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = {"a": a, "b": jnp.zeros((rank, n_out), dtype)}
+    return adapters
+
+
+def lora_merge(params: Any, adapters: Any, *, alpha: float, rank_stabilized: bool = False) -> Any:
+    """The parameters with the adapters' products added: `W + alpha / rank * A B`.
+
+    Args:
+      params: the parameters that the adapters were made for.
+      adapters: as `lora_init` makes them.
+      alpha: scale of the change.
+      rank_stabilized: divide by the root of the rank, so that a higher rank learns as fast as a lower one.
+
+    Returns:
+      A tree like `params`, in its dtypes. The sum is taken in the wider type of the two.
+
+    Raises:
+      UsageError: an adapter belongs to no parameter.
+
+    References:
+      Hu et al. 2022, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732 (rank-stabilised).
+
+    Example:
+      >>> adapters = {"w": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[1.0, 0.0]])}}
+      >>> print(lora_merge({"w": jnp.ones((2, 2))}, adapters, alpha=3.0)["w"])
+      [[4. 1.]
+       [7. 1.]]
+    """
+    by_path: dict[str, dict[str, Any]] = {}
+    for path, leaf in _leaves(adapters).items():
+        kernel, _, name = path.rpartition("/")
+        by_path.setdefault(kernel, {})[name] = leaf
+    unknown = sorted(set(by_path) - set(paths_of(params)))
+    if unknown:
+        raise UsageError(f"there are adapters for {', '.join(unknown)}, but no such parameters: merge with their own.")
+
+    def merge(path: str, leaf: Any) -> Any:
+        if path not in by_path:
+            return leaf
+        a, b = by_path[path]["a"], by_path[path]["b"]
+        rank = a.shape[1]
+        change = (alpha / (math.sqrt(rank) if rank_stabilized else rank)) * (a @ b)
+        return (leaf + change.reshape(leaf.shape)).astype(leaf.dtype)
+
+    return map_with_path(merge, params)
+
+
+def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool = False) -> Objective:
+    """The objective as a function of the adapters.
+
+    Args:
+      objective: of the whole parameters. It sees in `ctx.frozen` what the `LoraBase` has there, and in `ctx.ema` the
+        parameters merged with the averaged adapters, if the state keeps an average. A precision policy belongs inside:
+        `lora_objective(precision.wrap(objective), ...)` adds the small change before it rounds.
+      alpha: as for `lora_merge`.
+      rank_stabilized: as for `lora_merge`.
+
+    Returns:
+      An objective for a state whose parameters are adapters and whose `frozen` is a `LoraBase`.
+
+    Raises:
+      UsageError: when called with a state whose `frozen` is no `LoraBase`.
+
+    >>> from train.objective import Term
+    >>> objective = lora_objective(lambda params, batch, ctx: {"w": Term(params["w"])}, alpha=3.0)
+    >>> ctx = Context(jax.random.key(0), jnp.int32(0), frozen=LoraBase({"w": jnp.ones((2, 2))}))
+    >>> adapters = {"w": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[1.0, 0.0]])}}
+    >>> print(objective(adapters, None, ctx)["w"].values[1])
+    [7. 1.]
+    """
+
+    def adapted(adapters: Any, batch: Any, ctx: Context) -> Terms | tuple[Terms, Any]:
+        base = ctx.frozen
+        if not isinstance(base, LoraBase):
+            raise UsageError(
+                "adapters need the parameters they change: use create_state(adapters, ..., frozen=LoraBase(params))."
+            )
+
+        def merge(tree: Any) -> Any:
+            return lora_merge(base.params, tree, alpha=alpha, rank_stabilized=rank_stabilized)
+
+        ema = None if ctx.ema is None else merge(ctx.ema)
+        return objective(merge(adapters), batch, dataclasses.replace(ctx, ema=ema, frozen=base.frozen))
+
+    return adapted
+
+
+def lora_size(adapters: Any) -> int:
+    """The number of parameters that are trained: rank * (inputs + outputs) for each kernel.
+
+    >>> lora_size(lora_init({"w": jnp.ones((6, 4))}, rank=2, pattern="w", key=jax.random.key(0)))
+    20
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(adapters))
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

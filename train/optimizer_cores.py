@@ -1,0 +1,153 @@
+"""The links that make one optimizer differ from another."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from train.optimizer_config import OptimizerConfig
+from train.optimizer_links import mask_of, self_rated
+from train.optimizer_names import SELF_RATED
+from train.optimizer_wrappers import hutchinson
+from train.paths import map_with_path
+
+# With it an orthogonalised update has the root mean square of a typical Adam update, so one learning rate serves both.
+_MUON_RMS = 0.2
+_ADABELIEF_EPS_ROOT = 1e-16
+
+
+class Link(NamedTuple):
+    """One link of the chain and what `describe` says about it."""
+
+    text: str
+    transform: optax.GradientTransformation
+
+
+def core_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
+    """The optimizer itself and what belongs to it: decoupled decay and LAMB's trust ratio.
+
+    Args:
+      config: of the parameters the links are for.
+      schedule: the learning rate, for the optimizers that cannot do without it.
+
+    Returns:
+      The links, whose result is yet to be multiplied by the learning rate.
+    """
+    mask, where = mask_of(config), decaying(config)
+    decay = config.setting("weight_decay")
+    if config.name in SELF_RATED:
+        text = _self_rated_text(config) + (f"; decoupled weight decay {decay:g} on {where}" if decay else "")
+        make = contrib.prodigy if config.name == "prodigy" else contrib.dadapt_adamw
+        return [Link(text, self_rated(make, config, schedule, mask))]
+    links = [Link(*_core(config))]
+    if decay:
+        links.append(Link(f"decoupled weight decay {decay:g} on {where}", optax.add_decayed_weights(decay, mask)))
+    if config.name == "lamb":
+        links.append(Link(f"trust ratio on {where}", optax.masked(optax.scale_by_trust_ratio(), mask)))
+    return links
+
+
+def decaying(config: OptimizerConfig) -> str:
+    """Which parameters decay, in words."""
+    return "matrices" if config.decay_pattern is None else f"parameters matching {config.decay_pattern!r}"
+
+
+def _core(config: OptimizerConfig) -> tuple[str, optax.GradientTransformation]:
+    b1, b2, b3, eps, momentum = (config.setting(name) for name in ("b1", "b2", "b3", "eps", "momentum"))
+    adam = f"b1 {b1:g}, b2 {b2:g}, eps {eps:g}"
+    match config.name:
+        case "sgd" | "schedule_free_sgd":
+            return "gradient descent", optax.identity()
+        case "momentum":
+            return f"momentum {momentum:g}", optax.trace(momentum)
+        case "nesterov":
+            return f"Nesterov momentum {momentum:g}", optax.trace(momentum, nesterov=True)
+        case "rmsprop":
+            rms = optax.scale_by_rms(b2, eps, eps_in_sqrt=False)
+            text = f"rmsprop: b2 {b2:g}, eps {eps:g}, momentum {momentum:g}"
+            return text, optax.chain(rms, optax.trace(momentum)) if momentum else rms
+        case "adagrad":
+            return f"adagrad: eps {eps:g}", optax.scale_by_rss(0.0, eps)
+        case "adadelta":
+            return f"adadelta: b2 {b2:g}, eps {eps:g}", optax.scale_by_adadelta(b2, eps)
+        case "nadamw":
+            return f"adam with Nesterov momentum: {adam}", optax.scale_by_adam(b1, b2, eps, nesterov=True)
+        case "radam":
+            return f"rectified adam: {adam}", optax.scale_by_radam(b1, b2, eps)
+        case "amsgrad":
+            return f"amsgrad: {adam}", optax.scale_by_amsgrad(b1, b2, eps)
+        case "adamax":
+            return f"adamax: {adam}", optax.scale_by_adamax(b1, b2, eps)
+        case "adabelief":
+            return f"adabelief: {adam}", optax.scale_by_belief(b1, b2, eps, _ADABELIEF_EPS_ROOT)
+        case "adan":
+            text = f"adan: b1 {b1:g}, b2 {b2:g}, b3 {b3:g}, eps {eps:g}"
+            return text, optax.scale_by_adan(b1, b2, b3, eps)
+        case "adopt":
+            return f"adopt: {adam}", contrib.scale_by_adopt(b1, b2, eps)
+        case "lion":
+            return f"lion: b1 {b1:g}, b2 {b2:g}", optax.scale_by_lion(b1, b2)
+        case "adafactor":
+            links = (optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms())
+            return "adafactor: factored RMS, clipped to RMS 1, times RMS of the parameter", optax.chain(*links)
+        case "muon":
+            text = f"muon: momentum {momentum:g} on matrices, adam ({adam}) on the rest"
+            return text, _muon(config)
+        case "sophia":
+            return _sophia(config)
+        case "schedule_free_adamw":
+            text = f"adam without momentum: b2 {b2:g}, eps {eps:g}"
+            return text, optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
+        case _:  # adam, adamw, lamb
+            return f"adam: {adam}", optax.scale_by_adam(b1, b2, eps)
+
+
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Orthogonalised momentum for matrices, Adam for embeddings, heads and all that is no matrix."""
+    b1, b2, eps, momentum = (config.setting(name) for name in ("b1", "b2", "eps", "momentum"))
+
+    def dimensions(tree: Any) -> Any:
+        return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(), tree)
+
+    def scale(update: jax.Array, _: Any) -> jax.Array:
+        return update * (_MUON_RMS * math.sqrt(max(update.shape)))
+
+    def label(path: str, leaf: Any) -> str:
+        return "muon" if jnp.ndim(leaf) == 2 and re.search(config.muon_exclude, path) is None else "adam"
+
+    muon = optax.chain(
+        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=dimensions),
+        optax.stateless_with_tree_map(scale),
+    )
+    return optax.partition(
+        {"muon": muon, "adam": optax.scale_by_adam(b1, b2, eps)}, lambda params: map_with_path(label, params)
+    )
+
+
+def _sophia(config: OptimizerConfig) -> tuple[str, optax.GradientTransformation]:
+    b1, b2, eps = (config.setting(name) for name in ("b1", "b2", "eps"))
+    text = (
+        f"sophia: b1 {b1:g}, b2 {b2:g}, eps {eps:g}, clipped to 1; Hessian diagonal times {config.sophia_gamma:g}, "
+        f"by Hutchinson's estimate every {config.sophia_every} steps"
+    )
+    transform = contrib.sophia(
+        -1.0,  # The learning rate with its sign: none here.
+        b1,
+        b2,
+        eps,
+        weight_decay=0.0,
+        gamma=config.sophia_gamma,
+        update_interval=config.sophia_every,
+        hessian_diagonal_fn=hutchinson(),
+    )
+    return text, transform
+
+
+def _self_rated_text(config: OptimizerConfig) -> str:
+    b1, b2, eps = (config.setting(name) for name in ("b1", "b2", "eps"))
+    name = "prodigy" if config.name == "prodigy" else "D-Adaptation"
+    return f"adam with the step size found by {name}: b1 {b1:g}, b2 {b2:g}, eps {eps:g}"

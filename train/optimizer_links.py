@@ -1,0 +1,221 @@
+"""Small links of an optimizer's chain that Optax lacks, or has in another convention."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from train.matrices import input_axes
+from train.optimizer_config import OptimizerConfig
+from train.paths import map_with_path, paths_of
+
+# NNX paths end in the attribute `value`.
+_NEVER_DECAYED = re.compile(r"(?:^|/)(?:bias|scale)(?:/value)?$")
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a node stands for a parameter that belongs to another part of the optimizer."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def decay_mask(params: Any, pattern: str | None = None) -> Any:
+    """Which parameters decay.
+
+    Args:
+      params: the parameters, any pytree of arrays.
+      pattern: regular expression searched in the paths; None chooses all with two or more axes that are not called bias
+        or scale (attention biases and those of stacked layers have two axes as well).
+
+    Returns:
+      A tree of booleans.
+
+    Example:
+      >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
+      {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
+    """
+    if pattern is not None:
+        return map_with_path(lambda path, _: re.search(pattern, path) is not None, params)
+    return map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and _NEVER_DECAYED.search(path) is None, params)
+
+
+def layer_rates(config: OptimizerConfig, params: Any) -> Any:
+    """What the learning rate of each parameter is multiplied by because of the layer it is in.
+
+    `d^(n - i)` in layer i of n (counted from 0) with d the `layer_decay`, `d^(n + 1)` in the embeddings, and 1 in
+    all that is neither, such as the head and the final normalisation.
+
+    Args:
+      config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number is a layer's,
+        whatever else it matches.
+      params: the parameters, any pytree; masked ones are counted too.
+
+    Returns:
+      A tree of Python numbers.
+
+    Example:
+      >>> config = OptimizerConfig(layer_decay=0.5)
+      >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
+      {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
+    """
+
+    def layer_of(path: str) -> int | None:
+        found = re.search(config.layer_pattern, path)
+        return int(found.group(1)) if found else None
+
+    layers = [layer for path in paths_of(params, is_leaf=is_masked) if (layer := layer_of(path)) is not None]
+    n_layers = max(layers, default=-1) + 1
+
+    def rate(path: str, _: Any) -> float:
+        layer = layer_of(path)
+        if layer is not None:
+            return config.layer_decay ** (n_layers - layer)
+        is_embedding = re.search(config.embedding_pattern, path) is not None
+        return config.layer_decay ** (n_layers + 1) if is_embedding else 1.0
+
+    return map_with_path(rate, params)
+
+
+def parameter_rates(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Multiplies each update by the rate of its layer and by the first of `rate_of` that matches its path."""
+
+    def scale(updates: Any, _: Any) -> Any:
+        layers = layer_rates(config, updates) if config.layer_decay != 1 else jax.tree.map(lambda _: 1.0, updates)
+        return map_with_path(lambda path, u, rate: u * (rate * first_match(config.rate_of, path, 1.0)), updates, layers)
+
+    return optax.stateless(scale)
+
+
+def first_match(values: dict[str, Any], path: str, default: Any = None) -> Any:
+    """The value of the first regular expression that is found in a path.
+
+    >>> first_match({"head": 3.0, "kernel": 0.5}, "head/kernel"), first_match({"head": 3.0}, "body", 1.0)
+    (3.0, 1.0)
+    """
+    return next((value for pattern, value in values.items() if re.search(pattern, path)), default)
+
+
+def centralize() -> optax.GradientTransformation:
+    """Takes its mean over the inputs of each output away from the gradient of every kernel.
+
+    `optax.centralize` does so for kernels of PyTorch's layout, whose first axis is that of the outputs.
+
+    >>> print(centralize().update(jnp.array([[1.0, 5.0], [3.0, 9.0]]), optax.EmptyState())[0])
+    [[-1. -2.]
+     [ 1.  2.]]
+    """
+
+    def center(gradient: jax.Array, _: Any) -> jax.Array:
+        if gradient.ndim < 2:
+            return gradient
+        return gradient - jnp.mean(gradient, axis=tuple(range(input_axes(gradient.shape))), keepdims=True)
+
+    return optax.stateless_with_tree_map(center)
+
+
+def add_l1(strength: float) -> optax.GradientTransformation:
+    """Adds the gradient of `strength * |w|` (0 at 0)."""
+    return optax.stateless_with_tree_map(lambda gradient, weight: gradient + strength * jnp.sign(weight))
+
+
+def reduce_on_plateau(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """`optax.contrib.reduce_on_plateau` of the loss that a step passes as `value`, counting in float32.
+
+    Optax's takes the parameters' dtype for its means, which in bfloat16 lose what they are to tell.
+    """
+    plateau = contrib.reduce_on_plateau(
+        factor=config.plateau_factor or 1.0,
+        patience=config.plateau_patience,
+        rtol=config.plateau_tolerance,
+        cooldown=config.plateau_cooldown,
+        accumulation_size=config.plateau_window,
+        min_scale=config.plateau_minimum,
+    )
+
+    def update(updates: Any, state: Any, params: Any = None, *, value: Any, **extra: Any) -> tuple[Any, Any]:
+        scaled, state = plateau.update(updates, state, value=value)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), scaled, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: plateau.init(jnp.zeros((), jnp.float32)), update)
+
+
+def proximal_l1(
+    strength: float, scaling: optax.GradientTransformation, mask: Callable[[Any], Any]
+) -> optax.GradientTransformationExtraArgs:
+    """Soft thresholding after the links that scale an update: `w <- sign(v) max(|v| - rate * strength, 0)`, v = w + u.
+
+    Args:
+      strength: of the penalty.
+      scaling: the links by which a direction becomes an update. They are applied to ones as well, which tells the
+        rate of each parameter, whatever it is made of.
+      mask: parameters -> a tree of booleans: which of them are thresholded.
+
+    Returns:
+      The scaling and the thresholding, as one link.
+
+    >>> link = proximal_l1(0.5, optax.scale_by_learning_rate(0.1), lambda p: True)
+    >>> w, direction = jnp.array([1.0, 0.02, -1.0]), jnp.array([2.0, 0.0, 0.0])
+    >>> updates, _ = link.update(direction, link.init(w), w)
+    >>> print(w + updates)  # 1 - 0.2 - 0.05, 0.02 - 0.05 stopped at 0, -1 + 0.05
+    [ 0.75  0.   -0.95]
+    """
+    scaling = optax.with_extra_args_support(scaling)
+
+    def soft(update: jax.Array, weight: jax.Array, rate: jax.Array, chosen: bool) -> jax.Array:
+        if not chosen:
+            return update
+        moved = weight + update
+        # Minus the weight itself where the result is 0, so that adding it gives 0 exactly.
+        return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - strength * jnp.abs(rate), 0) - weight
+
+    def update(directions: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        rates, _ = scaling.update(jax.tree.map(jnp.ones_like, directions), state, params, **extra)
+        updates, state = scaling.update(directions, state, params, **extra)
+        return jax.tree.map(soft, updates, params, rates, mask(params)), state
+
+    return optax.GradientTransformationExtraArgs(scaling.init, update)
+
+
+def self_rated(
+    make: Callable[..., optax.GradientTransformationExtraArgs],
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    mask: Callable[[Any], Any],
+) -> optax.GradientTransformation:
+    """Prodigy or D-Adaptation, with decoupled decay of some parameters only and a warm-up that may start at 0.
+
+    Args:
+      make: `optax.contrib.prodigy` or `optax.contrib.dadapt_adamw`.
+      config: its betas, eps and weight decay are used.
+      schedule: factor of the step size that is found.
+      mask: parameters -> a tree of booleans: which of them decay.
+
+    Returns:
+      A transformation whose updates are complete: no learning rate comes after it.
+    """
+    b1, b2, decay = config.setting("b1"), config.setting("b2"), config.setting("weight_decay")
+    inner = make(schedule, betas=(b1, b2), eps=config.setting("eps"))
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, new = inner.update(grads, state, params)
+        # At rate 0 Optax's estimate is 0 / 0 and stays NaN ever after.
+        idle = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(new.grad_sum)), start=jnp.zeros(())) == 0
+        new = new._replace(estim_lr=jnp.where(idle, state.estim_lr, new.estim_lr))
+        updates = jax.tree.map(lambda u: jnp.where(idle, jnp.zeros_like(u), u), updates)
+        rate = state.estim_lr * schedule(state.count) * (1 - b2**new.count) ** 0.5 / (1 - b1**new.count)
+
+        def decayed(update: jax.Array, weight: jax.Array, chosen: bool) -> jax.Array:
+            return update - (decay * rate).astype(update.dtype) * weight if chosen and decay else update
+
+        return jax.tree.map(decayed, updates, params, mask(params)), new
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def mask_of(config: OptimizerConfig) -> Callable[[Any], Any]:
+    """Parameters -> which of them decay."""
+    return functools.partial(decay_mask, pattern=config.decay_pattern)

@@ -1,0 +1,72 @@
+"""The optimizers there are, and the settings that each of them has."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, get_args
+
+OptimizerName = Literal[
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "adam",
+    "adamw",
+    "nadamw",
+    "radam",
+    "amsgrad",
+    "adamax",
+    "adabelief",
+    "adan",
+    "adopt",
+    "lion",
+    "lamb",
+    "adafactor",
+    "muon",
+    "sophia",
+    "prodigy",
+    "dadapt_adamw",
+    "schedule_free_sgd",
+    "schedule_free_adamw",
+]
+OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
+
+# Those that average on their own, those that find the size of their steps, and those that look at the curvature.
+SCHEDULE_FREE = ("schedule_free_sgd", "schedule_free_adamw")
+SELF_RATED = ("prodigy", "dadapt_adamw")
+SECOND_ORDER = ("sophia",)
+
+_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+_NONE = {"weight_decay": 0.0}
+_SOME = {"weight_decay": 0.01}
+# The settings each optimizer has, with the values that None stands for; any other setting is refused, not ignored.
+DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "sgd": _NONE,
+        "momentum": {"momentum": 0.9, **_NONE},
+        "nesterov": {"momentum": 0.9, **_NONE},
+        "rmsprop": {"momentum": 0.0, "b2": 0.9, "eps": 1e-8, **_NONE},
+        "adagrad": {"eps": 1e-10, **_NONE},
+        "adadelta": {"b2": 0.9, "eps": 1e-6, **_NONE},
+        "adam": _ADAM,
+        "adamw": {**_ADAM, **_SOME},
+        "nadamw": {**_ADAM, **_SOME},
+        "radam": {**_ADAM, **_NONE},
+        "amsgrad": {**_ADAM, **_NONE},
+        "adamax": {**_ADAM, **_NONE},
+        "adabelief": {**_ADAM, "eps": 1e-16, **_NONE},
+        "adan": {"b1": 0.98, "b2": 0.92, "b3": 0.99, "eps": 1e-8, **_SOME},
+        "adopt": {"b1": 0.9, "b2": 0.9999, "eps": 1e-6, **_NONE},
+        "lion": {"b1": 0.9, "b2": 0.99, **_SOME},
+        "lamb": {**_ADAM, "eps": 1e-6, **_SOME},
+        "adafactor": _NONE,
+        "muon": {"momentum": 0.95, **_ADAM, **_SOME},
+        "sophia": {"b1": 0.965, "b2": 0.99, "eps": 1e-12, **_SOME},
+        "prodigy": {**_ADAM, **_NONE},
+        "dadapt_adamw": {**_ADAM, **_NONE},
+        "schedule_free_sgd": {"b1": 0.9, **_NONE},
+        "schedule_free_adamw": {**_ADAM, **_SOME},
+    }
+)
+SETTINGS = ("momentum", "b1", "b2", "b3", "eps", "weight_decay")
