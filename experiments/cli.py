@@ -7,14 +7,23 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import jax
 import tyro
 
+from experiments.devices import joined
+from train.cache import enable_compilation_cache
 from train.errors import RunFailed, UsageError
+from train.lock import unlock_all
 from train.logging import open_workdir
+from train.memory import is_out_of_memory
+from train.places import inside
+from train.processes import by_first, check_same
 
 C = TypeVar("C", bound="StudyConfig")
+OF_THE_CALL = ("workdir", "allow_changed", "dry_run", "profile", "tensorboard", "data.skip_budget", "mesh", "processes")
+"""Options that may differ when a run is taken up again: they change nothing that is computed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +34,34 @@ class StudyConfig:
     """Seed of everything random; a study of several seeds counts up from it."""
     workdir: str | None = None
     """Folder of the run, resumed if it exists (default: runs/NAME, or runs/NAME-fast with --fast-dev-run)."""
+    max_consecutive_bad: int = 10
+    """Updates with a loss or gradient that is not finite are skipped. After so many in a row the last checkpoint is
+    taken up, with fresh data."""
     fast_dev_run: bool = False
     """Run the whole path on little data for a few steps, to see that it works; the numbers mean nothing."""
+    allow_changed: str = ""
+    """What may differ from the start of a run that goes on, by name and with commas: any option, data, dtype, x64."""
+    dry_run: bool = False
+    """Print parameters, operations, memory and time of a training step, then leave; nothing is written."""
+    profile: tuple[int, int] | None = None
+    """First and last update to trace by jax.profiler, into the folder `profile` of each training."""
+    tensorboard: bool = False
+    """Log for TensorBoard as well (needs the extra `tensorboard`)."""
+
+    def fast(self) -> Self:
+        """What `--fast-dev-run` starts from; an option that is given beside it still counts."""
+        return self
+
+    @property
+    def allowed_names(self) -> tuple[str, ...]:
+        """The names in `allow_changed`; the command line's hyphens mean underscores."""
+        return tuple(name.strip().replace("-", "_") for name in self.allow_changed.split(",") if name.strip())
 
 
 def run(
     main: Callable[[C], Any], config: type[C], name: str, doc: str | None, argv: Sequence[str] | None = None
 ) -> None:
-    """Parses the command line and runs an experiment.
+    """Parses the command line and runs an experiment, with a compilation cache in the user's cache folder.
 
     Args:
         main: takes the config; what it prints last is its result table.
@@ -48,15 +77,30 @@ def run(
         "--" + word.removeprefix("--config.") if word.startswith("--config.") else word
         for word in (sys.argv[1:] if argv is None else argv)
     ]
+    enable_compilation_cache()
     try:
-        main(tyro.cli(config, prog=f"python -m experiments.{name}", description=doc, args=arguments))
+        parsed = _parse(config, name, doc, arguments)
+        with joined(parsed):
+            main(parsed)
     except UsageError as error:
         _leave(error, 2)
-    except RunFailed as error:
-        _leave(error, 1)
+    except (RunFailed, MemoryError) as error:
+        _leave(error if isinstance(error, RunFailed) else RunFailed("the machine has too little memory"), 1)
+    except jax.errors.JaxRuntimeError as error:  # outside of a training, which says more
+        if not is_out_of_memory(error):
+            raise
+        _leave(RunFailed(f"out of memory ({str(error).splitlines()[0]}); try a smaller batch or model"), 1)
     except BrokenPipeError:  # The reader, `head` say, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    finally:
+        unlock_all()
+
+
+def _parse(config: type[C], name: str, doc: str | None, arguments: Sequence[str]) -> C:
+    fast = "--fast-dev-run" in (word.replace("_", "-") for word in arguments)
+    default = {"default": dataclasses.replace(config().fast(), fast_dev_run=True)} if fast else {}
+    return tyro.cli(config, prog=f"python -m experiments.{name}", description=doc, args=arguments, **default)
 
 
 def _leave(error: Exception, code: int) -> None:
@@ -65,23 +109,40 @@ def _leave(error: Exception, code: int) -> None:
 
 
 def start(config: StudyConfig, name: str) -> Path:
-    """Opens the run's folder and says where it is.
+    """Opens the run's folder, for this process alone, and says where it is.
 
     Args:
-        config: the experiment's config; all of it but the folder must equal that of a run resumed.
+        config: the experiment's config; all of it but what `allow_changed` names must equal that of a run resumed.
         name: of the experiment.
 
     Returns:
-        The folder, with `config.json` and `environment.json`.
+        The folder, with `config.json` and `environment.json`; in a dry run only its name.
 
     Raises:
-        UsageError: the folder holds a run of another config.
+        UsageError: the folder holds a run of another config, or another process is writing there.
     """
-    default = Path("runs") / (f"{name}-fast" if config.fast_dev_run else name)
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "workdir"}
-    workdir = open_workdir(config.workdir or default, settings)
-    print(f"{name}: writing to {os.path.relpath(workdir)}", flush=True)
-    return workdir
+    place = Path(config.workdir or inside("runs", f"{name}-fast" if config.fast_dev_run else name))
+    if config.dry_run:
+        print(f"{name}: a dry run, nothing is written", flush=True)
+        return place
+    settings = _settings(config)
+    check_same({"config": settings, "workdir": str(place)})
+    by_first(lambda: open_workdir(place, settings, allow_changed=config.allowed_names))
+    print(f"{name}: writing to {os.path.relpath(place)}", flush=True)
+    return place
+
+
+def _settings(config: StudyConfig) -> dict[str, Any]:
+    """All options that count for what is computed."""
+
+    def kept(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {
+            key: kept(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+            for key, value in values.items()
+            if prefix + key not in OF_THE_CALL
+        }
+
+    return kept(dataclasses.asdict(config))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

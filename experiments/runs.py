@@ -19,15 +19,22 @@ import numpy as np
 
 from experiments import cli
 from train.checkpoint import Checkpointer
-from train.errors import UsageError
+from train.cost import measure
+from train.errors import RunFailed, UsageError
 from train.files import dump_json, to_json, write_atomic
+from train.guard import BadSteps
 from train.hooks import Evaluate, Hook
 from train.logging import MetricsWriter, curve, read_metrics
 from train.loop import fit
+from train.memory import OutOfMemory
+from train.processes import wait_for_all
+from train.profiling import profiled
 from train.progress import Progress
+from train.tensorboard import TensorBoard
 
 State = TypeVar("State")
 Result = dict[str, Any]
+DEFAULT = cli.StudyConfig()
 
 
 def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -66,6 +73,7 @@ def run_all(
         found: list[Result] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     except ValueError as error:
         raise UsageError(f"{path} is damaged ({error}); delete it, and its runs are made again") from error
+    wait_for_all("results read")  # before process 0 writes more of them
     results: list[Result] = []
     with Progress(len(grid), label=label, enabled=progress) as shown:
         for number, settings in enumerate(grid, 1):
@@ -97,11 +105,14 @@ def train_run(
     log_every: int = 50,
     label: str = "",
     evaluate: Callable[[MetricsWriter], Evaluate] | None = None,
+    options: cli.StudyConfig = DEFAULT,
+    split: str | None = None,
+    data: str | None = None,
 ) -> State:
     """Trains one run in a folder of its own, or goes on from its latest checkpoint.
 
     Args:
-        folder: Gets `metrics.jsonl`, `metrics.csv` and, if there are any, `checkpoints/`.
+        folder: Gets `metrics.jsonl`, `metrics.csv` and, if there are any, `checkpoints/`, `profile/`, `tensorboard/`.
         state: The state before the first step.
         step: The compiled train step.
         batches: The iterator of batches; to be checkpointed it needs `get_state` and `set_state`.
@@ -110,23 +121,49 @@ def train_run(
         log_every: Steps between two lines of metrics.
         label: What the progress calls the run; no progress is shown without one.
         evaluate: Makes a hook that evaluates and writes to the given writer.
+        options: The experiment's config: whether to measure only, to profile, to log for TensorBoard.
+        split: The option that sets the number of micro-batches, if there is one, to be named when memory is short.
+        data: The fingerprint of the data (see `train.fingerprint`); a checkpoint of other data is refused.
 
     Returns:
-        The state after the last step.
+        The state after the last step; in a dry run after a few, of which nothing is kept.
     """
+    if options.dry_run:
+        state, cost = measure(state, step, batches)
+        print(f"a training step of {label or 'the run'}:")
+        for name, value in cost.lines(steps):
+            print(f"  {name:<21}  {value}")
+        return state
     folder.mkdir(parents=True, exist_ok=True)
     with MetricsWriter(folder, every=log_every) as writer, contextlib.ExitStack() as stack:
         hooks: list[Hook] = [writer]
+        bad_steps = BadSteps(max_consecutive_bad=options.max_consecutive_bad, writer=writer)
         if evaluate is not None:
             hooks.append(evaluate(writer))
         if checkpoint_every is not None:
-            checkpoints = Checkpointer(folder / "checkpoints", every=checkpoint_every, keep=2, iterator=batches)
+            checkpoints = Checkpointer(
+                folder / "checkpoints",
+                every=checkpoint_every,
+                keep=2,
+                iterator=batches,
+                extras={"bad_steps": bad_steps},
+                data=data,
+                allow_changed=options.allowed_names,
+            )
             hooks.append(stack.enter_context(checkpoints))
             state = checkpoints.restore_latest(state) or state
-        writer.truncate_after(int(np.asarray(getattr(state, "step"))))  # noqa: B009 (State is any type here)
-        return fit(
-            state, step, batches, steps=steps, hooks=hooks, log_every=log_every, label=label, progress=bool(label)
-        )
+        start = int(np.asarray(getattr(state, "step")))  # noqa: B009 (State is any type here)
+        writer.truncate_after(start)
+        if options.tensorboard:
+            writer.also.append(TensorBoard(folder / "tensorboard", after=start))
+        if options.profile is not None:
+            step = stack.enter_context(profiled(step, folder / "profile", *options.profile))
+        try:
+            return fit(
+                state, step, batches, steps=steps, hooks=hooks, log_every=log_every, label=label, progress=bool(label)
+            )
+        except OutOfMemory as error:
+            raise RunFailed(error.sentence(split and f"{split} ", "--batch-size ")) from error
 
 
 def gather_metrics(workdir: Path, folders: Mapping[str, Path]) -> None:
@@ -146,7 +183,7 @@ def gather_metrics(workdir: Path, folders: Mapping[str, Path]) -> None:
 def mean_curves(
     folders: Sequence[Path], split: str, labels: Mapping[str, str]
 ) -> dict[str, tuple[list[int], list[float]]]:
-    """Learning curves averaged over runs, as `plots.learning_curves` takes them.
+    """Learning curves averaged over the runs that have a finite value there, as `plots.learning_curves` takes them.
 
     Args:
         folders: The runs' folders; all wrote at the same steps.
@@ -158,11 +195,14 @@ def mean_curves(
     """
     records = [read_metrics(folder) for folder in folders]
     found = {label: [curve(record, split, metric) for record in records] for metric, label in labels.items()}
-    return {
-        label: (curves[0][0], np.mean([values for _, values in curves], axis=0).tolist())
-        for label, curves in found.items()
-        if curves[0][0]
-    }
+    means = {}
+    for label, curves in found.items():
+        at: dict[int, list[float]] = {}
+        for step, value in (point for points in curves for point in zip(*points, strict=True)):
+            at.setdefault(step, []).append(value)
+        if at:
+            means[label] = (sorted(at), [float(np.mean(at[step])) for step in sorted(at)])
+    return means
 
 
 def mean_and_spread_of(results: Sequence[Result], metric: str, **settings: Any) -> str:

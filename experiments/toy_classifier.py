@@ -163,8 +163,8 @@ def make_learner(config: Config) -> Callable[[Data, str, int, Path], Result]:
     optimizer = make_optimizer(config.optimizer, steps)
     objective = make_objective(make_model(config, config.initializers[0]))  # it is given the parameters
     # One device, whatever the machine has: there is nothing to split.
-    step = skip_nonfinite(build_train_step(objective, optimizer, loss_weights={"bce": 1.0}))
-    step = data_parallel(step, devices=jax.devices()[:1])
+    body = skip_nonfinite(build_train_step(objective, optimizer, loss_weights={"bce": 1.0}))
+    step = data_parallel(body, devices=jax.devices()[:1])
 
     def learn(data: Data, initializer: str, seed: int, folder: Path) -> Result:
         model = make_model(config, initializer)

@@ -41,10 +41,10 @@ class Cost:
         Args:
             steps: Steps of a whole run.
         """
-        rate = f", {self.flops / self.seconds / 1e9:,.1f} GFLOP/s" if self.seconds else ""
+        rate = f", {scaled(self.flops / self.seconds)}FLOP/s" if self.seconds else ""
         table = [
             ("parameters", f"{self.parameters:,}"),
-            ("operations of a step", f"{self.flops / 1e9:,.3f} GFLOP in matrix products and convolutions"),
+            ("operations", f"{scaled(self.flops)}FLOP in matrix products and convolutions, on all devices"),
         ]
         if self.memory is not None:
             m = self.memory
@@ -59,10 +59,22 @@ class Cost:
             ]
         return [
             *table,
-            ("time of a step", f"{self.seconds:.4g} s{rate}"),
-            ("time of the first step", f"{self.first_seconds:.3g} s, with its compilation"),
-            ("time of all steps", f"{self.seconds * steps / 60:.1f} min for {steps:,}"),
+            ("time", f"{self.seconds:.4g} s a step{rate}"),
+            ("  first step", f"{self.first_seconds:.3g} s, with its compilation"),
+            ("  all steps", f"{self.seconds * steps / 60:.1f} min for {steps:,}"),
         ]
+
+
+def scaled(number: float) -> str:
+    """A number with a prefix for its unit.
+
+    >>> scaled(1.5e10), scaled(20)
+    ('15 G', '20 ')
+    """
+    for prefix, unit in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= unit:
+            return f"{number / unit:.3g} {prefix}"
+    return f"{number:.3g} "
 
 
 def measure(

@@ -233,12 +233,12 @@ def readable(size: int) -> str:
     """Bytes in the unit that suits them.
 
     >>> readable(91 * 2**30), readable(2**19), readable(2**50)
-    ('91.0 GiB', '0.5 MiB', '1024.0 TiB')
+    ('91.0 GiB', '512.0 KiB', '1024.0 TiB')
     """
-    for name, unit in (("TiB", 2**40), ("GiB", 2**30)):
+    for name, unit in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
-    return f"{size / 2**20:.1f} MiB"
+    return f"{size / 2**10:.1f} KiB"
 
 
 def _shape(leaf: Any) -> Any:

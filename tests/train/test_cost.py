@@ -92,11 +92,11 @@ def test_lines_name_every_number():
     cost = Cost(25, 10**9, Memory(2**30, 2**29, 2**28, 2**31), 2**33, 0.5, 3.0)
     text = {name.strip(): value for name, value in cost.lines(120)}
     assert text["parameters"] == "25"
-    assert text["operations of a step"].startswith("1.000 GFLOP")
+    assert text["operations"].startswith("1 GFLOP in matrix products")
     assert text["memory on each device"] == "3.2 GiB of 8.0 GiB"
     assert text["outputs"] == "512.0 MiB, of which 256.0 MiB take the arguments' place"
-    assert text["time of a step"] == "0.5 s, 2.0 GFLOP/s"
-    assert text["time of all steps"] == "1.0 min for 120"
+    assert text["time"] == "0.5 s a step, 2 GFLOP/s"
+    assert text["all steps"] == "1.0 min for 120"
 
 
 def test_profile_of_some_steps(tmp_path, capsys):
