@@ -193,7 +193,8 @@ class BadSteps:
         Raises:
             RunFailed: There is no checkpoint, or it was done too often.
         """
-        row = f"{self.consecutive} steps in a row, up to step {step}, had a loss or gradient that is not finite"
+        count = "1 step" if self.consecutive == 1 else f"{self.consecutive} steps in a row"
+        row = f"{count}, up to step {step}, had a loss or gradient that is not finite"
         advice = "lower the learning rate, clip the gradients, or look at the batches; checks=True names the bad term"
         if self.rollbacks >= self.max_rollbacks:
             times = f"{self.rollbacks} return(s) to a checkpoint did not help"

@@ -122,11 +122,13 @@ class Precision:
         """Return parameters in the type in which they are kept; integers and keys stay as they are."""
         return jax.tree.map(lambda leaf: _cast(leaf, self.params), params)
 
-    def wrap(self, objective: Objective) -> Objective:
+    def wrap(self, objective: Objective, *, cast: bool = True) -> Objective:
         """Return the objective with its numbers in the types of this policy.
 
         Args:
           objective: ``(params, batch, ctx) -> terms`` or ``-> (terms, new_state)``.
+          cast: False for a model that casts by itself, such as Flax modules with ``dtype=precision.compute``; the terms
+            and the loss scale are looked after all the same.
 
         Returns:
           An objective of the same terms. The gradients of its parameters have the type of the parameters; a loss scale
@@ -143,12 +145,14 @@ class Precision:
         ([('bfloat16', 'bfloat16', 'int32')], 'float32')
         """
 
+        lower = self._lower if cast else (lambda tree: tree)
+
         def wrapped(params: Any, batch: Any, ctx: Context) -> Terms | tuple[Terms, Any]:
             scale = None if ctx.loss_scale is None else ctx.loss_scale.scale
             if scale is not None:
                 params = jax.tree.map(lambda leaf: _scaled(leaf, 1 / scale), params)
-            inner = dataclasses.replace(ctx, ema=self._lower(ctx.ema), frozen=self._lower(ctx.frozen))
-            result = objective(self._lower(params), self._lower(batch), inner)
+            inner = dataclasses.replace(ctx, ema=lower(ctx.ema), frozen=lower(ctx.frozen))
+            result = objective(lower(params), lower(batch), inner)
             terms, new = result if isinstance(result, tuple) else (result, None)
             terms = {name: self._raise(term, scale) for name, term in terms.items()}
             if not isinstance(result, tuple):

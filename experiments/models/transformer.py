@@ -3,6 +3,8 @@
 Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745), rotary positions (Su et al. 2021, arXiv:2104.09864), GELU and no
 biases in the products. Attention is written as two einsums: at the short lengths of these studies that is faster on a
 CPU than `jax.nn.dot_product_attention`.
+
+`dtype` is the type of what matrix products multiply; their sums and everything else, the parameters too, are float32.
 """
 
 import dataclasses
@@ -20,8 +22,6 @@ SHARDING_RULES = (
 """How `train.shard_state` spreads these models: of two products in a row, columns of the first and rows of the second
 go to one device, so that only their sum has to travel (Shoeybi et al. 2019, arXiv:1909.08053)."""
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
@@ -35,21 +35,13 @@ class TransformerConfig:
     """Number of attention heads."""
     dropout: float = 0.0
     """Probability that an entry of a block's output is dropped in training."""
-    dtype: str = "float32"
-    """Input type of the matrix products: float32 or bfloat16; sums and everything else stay float32."""
-
-
-def _product_dtype(config: TransformerConfig) -> jnp.dtype:
-    if config.dtype not in _DTYPES:
-        raise ValueError(f"model dtype: expected one of {sorted(_DTYPES)}, got {config.dtype!r}")
-    return _DTYPES[config.dtype]
 
 
 class Dense(nn.Module):
     """`x @ kernel (+ bias)` with products of `dtype` and sums of float32."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: str = "float32"
     use_bias: bool = False
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
@@ -82,11 +74,12 @@ class Block(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`."""
 
     config: TransformerConfig
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, visible: jax.Array, train: bool) -> jax.Array:
         """Map [B, T, D] to [B, T, D]; `visible` [B, 1, T, T] says which key (last) a query sees."""
-        config, dtype = self.config, _product_dtype(self.config)
+        config, dtype = self.config, self.dtype
         drop = nn.Dropout(config.dropout, deterministic=not train)
         out = nn.initializers.variance_scaling(0.5 / config.depth, "fan_in", "normal")
 
@@ -112,6 +105,7 @@ class Encoder(nn.Module):
     vocab_size: int
     causal: bool = False
     segments: int = 0
+    dtype: str = "float32"
 
     def setup(self) -> None:
         """Declare the layers, so that `attend` can use the embedding."""
@@ -119,7 +113,7 @@ class Encoder(nn.Module):
         self.embedding = nn.Embed(self.vocab_size, self.config.width, embedding_init=small, name="embedding")
         if self.segments:
             self.segment_embedding = nn.Embed(self.segments, self.config.width, embedding_init=small)
-        self.blocks = [Block(self.config, name=f"block_{i}") for i in range(self.config.depth)]
+        self.blocks = [Block(self.config, self.dtype, name=f"block_{i}") for i in range(self.config.depth)]
         self.embedding_norm = nn.LayerNorm()
         self.final_norm = nn.LayerNorm()
         self.drop = nn.Dropout(self.config.dropout)
@@ -161,8 +155,8 @@ class Encoder(nn.Module):
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] of representations [..., D] by the embedding matrix itself."""
-        dtype = _product_dtype(self.config)
-        rows, table = hidden.reshape(-1, hidden.shape[-1]).astype(dtype), self.embedding.embedding.astype(dtype)
+        rows, table = hidden.reshape(-1, hidden.shape[-1]), self.embedding.embedding
+        rows, table = rows.astype(self.dtype), table.astype(self.dtype)
         logits = jnp.einsum("nd,vd->nv", rows, table, preferred_element_type=jnp.float32)
         return logits.reshape(*hidden.shape[:-1], self.vocab_size)
 
@@ -188,11 +182,12 @@ class Bert(nn.Module):
 
     config: TransformerConfig
     vocab_size: int
+    dtype: str = "float32"
 
     def setup(self) -> None:
         """Declare the encoder and the heads."""
-        self.encoder = Encoder(self.config, self.vocab_size, segments=2)
-        self.mlm_dense = Dense(self.config.width, _product_dtype(self.config), use_bias=True)
+        self.encoder = Encoder(self.config, self.vocab_size, segments=2, dtype=self.dtype)
+        self.mlm_dense = Dense(self.config.width, self.dtype, use_bias=True)
         self.mlm_norm = nn.LayerNorm()
         self.mlm_bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,))
         self.pooler = Dense(self.config.width, use_bias=True)
@@ -236,10 +231,11 @@ class CausalLM(nn.Module):
 
     config: TransformerConfig
     vocab_size: int
+    dtype: str = "float32"
 
     def setup(self) -> None:
         """Declare the causal encoder."""
-        self.encoder = Encoder(self.config, self.vocab_size, causal=True)
+        self.encoder = Encoder(self.config, self.vocab_size, causal=True, dtype=self.dtype)
 
     def __call__(
         self, tokens: jax.Array, *, valid: jax.Array, segment_ids: jax.Array | None = None, train: bool = False

@@ -1,5 +1,6 @@
 """NaN and infinity: such a step changes nothing on any replica, is counted and written, and a row of them goes back."""
 
+import dataclasses
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from train import (
     read_metrics,
     skip_nonfinite,
 )
-from train.guard import outcome
+from train.guard import KEPT, outcome
 
 SIZE, STEPS = 16, 20
 RNG = np.random.default_rng(0)
@@ -323,3 +324,9 @@ def test_outcomes():
     assert outcome({"skipped": zero, "overflow": zero}) == "done"
     assert outcome({"skipped": one}) == outcome({"skipped": one, "overflow": zero}) == "skipped"
     assert outcome({"skipped": one, "overflow": one}) == "overflow"
+
+
+def test_a_skipped_step_keeps_every_field_of_the_state_that_a_step_changes():
+    fields = {field.name for field in dataclasses.fields(start())}
+    # `Precision.scaled` looks after the loss scale, and a step changes neither key nor frozen.
+    assert fields == {*KEPT, "step", "key", "frozen", "loss_scale"}
