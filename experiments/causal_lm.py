@@ -33,15 +33,21 @@ from experiments.data.causal import Stream, document_texts, eval_batches, make_s
 from experiments.data.load import DataConfig
 from experiments.data.text import Corpus, read_corpus
 from experiments.data.tokenizers import CLS, SEP, SPECIAL_IDS, Tokenizer, make_tokenizer
-from experiments.models.transformer import CausalLM, TransformerConfig
+from experiments.devices import MeshConfig, ProcessConfig
+from experiments.models.transformer import SHARDING_RULES, CausalLM, TransformerConfig
 from experiments.runs import Result, gather_metrics, product, run_all, train_run
 from experiments.text_baselines import train_ngrams, xz_bits_per_byte
+from train.files import is_writer
 from train.hooks import Evaluate, run_evaluation
+from train.identity import fingerprint
 from train.logging import MetricsWriter, write_summary
+from train.mesh import process_rows
 from train.metrics import bits_per_byte, means
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, make_optimizer
 from train.parallel import data_parallel
+from train.processes import check_same
+from train.sharding import gather, shard_state
 from train.state import TrainState, create_state
 from train.step import build_eval_step, build_train_step
 
@@ -69,7 +75,11 @@ class Config(cli.StudyConfig):
     accumulate: int = 1
     """Micro-batches that a batch is processed in; changes the memory needed, not the result."""
     backend: Literal["jit", "pmap", "shard_map"] = "jit"
-    """How a step is spread over the devices."""
+    """How a step is spread over the devices; a mesh needs jit."""
+    mesh: MeshConfig = MeshConfig()
+    """How the parameters are spread over the devices."""
+    processes: ProcessConfig = ProcessConfig()
+    """Several processes that make one run."""
     checks: bool = False
     """Check losses, weights and gradients inside the compiled step."""
     eval_every: int = 125
@@ -179,14 +189,17 @@ def make_learner(config: Config, data: Data, workdir: Path) -> Learner:
     model = make_model(config, data.tokenizer.vocab_size)
     objective = make_objective(model)
     optimizer = make_optimizer(config.optimizer, config.steps)
+    mesh = config.mesh.make()
     step = data_parallel(
         build_train_step(
             objective, optimizer, loss_weights={"next_token": 1.0}, accumulate=config.accumulate, checks=config.checks
         ),
         config.backend,
+        mesh=mesh,
     )
-    eval_step = data_parallel(build_eval_step(objective), config.backend)
-    shape = {"batch_size": config.batch_size, "seq_len": config.data.seq_len}
+    eval_step = data_parallel(build_eval_step(objective), config.backend, mesh=mesh)
+    rows = process_rows(config.batch_size, mesh)
+    shape: dict[str, Any] = {"batch_size": config.batch_size, "seq_len": config.data.seq_len, "rows": rows}
     held_out = {split: eval_batches(data.streams[split], **shape) for split in SPLITS[1:]}
 
     def derive(split: str, sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -203,10 +216,13 @@ def make_learner(config: Config, data: Data, workdir: Path) -> Learner:
             derive=lambda sums: derive("validation", sums),
         )
 
+    def initial_state(seed: int) -> TrainState:
+        return create_state(initial_parameters(model, config, seed), optimizer, key=config.seed + seed)
+
     def train(seed: int) -> TrainState:
         return train_run(
             run_folder(workdir, seed),
-            create_state(initial_parameters(model, config, seed), optimizer, key=config.seed + seed),
+            initial_state(seed) if mesh is None else shard_state(lambda: initial_state(seed), mesh, SHARDING_RULES),
             step,
             train_batches(data.streams["train"], **shape, seed=config.seed + seed),
             steps=config.steps,
@@ -293,13 +309,16 @@ def main(config: Config) -> dict[str, Any]:
     config = config.fast() if config.fast_dev_run else config
     workdir = cli.start(config, "causal_lm")
     data = make_data(config)
+    check_same({"data": {split: fingerprint(stream) for split, stream in data.streams.items()}})
     (reference,) = run_all(
         workdir / "baselines.json", [{"of": "baselines"}], lambda of: baselines(config, data), progress=False
     )
     learner = make_learner(config, data, workdir)
     grid = product(seed=range(config.seeds))
     results = run_all(workdir / "results.json", grid, lambda seed: learner.score(learner.train(seed)), progress=False)
-    state = jax.device_get(learner.train(0))
+    state = gather(learner.train(0))
+    if not is_writer():
+        return {}
     gather_metrics(workdir, {f"seed-{seed}": run_folder(workdir, seed) for seed in range(config.seeds)})
     summary = report(
         config,

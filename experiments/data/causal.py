@@ -96,11 +96,13 @@ class _RandomBlocks:
     stream: Stream
     seq_len: int
     seed: int
+    rows: np.ndarray | None
 
     def __call__(self, step: int, index: np.ndarray) -> Batch:
         """Returns batch number `step`: the blocks `index`, each moved by less than a block."""
         shift = np.random.default_rng([self.seed, step]).integers(0, self.seq_len, len(index))
         start = np.asarray(index) * self.seq_len + shift
+        start = start if self.rows is None else start[self.rows]
         return _blocks(self.stream, np.minimum(start, len(self.stream.ids) - self.seq_len), self.seq_len)
 
 
@@ -108,16 +110,19 @@ class _RandomBlocks:
 class _FixedBlocks:
     stream: Stream
     seq_len: int
-    rows: int
+    batch_size: int
+    rows: np.ndarray | None
 
     def __call__(self, index: np.ndarray) -> Batch:
         """Returns the blocks `index`; rows that are missing in the last batch are padding."""
-        start = np.full(self.rows, len(self.stream.ids))
+        start = np.full(self.batch_size, len(self.stream.ids))
         start[: len(index)] = np.asarray(index) * (self.seq_len - 1)  # a block's first token is the last one's last
-        return _blocks(self.stream, start, self.seq_len)
+        return _blocks(self.stream, start if self.rows is None else start[self.rows], self.seq_len)
 
 
-def train_batches(stream: Stream, *, batch_size: int, seq_len: int, seed: int = 0) -> grain.DatasetIterator:
+def train_batches(
+    stream: Stream, *, batch_size: int, seq_len: int, seed: int = 0, rows: np.ndarray | None = None
+) -> grain.DatasetIterator:
     """Returns endless training batches; the iterator's `get_state` and `set_state` resume it exactly.
 
     Args:
@@ -125,6 +130,8 @@ def train_batches(stream: Stream, *, batch_size: int, seq_len: int, seed: int = 
         batch_size: B.
         seq_len: T.
         seed: of the order and of where blocks begin.
+        rows: which rows of each batch to make, as from `train.process_rows`; None makes all. Order and position do not
+            depend on it.
 
     Returns:
         Batches {"tokens", "segment_ids": int32 [B, T], "valid": bool [B, T], "bytes": int32 [B]}; a pass covers the
@@ -136,14 +143,14 @@ def train_batches(stream: Stream, *, batch_size: int, seq_len: int, seed: int = 
     count = len(stream.ids) // seq_len
     if count == 0:
         raise UsageError(f"The training text has {len(stream.ids)} tokens, fewer than one block of {seq_len}.")
-    make = _RandomBlocks(stream, seq_len, seed)
+    make = _RandomBlocks(stream, seq_len, seed, rows)
     return iter(endless(count, batch_size, seed).map_with_index(make).to_iter_dataset(READ))
 
 
-def eval_batches(stream: Stream, *, batch_size: int, seq_len: int) -> grain.MapDataset:
+def eval_batches(stream: Stream, *, batch_size: int, seq_len: int, rows: np.ndarray | None = None) -> grain.MapDataset:
     """Returns one pass that predicts every token once (but each [CLS]): blocks overlap by one token.
 
     The last batch is filled up with rows of padding. For the arguments and the batches see `train_batches`.
     """
     count = max(1, -(-(len(stream.ids) - 1) // (seq_len - 1)))
-    return grain.MapDataset.range(count).batch(batch_size).map(_FixedBlocks(stream, seq_len, batch_size))
+    return grain.MapDataset.range(count).batch(batch_size).map(_FixedBlocks(stream, seq_len, batch_size, rows))

@@ -89,6 +89,22 @@ def test_training_resumes_and_repeats_by_seed():
     assert not np.array_equal(next(start())["tokens"], next(start(1))["tokens"])
 
 
+def test_the_rows_of_all_processes_are_the_batch_of_one():
+    stream = make_stream(CORPUS, ByteTokenizer())
+    shape = {"batch_size": 6, "seq_len": 10}
+    whole, *parts = (
+        (train_batches(stream, **shape, seed=1, rows=rows), eval_batches(stream, **shape, rows=rows))
+        for rows in (None, np.arange(3), np.arange(3, 6))
+    )
+    for _ in range(3):
+        expected, halves = next(whole[0]), [next(train) for train, _ in parts]
+        for name, value in expected.items():
+            np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), value)
+    assert [len(evaluation) for _, evaluation in parts] == [len(whole[1])] * 2
+    for batches in zip(whole[1], *(evaluation for _, evaluation in parts), strict=True):
+        np.testing.assert_array_equal(np.concatenate([b["tokens"] for b in batches[1:]]), batches[0]["tokens"])
+
+
 def test_too_little_text_is_refused():
     with pytest.raises(UsageError, match="fewer than one block of 1000"):
         train_batches(make_stream(CORPUS, ByteTokenizer()), batch_size=1, seq_len=1000)

@@ -44,27 +44,27 @@ def start(folder, **plan):
 
 
 def end(processes, limit=120):
-    """Waits for both; returns their exit codes and what they wrote. Nobody is left behind."""
+    """Waits for both; returns their exit codes and what they wrote to stderr and stdout. Nobody is left behind."""
     try:
         told = [process.communicate(timeout=limit) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [process.returncode for process in processes], [error for _, error in told]
+    return [process.returncode for process in processes], [error for _, error in told], [text for text, _ in told]
 
 
 def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
     whole, _ = train(tmp_path / "one", STEPS, devices=jax.devices()[:2])
     folder = tmp_path / "two"
 
-    codes, errors = end(start(folder, harm={"signal": "SIGTERM", "step": 5, "index": 1}))
+    codes, errors, _ = end(start(folder, harm={"signal": "SIGTERM", "step": 5, "index": 1}))
     assert codes == [143, 143], errors
     (stopped,) = {line.split(" after step ")[1].split(":")[0] for error in errors for line in error.splitlines()
                   if line.startswith("stopped by SIGTERM")}  # fmt: skip
     assert 5 <= int(stopped) < STEPS
     assert max(int(path.name) for path in (folder / "ckpt").iterdir() if path.name.isdecimal()) == int(stopped)
 
-    codes, errors = end(start(folder))
+    codes, errors, _ = end(start(folder))
     assert codes == [0, 0], errors
     for index, error in enumerate(errors):
         assert f"process {index} holds 8192 of 16384 bytes" in error
@@ -81,7 +81,7 @@ def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
 def test_a_killed_process_ends_the_other(tmp_path, index):
     processes = start(tmp_path / "run", steps=10**6, harm={"signal": "SIGKILL", "step": 5, "index": index})
     before = time.monotonic()
-    codes, errors = end(processes, limit=90)
+    codes, errors, _ = end(processes, limit=90)
     assert time.monotonic() - before < 90
     assert codes[index] == -9
     assert codes[1 - index] not in (0, -9)
@@ -92,7 +92,7 @@ def test_a_killed_process_ends_the_other(tmp_path, index):
 
 @pytest.mark.faults
 def test_processes_with_another_config_are_refused(tmp_path):
-    codes, errors = end(start(tmp_path / "run", harm={"config": 0.1}))
+    codes, errors, _ = end(start(tmp_path / "run", harm={"config": 0.1}))
     assert codes == [2, 2]
     for error in errors:
         assert "process 1 was started with something else than process 0 (different: config.lr)" in error

@@ -1,0 +1,118 @@
+"""The formulas behind docs/scaling.md: against the model, the optimizers, the compiler and numbers by hand."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks.scaling import (
+    GRADIENT_BYTES,
+    HARDWARE,
+    MODELS,
+    STATE_BYTES,
+    Model,
+    Plan,
+    model_table,
+    plan_table,
+    plans,
+)
+from experiments.models.transformer import SHARDING_RULES, CausalLM, TransformerConfig
+from train import OptimizerConfig, create_state, make_mesh, make_optimizer, param_specs
+
+DOCUMENT = Path(__file__).parents[2] / "docs/scaling.md"
+TINY = Model("tiny", depth=2, width=64, vocab=512, seq_len=32)
+
+
+def parameters(model):
+    config = TransformerConfig(width=model.width, depth=model.depth, heads=model.width // 32)
+    tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    network = CausalLM(config, model.vocab)
+    shapes = jax.eval_shape(lambda t: network.init(jax.random.key(0), t, valid=t == 0), tokens)["params"]
+    return network, shapes
+
+
+def total_bytes(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("model", [TINY, MODELS["125M"], MODELS["70B"]], ids=lambda model: model.name)
+def test_the_number_of_parameters_is_that_of_the_model(model):
+    assert sum(leaf.size for leaf in jax.tree.leaves(parameters(model)[1])) == model.parameters
+
+
+@pytest.mark.parametrize("name", STATE_BYTES)
+def test_the_bytes_of_a_state_are_those_of_the_optimizer(name):
+    model = MODELS["1.3B"]
+    optimizer = make_optimizer(OptimizerConfig(name=name), 10)
+    state = jax.eval_shape(lambda params: create_state(params, optimizer, key=0), parameters(model)[1])
+    found = (total_bytes(state.params) + total_bytes(state.opt_state)) / model.parameters
+    # Muon keeps a second number of the embedding, 8 % of this model.
+    assert found == pytest.approx(STATE_BYTES[name], rel=0.05 if name == "muon" else 1e-6)
+
+
+def test_the_flops_are_those_of_the_compiled_program():
+    network, shapes = parameters(TINY)
+
+    def loss(params, tokens):
+        return jnp.sum(network.apply({"params": params}, tokens, valid=tokens >= 0) ** 2)
+
+    tokens = jax.ShapeDtypeStruct((8, TINY.seq_len), jnp.int32)
+    analysis = jax.jit(jax.grad(loss)).lower(shapes, tokens).compile().cost_analysis()
+    ratio = analysis["flops"] / (TINY.flops_per_token * 8 * TINY.seq_len)
+    assert 1 <= ratio < 1.15  # what is no matrix product, a larger share the smaller the model
+
+
+def test_collectives_by_hand():
+    """A billion parameters, to count in GB, on devices that send 1 GB in a second."""
+    model = Model("round", depth=1, width=1000, vocab=987_992, seq_len=1)
+    assert model.parameters == 10**9
+    slow = HARDWARE["H100"].__class__("slow", 1e12, 1e12, fast_link=1e9, island=8, slow_link=0.1e9)
+    sent = Plan(model, slow, data=4).collective_bytes()
+    assert sent == {"data": 2 * 3 / 4 * 4e9, "fsdp": 0, "tensor": 0}
+    plan = Plan(model, slow, data=2, fsdp=4, tokens=1000)
+    assert plan.collective_bytes() == {"data": 4e9 / 4, "fsdp": 3 / 4 * 12e9, "tensor": 0}
+    assert plan.collective_seconds() == {"data": 1.0, "fsdp": 9.0, "tensor": 0.0}
+    assert plan.state_bytes == 16e9 / 4
+    tensor = Plan(model, slow, tensor=2, tokens=1000)
+    assert not tensor.recomputes
+    assert tensor.collective_bytes()["tensor"] == (4 + 2) * 2 / 2 * 4 * 1000 * 1000
+    # Two islands: a ring over data outside of fsdp 8 has one link a device, a ring over 16 has eight for each border.
+    assert Plan(model, slow, data=2, fsdp=8).collective_seconds()["data"] == pytest.approx(4 / 8 / 0.1)
+    assert Plan(model, slow, fsdp=16).collective_seconds()["fsdp"] == pytest.approx(15 / 16 * 12 / 0.8)
+
+
+def test_utilisation_lies_between_nothing_and_everything_hidden():
+    plan = Plan(MODELS["1.3B"], HARDWARE["H100"], fsdp=8, tokens=16_384)
+    compute, talk = plan.compute_seconds, sum(plan.collective_seconds().values())
+    assert plan.utilisation == (compute / (compute + talk), 1.0)
+    assert np.isclose(compute, 9.07e9 * 16_384 / 989e12, rtol=1e-3)
+    twice = Plan(MODELS["1.3B"], HARDWARE["v5e"], fsdp=16)
+    assert twice.recomputes
+    assert max(twice.utilisation) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: f"{plan.model.name} {plan.hardware.name} {plan.devices}")
+def test_a_plan_fits_its_devices(plan):
+    assert plan.state_bytes + plan.activation_bytes < plan.hardware.memory
+    assert plan.state_bytes == pytest.approx(
+        (STATE_BYTES[plan.optimizer] + GRADIENT_BYTES) * plan.model.parameters / (plan.fsdp * plan.tensor)
+    )
+
+
+def test_the_document_shows_the_tables():
+    text = DOCUMENT.read_text()
+    assert model_table() in text
+    assert plan_table() in text
+
+
+def test_the_rules_split_every_matrix_of_the_model():
+    mesh = make_mesh(fsdp=4, tensor=2)
+    _, shapes = parameters(TINY)
+    specs = param_specs(shapes, mesh, SHARDING_RULES)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(shapes)[0]:
+        spec = specs
+        for key in path:
+            spec = spec[key.key]
+        assert (set(spec) == {"fsdp", "tensor"}) == (leaf.ndim == 2), jax.tree_util.keystr(path)
