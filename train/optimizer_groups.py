@@ -65,9 +65,8 @@ def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
     lines = [link.text for link in core_links(config, schedule)]
     for setting, values in config.overrides().items():
         for pattern, value in values.items():
-            text = f"{setting} {value:g}"
-            if setting == "name":
-                text = "; ".join(link.text for link in core_links(config.with_overrides({"name": value}), schedule))
+            other = core_links(config.with_overrides({"name": value}), schedule) if setting == "name" else []
+            text = "; ".join(link.text for link in other) or f"{setting} {value:g}"
             lines.append(f"instead, where {pattern!r} matches: {text}")
     transform = optax.GradientTransformationExtraArgs(lambda params: partition(params).init(params), update)
     return Link("\n".join(lines), transform)

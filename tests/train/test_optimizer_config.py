@@ -49,6 +49,37 @@ LAYERED = {
         ({"name": "adam", "weight_decay": 0.1}, "choose adamw"),
         ({"name": "sgd", "momentum": 0.9}, "sgd has no momentum: .* momentum, nesterov, rmsprop, muon"),
         ({"name": "adafactor", "b2": 0.9}, "adafactor has no b2"),
+        ({"b3": 0.5}, "adamw has no b3: .* adan"),
+        ({"name": "adan", "b3": 1.0}, r"b3 must be in \[0, 1\)"),
+        ({"proximal_l1": -1.0}, "proximal_l1 must be"),
+        ({"plateau_factor": 1.0}, r"plateau_factor must be in \(0, 1\)"),
+        ({"plateau_window": 0}, "plateau_window must be a whole number from 1 up, not 0"),
+        ({"plateau_patience": 0}, "plateau_patience must be"),
+        ({"plateau_cooldown": -1}, "plateau_cooldown must be"),
+        ({"plateau_tolerance": 0.0}, "plateau_tolerance must be"),
+        ({"plateau_minimum": 2.0}, "plateau_minimum must be"),
+        ({"lookahead_every": 0}, "lookahead_every must be"),
+        ({"lookahead_rate": 0.0}, "lookahead_rate must be"),
+        ({"sam_radius": 0.0}, "sam_radius must be"),
+        ({"sophia_gamma": 0.0}, "sophia_gamma must be"),
+        ({"sophia_every": 0}, "sophia_every must be"),
+        ({"rate_of": {"head": -1.0}}, r"rate_of\['head'\] must be a finite number from 0 up, not -1.0"),
+        ({"b2_of": {"head": 1.0}}, r"b2_of\['head'\] must be in \[0, 1\)"),
+        ({"weight_decay_of": {"(": 1.0}}, "weight_decay_of='\\(' is not a regular expression"),
+        ({"name_of": {"head": "sdg"}}, r"unknown optimizer in name_of\['head'\] 'sdg', did you mean 'sgd'"),
+        ({"name_of": {"head": "prodigy"}}, "name_of cannot mix prodigy"),
+        (
+            {"name": "schedule_free_sgd", "schedule": "constant", "name_of": {"x": "sgd"}},
+            "cannot mix schedule_free_sgd",
+        ),
+        ({"name": "schedule_free_sgd"}, "use schedule=constant, not cosine"),
+        ({"name": "schedule_free_adamw", "schedule": "constant", "b1": 0.0}, "b1 must be above 0"),
+        ({"name": "schedule_free_sgd", "schedule": "constant", "b1_of": {"x": 0.5}}, "one b1 for all parameters"),
+        ({"name": "schedule_free_sgd", "schedule": "constant", "lookahead_every": 5}, "leave lookahead_every at None"),
+        ({"name": "schedule_free_sgd", "schedule": "constant", "plateau_factor": 0.5}, "leave plateau_factor at None"),
+        ({"name": "schedule_free_sgd", "schedule": "constant", "proximal_l1": 0.1}, "average of schedule_free_sgd"),
+        ({"proximal_l1": 0.1, "lookahead_every": 5}, "the average of lookahead_every would lose"),
+        ({"name": "prodigy", "proximal_l1": 0.1}, "prodigy keeps to itself"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(kwargs, message):
@@ -124,11 +155,17 @@ def command_line(*args):
 def test_the_command_line_sets_explains_and_refuses():
     config, _ = command_line("--optimizer.name", "lion", "--optimizer.b2", "0.95", "--optimizer.warmup", "0.1")
     assert config == Config(OptimizerConfig(name="lion", learning_rate=0.5, b2=0.95, warmup=0.1))
+    groups = ("--optimizer.rate-of", "embed", "0.1", "head", "3", "--optimizer.name-of", "kernel", "muon")
+    config, _ = command_line(*groups, "--optimizer.sam-radius", "0.05", "--optimizer.centralize")
+    assert config.optimizer.rate_of == {"embed": 0.1, "head": 3.0}
+    assert config.optimizer.name_of == {"kernel": "muon"}
+    assert (config.optimizer.sam_radius, config.optimizer.centralize) == (0.05, True)
     code, text = command_line("--help")
     assert code == 0
     for setting in fields(OptimizerConfig):
         assert f"--optimizer.{setting.name.replace('_', '-')}" in text
     assert "Linear warm-up of the learning rate from 0" in text
+    assert "Factors of the learning rate by regular expressions of paths" in text
     code, text = command_line("--optimizer.learning-rate", "-1")
     assert code == 2
     assert "learning_rate must be a finite number from 0 up" in text
