@@ -172,7 +172,6 @@ def test_a_report_shows_text_and_runs_none(tmp_path, text):
 
 
 def test_a_split_of_tensorboard_is_no_path(tmp_path):
-    pytest.importorskip("tensorboardX")
     log = TensorBoard(tmp_path / "logs")
     with pytest.raises(UsageError, match="plain name"):
         log.write(1, "../elsewhere", {"loss": 1.0})

@@ -46,8 +46,8 @@ def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed:
     """Creates a run's folder, or opens it again for the same config, and keeps other processes from writing there.
 
     Writes `config.json` and `environment.json`. A folder that belongs to another config is refused, because its metrics
-    and checkpoints would be mixed with those of this run; so is one that another process has opened, until that ends or
-    calls `close_workdir`.
+    and checkpoints would be mixed with those of this run (it is taken over if it holds nothing but these two files); so
+    is one that another process has opened, until that ends or calls `close_workdir`.
 
     Args:
         workdir: The folder; its parents are created as well.
@@ -78,7 +78,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed:
         lock_folder(workdir)
         remove_leftovers(workdir)
     path = workdir / "config.json"
-    if path.exists():
+    if {*content} - {"config.json", "environment.json"}:  # else the run ended before it began, by a mistyped name say
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -62,5 +62,5 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
             jax.profiler.stop_trace()
         if tracing or done:
             print(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}", file=sys.stderr)
-        else:
+        elif not os.path.exists(folder):  # of a run that was profiled before it was taken up again
             print(f"note: no profile, because no step from {first} to {last} was made", file=sys.stderr)

@@ -137,7 +137,6 @@ def events(folder):
 
 
 def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
-    pytest.importorskip("tensorboardX")
     with MetricsWriter(tmp_path, every=2) as writer:
         writer.also.append(TensorBoard(tmp_path / "tensorboard"))
         writer(2, None, {"loss": 1.5})
