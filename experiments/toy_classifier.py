@@ -38,7 +38,7 @@ from train.guard import skip_nonfinite
 from train.initializers import make_initializer
 from train.logging import Image, Section, Table, write_report, write_summary
 from train.objective import Context, Objective, Term
-from train.optimizers import OptimizerConfig, make_optimizer
+from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.state import create_state
 from train.step import build_train_step
@@ -173,7 +173,7 @@ def make_learner(config: Config) -> Callable[[Data, str, int, Path], Result]:
         batches = epochs(data, batch_size, seed)
         label = "network" if config.dry_run else ""  # there are too many to show the progress of each
         state = train_run(folder, state, step, batches, steps=steps, log_every=per_epoch, label=label, options=config)
-        params = state.params
+        params = evaluation_params(state)
 
         def log_odds(x: np.ndarray) -> np.ndarray:
             return np.asarray(model.apply({"params": params}, jnp.asarray(x, jnp.float32)))[:, 0]
