@@ -92,7 +92,7 @@ def test_a_folder_in_which_nothing_was_run_is_taken_over(tmp_path):
     open_workdir(tmp_path, Config(data=Data(name="mnits")))  # and then there was no such data
     open_workdir(tmp_path, Config(data=Data(name="mnist")))
     assert json.loads((tmp_path / "config.json").read_text())["data"]["name"] == "mnist"
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["config.json", "environment.json"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["config.json", "environment.json"]
 
 
 def test_open_workdir_refuses_what_is_no_run(tmp_path):
