@@ -223,7 +223,8 @@ def test_evaluation_divides_once_over_all_batches(tmp_path):
     step = build_eval_step(lambda p, b, ctx: {"mse": Term(b["x"] ** 2, b["valid"]), "mean": Term(b["x"])})
 
     class State:
-        step, params, key, ema, frozen, state = jnp.int32(0), {}, jax.random.key(0), None, None, None
+        step, params, opt_state, key = jnp.int32(0), {}, (), jax.random.key(0)
+        ema = frozen = state = None
 
     writer = MetricsWriter(tmp_path)
     evaluate = Evaluate(
