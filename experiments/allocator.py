@@ -21,5 +21,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     # One arena, as what one thread frees is of no use to the arena of another.
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    taken = [mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)]
+    return all(code == 1 for code in taken)

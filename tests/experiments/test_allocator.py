@@ -23,7 +23,9 @@ print(count() - before)
 
 
 def _faults(mode: str) -> int:
-    done = subprocess.run([sys.executable, "-c", _FAULTS, mode], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS, mode], capture_output=True, text=True, check=True, timeout=120
+    )
     return int(done.stdout)
 
 
