@@ -38,13 +38,15 @@ from experiments.models.transformer import SHARDING_RULES, CausalLM, Transformer
 from experiments.runs import Result, gather_metrics, product, run_all, train_run
 from experiments.text_baselines import train_ngrams, xz_bits_per_byte
 from train.files import is_writer
+from train.guard import skip_nonfinite
 from train.hooks import Evaluate, run_evaluation
 from train.identity import fingerprint
 from train.logging import MetricsWriter, write_summary
 from train.mesh import process_rows
 from train.metrics import bits_per_byte, means
+from train.mixed_precision import PrecisionName, make_precision
 from train.objective import Context, Objective, Term
-from train.optimizers import OptimizerConfig, make_optimizer
+from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.processes import check_same
 from train.sharding import gather, shard_state
@@ -80,12 +82,17 @@ class Config(cli.StudyConfig):
     """How the parameters are spread over the devices."""
     processes: ProcessConfig = ProcessConfig()
     """Several processes that make one run."""
+    precision: PrecisionName = "float32"
+    """Type of what matrix products multiply; the rest is float32. With float16 gradients are scaled."""
     checks: bool = False
     """Check losses, weights and gradients inside the compiled step."""
     eval_every: int = 125
     """Steps between two evaluations on the validation books."""
     checkpoint_every: int = 125
     """Steps between two checkpoints."""
+    patience: int | None = None
+    """Evaluations in a row without fewer bits per byte after which a network's training ends and its best checkpoint
+    is the one that counts (None: all steps are made and the last counts)."""
     ngram_order: int = 8
     """Longest n-gram tried, in bytes; the order used is the best on the validation books."""
     sample_tokens: int = 100
@@ -147,7 +154,7 @@ def lost_bytes(texts: Sequence[str], tokenizer: Tokenizer) -> int:
 
 def make_model(config: Config, vocab_size: int) -> CausalLM:
     """The network."""
-    return CausalLM(config.model, vocab_size)
+    return CausalLM(config.model, vocab_size, make_precision(config.precision).compute)
 
 
 def make_objective(model: CausalLM) -> Objective:
@@ -187,16 +194,14 @@ class Learner:
 def make_learner(config: Config, data: Data, workdir: Path) -> Learner:
     """Builds the steps and returns how a network is trained and scored."""
     model = make_model(config, data.tokenizer.vocab_size)
-    objective = make_objective(model)
+    precision = make_precision(config.precision)
+    objective = precision.wrap(make_objective(model), cast=False)
     optimizer = make_optimizer(config.optimizer, config.steps)
     mesh = config.mesh.make()
-    step = data_parallel(
-        build_train_step(
-            objective, optimizer, loss_weights={"next_token": 1.0}, accumulate=config.accumulate, checks=config.checks
-        ),
-        config.backend,
-        mesh=mesh,
+    body = build_train_step(
+        objective, optimizer, loss_weights={"next_token": 1.0}, accumulate=config.accumulate, checks=config.checks
     )
+    step = data_parallel(precision.scaled(skip_nonfinite(body)), config.backend, mesh=mesh)
     eval_step = data_parallel(build_eval_step(objective), config.backend, mesh=mesh)
     rows = process_rows(config.batch_size, mesh)
     shape: dict[str, Any] = {"batch_size": config.batch_size, "seq_len": config.data.seq_len, "rows": rows}
@@ -217,7 +222,8 @@ def make_learner(config: Config, data: Data, workdir: Path) -> Learner:
         )
 
     def initial_state(seed: int) -> TrainState:
-        return create_state(initial_parameters(model, config, seed), optimizer, key=config.seed + seed)
+        params, scale = initial_parameters(model, config, seed), precision.loss_scale()
+        return create_state(params, optimizer, key=config.seed + seed, loss_scale=scale)
 
     def train(seed: int) -> TrainState:
         return train_run(
@@ -229,6 +235,10 @@ def make_learner(config: Config, data: Data, workdir: Path) -> Learner:
             checkpoint_every=config.checkpoint_every,
             label=f"network {seed + 1} of {config.seeds}",
             evaluate=evaluate,
+            options=config,
+            split="--accumulate",
+            stop=("bits_per_byte", config.patience),
+            data=fingerprint(data.streams["train"]),
         )
 
     def score(state: TrainState) -> Result:
@@ -299,21 +309,23 @@ def sample_texts(config: Config, data: Data, state: TrainState) -> list[str]:
     model = make_model(config, data.tokenizer.vocab_size)
     length = min(config.sample_tokens, config.data.seq_len)
     rows = sample(
-        model, state.params, jax.random.key(config.seed), length=length, temperature=config.temperature
+        model, evaluation_params(state), jax.random.key(config.seed), length=length, temperature=config.temperature
     ).tolist()
     return [data.tokenizer.decode(row[1 : row.index(SEP) if SEP in row else None]) for row in rows]
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Runs the study and returns its summary."""
-    config = config.fast() if config.fast_dev_run else config
+    """Runs the study and returns its summary, of which a dry run has none."""
     workdir = cli.start(config, "causal_lm")
     data = make_data(config)
     check_same({"data": {split: fingerprint(stream) for split, stream in data.streams.items()}})
+    learner = make_learner(config, data, workdir)
+    if config.dry_run:
+        learner.train(0)
+        return {}
     (reference,) = run_all(
         workdir / "baselines.json", [{"of": "baselines"}], lambda of: baselines(config, data), progress=False
     )
-    learner = make_learner(config, data, workdir)
     grid = product(seed=range(config.seeds))
     results = run_all(workdir / "results.json", grid, lambda seed: learner.score(learner.train(seed)), progress=False)
     state = gather(learner.train(0))

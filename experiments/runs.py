@@ -23,7 +23,7 @@ from train.cost import measure
 from train.errors import RunFailed, UsageError
 from train.files import dump_json, to_json, write_atomic
 from train.guard import BadSteps
-from train.hooks import Evaluate, Hook
+from train.hooks import EarlyStopping, Evaluate, Hook
 from train.logging import MetricsWriter, curve, read_metrics
 from train.loop import fit
 from train.memory import OutOfMemory
@@ -108,6 +108,7 @@ def train_run(
     options: cli.StudyConfig = DEFAULT,
     split: str | None = None,
     data: str | None = None,
+    stop: tuple[str, int | None] | None = None,
 ) -> State:
     """Trains one run in a folder of its own, or goes on from its latest checkpoint.
 
@@ -124,9 +125,11 @@ def train_run(
         options: The experiment's config: whether to measure only, to profile, to log for TensorBoard.
         split: The option that sets the number of micro-batches, if there is one, to be named when memory is short.
         data: The fingerprint of the data (see `train.fingerprint`); a checkpoint of other data is refused.
+        stop: A metric of the evaluation (less is better), and the number of evaluations without a better one after
+            which the training ends. The best checkpoint is then kept and returned.
 
     Returns:
-        The state after the last step; in a dry run after a few, of which nothing is kept.
+        The state after the last step, or the best one; in a dry run after a few, of which nothing is kept.
     """
     if options.dry_run:
         state, cost = measure(state, step, batches)
@@ -138,16 +141,22 @@ def train_run(
     with MetricsWriter(folder, every=log_every) as writer, contextlib.ExitStack() as stack:
         hooks: list[Hook] = [writer]
         bad_steps = BadSteps(max_consecutive_bad=options.max_consecutive_bad, writer=writer)
+        extras: dict[str, Any] = {"bad_steps": bad_steps}
         if evaluate is not None:
             hooks.append(evaluate(writer))
+        stopping = checkpoints = None
+        if stop is not None and stop[1] is not None:
+            stopping = extras["early_stopping"] = _stopping(hooks[-1], *stop, checkpoint_every)
+            hooks.append(stopping)
         if checkpoint_every is not None:
             checkpoints = Checkpointer(
                 folder / "checkpoints",
                 every=checkpoint_every,
                 keep=2,
                 iterator=batches,
-                extras={"bad_steps": bad_steps},
+                extras=extras,
                 data=data,
+                best=stopping,
                 allow_changed=options.allowed_names,
             )
             hooks.append(stack.enter_context(checkpoints))
@@ -158,12 +167,23 @@ def train_run(
             writer.also.append(TensorBoard(folder / "tensorboard", after=start))
         if options.profile is not None:
             step = stack.enter_context(profiled(step, folder / "profile", *options.profile))
+        shown: dict[str, Any] = {"log_every": log_every, "label": label, "progress": bool(label)}
         try:
-            return fit(
-                state, step, batches, steps=steps, hooks=hooks, log_every=log_every, label=label, progress=bool(label)
-            )
+            state = fit(state, step, batches, steps=steps, hooks=hooks, bad_steps=bad_steps, **shown)
         except OutOfMemory as error:
             raise RunFailed(error.sentence(split and f"{split} ", "--batch-size ")) from error
+        best = checkpoints.read_best(state) if checkpoints is not None and stopping is not None else None
+        return state if best is None else best
+
+
+def _stopping(evaluation: Any, metric: str, patience: int, checkpoint_every: int | None) -> EarlyStopping:
+    """Stops on a metric of an evaluation at whose steps checkpoints are saved, so that the best of them is there."""
+    if checkpoint_every is None or evaluation.every % checkpoint_every:
+        raise UsageError(
+            f"--patience keeps the best checkpoint, so the steps between two evaluations ({evaluation.every}) must be "
+            f"a multiple of those between two checkpoints ({checkpoint_every}); change --checkpoint-every"
+        )
+    return EarlyStopping(metric, patience=patience, every=evaluation.every, source=evaluation)
 
 
 def gather_metrics(workdir: Path, folders: Mapping[str, Path]) -> None:

@@ -55,6 +55,8 @@ class Checkpointer:
         config: The run's config; a checkpoint of another config is refused.
         extras: Further objects with `get_state` and `set_state`, by name, such as `EarlyStopping`.
         data: What tells the data set from others (see `train.fingerprint`); a checkpoint of another one is refused.
+        best: Something with a `best_step`, such as `EarlyStopping`: the checkpoint of that step is kept as well. It is
+            there if one was saved at that step, so let `every` divide the steps between two evaluations.
         allow_changed: Names of what may differ from the checkpoint after all: settings of the config by their dotted
             names, "data", "dtype" (the values are converted) and "x64".
 
@@ -77,6 +79,7 @@ class Checkpointer:
         config: Any = None,
         extras: Mapping[str, Stateful] | None = None,
         data: Any = None,
+        best: Any = None,
         allow_changed: Collection[str] = (),
     ) -> None:
         if every < 1 or keep < 1:
@@ -88,6 +91,7 @@ class Checkpointer:
         self._extras = {name: _stateful(name, extra) for name, extra in (extras or {}).items()}
         self._config = None if config is None else to_json(config, nonfinite=str)
         self._data = None if data is None else to_json(data)
+        self._best = best
         self._allowed = frozenset(allow_changed)
         self._bad: dict[int, str] = {}
         self._manager: Any = None
@@ -97,7 +101,7 @@ class Checkpointer:
         self.save(step, state)
 
     def save(self, step: int, state: Any) -> None:
-        """Saves `state` as the checkpoint of `step`, and deletes what is older than the newest `keep`.
+        """Saves `state` as the checkpoint of `step`, and deletes what is older than the newest `keep` (but the best).
 
         Raises:
             UsageError: The folder cannot be written, holds checkpoints of a later step, or is another process's.
@@ -167,6 +171,12 @@ class Checkpointer:
         found = self._read_newest(state, regular_first=True)
         return None if found is None else found[2]
 
+    def read_best(self, state: State) -> State | None:
+        """The state of the best checkpoint, or None if it is not there or damaged; nothing is changed by it."""
+        step = getattr(self._best, "best_step", None)
+        found = self._read_newest(state, only=step) if step in _steps(self.directory) else None
+        return None if found is None else found[2]
+
     def close(self) -> None:
         """Frees what Orbax holds, and the folder for other writers; all checkpoints are on disk already."""
         self._close_manager()
@@ -184,9 +194,11 @@ class Checkpointer:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _read_newest(self, state: Any, regular_first: bool = False) -> tuple[int, dict[str, Any], Any] | None:
+    def _read_newest(
+        self, state: Any, *, regular_first: bool = False, only: int | None = None
+    ) -> tuple[int, dict[str, Any], Any] | None:
         """Step, meta data and state of the newest good checkpoint; says which ones before it are not, and why."""
-        steps = sorted(_steps(self.directory), reverse=True)
+        steps = sorted(_steps(self.directory), reverse=True) if only is None else [only]
         if regular_first:
             steps.sort(key=lambda step: step % self.every != 0)
         unfinished = _unfinished_step(self.directory)
@@ -206,8 +218,9 @@ class Checkpointer:
             self._bad[step] = problem
             self._close_manager()  # the next save has to move it out of the way
             cause = "was never finished" if step == unfinished else f"is damaged ({problem})"
-            print(f"warning: checkpoint {folder} {cause}; trying the one before", file=sys.stderr)
-        if any(step != unfinished for step in steps):
+            instead = "trying the one before" if only is None else "the latest stands in for the best"
+            print(f"warning: checkpoint {folder} {cause}; {instead}", file=sys.stderr)
+        if only is None and any(step != unfinished for step in steps):
             raise UsageError(
                 f"none of the {len(steps)} checkpoints in {self.directory} can be read (newest: "
                 f"{self._bad[steps[0]]}); restore that folder from a copy, or delete it to start again"
@@ -284,10 +297,11 @@ class Checkpointer:
             raise disk_error("save checkpoints in", self.directory, error) from error
 
     def _delete_old(self, manager: Any) -> None:
-        """Deletes all finished checkpoints but the newest `keep`."""
+        """Deletes all finished checkpoints but the newest `keep` and the best."""
         finished = [step for step in _steps(self.directory) if (self.directory / str(step) / MANIFEST).is_file()]
         for old in sorted(finished)[: -self.keep]:
-            manager.delete(old)  # moves it, which is done or not done
+            if old != getattr(self._best, "best_step", None):
+                manager.delete(old)  # moves it, which is done or not done
         if jax.process_index() == 0 and (self.directory / _DELETING).exists():
             shutil.rmtree(self.directory / _DELETING)
 
