@@ -15,6 +15,7 @@ again, and a run ends at the step that it was asked for.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,9 @@ KEPT = ("params", "opt_state", "ema", "state")
 def skip_nonfinite(step: Step) -> Step:
     """Let a train step change nothing but the step counter where its numbers are not finite.
 
-    A step is skipped if its loss or its gradient is NaN or infinite, on any device and in any micro-batch, or if what
-    it would make of a finite state is not finite: a parameter or a mutable collection that is NaN or infinite now and
-    was not before, or a NaN that is new in the optimizer's state. So a finite state stays finite for good, however many
-    bad steps there are.
+    A step is skipped if its loss or its gradient is NaN or infinite, on any device and in any micro-batch, or if an
+    entry of a mutable collection is that was not before. What the optimizer makes of a finite gradient is not looked at
+    here, because that would cost another pass over all parameters: `fit` does so before it saves a state.
 
     Args:
       step: what ``build_train_step`` returned, not yet placed on devices.
@@ -70,12 +70,8 @@ def skip_nonfinite(step: Step) -> Step:
             raise UsageError(
                 f"skip_nonfinite looks at the metrics 'loss' and 'grad_norm' of a step, but it has {sorted(metrics)}."
             )
-        good = (
-            jnp.isfinite(metrics["loss"][0])
-            & jnp.isfinite(metrics["grad_norm"][0])
-            & ~_appeared(_is_not_finite, (state.params, state.state), (new.params, new.state))
-            & ~_appeared(jnp.isnan, state.opt_state, new.opt_state)  # where infinity may stand for "none yet"
-        )
+        good = jnp.isfinite(metrics["loss"][0]) & jnp.isfinite(metrics["grad_norm"][0])
+        good = good & ~_broke(state.state, new.state)
         kept = {name: _choose(good, getattr(new, name), getattr(state, name)) for name in KEPT}
         skipped = jnp.where(good, 0.0, 1.0), jnp.ones(())
         return new.replace(**kept), metrics | {"skipped": skipped}
@@ -83,14 +79,10 @@ def skip_nonfinite(step: Step) -> Step:
     return dataclasses.replace(step, body=body)
 
 
-def _is_not_finite(x: jax.Array) -> jax.Array:
-    return ~jnp.isfinite(x)
-
-
-def _appeared(bad: Any, old: Any, new: Any) -> jax.Array:
-    """Whether any entry is bad that was not before."""
+def _broke(old: Any, new: Any) -> jax.Array:
+    """Whether any entry is NaN or infinite that was not before."""
     found = [
-        jnp.any(bad(y) & ~bad(x))
+        jnp.any(~jnp.isfinite(y) & jnp.isfinite(x))
         for x, y in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
         if jnp.issubdtype(jnp.result_type(y), jnp.inexact)
     ]
@@ -220,20 +212,27 @@ class BadSteps:
         self.consecutive, self.total, self.rollbacks = state["consecutive"], state["total"], state["rollbacks"]
 
 
-@jax.jit
-def _finite(leaves: list[Any]) -> list[Any]:
-    return [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
-
-
 def find_nonfinite(state: Any) -> list[str]:
-    """The paths of the parameters, averaged ones included, that have a NaN or infinite entry.
+    """The paths of what must be finite in a state to be saved, and is not.
+
+    These are the parameters, averaged ones included, that have a NaN or infinite entry, and what has a NaN in the
+    optimizer's state and in mutable collections, where infinity may stand for "none yet".
 
     >>> import optax, train
     >>> find_nonfinite(train.create_state({"w": jnp.ones(2), "b": jnp.array([0.0, jnp.nan])}, optax.sgd(1.0), key=0))
     ['params/b']
     """
-    parts = {name: getattr(state, name, None) for name in ("params", "ema")}
+    parts = {name: getattr(state, name, None) for name in KEPT}
     found = jax.tree_util.tree_flatten_with_path(parts)[0]
-    real = [(keys, leaf) for keys, leaf in found if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    finite = jax.device_get(_finite([leaf for _, leaf in real]))
-    return [path_of(keys) for (keys, _), good in zip(real, finite, strict=True) if not good]
+    paths = [path_of(keys) for keys, leaf in found if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    leaves = [leaf for _, leaf in found if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    strict = tuple(path.partition("/")[0] in ("params", "ema") for path in paths)
+    bad = jax.device_get(_bad(leaves, strict))
+    return [path for path, is_bad in zip(paths, bad, strict=True) if is_bad]
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _bad(leaves: list[Any], strict: tuple[bool, ...]) -> list[Any]:
+    return [
+        jnp.any(~jnp.isfinite(leaf) if finite else jnp.isnan(leaf)) for leaf, finite in zip(leaves, strict, strict=True)
+    ]

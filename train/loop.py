@@ -100,9 +100,8 @@ def fit(
                 if settle(*pending):
                     state = roll_back(number)
                 pending = None
-            rest = bad_steps is not None and bad_steps.consecutive > 0
             ends = due and _call_hooks(
-                hooks, number, state, means(metrics), number == steps, received is not None, rest
+                hooks, number, state, means(metrics), number == steps, received is not None, bad_steps
             )
             if received is not None:
                 interrupts.leave(received, number, hooks)
@@ -153,12 +152,12 @@ def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Se
     )
 
 
-def _check_state(number: int, state: Any, hooks: Sequence[Any]) -> None:
-    """Raises for a state that is never to be saved: later steps would be NaN as well."""
-    if bad := find_nonfinite(state):
+def _refuse_state(number: int, bad: Sequence[str], hooks: Sequence[Any], fatal: bool) -> bool:
+    """Raises, or says that nothing is saved; then the steps to come are bad as well, and lead back to a checkpoint."""
+    what = f"{bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} not finite after step {number}"
+    if fatal:
         raise RunFailed(
-            f"{bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} not finite after step {number}, though its "
-            f"loss and gradient were; {_last_good(hooks)}; try a lower learning rate"
+            f"{what}, though its loss and gradient were; {_last_good(hooks)}; try a lower learning rate or clipping"
         )
 
 
@@ -174,6 +173,8 @@ def _loss_first(metrics: Metrics) -> dict[str, float]:
 def _last_save(hook: Any) -> str:
     step = getattr(hook, "latest_step", None) if _saves(hook) else None
     return f"step {step} in {getattr(hook, 'directory', '?')}" if step is not None else ""
+    print(f"warning: {what}; nothing is saved", file=sys.stderr)
+    return False
 
 
 def _call_hooks(
@@ -183,7 +184,7 @@ def _call_hooks(
     metrics: dict[str, float],
     last: bool,
     interrupted: bool,
-    in_bad_row: bool = False,
+    bad_steps: BadSteps | None = None,
 ) -> bool:
     """Calls the hooks that are due; returns whether the training ends here.
 
@@ -215,8 +216,8 @@ def _call_hooks(
     def to_save(hook: Any) -> bool:
         return _saves(hook) and (ends or (not in_bad_row and (interrupted or due(hook))))
 
-    if "skipped" not in metrics and any(map(to_save, hooks)):  # a step that skips keeps the state finite
-        _check_state(number, state, hooks)
+    if (ends or any(map(to_save, hooks))) and (bad := find_nonfinite(state)):
+        return _refuse_state(number, bad, hooks, ends or bad_steps is None)
     return call(to_save) or ends
 
 
@@ -226,6 +227,8 @@ def _saves(hook: Any) -> bool:
 
 class _Interrupts:
     """Turns SIGTERM and Ctrl-C into a wish that the loop fulfils after the step; a second one acts at once."""
+    in_bad_row = bad_steps is not None and bad_steps.consecutive > 0
+
 
     def __init__(self) -> None:
         self.received: int | None = None
