@@ -38,10 +38,12 @@ from experiments.data.tokenizers import Tokenizer, make_tokenizer
 from experiments.models.transformer import Bert, TransformerConfig
 from experiments.runs import train_run
 from experiments.transfer import TransferConfig, transfer
+from train.guard import skip_nonfinite
 from train.hooks import Evaluate, run_evaluation
 from train.logging import MetricsWriter, write_summary
 from train.metrics import means
 from train.objective import Context, Objective, Term
+from train.mixed_precision import PrecisionName, make_precision
 from train.optimizers import OptimizerConfig, make_optimizer
 from train.parallel import data_parallel
 from train.state import TrainState, create_state
@@ -72,6 +74,8 @@ class Config(cli.StudyConfig):
     backend: Literal["jit", "pmap", "shard_map"] = "jit"
     """How a step is spread over the devices."""
     checks: bool = False
+    precision: PrecisionName = "float32"
+    """Type of what matrix products multiply; the rest is float32. With float16 gradients are scaled."""
     """Check losses, weights and gradients inside the compiled step."""
     nsp_weight: float = 1.0
     """Weight of the next-sentence loss; the masked-LM loss has weight 1."""
@@ -117,7 +121,7 @@ def make_data(config: Config) -> Data:
 
 def make_model(config: Config, vocab_size: int) -> Bert:
     """The encoder with its two heads."""
-    return Bert(config.model, vocab_size)
+    return Bert(config.model, vocab_size, make_precision(config.precision).compute)
 
 
 def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Objective:
@@ -166,13 +170,14 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
     vocab_size = data.tokenizer.vocab_size
     model = make_model(config, vocab_size)
     capacity = max(1, round(config.data.mask_rate * (config.data.seq_len - 3)))
-    objective = make_objective(model, data.tokenizer.counts, capacity)
+    precision = make_precision(config.precision)
+    objective = precision.wrap(make_objective(model, data.tokenizer.counts, capacity), cast=False)
     loss_weights = {"mlm": 1.0, "nsp": config.nsp_weight}
     optimizer = make_optimizer(config.optimizer, config.steps)
     step = build_train_step(
         objective, optimizer, loss_weights=loss_weights, accumulate=config.accumulate, checks=config.checks
     )
-    train_step = data_parallel(step, config.backend)
+    train_step = data_parallel(precision.scaled(skip_nonfinite(step)), config.backend)
     eval_step = data_parallel(build_eval_step(objective), config.backend)
 
     shape: dict[str, Any] = {
@@ -185,7 +190,8 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
         split: eval_batches(data.tokens[split], vocab_size, **shape, max_batches=limit)
         for split, limit in (("validation", config.eval_batches), ("test", None))
     }
-    state = create_state(initial_parameters(model, config), optimizer, key=config.seed)
+    params = initial_parameters(model, config)
+    state = create_state(params, optimizer, key=config.seed, loss_scale=precision.loss_scale())
 
     def evaluate(writer: MetricsWriter) -> Evaluate:
         every = config.eval_every
