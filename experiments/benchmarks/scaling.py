@@ -73,7 +73,7 @@ MODELS = {
     "125M": Model("125M", 12, 768, 50_304, 1024),
     "1.3B": Model("1.3B", 24, 2048, 50_304, 2048),
     "8B": Model("8B", 37, 4096, 128_256, 8192),
-    "70B": Model("70B", 86, 8192, 128_256, 8192),
+    "70B": Model("70B", 86, 8192, 128_256, 4096),
 }
 
 
@@ -113,8 +113,18 @@ class Plan:
 
     @property
     def recomputes(self) -> bool:
-        """Whether that does not fit beside the state (a fifth left free), so that each block is computed again."""
-        return self.state_bytes + self.kept_bytes > 0.8 * self.hardware.memory
+        """Whether what is kept does not fit beside the state (a fifth left free), so that blocks are computed again."""
+        whole = self._gathered(self.model.parameters)
+        return self.state_bytes + self.kept_bytes + whole > 0.8 * self.hardware.memory
+
+    @property
+    def gathered_memory(self) -> float:
+        """Gathered parameters: all of them wait for the backward pass, or a block and the embedding at a time."""
+        block = self.model.width * (12 * self.model.width + self.model.vocab)
+        return self._gathered(block if self.recomputes else self.model.parameters)
+
+    def _gathered(self, parameters: float) -> float:
+        return self.gathered_bytes * parameters / self.tensor if self.fsdp > 1 else 0.0
 
     @property
     def activation_bytes(self) -> float:
@@ -134,7 +144,7 @@ class Plan:
     def collective_bytes(self) -> dict[str, float]:
         """Bytes that a device sends in a step over each mesh axis, by ring algorithms.
 
-        Over `fsdp`: the parameters are gathered for the forward and again for the backward pass, the gradients are
+        Over `fsdp`: the parameters are gathered, once more where blocks are computed again, and the gradients are
         reduced and scattered, (f - 1) / f of the bytes each. Over `data`: what is left of the gradients is all-reduced,
         2 (d - 1) / d. Over `tensor`: in each block two all-reduces of the float32 activations forward and two backward
         (two more where it is computed again), and one each for the embedding and the output layer.
@@ -142,10 +152,10 @@ class Plan:
         d, f, t = self.data, self.fsdp, self.tensor
         part = self.model.parameters / t
         activations = 4.0 * self.tokens * self.model.width
-        each = 6 if self.recomputes else 4
+        gathers, each = (2, 6) if self.recomputes else (1, 4)
         return {
             "data": 2 * (d - 1) / d * GRADIENT_BYTES * part / f,
-            "fsdp": (f - 1) / f * (2 * self.gathered_bytes + GRADIENT_BYTES) * part,
+            "fsdp": (f - 1) / f * (gathers * self.gathered_bytes + GRADIENT_BYTES) * part,
             "tensor": (each * self.model.depth + 2) * 2 * (t - 1) / t * activations,
         }
 
@@ -195,7 +205,7 @@ def plans() -> list[Plan]:
         Plan(m["8B"], h["v6e"], fsdp=32, tokens=8_192),
         Plan(m["70B"], h["H100"], fsdp=64, tokens=8_192),
         Plan(m["70B"], h["H100"], fsdp=32, tensor=8, tokens=8_192),
-        Plan(m["70B"], h["v6e"], fsdp=128, tensor=2, tokens=8_192),
+        Plan(m["70B"], h["v6e"], fsdp=128, tensor=2, tokens=4_096),
         Plan(m["70B"], h["v5p"], data=4, fsdp=128, tokens=16_384),
         Plan(m["70B"], h["v5p"], data=16, fsdp=256, tensor=2, tokens=16_384),
     ]
@@ -228,7 +238,7 @@ def plan_table(chosen: Iterable[Plan] = ()) -> str:
         sent = plan.collective_bytes()
         low, high = plan.utilisation
         seconds = sum(plan.collective_seconds().values())
-        held = plan.state_bytes + plan.activation_bytes
+        parts = plan.state_bytes, plan.activation_bytes, plan.gathered_memory
         rows.append(
             [
                 plan.model.name,
@@ -236,8 +246,8 @@ def plan_table(chosen: Iterable[Plan] = ()) -> str:
                 plan.devices,
                 f"{plan.data} x {plan.fsdp} x {plan.tensor}",
                 f"{plan.tokens * plan.data * plan.fsdp:,}",
-                f"{plan.state_bytes / 1e9:.1f} + {plan.activation_bytes / 1e9:.1f}",
-                f"{held / plan.hardware.memory:.0%}",
+                " + ".join(f"{part / 1e9:.1f}" for part in parts),
+                f"{sum(parts) / plan.hardware.memory:.0%}",
                 "yes" if plan.recomputes else "no",
                 " / ".join(f"{sent[axis] / 1e9:.1f}" for axis in ("data", "fsdp", "tensor")),
                 f"{1e3 * plan.compute_seconds:,.0f}",
@@ -245,7 +255,7 @@ def plan_table(chosen: Iterable[Plan] = ()) -> str:
                 f"{low:.0%} to {high:.0%}",
             ]
         )
-    head = ["model", "device", "devices", "data x fsdp x tensor", "tokens a step", "GB state + activations"]
+    head = ["model", "device", "devices", "data x fsdp x tensor", "tokens a step", "GB state + activations + gathered"]
     more = [
         "of the memory",
         "blocks twice",

@@ -15,12 +15,16 @@ import jax
 import jax.numpy as jnp
 
 SHARDING_RULES = (
-    ("embedding/embedding$", ("tensor", "fsdp")),
-    ("(qkv|mlp_in)/kernel$", ("fsdp", "tensor")),
+    ("embedding/embedding$", (("tensor", "fsdp"),)),
+    ("(qkv|mlp_in)/kernel$", (None, ("tensor", "fsdp"))),
     ("(attention_out|mlp_out)/kernel$", ("tensor", "fsdp")),
 )
-"""How `train.shard_state` spreads these models: of two products in a row, columns of the first and rows of the second
-go to one device, so that only their sum has to travel (Shoeybi et al. 2019, arXiv:1909.08053)."""
+"""How `train.shard_state` spreads these models.
+
+Over `tensor`: of two products in a row, columns of the first and rows of the second go to one device, so that only
+their sum has to travel (Shoeybi et al. 2019, arXiv:1909.08053). Over `fsdp`: columns of both, because over the rows the
+compiler gathers the activations of all devices instead of the kernel.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
