@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from tests.train.resumable import At
 from train import (
@@ -25,7 +26,10 @@ from train import (
     create_state,
     data_parallel,
     fit,
+    gather,
+    make_mesh,
     read_metrics,
+    shard_state,
     skip_nonfinite,
 )
 from train.guard import KEPT, find_nonfinite, outcome
@@ -256,7 +260,37 @@ def test_a_run_without_checkpoint_fails():
         fit(start(), STEP, Batches({2, 3}), steps=5, bad_steps=bad_steps)
 
 
-@pytest.mark.parametrize("stop", [7, 9, 10, 13, 14, 16])
+def test_a_state_spread_over_devices_goes_back_as_well(tmp_path):
+    def linear(params, batch, ctx):
+        return {"square": Term((batch["x"] @ params["w"] - batch["y"]) ** 2)}
+
+    def fresh():
+        return create_state({"w": jnp.arange(8.0)}, ADAM, key=0)
+
+    def batch(number):
+        rng = np.random.default_rng(number)
+        x = rng.normal(size=(16, 8)).astype(np.float32)
+        x[9] = math.nan if number in (4, 5) else x[9]
+        return {"x": x, "y": rng.normal(size=16).astype(np.float32)}
+
+    mesh, body = make_mesh(fsdp=8), skip_nonfinite(build_train_step(linear, ADAM, loss_weights={"square": 1.0}))
+    with Checkpointer(tmp_path, every=2) as checkpointer:
+        state = fit(
+            shard_state(fresh, mesh, min_size=1),
+            data_parallel(body, mesh=mesh),
+            map(batch, range(1, 9)),
+            steps=8,
+            hooks=[checkpointer],
+            bad_steps=BadSteps(max_consecutive_bad=2),
+        )
+    reference = fresh()
+    for number in (1, 2, 6, 7, 8):
+        reference, _ = jax.jit(body)(reference, batch(number))
+    assert state.params["w"].sharding.spec == PartitionSpec("fsdp")
+    np.testing.assert_allclose(gather(state.params)["w"], reference.params["w"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("stop", [9, 10, 13, 16])
 def test_an_interrupted_run_is_the_same(tmp_path, stop):
     bad = {9, 10, 11, 15, 16, 17}
     whole = train(tmp_path / "whole", bad, max_consecutive_bad=3)

@@ -326,7 +326,7 @@ def test_wrong_use_is_refused():
         LossScaling(initial=2.0, smallest=4.0)
     precision = float16()
     with pytest.raises(UsageError, match="the state has no loss scale"):
-        build(product, precision)(create_state(np.float32(0), SGD, key=0), product_batch(1))
+        jax.eval_shape(build(product, precision), create_state(np.float32(0), SGD, key=0), product_batch(1))
     step = build_train_step(precision.wrap(product), SGD, loss_weights={"loss_": 1.0})
     with pytest.raises(UsageError, match="give skip_nonfinite"):
-        precision.scaled(step)(start(np.float32(0), precision), product_batch(1))
+        jax.eval_shape(precision.scaled(step), start(np.float32(0), precision), product_batch(1))
