@@ -94,7 +94,7 @@ def fit(
             if pending is not None and settle(*pending):  # of the step before, while this one runs
                 state, metrics = step(roll_back(number - 1), batch)
             pending = (number, metrics)
-            received = signal.SIGTERM if preempted(number) else interrupts.received
+            received = signal.SIGTERM if preempted() else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
             if due or wait:
                 if settle(*pending):

@@ -6,6 +6,7 @@ its preemption service agrees on the step after which all stop, and its heartbea
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from train.errors import UsageError
 from train.files import differences, is_writer, to_json
 
 _SHOWN = 8
+_ASKED = itertools.count(1)
 
 
 def join(
@@ -113,13 +115,12 @@ def lost_peer(error: BaseException) -> str | None:
     )
 
 
-def preempted(step: int) -> bool:
-    """Whether one of several processes got SIGTERM and `step` is the one after which all of them are to end.
+def preempted() -> bool:
+    """Whether one of several processes got SIGTERM and the step just done is the one after which all are to end.
 
-    Args:
-        step: The number of the step just done; every process has to ask at every step.
+    Every process has to ask after every step, of one training after the other: the questions are counted.
     """
-    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
 
 def wait_for_all(name: str) -> None:

@@ -50,6 +50,7 @@ def end(processes, limit=120):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     return [process.returncode for process in processes], [error for _, error in told], [text for text, _ in told]
 
 
@@ -75,6 +76,11 @@ def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
         values = [[record["values"][name] for record in records] for records in (mine, theirs)]
         np.testing.assert_allclose(*values, rtol=1e-5)
 
+    # And on, as one process with four devices instead of two processes with one each.
+    whole, _ = train(tmp_path / "one", STEPS + 5, devices=jax.devices()[:2])
+    again, _ = train(folder, STEPS + 5, devices=jax.devices()[:4])
+    np.testing.assert_allclose(again, whole, rtol=1e-6, atol=1e-6)
+
 
 @pytest.mark.faults
 @pytest.mark.parametrize("index", [0, 1])
@@ -88,6 +94,17 @@ def test_a_killed_process_ends_the_other(tmp_path, index):
     assert (
         f"a step failed in process {1 - index} of 2, most likely because another process has ended" in errors[1 - index]
     )
+
+
+@pytest.mark.faults
+def test_a_process_that_hangs_ends_the_others(tmp_path):
+    processes = start(tmp_path / "run", steps=10**6, harm={"signal": "SIGSTOP", "step": 5, "index": 1})
+    first, stopped = processes
+    told = first.communicate(timeout=90)[1]  # by the heartbeat, of 10 seconds here
+    stopped.kill()
+    stopped.communicate()
+    assert first.returncode not in (0, -9)
+    assert "another task died" in told or "another process has ended" in told
 
 
 @pytest.mark.faults
@@ -105,7 +122,7 @@ def test_one_process_needs_no_others():
     by_first(lambda: seen.append(1))
     wait_for_all("nothing")
     assert seen == [1]
-    assert not preempted(3)
+    assert not preempted()
 
     def fail():
         raise UsageError("no place")
