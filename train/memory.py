@@ -72,14 +72,23 @@ class OutOfMemory(RunFailed):
         devices: Devices that it is spread over.
         memory: What the step needs on each device, if known.
         limit: What each device has, if known.
-        fixed: Bytes of the temporaries that more micro-batches do not make fewer: gradients.
+        gradients: Bytes of the gradients, which are temporaries that more micro-batches do not make fewer.
+        batch: Bytes of the batch on each device, which is copied to be cut into micro-batches.
     """
 
     def __init__(
-        self, rows: int, parts: int, devices: int, memory: Memory | None, limit: int | None, fixed: int = 0
+        self,
+        rows: int,
+        parts: int,
+        devices: int,
+        memory: Memory | None,
+        limit: int | None,
+        *,
+        gradients: int = 0,
+        batch: int = 0,
     ) -> None:
         self.rows, self.parts, self.devices = rows, parts, devices
-        self.memory, self.limit, self.fixed = memory, limit, fixed
+        self.memory, self.limit, self.gradients, self.batch = memory, limit, gradients, batch
         super().__init__(self.sentence())
 
     def sentence(self, split: str | None = "accumulate=", size: str = "batch_size=") -> str:
@@ -135,10 +144,10 @@ class OutOfMemory(RunFailed):
         """Bytes on a device with so many micro-batches: activations shrink, and gradients are held twice."""
         if self.memory is None:
             return 0
-        gradients = min(self.fixed, self.memory.temporaries)
-        had = gradients * (2 if self.parts > 1 else 1)
+        gradients = min(self.gradients, self.memory.temporaries)
+        had = gradients if self.parts == 1 else 2 * gradients + self.batch
         activations = max(self.memory.temporaries - had, 0)
-        return self.memory.kept + 2 * gradients + activations * self.parts // parts
+        return self.memory.kept + 2 * gradients + self.batch + activations * self.parts // parts
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -200,7 +209,8 @@ def explain(message: str, step: Any, state: Any, batch: Any) -> OutOfMemory:
         getattr(step, "parts", 1) * jax.process_count(),
         memory,
         limit,
-        tree_bytes(getattr(state, "params", ())),
+        gradients=tree_bytes(getattr(state, "params", ())),
+        batch=tree_bytes(batch) // getattr(step, "parts", 1),
     )
 
 

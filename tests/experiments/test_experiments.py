@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 import json
 import shlex
 import subprocess
@@ -133,7 +134,7 @@ def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_workdir_of_another_config_is_refused(name, finished):
     folder = finished(name)
-    with pytest.raises(UsageError, match=r"different: seed\).*another --workdir, or delete that folder"):
+    with pytest.raises(UsageError, match=r"seed was 0 and is now 1; give another --workdir, or delete that folder"):
         run(name, folder, seed=1)
 
 
@@ -165,7 +166,8 @@ def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
     shown = " ".join(capsys.readouterr().out.split())
     for option, default in leaves(module(name).Config()):
         assert f"--{option}" in shown
-        text = " ".join(map(str, default)) if isinstance(default, tuple) else shlex.quote(str(default))
+        parts = itertools.chain(*default.items()) if isinstance(default, dict) else default
+        text = " ".join(map(str, parts)) if isinstance(default, tuple | dict) else shlex.quote(str(default))
         assert f"default: {text}" in shown
 
 
@@ -178,3 +180,45 @@ def test_error_of_the_user_is_one_sentence_and_code_2(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith("error: There is no text file")
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dry_run_tells_the_cost_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"This is sentence {i}. It has another.\nHere is more.\n\n" for i in range(600)))
+    monkeypatch.chdir(tmp_path)
+    of_text = ["--data.path", "text.txt", "--data.tokenizer", "bytes"]
+    data = {"simclr": ["--data.name", "digits"], "toy_classifier": []}.get(name, of_text)
+    arguments = ["--fast-dev-run", "--dry-run", "--workdir", str(tmp_path / "run"), *data]
+    cli.run(module(name).main, module(name).Config, name, module(name).__doc__, arguments)
+    printed = capsys.readouterr().out
+    for part in ("nothing is written", "parameters", "FLOP", "memory on each device", "temporaries", "s a step"):
+        assert part in printed
+    assert list(tmp_path.iterdir()) == [text]
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_option_beside_fast_dev_run_wins(name):
+    default = module(name).Config()
+    fast = default.fast()
+    assert fast.steps not in (default.steps, 7)
+    seen = []
+    for options in ([], ["--steps", "7"], ["--config.steps", str(default.steps), "--optimizer.learning-rate", "0.5"]):
+        cli.run(seen.append, module(name).Config, name, "", ["--fast-dev-run", *options])
+    assert [config.steps for config in seen] == [fast.steps, 7, default.steps]
+    assert seen[0] == dataclasses.replace(fast, fast_dev_run=True)
+    assert seen[2].optimizer.learning_rate == 0.5
+    assert seen[2].batch_size == fast.batch_size
+
+
+def test_options_of_the_call_are_no_part_of_the_run(tmp_path):
+    config = module("causal_lm").Config(workdir=str(tmp_path / "run"))
+    cli.start(config, "causal_lm")
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert not {"workdir", "profile", "dry_run", "tensorboard"} & {*settings}
+    assert "skip_budget" not in settings["data"]
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    other = dataclasses.replace(config.data, skip_budget=3)
+    cli.start(dataclasses.replace(config, data=other, profile=(1, 2), tensorboard=True), "causal_lm")
+    with pytest.raises(UsageError, match="steps was 500 and is now 7"):
+        cli.start(dataclasses.replace(config, steps=7), "causal_lm")

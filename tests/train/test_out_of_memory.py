@@ -9,7 +9,7 @@ import pytest
 from train.errors import RunFailed
 from train.hooks import run_evaluation
 from train.loop import fit
-from train.memory import Memory, MemoryErrors, OutOfMemory, device_limit, explain, is_out_of_memory
+from train.memory import Memory, MemoryErrors, OutOfMemory, device_limit, explain, is_out_of_memory, tree_bytes
 from train.objective import Term
 from train.parallel import data_parallel
 from train.state import create_state
@@ -92,7 +92,7 @@ def test_sentence_of_a_step_that_fits_in_half():
 )
 def test_the_least_number_of_micro_batches_that_fits(rows, parts, devices, temporaries, fixed, wanted):
     memory = Memory(arguments=10 * GIB, temporaries=temporaries * GIB)
-    error = OutOfMemory(rows, parts, devices, memory, 40 * GIB, fixed * GIB)
+    error = OutOfMemory(rows, parts, devices, memory, 40 * GIB, gradients=fixed * GIB)
     assert error.factor() == wanted
     if wanted is None:
         assert "smaller model" in str(error)
@@ -136,3 +136,27 @@ def test_an_evaluation_that_is_too_large_is_recognised():
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:
         run_evaluation(step, state, [next(batches())])
     assert is_out_of_memory(caught.value)
+
+
+def test_the_estimate_is_near_what_the_compiler_says():
+    """Of a network whose activations outweigh its parameters, in 4 micro-batches instead of 1."""
+    width, depth, rows = 64, 6, 4096
+    optimizer = optax.adam(0.1)
+    state = create_state({f"w{i}": jnp.ones((width, width)) for i in range(depth)}, optimizer, key=0)
+
+    def objective(params, batch, ctx):
+        x = batch["x"]
+        for i in range(depth):
+            x = jnp.tanh(x @ params[f"w{i}"])
+        return {"loss_term": Term(jnp.sum(x, axis=-1))}
+
+    def memory(parts):
+        step = build_train_step(objective, optimizer, loss_weights={"loss_term": 1.0}, accumulate=parts)
+        step = data_parallel(step, devices=jax.devices()[:1])
+        return Memory.of(step.lower(state, {"x": np.ones((rows, width), np.float32)}).compile())
+
+    whole = memory(1)
+    error = OutOfMemory(rows, 1, 1, whole, None, gradients=tree_bytes(state.params), batch=rows * width * 4)
+    assert whole.temporaries > 4 * rows * width * 4
+    assert memory(4).total == pytest.approx(error.needed(4), rel=0.25)
+    assert memory(4).temporaries < whole.temporaries / 2
