@@ -24,6 +24,7 @@ from train.hooks import EarlyStopping as EarlyStopping
 from train.hooks import Evaluate as Evaluate
 from train.hooks import Hook as Hook
 from train.hooks import StopTraining as StopTraining
+from train.memory import MemoryErrors
 from train.metrics import means
 from train.processes import preempted
 from train.progress import Progress
@@ -65,7 +66,8 @@ def fit(
 
     Raises:
         UsageError: The data end before the training, or a hook has no valid `every`.
-        RunFailed: A loss or gradient is not finite. No hook has seen, and so nothing has saved, that step.
+        RunFailed: A loss or gradient is not finite; no hook has seen, and so nothing has saved, that step. Or memory is
+            too short (`OutOfMemory` says what to lower), or a worker process that prepares the data died.
         SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130); the step was finished and the saving hooks ran.
     """
     _check_hooks(hooks, log_every)
@@ -75,7 +77,11 @@ def fit(
     batches = iter(data)
     wait = _must_wait()
     pending: tuple[int, Metrics] | None = None
-    with _Interrupts() as interrupts, Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown:
+    with (
+        _Interrupts() as interrupts,
+        Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown,
+        MemoryErrors(step) as memory,
+    ):
 
         def settle(number: int, metrics: Metrics) -> bool:
             """Looks at a step's metrics; returns whether to go back to a checkpoint."""
@@ -90,6 +96,7 @@ def fit(
 
         for number in range(start + 1, steps + 1):
             batch = _next_batch(batches, number, start, steps)
+            memory.expect(state, batch)
             state, metrics = step(state, batch)
             if pending is not None and settle(*pending):  # of the step before, while this one runs
                 state, metrics = step(roll_back(number - 1), batch)
@@ -137,6 +144,13 @@ def _next_batch(batches: Iterator[Any], number: int, start: int, steps: int) -> 
             f"the data ended after {number - 1 - start} batches, but {steps - start} were needed to reach "
             f"step {steps}; repeat the data (endless epochs), or ask for fewer steps"
         ) from None
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):  # Grain's words for a worker that is gone
+            raise
+        raise RunFailed(
+            f"a process that prepares the data died before step {number} ({str(error).split('.')[0]}), killed for want "
+            "of memory perhaps; what was saved is intact: use fewer workers and run the same command again"
+        ) from error
 
 
 def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Any]) -> None:
@@ -159,6 +173,8 @@ def _refuse_state(number: int, bad: Sequence[str], hooks: Sequence[Any], fatal: 
         raise RunFailed(
             f"{what}, though its loss and gradient were; {_last_good(hooks)}; try a lower learning rate or clipping"
         )
+    print(f"warning: {what}; nothing is saved", file=sys.stderr)
+    return False
 
 
 def _last_good(hooks: Sequence[Any]) -> str:
@@ -173,8 +189,6 @@ def _loss_first(metrics: Metrics) -> dict[str, float]:
 def _last_save(hook: Any) -> str:
     step = getattr(hook, "latest_step", None) if _saves(hook) else None
     return f"step {step} in {getattr(hook, 'directory', '?')}" if step is not None else ""
-    print(f"warning: {what}; nothing is saved", file=sys.stderr)
-    return False
 
 
 def _call_hooks(
@@ -213,6 +227,8 @@ def _call_hooks(
     if ends:
         call(lambda hook: not _saves(hook))
 
+    in_bad_row = bad_steps is not None and bad_steps.consecutive > 0
+
     def to_save(hook: Any) -> bool:
         return _saves(hook) and (ends or (not in_bad_row and (interrupted or due(hook))))
 
@@ -227,8 +243,6 @@ def _saves(hook: Any) -> bool:
 
 class _Interrupts:
     """Turns SIGTERM and Ctrl-C into a wish that the loop fulfils after the step; a second one acts at once."""
-    in_bad_row = bad_steps is not None and bad_steps.consecutive > 0
-
 
     def __init__(self) -> None:
         self.received: int | None = None
