@@ -39,6 +39,8 @@ class TransformerConfig:
     """Number of attention heads."""
     dropout: float = 0.0
     """Probability that an entry of a block's output is dropped in training."""
+    recompute: bool = False
+    """Compute each block again in the backward pass rather than keep what it needs: less memory, a third more work."""
 
 
 class Dense(nn.Module):
@@ -117,7 +119,8 @@ class Encoder(nn.Module):
         self.embedding = nn.Embed(self.vocab_size, self.config.width, embedding_init=small, name="embedding")
         if self.segments:
             self.segment_embedding = nn.Embed(self.segments, self.config.width, embedding_init=small)
-        self.blocks = [Block(self.config, self.dtype, name=f"block_{i}") for i in range(self.config.depth)]
+        block = nn.remat(Block, static_argnums=(3,)) if self.config.recompute else Block  # of (self, x, visible, train)
+        self.blocks = [block(self.config, self.dtype, name=f"block_{i}") for i in range(self.config.depth)]
         self.embedding_norm = nn.LayerNorm()
         self.final_norm = nn.LayerNorm()
         self.drop = nn.Dropout(self.config.dropout)

@@ -32,8 +32,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs/scaling.md"
 TINY = Model("tiny", depth=2, width=64, vocab=512, seq_len=32)
 
 
-def parameters(model):
-    config = TransformerConfig(width=model.width, depth=model.depth, heads=model.width // 32)
+def parameters(model, **options):
+    config = TransformerConfig(width=model.width, depth=model.depth, heads=model.width // 32, **options)
     tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
     network = CausalLM(config, model.vocab)
     shapes = jax.eval_shape(lambda t: network.init(jax.random.key(0), t, valid=t == 0), tokens)["params"]
@@ -118,9 +118,9 @@ def test_the_document_shows_the_tables():
     assert plan_table() in text
 
 
-def compiled_step(axes, model=TINY, rows=64):
+def compiled_step(axes, model=TINY, rows=64, **options):
     """The compiled train step of a model on a mesh of eight devices."""
-    network, shapes = parameters(model)
+    network, shapes = parameters(model, **options)
     tokens = np.zeros((rows, model.seq_len), np.int32)
     optimizer, mesh = make_optimizer(OptimizerConfig(name="momentum"), 10), make_mesh(**axes)
 
@@ -153,6 +153,20 @@ def test_fsdp_moves_parameters_and_gradients_and_not_the_activations():
     assert split <= found["all-gather"] <= 1.02 * split + lookup
     assert split <= found["all-reduce"] + 8 * found["reduce-scatter"] <= 1.02 * (4 * TINY.parameters) + lookup
     assert found["all-to-all"] < 0.1 * split
+
+
+def test_blocks_that_are_computed_twice_are_gathered_twice_and_change_nothing():
+    once, twice = (collective_bytes(compiled_step({"fsdp": 8}, recompute=again).as_text()) for again in (False, True))
+    assert twice["all-gather"] - once["all-gather"] == pytest.approx(4 * 12 * TINY.depth * TINY.width**2, rel=0.05)
+
+    def gradient(again):
+        network, shapes = parameters(TINY, recompute=again, dropout=0.5)
+        params = jax.tree.map(lambda leaf: 0.1 * jnp.cos(jnp.arange(leaf.size).reshape(leaf.shape)), shapes)
+        tokens, rngs = jnp.arange(8).reshape(2, 4), {"dropout": jax.random.key(1)}
+        run = lambda p: network.apply({"params": p}, tokens, valid=tokens >= 0, train=True, rngs=rngs)  # noqa: E731
+        return jax.jit(jax.grad(lambda p: jnp.sum(run(p) ** 2)))(params)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), gradient(True), gradient(False))
 
 
 def test_the_rules_split_every_matrix_of_the_model():
