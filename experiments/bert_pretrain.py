@@ -40,6 +40,7 @@ from experiments.runs import train_run
 from experiments.transfer import TransferConfig, transfer
 from train.guard import skip_nonfinite
 from train.hooks import Evaluate, run_evaluation
+from train.identity import fingerprint
 from train.logging import MetricsWriter, write_summary
 from train.metrics import means
 from train.objective import Context, Objective, Term
@@ -85,6 +86,9 @@ class Config(cli.StudyConfig):
     """Batches of an evaluation during training; the test at the end takes all."""
     checkpoint_every: int = 500
     """Steps between two checkpoints."""
+    patience: int | None = None
+    """Evaluations in a row without a smaller validation loss after which the pretraining ends and its best checkpoint
+    is the one that counts (None: all steps are made and the last counts)."""
     transfer: TransferConfig = TransferConfig()
     """The task with few labels."""
 
@@ -208,7 +212,13 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
         checkpoint_every=config.checkpoint_every,
         label="pretraining",
         evaluate=evaluate,
+        options=config,
+        split="--accumulate",
+        data=fingerprint(data.tokens["train"]),
+        stop=("loss", config.patience),
     )
+    if config.dry_run:
+        return state, {}
     test = means(run_evaluation(eval_step, state, held_out["test"]))
     return state, test
 
@@ -221,11 +231,12 @@ def initial_parameters(model: Bert, config: Config) -> Any:
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Runs the study and returns its summary."""
-    config = config.fast() if config.fast_dev_run else config
+    """Runs the study and returns its summary, of which a dry run has none."""
     workdir = cli.start(config, "bert_pretrain")
     data = make_data(config)
     state, test = pretrain(config, data, workdir)
+    if config.dry_run:
+        return {}
     state = jax.device_get(state.params)
     results = None
     if (data.corpora["train"].group >= 0).any():
