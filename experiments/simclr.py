@@ -39,7 +39,9 @@ from experiments.probe import probe
 from experiments.runs import Result, gather_metrics, product, run_all, train_run
 from experiments.simclr_report import report
 from train.errors import UsageError
+from train.guard import skip_nonfinite
 from train.logging import write_summary
+from train.mixed_precision import PrecisionName, make_precision
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, make_optimizer
 from train.parallel import data_parallel
@@ -88,6 +90,8 @@ class Config(cli.StudyConfig):
     """Parts in which the encoder processes a batch; changes the memory needed, not the result."""
     backend: Literal["jit", "pmap", "shard_map"] = "jit"
     """How a step is spread over the devices."""
+    precision: PrecisionName = "float32"
+    """Type in which convolutions and products are computed; the rest is float32. With float16 gradients are scaled."""
     checks: bool = False
     """Check losses, weights and gradients inside the compiled step."""
     seeds: int = 3
@@ -153,7 +157,10 @@ def _prepared(images: Images) -> Images:
 
 def make_model(config: Config, method: str, num_classes: int) -> nn.Module:
     """The encoder with a projection, or with a classifier."""
-    return ImageClassifier(config.model, num_classes) if method == "supervised" else Projector(config.model)
+    dtype = make_precision(config.precision).compute
+    if method == "supervised":
+        return ImageClassifier(config.model, num_classes, dtype)
+    return Projector(config.model, dtype)
 
 
 def make_objective(model: nn.Module, method: str, config: Config, scale: float) -> Objective:
@@ -199,11 +206,11 @@ def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Call
         )
     model = make_model(config, method, int(data.pretraining.label.max()) + 1)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    objective = make_objective(model, method, config, data.scale)
+    precision = make_precision(config.precision)
+    objective = precision.wrap(make_objective(model, method, config, data.scale), cast=False)
     loss = "cross_entropy" if method == "supervised" else "nt_xent"
-    step = data_parallel(
-        build_train_step(objective, optimizer, loss_weights={loss: 1.0}, checks=config.checks), config.backend
-    )
+    body = build_train_step(objective, optimizer, loss_weights={loss: 1.0}, checks=config.checks)
+    step = data_parallel(precision.scaled(skip_nonfinite(body)), config.backend)
 
     def learn(seed: int, trained: bool) -> Any:
         key = config.seed + seed
@@ -212,7 +219,7 @@ def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Call
             return params
         return train_run(
             run_folder(workdir, method, seed),
-            create_state(params, optimizer, key=key),
+            create_state(params, optimizer, key=key, loss_scale=precision.loss_scale()),
             step,
             pair_batches(data.pretraining, batch_size=config.batch_size, seed=key, faces=data.faces),
             steps=config.steps,

@@ -21,18 +21,22 @@ class EncoderConfig:
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions of stride 2 and a dense layer. Norms are of one example, so that an example depends on no other."""
+    """Convolutions of stride 2 and a dense layer. Norms are of one example, so that an example depends on no other.
+
+    `dtype` is the type in which convolutions and products are computed; parameters, norms and outputs are float32.
+    """
 
     config: EncoderConfig
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [N, H, W, C] to representations [N, features]."""
         x = images
         for number, channels in enumerate(self.config.channels):
-            x = nn.Conv(channels, (3, 3), strides=(2, 2), name=f"conv_{number}")(x)
+            x = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype, name=f"conv_{number}")(x)
             x = nn.gelu(nn.LayerNorm(name=f"conv_norm_{number}")(x))
-        x = nn.Dense(self.config.features, name="dense")(x.reshape(len(x), -1))
+        x = nn.Dense(self.config.features, dtype=self.dtype, name="dense")(x.reshape(len(x), -1))
         return nn.LayerNorm(name="norm")(x)
 
 
@@ -47,12 +51,13 @@ class Projector(nn.Module):
     """The encoder with SimCLR's projection, a hidden layer and an embedding."""
 
     config: EncoderConfig
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Embedding:
         """Map [N, H, W, C] to representations and embeddings [N, projection]."""
-        features = ConvEncoder(self.config, name="encoder")(images)
-        hidden = jax.nn.relu(nn.Dense(self.config.features, name="hidden")(features))
+        features = ConvEncoder(self.config, self.dtype, name="encoder")(images)
+        hidden = jax.nn.relu(nn.Dense(self.config.features, dtype=self.dtype, name="hidden")(features))
         return Embedding(features, nn.Dense(self.config.projection, use_bias=False, name="embedding")(hidden))
 
 
@@ -61,11 +66,12 @@ class ImageClassifier(nn.Module):
 
     config: EncoderConfig
     num_classes: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Embedding:
         """Map [N, H, W, C] to representations and logits [N, num_classes]."""
-        features = ConvEncoder(self.config, name="encoder")(images)
+        features = ConvEncoder(self.config, self.dtype, name="encoder")(images)
         return Embedding(features, nn.Dense(self.num_classes, name="head")(features))
 
 
