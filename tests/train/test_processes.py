@@ -83,6 +83,15 @@ def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
 
 
 @pytest.mark.faults
+def test_an_axis_over_both_processes_gives_both_the_same_rows(tmp_path):
+    whole, _ = train(tmp_path / "one", STEPS, "tensor", devices=jax.devices()[:2])
+    codes, errors, _ = end(start(tmp_path / "two", axis="tensor"))
+    assert codes == [0, 0], errors
+    assert "process 1 holds 8192 of 16384 bytes" in errors[1]
+    np.testing.assert_allclose(np.load(tmp_path / "two/w.npy"), whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_killed_process_ends_the_other(tmp_path, index):
     processes = start(tmp_path / "run", steps=10**6, harm={"signal": "SIGKILL", "step": 5, "index": index})

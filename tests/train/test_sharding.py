@@ -25,6 +25,7 @@ from train import (
 )
 from train.mesh import local_parts, process_rows
 from train.paths import paths_of
+from train.sharding import state_shardings
 
 RNG = np.random.default_rng(0)
 WIDTH, HIDDEN, ROWS = 32, 64, 16
@@ -108,6 +109,17 @@ def test_the_optimizer_follows_its_parameter_and_the_rest_is_whole():
     assert state.frozen["teacher"].sharding.spec == P(None, "fsdp")
     for leaf in (state.step, state.key, adam.count):
         assert leaf.sharding.is_fully_replicated
+
+
+def test_not_even_its_making_holds_the_whole():
+    def make():
+        return create_state({"w": jax.random.normal(jax.random.key(0), (512, 1024))}, OPTIMIZER, key=0, ema=True)
+
+    shapes = jax.eval_shape(make)
+    places = state_shardings(shapes, make_mesh(fsdp=8))
+    memory = jax.jit(make, out_shardings=places).lower().compile().memory_analysis()
+    whole = sum(leaf.size * 4 for leaf in jax.tree.leaves((shapes.params, shapes.opt_state, shapes.ema)))
+    assert memory.output_size_in_bytes + memory.temp_size_in_bytes < 2 * whole / 8
 
 
 def test_a_nested_path_belongs_to_the_longest_parameter_it_ends_in():

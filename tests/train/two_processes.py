@@ -1,7 +1,7 @@
 """A small training, run by one process or by several: `python -m tests.train.two_processes PLAN.json INDEX`.
 
-The plan is a JSON object: folder, port, count, steps, and `harm`, what goes wrong: {"signal": "SIGTERM", "step": 3,
-"index": 1} or, for processes whose configs differ, {"config": 1}.
+The plan is a JSON object: folder, port, count, steps, axis, and `harm`, what goes wrong: {"signal": "SIGTERM",
+"step": 3, "index": 1} or, for processes whose configs differ, {"config": 1}.
 """
 
 import json
@@ -91,12 +91,12 @@ class Harm:
             time.sleep(0.02)  # else these tiny steps are over before the others have heard
 
 
-def train(folder, steps, devices=None, harm=None, index=0):
+def train(folder, steps, axis="fsdp", devices=None, harm=None, index=0):
     """Trains with the parameters in two parts, on two devices; returns the parameters."""
-    mesh = make_mesh(fsdp=2, devices=devices)
-    state = shard_state(initial_state, mesh, min_size=1)
+    mesh = make_mesh(**{axis: 2}, devices=devices)
+    state = shard_state(initial_state, mesh, [("w", (axis,))])
     batches = Batches(process_rows(ROWS, mesh))
-    assert len(batches.rows) == ROWS // jax.process_count()
+    assert len(batches.rows) == ROWS // (jax.process_count() if axis == "fsdp" else 1)
     step = data_parallel(build_train_step(objective, OPTIMIZER, loss_weights={"square": 1.0}, accumulate=2), mesh=mesh)
     by_first(lambda: folder.mkdir(exist_ok=True))
     with MetricsWriter(folder, every=20) as writer, Checkpointer(folder / "ckpt", every=100, iterator=batches) as saver:
@@ -113,7 +113,7 @@ def main(plan, index):
     folder, harm = Path(plan["folder"]), plan.get("harm", {})
     with joined(Config(processes)):
         check_same({"config": {"lr": harm.get("config", 0) * index}, "data": "same"})
-        whole, part = train(folder, plan["steps"], harm=harm, index=index)
+        whole, part = train(folder, plan["steps"], plan.get("axis", "fsdp"), harm=harm, index=index)
         print(f"process {index} holds {part.addressable_shards[0].data.nbytes} of {part.nbytes} bytes", file=sys.stderr)
         if is_writer():
             np.save(folder / "w.npy", whole)
