@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 import jax
 import tyro
 
+from experiments.allocator import keep_freed_memory
 from experiments.devices import joined
 from train.cache import enable_compilation_cache
 from train.errors import RunFailed, UsageError
@@ -77,6 +78,7 @@ def run(
         "--" + word.removeprefix("--config.") if word.startswith("--config.") else word
         for word in (sys.argv[1:] if argv is None else argv)
     ]
+    keep_freed_memory()
     enable_compilation_cache()
     try:
         parsed = _parse(config, name, doc, arguments)
@@ -100,7 +102,24 @@ def run(
 def _parse(config: type[C], name: str, doc: str | None, arguments: Sequence[str]) -> C:
     fast = "--fast-dev-run" in (word.replace("_", "-") for word in arguments)
     default = {"default": dataclasses.replace(config().fast(), fast_dev_run=True)} if fast else {}
-    return tyro.cli(config, prog=f"python -m experiments.{name}", description=doc, args=arguments, **default)
+    parsed = tyro.cli(config, prog=f"python -m experiments.{name}", description=doc, args=arguments, **default)
+    _check_values(parsed, config())
+    return parsed
+
+
+def _check_values(config: Any, default: Any, prefix: str = "--") -> None:
+    """Refuses an empty list, and a number below 1 where the default is at least 1, or below 0."""
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        option = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            _check_values(value, usual, f"{option}.")
+        elif value == () and usual:
+            raise UsageError(f"{option} needs at least one value")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            least = 1 if isinstance(usual, int) and usual >= 1 else 0
+            if value < least:
+                raise UsageError(f"{option} must be at least {least}, but it is {value}")
 
 
 def _leave(error: Exception, code: int) -> None:

@@ -40,6 +40,7 @@ from train.logging import Image, Section, Table, write_report, write_summary
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
+from train.places import inside
 from train.state import create_state
 from train.step import build_train_step
 
@@ -161,13 +162,14 @@ def make_learner(config: Config) -> Callable[[Data, str, int, Path], Result]:
     per_epoch = -(-config.train_examples // batch_size)
     steps = config.epochs * per_epoch
     optimizer = make_optimizer(config.optimizer, steps)
-    objective = make_objective(make_model(config, config.initializers[0]))  # it is given the parameters
+    models = {name: make_model(config, name) for name in config.initializers}
+    objective = make_objective(models[config.initializers[0]])  # it is given the parameters
     # One device, whatever the machine has: there is nothing to split.
     body = skip_nonfinite(build_train_step(objective, optimizer, loss_weights={"bce": 1.0}))
     step = data_parallel(body, devices=jax.devices()[:1])
 
     def learn(data: Data, initializer: str, seed: int, folder: Path) -> Result:
-        model = make_model(config, initializer)
+        model = models[initializer]
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         state = create_state(model.init(key, jnp.zeros((1, 1)))["params"], optimizer, key=key)
         batches = epochs(data, batch_size, seed)
@@ -312,7 +314,7 @@ def _section(
 
 def run_folder(workdir: Path, labels: str, method: str, seed: int) -> Path:
     """The folder of one network."""
-    return workdir / "runs" / f"{labels}-{method}-{seed}"
+    return inside(workdir / "runs", f"{labels}-{method}-{seed}")
 
 
 def main(config: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from train.errors import UsageError
 from train.logging import MetricsWriter
+from train.memory import MemoryErrors
 from train.metrics import accumulate, means, weighted_loss
 
 
@@ -44,10 +45,13 @@ def run_evaluation(
 
     Raises:
         UsageError: There is no batch.
+        RunFailed: Memory is too short; `train.memory.OutOfMemory` says what to lower.
     """
     total: Any = None
-    for batch in batches:
-        total = accumulate(total, step(state, batch))
+    with MemoryErrors(step) as memory:
+        for batch in batches:
+            memory.expect(state, batch)
+            total = accumulate(total, step(state, batch))
     if total is None:
         raise UsageError("expected at least one batch to evaluate on, got none; use a smaller batch or more data")
     return dict(total)

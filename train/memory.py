@@ -74,6 +74,7 @@ class OutOfMemory(RunFailed):
         limit: What each device has, if known.
         gradients: Bytes of the gradients, which are temporaries that more micro-batches do not make fewer.
         batch: Bytes of the batch on each device, which is copied to be cut into micro-batches.
+        trains: Whether it is a train step; an evaluation has no micro-batches.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class OutOfMemory(RunFailed):
         *,
         gradients: int = 0,
         batch: int = 0,
+        trains: bool = True,
     ) -> None:
+        self.trains = trains
         self.rows, self.parts, self.devices = rows, parts, devices
         self.memory, self.limit, self.gradients, self.batch = memory, limit, gradients, batch
         super().__init__(self.sentence())
@@ -98,7 +101,7 @@ class OutOfMemory(RunFailed):
             split: How to set the number of micro-batches; None if there is no such setting.
             size: How to set the number of examples in a batch.
         """
-        parts = f"{self.parts} micro-batch{'es' if self.parts > 1 else ''}"
+        parts = f" in {self.parts} micro-batch{'es' if self.parts > 1 else ''}" if self.trains else " in an evaluation"
         needs = "more memory than there is"
         if self.memory is not None:
             needs = (
@@ -106,12 +109,13 @@ class OutOfMemory(RunFailed):
                 f"{readable(self.memory.temporaries)} while it runs)"
             )
         has = "" if self.limit is None else f", and a device has {readable(self.limit)}"
-        return f"out of memory: a batch of {self.rows} in {parts} needs {needs}{has}; {self._advice(split, size)}"
+        advice = self._advice(split if self.trains else None, size)
+        return f"out of memory: a batch of {self.rows}{parts} needs {needs}{has}; {advice}"
 
     def _advice(self, split: str | None, size: str) -> str:
         smaller = "take a smaller model or shorter inputs, or more devices"
         if self.rows // self.devices <= self.parts:
-            return f"each micro-batch has one example already: {smaller}"
+            return f"that is one example at a time already: {smaller}"
         if self.memory is None or self.limit is None:
             first = f"try {split}{2 * self.parts}, or " if split is not None else "try "
             return f"{first}{size}{max(self.rows // 2, self.devices)}, and halve again if that is not enough"
@@ -203,14 +207,16 @@ def explain(message: str, step: Any, state: Any, batch: Any) -> OutOfMemory:
         total, limit = (round(float(used[i]) * _UNITS[used[i + 1]]) for i in (1, 3))
         arguments = min(tree_bytes((state, batch)), total)
         memory = Memory(arguments, temporaries=total - arguments)
+    plain = getattr(step, "step", None)
     return OutOfMemory(
         rows * jax.process_count(),
-        getattr(getattr(step, "step", None), "accumulate", 1),
+        getattr(plain, "accumulate", 1),
         getattr(step, "parts", 1) * jax.process_count(),
         memory,
         limit,
         gradients=tree_bytes(getattr(state, "params", ())),
         batch=tree_bytes(batch) // getattr(step, "parts", 1),
+        trains=getattr(plain, "trains", True),
     )
 
 

@@ -222,3 +222,26 @@ def test_options_of_the_call_are_no_part_of_the_run(tmp_path):
     cli.start(dataclasses.replace(config, data=other, profile=(1, 2), tensorboard=True), "causal_lm")
     with pytest.raises(UsageError, match="steps was 500 and is now 7"):
         cli.start(dataclasses.replace(config, steps=7), "causal_lm")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "0"], "--steps must be at least 1, but it is 0"),
+        (["--seed", "-1"], "--seed must be at least 0, but it is -1"),
+        (["--data.seq-len", "-5"], "--data.seq-len must be at least 1, but it is -5"),
+        (["--data.skip-budget", "-1"], "--data.skip-budget must be at least 0, but it is -1"),
+    ],
+)
+def test_number_out_of_range_is_one_sentence(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda config: None, module("bert_pretrain").Config, "bert_pretrain", "", options)
+    assert stop.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_list_without_a_value_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda config: None, module("toy_classifier").Config, "toy_classifier", "", ["--initializers"])
+    assert stop.value.code == 2
+    assert "error: --initializers needs at least one value" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from train.errors import RunFailed
-from train.hooks import run_evaluation
+from train.hooks import Evaluate
 from train.loop import fit
 from train.memory import Memory, MemoryErrors, OutOfMemory, device_limit, explain, is_out_of_memory, tree_bytes
 from train.objective import Term
@@ -103,7 +103,7 @@ def test_the_least_number_of_micro_batches_that_fits(rows, parts, devices, tempo
 
 def test_advice_without_numbers():
     assert "try accumulate=4, or batch_size=8, and halve again" in str(OutOfMemory(16, 2, 1, None, None))
-    assert "one example already: take a smaller model" in str(OutOfMemory(8, 8, 1, None, None))
+    assert "one example at a time already: take a smaller model" in str(OutOfMemory(8, 8, 1, None, None))
 
 
 def test_a_message_of_the_compiler_is_read():
@@ -130,12 +130,15 @@ def test_memory_of_a_compiled_step_counts_its_arguments():
     assert memory.total == memory.arguments + memory.outputs - memory.aliased + memory.temporaries + memory.program
 
 
-def test_an_evaluation_that_is_too_large_is_recognised():
-    state, _ = make()
+def test_an_evaluation_that_is_too_large_has_no_micro_batches():
+    state, train_step = make()
     step = data_parallel(build_eval_step(greedy), devices=jax.devices()[:1])
-    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
-        run_evaluation(step, state, [next(batches())])
-    assert is_out_of_memory(caught.value)
+    evaluate = Evaluate(step, lambda: [next(batches())], every=1)
+    small = ({"x": np.ones(8, np.float32), "like": np.ones((8, 2), np.float32)} for _ in range(3))
+    with pytest.raises(OutOfMemory, match=r"a batch of 8 in an evaluation needs .* one example at a time would need"):
+        fit(state, train_step, small, steps=3, hooks=[evaluate], progress=False)
+    memory = Memory(10 * GIB, temporaries=20 * GIB)
+    assert "; try batch_size=4" in str(OutOfMemory(8, 1, 1, memory, 20 * GIB, trains=False))
 
 
 def test_the_estimate_is_near_what_the_compiler_says():
