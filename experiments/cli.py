@@ -101,8 +101,9 @@ def run(
 
 def _parse(config: type[C], name: str, doc: str | None, arguments: Sequence[str]) -> C:
     fast = "--fast-dev-run" in (word.replace("_", "-") for word in arguments)
-    default = {"default": dataclasses.replace(config().fast(), fast_dev_run=True)} if fast else {}
-    parsed = tyro.cli(config, prog=f"python -m experiments.{name}", description=doc, args=arguments, **default)
+    default: Any = dataclasses.replace(config().fast(), fast_dev_run=True) if fast else tyro.MISSING_NONPROP
+    program = f"python -m experiments.{name}"
+    parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
     _check_values(parsed, config())
     return parsed
 

@@ -145,8 +145,9 @@ def train_run(
         if evaluate is not None:
             hooks.append(evaluate(writer))
         stopping = checkpoints = None
-        if stop is not None and stop[1] is not None:
-            stopping = extras["early_stopping"] = _stopping(hooks[-1], *stop, checkpoint_every)
+        metric, patience = stop or ("", None)
+        if patience is not None:
+            stopping = extras["early_stopping"] = _stopping(hooks[-1], metric, patience, checkpoint_every)
             hooks.append(stopping)
         if checkpoint_every is not None:
             checkpoints = Checkpointer(

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -20,10 +21,12 @@ def enable_compilation_cache() -> Path | None:
     Returns:
         The folder in use, or None where there is none: it cannot be written, or the cache is off.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config  # whose attributes are not in its type
+    if not config.jax_enable_compilation_cache:
         return None
-    if jax.config.jax_compilation_cache_dir or "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return Path(jax.config.jax_compilation_cache_dir) if jax.config.jax_compilation_cache_dir else None
+    chosen = config.jax_compilation_cache_dir
+    if chosen or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return Path(chosen) if chosen else None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "lossfns" / "compiled" / _machine()
