@@ -43,9 +43,9 @@ from train.hooks import Evaluate, run_evaluation
 from train.identity import fingerprint
 from train.logging import MetricsWriter, write_summary
 from train.metrics import means
-from train.objective import Context, Objective, Term
 from train.mixed_precision import PrecisionName, make_precision
-from train.optimizers import OptimizerConfig, make_optimizer
+from train.objective import Context, Objective, Term
+from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.state import TrainState, create_state
 from train.step import build_eval_step, build_train_step
@@ -66,7 +66,7 @@ class Config(cli.StudyConfig):
         name="muon", learning_rate=4e-3, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0
     )
     """How it is pretrained."""
-    steps: int = 2_000
+    steps: int = 2_800
     """Updates of the pretraining."""
     batch_size: int = 32
     """Sentence pairs in a batch, over all devices."""
@@ -74,17 +74,17 @@ class Config(cli.StudyConfig):
     """Micro-batches that a batch is processed in; changes the memory needed, not the result."""
     backend: Literal["jit", "pmap", "shard_map"] = "jit"
     """How a step is spread over the devices."""
-    checks: bool = False
     precision: PrecisionName = "float32"
     """Type of what matrix products multiply; the rest is float32. With float16 gradients are scaled."""
+    checks: bool = False
     """Check losses, weights and gradients inside the compiled step."""
     nsp_weight: float = 1.0
     """Weight of the next-sentence loss; the masked-LM loss has weight 1."""
-    eval_every: int = 500
+    eval_every: int = 400
     """Steps between two evaluations on the validation books."""
     eval_batches: int = 20
     """Batches of an evaluation during training; the test at the end takes all."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 400
     """Steps between two checkpoints."""
     patience: int | None = None
     """Evaluations in a row without a smaller validation loss after which the pretraining ends and its best checkpoint
@@ -237,7 +237,7 @@ def main(config: Config) -> dict[str, Any]:
     state, test = pretrain(config, data, workdir)
     if config.dry_run:
         return {}
-    state = jax.device_get(state.params)
+    state = jax.device_get(evaluation_params(state))
     results = None
     if (data.corpora["train"].group >= 0).any():
         results = transfer(config.transfer, config.model, config.data, data.tokenizer, data.corpora, state, workdir)

@@ -12,7 +12,7 @@ import numpy as np
 from experiments import cli
 from experiments.data.tokenizers import Tokenizer
 from experiments.runs import Result, mean_and_spread_of, values_of
-from experiments.transfer import METHODS
+from experiments.transfer import METHODS, TESTS
 from train import plots
 from train.logging import Image, Section, Table, curve, read_metrics, write_report
 
@@ -61,8 +61,10 @@ def report(
         summary["transfer"] = results
         for budget in config.transfer.budgets:
             for method in METHODS:
-                accuracy = mean_and_spread_of(results, "accuracy", method=method, budget=budget)
-                rows.append([f"accuracy, {budget} labels a class, {method}", accuracy])
+                cells = [
+                    mean_and_spread_of(results, f"accuracy, {test}", method=method, budget=budget) for test in TESTS
+                ]
+                rows.append([f"accuracy, {budget} labels a class, {method}: {', '.join(TESTS)}", ", ".join(cells)])
     title = "BERT on the World English Bible" if config.data.name == "bible_web" else f"BERT on {config.data.name}"
     write_report(workdir, title, sections)
     cli.finish(workdir, "BERT pretraining and transfer", ["", "value"], rows)
@@ -118,22 +120,23 @@ def _frequency(tokenizer: Tokenizer, test: dict[str, float], edges: Sequence[int
 def _transfer(config: Config, results: list[Result], workdir: Path) -> Section:
     budgets = config.transfer.budgets
     blocks: list[str | Table | Image] = []
-    for metric, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        cells = {m: [values_of(results, metric, method=m, budget=b) for b in budgets] for m in METHODS}
+    for test, metric in itertools.product(TESTS, ("accuracy", "macro-F1")):
+        name, file = f"{metric}, {test}", f"plots/transfer_{metric}_{test}.png".replace(" ", "_")
+        cells = {m: [values_of(results, name, method=m, budget=b) for b in budgets] for m in METHODS}
         plots.lines_with_spread(
-            workdir / "plots" / f"transfer_{metric}.png",
+            workdir / file,
             budgets,
             {method: np.asarray(values) for method, values in cells.items()},
             xlabel="labels a class",
-            ylabel=f"{label}, test books",
+            ylabel=name,
             log_x=True,
         )
         rows = [[method, *map(cli.mean_and_spread, values)] for method, values in cells.items()]
-        columns = [label, *(f"{budget} labels a class" for budget in budgets)]
-        caption = f"{label} by number of labels: mean and standard deviation"
-        blocks += [Table(columns, rows), Image(f"plots/transfer_{metric}.png", caption)]
+        columns = [name, *(f"{budget} labels a class" for budget in budgets)]
+        blocks += [Table(columns, rows), Image(file, f"{name}, by number of labels: mean and standard deviation")]
     text = (
-        "Which group of books is a passage from? Labels from the training books, tests on other books; mean ± "
-        f"standard deviation over {config.transfer.seeds} draws of the labels."
+        "Which group of books is a passage from? Labels from the training books; tests on books that neither the "
+        "language model nor the classifier has seen, and on other passages of the training books, which the language "
+        f"model has read without labels. Mean ± standard deviation over {config.transfer.seeds} draws of the labels."
     )
     return Section("Transfer with few labels", [text, *blocks])
