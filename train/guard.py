@@ -8,8 +8,9 @@ decide alike. The second, `BadSteps`, counts on the host, writes what was skippe
 last checkpoint when too many steps in a row were bad.
 
 The step counter never goes back: not when a step is skipped, nor when the state is that of an older checkpoint. So step
-n is always the one that takes the n-th batch, with keys and schedules of n; data that were passed over do not come
-again, and a run ends at the step that it was asked for.
+n is always the one that takes the n-th batch, with the keys of n; data that were passed over do not come again, and a
+run ends at the step that it was asked for. The optimizer counts the updates that count: its learning rate waits while
+steps are skipped, and goes back with the state.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.errors import RunFailed, UsageError
+from train.files import is_writer
 from train.logging import MetricsWriter
 from train.metrics import means
 from train.parallel import Step, Sync
@@ -165,10 +167,7 @@ class BadSteps:
         if self.consecutive == 1:
             bad = ", ".join(f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value))
             limit = f"after {self.max_consecutive_bad} in a row the last checkpoint is taken up"
-            print(
-                f"warning: step {step} is skipped, because {bad or 'its update is not finite'}; {limit}",
-                file=sys.stderr,
-            )
+            _warn(f"step {step} is skipped, because {bad or 'a mutable collection is not finite'}; {limit}")
         return self.consecutive >= self.max_consecutive_bad
 
     def roll_back(self, step: int, state: Any, hooks: Sequence[Any]) -> Any:
@@ -200,7 +199,7 @@ class BadSteps:
         self.consecutive = 0
         if self._writer is not None:
             self._writer.write(step, "rollback", {"to_step": saved, "rollbacks": self.rollbacks})
-        print(f"warning: {row}; going on with the state of step {saved} and fresh data", file=sys.stderr)
+        _warn(f"{row}; going on with the state of step {saved} and fresh data")
         return old.replace(step=jax.device_put(np.asarray(step, old.step.dtype), old.step.sharding))
 
     def get_state(self) -> dict[str, int]:
@@ -210,6 +209,11 @@ class BadSteps:
     def set_state(self, state: Mapping[str, int]) -> None:
         """Takes up what `get_state` gave."""
         self.consecutive, self.total, self.rollbacks = state["consecutive"], state["total"], state["rollbacks"]
+
+
+def _warn(text: str) -> None:
+    if is_writer():
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def find_nonfinite(state: Any) -> list[str]:

@@ -67,4 +67,4 @@ def test_tree_round_trip():
     again = jax.tree.unflatten(structure, leaves)
     assert isinstance(again, TrainState)
     assert all(a is b for a, b in zip(jax.tree.leaves(again), leaves, strict=True))
-    assert [f.name for f in dataclasses.fields(again) if getattr(again, f.name) is None] == ["frozen"]
+    assert [f.name for f in dataclasses.fields(again) if getattr(again, f.name) is None] == ["frozen", "loss_scale"]
