@@ -1,6 +1,9 @@
 """A functional train-step builder: exact at every split of a batch."""
 
+from train.cache import enable_compilation_cache as enable_compilation_cache
 from train.checkpoint import Checkpointer as Checkpointer
+from train.cost import Cost as Cost
+from train.cost import measure as measure
 from train.errors import RunFailed as RunFailed
 from train.errors import UsageError as UsageError
 from train.guard import BadSteps as BadSteps
@@ -21,6 +24,7 @@ from train.logging import open_workdir as open_workdir
 from train.logging import read_metrics as read_metrics
 from train.logging import write_summary as write_summary
 from train.loop import fit as fit
+from train.memory import OutOfMemory as OutOfMemory
 from train.mesh import make_mesh as make_mesh
 from train.mesh import process_rows as process_rows
 from train.meta import anil as anil
@@ -64,6 +68,7 @@ from train.plots import bars as bars
 from train.plots import confusion_matrix as confusion_matrix
 from train.plots import learning_curves as learning_curves
 from train.plots import lines_with_spread as lines_with_spread
+from train.profiling import profiled as profiled
 from train.report import Image as Image
 from train.report import Section as Section
 from train.report import Table as Table
@@ -76,5 +81,6 @@ from train.state import TrainState as TrainState
 from train.state import create_state as create_state
 from train.step import build_eval_step as build_eval_step
 from train.step import build_train_step as build_train_step
+from train.tensorboard import TensorBoard as TensorBoard
 from train.weighting import Weighting as Weighting
 from train.weighting import multi_task as multi_task
