@@ -25,6 +25,8 @@ def experiments() -> dict[str, str]:
 if __name__ == "__main__":
     names = experiments()
     width = max(map(len, names))
-    print("Run one with `python -m experiments.NAME`, see its options with `--help`.\n")
+    print(
+        "Run one with `python -m experiments.NAME`, see its options with `--help` and what it costs with `--dry-run`.\n"
+    )
     for name, line in names.items():
         print(f"  {name:<{width}}  {line}")

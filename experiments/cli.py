@@ -21,6 +21,8 @@ from train.logging import open_workdir
 from train.memory import is_out_of_memory
 from train.places import inside
 from train.processes import by_first, check_same
+from train.profiling import check_steps
+from train.tensorboard import summary_writer
 
 C = TypeVar("C", bound="StudyConfig")
 OF_THE_CALL = ("workdir", "allow_changed", "dry_run", "profile", "tensorboard", "data.skip_budget", "mesh", "processes")
@@ -105,6 +107,10 @@ def _parse(config: type[C], name: str, doc: str | None, arguments: Sequence[str]
     program = f"python -m experiments.{name}"
     parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
     _check_values(parsed, config())
+    if parsed.tensorboard:
+        summary_writer()  # not only when the data is there
+    if parsed.profile is not None:
+        check_steps(*parsed.profile)
     return parsed
 
 

@@ -16,6 +16,12 @@ from train.errors import UsageError
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
+def check_steps(first: int, last: int) -> None:
+    """Raises UsageError unless these can be the first and the last step of a profile."""
+    if not 1 <= first <= last:
+        raise UsageError(f"expected a first and a last step to profile, counted from 1, got {first} and {last}")
+
+
 @contextmanager
 def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) -> Iterator[Step]:
     """Gives a step that is traced from the beginning of one update to the end of another.
@@ -32,8 +38,7 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
     Raises:
         UsageError: No such steps.
     """
-    if not 1 <= first <= last:
-        raise UsageError(f"expected a first and a last step to profile, counted from 1, got {first} and {last}")
+    check_steps(first, last)
     number: int | None = None
     tracing = done = False
 

@@ -11,6 +11,22 @@ from train.errors import UsageError
 from train.places import inside
 
 
+def summary_writer() -> Any:
+    """The class that writes, or one sentence if it is not installed.
+
+    Raises:
+        UsageError: tensorboardX is not installed.
+    """
+    try:
+        import tensorboardX
+    except ImportError as error:
+        raise UsageError(
+            "logs for TensorBoard need the package tensorboardX, which is not installed; run "
+            "`pip install 'lossfns[tensorboard]'`, or leave them out"
+        ) from error
+    return tensorboardX.SummaryWriter
+
+
 class TensorBoard:
     """Writes each split's metrics to a folder of its own, so that TensorBoard draws them over each other.
 
@@ -25,14 +41,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, after: int = 0) -> None:
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise UsageError(
-                "logs for TensorBoard need the package tensorboardX, which is not installed; run "
-                "`pip install 'lossfns[tensorboard]'`, or leave them out"
-            ) from error
-        self._make = tensorboardX.SummaryWriter
+        self._make = summary_writer()
         self._folder, self._after = Path(folder), after
         self._writers: dict[str, Any] = {}
 

@@ -245,3 +245,11 @@ def test_list_without_a_value_is_one_sentence(capsys):
         cli.run(lambda config: None, module("toy_classifier").Config, "toy_classifier", "", ["--initializers"])
     assert stop.value.code == 2
     assert "error: --initializers needs at least one value" in capsys.readouterr().err
+
+
+def test_missing_package_is_said_before_anything_is_done(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # importing it now raises
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda config: None, module("causal_lm").Config, "causal_lm", "", ["--tensorboard"])
+    assert stop.value.code == 2
+    assert "error: logs for TensorBoard need the package tensorboardX" in capsys.readouterr().err

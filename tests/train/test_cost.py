@@ -1,6 +1,5 @@
 """What a step costs, its profile, the logs for TensorBoard and the cache of compiled programs."""
 
-import builtins
 import json
 import os
 import subprocess
@@ -149,14 +148,7 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
 
 
 def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name == "tensorboardX":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # importing it now raises
     with pytest.raises(UsageError, match=r"need the package tensorboardX.*pip install 'lossfns\[tensorboard\]'"):
         TensorBoard(tmp_path)
 
