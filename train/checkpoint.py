@@ -299,7 +299,11 @@ class Checkpointer:
     def _delete_old(self, manager: Any) -> None:
         """Deletes all finished checkpoints but the newest `keep` and the best."""
         finished = [step for step in _steps(self.directory) if (self.directory / str(step) / MANIFEST).is_file()]
-        for old in sorted(finished)[: -self.keep]:
+        kept = sorted(finished)[-self.keep :]
+        regular = [step for step in finished if step % self.every == 0]
+        if regular and len(kept) > 1 and max(regular) < kept[0]:
+            kept[0] = max(regular)  # the one that an uninterrupted run would go back to (see `read_latest`)
+        for old in sorted({*finished} - {*kept}):
             if old != getattr(self._best, "best_step", None):
                 manager.delete(old)  # moves it, which is done or not done
         if jax.process_index() == 0 and (self.directory / _DELETING).exists():

@@ -192,18 +192,19 @@ class Saved:
             self.steps.append(latest)
 
 
-def train(folder, bad, *, hooks=(), steps=STEPS, **limits):
+def train(folder, bad, *, hooks=(), keep=3, **limits):
     """A run that is started, or goes on; returns the last state, the data, the counts, and the checkpoints seen."""
     folder.mkdir(exist_ok=True)
     data = Batches(bad)
     with MetricsWriter(folder, every=6) as writer:
         bad_steps = BadSteps(writer=writer, **limits)
-        with Checkpointer(folder / "checkpoints", every=4, iterator=data, extras={"bad": bad_steps}) as checkpointer:
+        options = {"every": 4, "keep": keep, "iterator": data, "extras": {"bad": bad_steps}}
+        with Checkpointer(folder / "checkpoints", **options) as checkpointer:
             state = checkpointer.restore_latest(start()) or start()
             writer.truncate_after(int(state.step))
             saved = Saved(checkpointer)
             hooks = [writer, checkpointer, saved, *hooks]
-            state = fit(state, STEP, data, steps=steps, hooks=hooks, bad_steps=bad_steps)
+            state = fit(state, STEP, data, steps=STEPS, hooks=hooks, bad_steps=bad_steps)
     return state, data, bad_steps, saved.steps
 
 
@@ -306,6 +307,19 @@ def test_an_interrupted_run_is_the_same(tmp_path, stop):
     assert parts[2].get_state() == whole[2].get_state()
     for name in ("metrics.jsonl", "metrics.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_interruptions_leave_the_checkpoint_that_a_row_of_bad_steps_goes_back_to(tmp_path):
+    bad = {16, 17, 18}
+    whole, *_ = train(tmp_path / "whole", bad, max_consecutive_bad=3)
+    for stop in (12, 14):  # saves at 13 and 15, which an uninterrupted run does not have
+        hook = At(stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train(tmp_path / "parts", bad, max_consecutive_bad=3, keep=2, hooks=[hook])
+    found = {entry.name for entry in (tmp_path / "parts" / "checkpoints").iterdir() if entry.name.isdecimal()}
+    assert found == {"12", "15"}
+    parts, *_ = train(tmp_path / "parts", bad, max_consecutive_bad=3, keep=2)
+    assert kept_by(parts) == kept_by(whole) == kept_by(descend(start(), [*range(1, 13), 19, 20]))
 
 
 def test_a_skipped_step_ends_the_run_unless_that_is_dealt_with():
