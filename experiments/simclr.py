@@ -40,6 +40,7 @@ from experiments.runs import Result, gather_metrics, product, run_all, train_run
 from experiments.simclr_report import report
 from train.errors import UsageError
 from train.guard import skip_nonfinite
+from train.identity import fingerprint
 from train.logging import write_summary
 from train.mixed_precision import PrecisionName, make_precision
 from train.objective import Context, Objective, Term
@@ -66,6 +67,8 @@ class ImageDataConfig:
     """Typefaces of the test, in no training: indices into experiments.data.glyphs.FACES."""
     max_examples: int | None = None
     """Read at most this many images of each split (None: all)."""
+    skip_budget: int = 0
+    """Damaged records of a split that are passed over; one more ends the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +137,8 @@ def make_data(config: Config) -> Data:
     With faces, the probe's classes are characters that the pretraining lacks, and its test is on the held-out faces.
     Without, the pretraining's images have the labels, and the test is the data set's own test split.
     """
-    train, test = (read_images(config.data.name, split, limit=config.data.max_examples) for split in ("train", "test"))
+    limits: dict[str, Any] = {"limit": config.data.max_examples, "skip_budget": config.data.skip_budget}
+    train, test = (read_images(config.data.name, split, **limits) for split in ("train", "test"))
     held_out = np.asarray(config.data.held_out_faces)
     if len(np.unique(test.face)) > 1:
         pretraining = train.take(~np.isin(train.face, held_out))
@@ -225,6 +229,9 @@ def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Call
             steps=config.steps,
             checkpoint_every=config.checkpoint_every,
             label=f"{method}, encoder {seed + 1} of {config.seeds}",
+            options=config,
+            split="--encoder-chunks",
+            data=fingerprint(data.pretraining),
         ).params
 
     return learn
@@ -257,11 +264,14 @@ def pixels_of(images: Images) -> np.ndarray:
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Runs the study and returns its summary."""
-    config = config.fast() if config.fast_dev_run else config
+    """Runs the study and returns its summary, of which a dry run has none."""
     workdir = cli.start(config, "simclr")
     data = make_data(config)
     learners = {method: make_learner(config, data, method, workdir) for method in TRAINED}
+    if config.dry_run:
+        for learn in learners.values():
+            learn(0, True)
+        return {}
 
     def run(method: str, seed: int) -> Result:
         if method == "pixels":
