@@ -23,7 +23,10 @@ def describe(state: Any) -> tuple[dict[str, Any], Description]:
         description.append({"path": name, "shape": list(shape), "dtype": dtype})
         if 0 not in shape:  # Orbax refuses arrays without elements, and there is nothing in them to save
             data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-            leaves[name] = data if isinstance(data, jax.Array) else np.asarray(data)
+            # Of several processes Orbax takes arrays on the devices of all (not those of `pmap`), or on the host.
+            alone = jax.process_count() == 1
+            here = not isinstance(data, jax.Array) or (data.is_fully_addressable and not alone)
+            leaves[name] = np.asarray(data) if here else data
     return leaves, description
 
 

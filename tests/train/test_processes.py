@@ -83,11 +83,13 @@ def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
 
 
 @pytest.mark.faults
-def test_an_axis_over_both_processes_gives_both_the_same_rows(tmp_path):
-    whole, _ = train(tmp_path / "one", STEPS, "tensor", devices=jax.devices()[:2])
-    codes, errors, _ = end(start(tmp_path / "two", axis="tensor"))
+@pytest.mark.parametrize("split", ["tensor", "jit", "shard_map", "pmap"])
+def test_two_processes_equal_one_however_they_are_split(tmp_path, split):
+    """Over `tensor` both have the same rows; the backends keep the parameters whole."""
+    whole, _ = train(tmp_path / "one", STEPS, split, devices=jax.devices()[:2])
+    codes, errors, _ = end(start(tmp_path / "two", split=split))
     assert codes == [0, 0], errors
-    assert "process 1 holds 8192 of 16384 bytes" in errors[1]
+    assert f"process 1 holds {8192 if split == 'tensor' else 16384} of 16384 bytes" in errors[1]
     np.testing.assert_allclose(np.load(tmp_path / "two/w.npy"), whole, rtol=1e-6, atol=1e-6)
 
 

@@ -1,6 +1,6 @@
 """A small training, run by one process or by several: `python -m tests.train.two_processes PLAN.json INDEX`.
 
-The plan is a JSON object: folder, port, count, steps, axis, and `harm`, what goes wrong: {"signal": "SIGTERM",
+The plan is a JSON object: folder, port, count, steps, split, and `harm`, what goes wrong: {"signal": "SIGTERM",
 "step": 3, "index": 1} or, for processes whose configs differ, {"config": 1}.
 """
 
@@ -91,13 +91,17 @@ class Harm:
             time.sleep(0.02)  # else these tiny steps are over before the others have heard
 
 
-def train(folder, steps, axis="fsdp", devices=None, harm=None, index=0):
-    """Trains with the parameters in two parts, on two devices; returns the parameters."""
-    mesh = make_mesh(**{axis: 2}, devices=devices)
-    state = shard_state(initial_state, mesh, [("w", (axis,))])
+def train(folder, steps, split="fsdp", devices=None, harm=None, index=0):
+    """Trains on two devices, the parameters split over a mesh axis or whole under a backend; returns them."""
+    body = build_train_step(objective, OPTIMIZER, loss_weights={"square": 1.0}, accumulate=2)
+    if split in ("pmap", "shard_map", "jit"):
+        mesh, state, step = None, initial_state(), data_parallel(body, split, devices)
+    else:
+        mesh = make_mesh(**{split: 2}, devices=devices)
+        state = shard_state(initial_state, mesh, [("w", (split,))])
+        step = data_parallel(body, mesh=mesh)
     batches = Batches(process_rows(ROWS, mesh))
-    assert len(batches.rows) == ROWS // (jax.process_count() if axis == "fsdp" else 1)
-    step = data_parallel(build_train_step(objective, OPTIMIZER, loss_weights={"square": 1.0}, accumulate=2), mesh=mesh)
+    assert len(batches.rows) == ROWS // (1 if split == "tensor" else jax.process_count())
     by_first(lambda: folder.mkdir(exist_ok=True))
     with MetricsWriter(folder, every=20) as writer, Checkpointer(folder / "ckpt", every=100, iterator=batches) as saver:
         state = saver.restore_latest(state) or state
@@ -113,7 +117,7 @@ def main(plan, index):
     folder, harm = Path(plan["folder"]), plan.get("harm", {})
     with joined(Config(processes)):
         check_same({"config": {"lr": harm.get("config", 0) * index}, "data": "same"})
-        whole, part = train(folder, plan["steps"], plan.get("axis", "fsdp"), harm=harm, index=index)
+        whole, part = train(folder, plan["steps"], plan.get("split", "fsdp"), harm=harm, index=index)
         print(f"process {index} holds {part.addressable_shards[0].data.nbytes} of {part.nbytes} bytes", file=sys.stderr)
         if is_writer():
             np.save(folder / "w.npy", whole)
