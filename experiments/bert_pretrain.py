@@ -213,7 +213,7 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
         label="pretraining",
         evaluate=evaluate,
         options=config,
-        split="--accumulate",
+        split=("--accumulate", config.accumulate),
         data=fingerprint(data.tokens["train"]),
         stop=("loss", config.patience),
     )

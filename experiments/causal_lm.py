@@ -236,7 +236,7 @@ def make_learner(config: Config, data: Data, workdir: Path) -> Learner:
             label=f"network {seed + 1} of {config.seeds}",
             evaluate=evaluate,
             options=config,
-            split="--accumulate",
+            split=("--accumulate", config.accumulate),
             stop=("bits_per_byte", config.patience),
             data=fingerprint(data.streams["train"]),
         )

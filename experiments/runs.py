@@ -106,7 +106,7 @@ def train_run(
     label: str = "",
     evaluate: Callable[[MetricsWriter], Evaluate] | None = None,
     options: cli.StudyConfig = DEFAULT,
-    split: str | None = None,
+    split: tuple[str, int] | None = None,
     data: str | None = None,
     stop: tuple[str, int | None] | None = None,
 ) -> State:
@@ -123,7 +123,8 @@ def train_run(
         label: What the progress calls the run; no progress is shown without one.
         evaluate: Makes a hook that evaluates and writes to the given writer.
         options: The experiment's config: whether to measure only, to profile, to log for TensorBoard.
-        split: The option that sets the number of micro-batches, if there is one, to be named when memory is short.
+        split: The option that sets the number of micro-batches and its value, if there is one, to be named when memory
+            is short.
         data: The fingerprint of the data (see `train.fingerprint`); a checkpoint of other data is refused.
         stop: A metric of the evaluation (less is better), and the number of evaluations without a better one after
             which the training ends. The best checkpoint is then kept and returned.
@@ -172,7 +173,8 @@ def train_run(
         try:
             state = fit(state, step, batches, steps=steps, hooks=hooks, bad_steps=bad_steps, **shown)
         except OutOfMemory as error:
-            raise RunFailed(error.sentence(split and f"{split} ", "--batch-size ")) from error
+            option, error.parts = split or (None, 1)
+            raise RunFailed(error.sentence(option and f"{option} ", "--batch-size ")) from error
         best = checkpoints.read_best(state) if checkpoints is not None and stopping is not None else None
         return state if best is None else best
 

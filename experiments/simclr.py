@@ -230,7 +230,7 @@ def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Call
             checkpoint_every=config.checkpoint_every,
             label=f"{method}, encoder {seed + 1} of {config.seeds}",
             options=config,
-            split="--encoder-chunks",
+            split=("--encoder-chunks", config.encoder_chunks),
             data=fingerprint(data.pretraining),
         ).params
 
