@@ -108,6 +108,13 @@ def test_a_killed_process_ends_the_other(tmp_path, index):
 
 
 @pytest.mark.faults
+def test_sigterm_to_both_as_a_scheduler_sends_it(tmp_path):
+    codes, errors, _ = end(start(tmp_path / "run", harm={"signal": "SIGTERM", "step": 5}))
+    assert codes == [143, 143], errors
+    assert len({line for error in errors for line in error.splitlines() if line.startswith("stopped by SIGTERM")}) == 1
+
+
+@pytest.mark.faults
 def test_a_process_that_hangs_ends_the_others(tmp_path):
     processes = start(tmp_path / "run", steps=10**6, harm={"signal": "SIGSTOP", "step": 5, "index": 1})
     first, stopped = processes

@@ -82,7 +82,7 @@ class Harm:
     every = 1
 
     def __init__(self, harm, index):
-        self.harm = harm if harm.get("index") == index else {}
+        self.harm = harm if harm.get("index", index) == index else {}
 
     def __call__(self, step, state, metrics):
         if self.harm and step == self.harm.get("step"):
