@@ -49,6 +49,7 @@ from train.metrics import precision_from_counts as precision_from_counts
 from train.metrics import recall as recall
 from train.metrics import recall_from_counts as recall_from_counts
 from train.metrics import weighted_loss as weighted_loss
+from train.microbatch import microbatched as microbatched
 from train.mixed_precision import LossScale as LossScale
 from train.mixed_precision import LossScaling as LossScaling
 from train.mixed_precision import Precision as Precision
