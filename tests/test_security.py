@@ -11,7 +11,7 @@ import pytest
 
 from experiments import cli
 from experiments.data.load import make_builder
-from tests.test_architecture import FILES, imported, rooms_of
+from tests.test_architecture import FILES, SOURCES, imported, rooms_of
 from train.errors import UsageError
 from train.logging import MetricsWriter, curve, read_metrics
 from train.places import inside
@@ -72,6 +72,17 @@ def test_no_source_runs_what_it_reads(path):
 )
 def test_the_search_finds_what_it_looks_for(text):
     assert dangers(Path("train/x.py"), text)
+
+
+HTML = re.compile(r"<\s*/?\s*(?:html|body|script|table|div|span|a|img|iframe)\b[^>]*>", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_source_writes_html(path):
+    """Reports are Markdown, whose cells are escaped below; who adds HTML has to escape it and to say so here."""
+    nodes = ast.walk(ast.parse((ROOT / path).read_text()))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [text for text in texts if HTML.search(text)]
 
 
 HOSTILE_NAMES = [
