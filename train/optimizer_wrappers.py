@@ -151,7 +151,7 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
 
     def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         _check_grad_fn(grad_fn, "sam_radius")
-        norm = optax.tree.norm(grads)
+        norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads))
         scale = radius / jnp.where(norm == 0, 1, norm)
         ascended = jax.tree.map(lambda w, g: w + (scale * g).astype(w.dtype), params, grads)
         return optimizer.update(grad_fn(ascended), state, params, grad_fn=grad_fn, **extra)

@@ -237,7 +237,7 @@ def test_layers_are_counted_with_the_frozen_ones():
     np.testing.assert_array_equal(after["encoder"][1]["EncoderBlock_1"]["kernel"], 1 - 0.5**2)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [*FIRST, "adan", "sophia", "prodigy", "schedule_free_adamw"])
 def test_frozen_parameters_keep_their_bits_and_do_not_count(name):
     params = parameters() | {"embed": np.random.default_rng(2).normal(size=(3, 2))}
     grads = [{**g, "embed": np.full((3, 2), np.inf)} for g in gradients(parameters())]
@@ -250,9 +250,10 @@ def test_frozen_parameters_keep_their_bits_and_do_not_count(name):
     assert all(leaf.shape != (3, 2) for leaf in jax.tree.leaves(frozen_state))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_state_keeps_its_structure_and_types_and_can_be_mapped(name):
-    params = to_jax(LAYERED)
+def test_state_keeps_its_structure_and_types_and_can_be_mapped(name, dtype):
+    params = jax.tree.map(lambda x: x.astype(dtype), to_jax(LAYERED))
     common = {"freeze": "^embed", "layer_decay": 0.5, "clip_norm": 1.0, "l1": 0.1, "l2": 0.1}
     config = OptimizerConfig(name=name, schedule="constant", **common)
     optimizer = make_optimizer(config, 10, params)
