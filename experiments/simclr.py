@@ -42,10 +42,10 @@ from train.errors import UsageError
 from train.guard import skip_nonfinite
 from train.identity import fingerprint
 from train.logging import write_summary
-from train.mixed_precision import PrecisionName, make_precision
 from train.microbatch import microbatched
+from train.mixed_precision import PrecisionName, make_precision
 from train.objective import Context, Objective, Term
-from train.optimizers import OptimizerConfig, make_optimizer
+from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.state import create_state
 from train.step import build_train_step
@@ -212,7 +212,7 @@ def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Call
         params: Any = model.init(jax.random.key(key), jnp.zeros((1, *data.pretraining.image.shape[1:])))["params"]
         if not trained:
             return params
-        return train_run(
+        state = train_run(
             run_folder(workdir, method, seed),
             create_state(params, optimizer, key=key, loss_scale=precision.loss_scale()),
             step,
@@ -223,7 +223,8 @@ def make_learner(config: Config, data: Data, method: str, workdir: Path) -> Call
             options=config,
             split=("--encoder-chunks", config.encoder_chunks),
             data=fingerprint(data.pretraining),
-        ).params
+        )
+        return evaluation_params(state)
 
     return learn
 

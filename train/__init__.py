@@ -24,6 +24,11 @@ from train.logging import open_workdir as open_workdir
 from train.logging import read_metrics as read_metrics
 from train.logging import write_summary as write_summary
 from train.loop import fit as fit
+from train.lora import LoraBase as LoraBase
+from train.lora import lora_init as lora_init
+from train.lora import lora_merge as lora_merge
+from train.lora import lora_objective as lora_objective
+from train.lora import lora_size as lora_size
 from train.memory import OutOfMemory as OutOfMemory
 from train.mesh import make_mesh as make_mesh
 from train.mesh import process_rows as process_rows
@@ -59,7 +64,9 @@ from train.objective import Objective as Objective
 from train.objective import Term as Term
 from train.optimizers import OptimizerConfig as OptimizerConfig
 from train.optimizers import decay_mask as decay_mask
+from train.optimizers import describe as describe
 from train.optimizers import ema_decay_schedule as ema_decay_schedule
+from train.optimizers import evaluation_params as evaluation_params
 from train.optimizers import learning_rate_at as learning_rate_at
 from train.optimizers import make_optimizer as make_optimizer
 from train.optimizers import make_schedule as make_schedule
