@@ -7,7 +7,6 @@ list was never finished, and one that differs from it is damaged: either way the
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -15,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -26,21 +25,13 @@ from train.identity import refuse_changes
 from train.leaves import check_layout, describe, rebuild
 from train.lock import lock_folder, unlock_folder
 from train.manifest import MANIFEST, find_damage, write_manifest
+from train.processes import by_first
+from train.stateful import Stateful, decode, encode, stateful
 
 State = TypeVar("State")
 
 _SAVING = ".saving.json"  # names the step that is being saved, so that a killed save is not taken for damage
 _DELETING = ".deleting"  # old checkpoints are moved here first, so that a killed deletion leaves no half of one
-
-
-class Stateful(Protocol):
-    """What can be saved beside the training state: a data iterator, early stopping."""
-
-    def get_state(self) -> Any:
-        """Its state: bytes, or something made of JSON types."""
-
-    def set_state(self, state: Any, /) -> None:
-        """Goes on from such a state."""
 
 
 class Checkpointer:
@@ -87,8 +78,8 @@ class Checkpointer:
         self.directory = Path(directory).absolute()
         self.every, self.keep = every, keep
         self.latest_step: int | None = None
-        self._iterator = _stateful("iterator", iterator)
-        self._extras = {name: _stateful(name, extra) for name, extra in (extras or {}).items()}
+        self._iterator = stateful("iterator", iterator)
+        self._extras = {name: stateful(name, extra) for name, extra in (extras or {}).items()}
         self._config = None if config is None else to_json(config, nonfinite=str)
         self._data = None if data is None else to_json(data)
         self._best = best
@@ -112,8 +103,8 @@ class Checkpointer:
         leaves, description = describe(state)
         meta = {
             "leaves": description,
-            "iterator": None if self._iterator is None else _encode("iterator", self._iterator.get_state()),
-            "extras": {name: _encode(name, extra.get_state()) for name, extra in self._extras.items()},
+            "iterator": None if self._iterator is None else encode("iterator", self._iterator.get_state()),
+            "extras": {name: encode(name, extra.get_state()) for name, extra in self._extras.items()},
             "config": self._config,
             "data": self._data,
             "x64": _x64(),
@@ -123,15 +114,13 @@ class Checkpointer:
             if jax.process_index() == 0:
                 write_atomic(self.directory / _SAVING, json.dumps({"step": step}))
             _write(manager, step, leaves, meta)
-            if jax.process_index() == 0:
-                write_manifest(self.directory / str(step))
-                (self.directory / _SAVING).unlink()
+            by_first(lambda: self._prove(step))
         except Exception as error:  # Orbax and TensorStore raise all kinds for a full disk
             self._close_manager()  # it may take the step for saved
             kept = f"; the checkpoint of step {self.latest_step} is intact" if self.latest_step is not None else ""
             raise RunFailed(
-                f"cannot save the checkpoint of step {step} in {self.directory} ({_reason(error)}); "
-                f"make room on the disk and run the same command again{kept}"
+                f"cannot save the checkpoint of step {step} in {self.directory} ({_reason(error)}); make room on the "
+                f"disk, or see that the folder can be written, and run the same command again{kept}"
             ) from error
         self.latest_step = step  # from here on it may be what the others are deleted for
         try:
@@ -153,7 +142,7 @@ class Checkpointer:
             UsageError: No checkpoint can be read, or it belongs to a state, a config or data of another kind.
         """
         if iterator is not None:
-            self._iterator = _stateful("iterator", iterator)
+            self._iterator = stateful("iterator", iterator)
         found = self._read_newest(state)
         if found is None:
             return None
@@ -246,10 +235,10 @@ class Checkpointer:
         if missing:
             raise UsageError(f"{where} holds nothing for {', '.join(missing)}; delete it, or leave those extras out")
         for name, extra in self._extras.items():
-            extra.set_state(_decode(meta["extras"][name]))
+            extra.set_state(decode(meta["extras"][name]))
         if self._iterator is not None:
             try:
-                self._iterator.set_state(_decode(meta["iterator"]))
+                self._iterator.set_state(decode(meta["iterator"]))
             except Exception as error:
                 raise UsageError(
                     f"the data iterator refuses the position in {where} ({_reason(error)}); "
@@ -262,8 +251,7 @@ class Checkpointer:
             return self._manager
         import orbax.checkpoint as ocp
 
-        if jax.process_index() == 0:
-            self._make_ready()
+        by_first(self._make_ready)
         later = [found for found in _steps(self.directory) if found >= step]
         if later:
             raise UsageError(
@@ -296,6 +284,14 @@ class Checkpointer:
         except OSError as error:
             raise disk_error("save checkpoints in", self.directory, error) from error
 
+    def _prove(self, step: int) -> None:
+        """Writes the checksums of a checkpoint: from now on it counts."""
+        try:
+            write_manifest(self.directory / str(step))
+            (self.directory / _SAVING).unlink()
+        except Exception as error:
+            raise UsageError(_reason(error)) from error  # which the other processes will raise as well
+
     def _delete_old(self, manager: Any) -> None:
         """Deletes all finished checkpoints but the newest `keep` and the best."""
         finished = [step for step in _steps(self.directory) if (self.directory / str(step) / MANIFEST).is_file()]
@@ -308,34 +304,6 @@ class Checkpointer:
                 manager.delete(old)  # moves it, which is done or not done
         if jax.process_index() == 0 and (self.directory / _DELETING).exists():
             shutil.rmtree(self.directory / _DELETING)
-
-
-def _stateful(name: str, thing: Any) -> Any:
-    if thing is not None and not (hasattr(thing, "get_state") and hasattr(thing, "set_state")):
-        raise UsageError(
-            f"expected {name} with get_state and set_state (a Grain iterator has them), got {type(thing).__name__}, "
-            "which cannot be put back to a position: a resumed run would see other data"
-        )
-    return thing
-
-
-def _encode(name: str, state: Any) -> dict[str, Any]:
-    """Bytes or JSON as JSON; anything that JSON would change is refused."""
-    if isinstance(state, bytes):
-        return {"bytes": base64.b64encode(state).decode()}
-    try:
-        exact = json.loads(json.dumps(state)) == state
-    except (TypeError, ValueError):
-        exact = False
-    if not exact:
-        raise UsageError(
-            f"expected {name}.get_state() to give bytes or JSON types (lists, no tuples), got {state!r:.200}"
-        )
-    return {"json": state}
-
-
-def _decode(saved: dict[str, Any]) -> Any:
-    return base64.b64decode(saved["bytes"]) if "bytes" in saved else saved["json"]
 
 
 def _write(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -402,5 +370,8 @@ def _set_aside(directory: Path, step: int) -> None:
 
 def _reason(error: BaseException) -> str:
     """One line that says why."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

@@ -22,6 +22,7 @@ from tests.train.resumable import At, bytes_iterator, fresh_state, grain_iterato
 from train.checkpoint import Checkpointer
 from train.errors import RunFailed, UsageError
 from train.hooks import EarlyStopping
+from train.manifest import find_damage
 from train.parallel import data_parallel
 from train.state import create_state
 from train.step import build_train_step
@@ -408,3 +409,54 @@ def test_manifest_lists_every_file(tmp_path):
 def test_bad_arguments(tmp_path, arguments):
     with pytest.raises(UsageError, match="at least 1"):
         Checkpointer(tmp_path, **arguments)
+
+
+def flip_one_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm", [flip_one_bit, lambda path: os.truncate(path, 3), Path.unlink, lambda p: os.truncate(p, 0)]
+)
+def test_harm_to_any_file_is_noticed(tmp_path, harm):
+    folder = saved(tmp_path / "good", (1,)) / "1"
+    names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    assert len(names) > 5
+    for name in names:
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        harm(copy / name)
+        assert find_damage(copy) is not None, name
+        shutil.rmtree(copy)
+    assert find_damage(folder) is None
+
+
+def test_leftover_temporaries_are_no_checkpoints_and_go(tmp_path):
+    saved(tmp_path)
+    shutil.copytree(tmp_path / "3", tmp_path / "4.orbax-checkpoint-tmp")
+    shutil.copytree(tmp_path / "1", tmp_path / ".deleting" / "0")
+    (tmp_path / ".saving.json.123.tmp").write_text("{")
+    with Checkpointer(tmp_path, every=1, keep=9) as checkpointer:
+        assert_identical(checkpointer.restore_latest(fresh_state()), at(3))
+        checkpointer.save(4, at(4))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "1", "2", "3", "4"]
+    assert_identical(Checkpointer(tmp_path).restore_latest(fresh_state()), at(4))
+
+
+def test_changed_data_and_dtype_are_refused_unless_allowed(tmp_path, capsys):
+    with Checkpointer(tmp_path, data="a", config={"seed": 0}) as checkpointer:
+        checkpointer.save(1, at(1))
+    half = fresh_state().replace(params={**fresh_state().params, "w": jnp.zeros(3, jnp.float16)})
+    with pytest.raises(UsageError, match=r'data was "a" and is now "b"; .* --allow-changed data'):
+        Checkpointer(tmp_path, data="b").restore_latest(fresh_state())
+    with pytest.raises(UsageError, match=r"seed was 0 and is now 1; .* --allow-changed seed"):
+        Checkpointer(tmp_path, config={"seed": 1}, allow_changed=["data"]).restore_latest(fresh_state())
+    with pytest.raises(UsageError, match=r"as float32\[3\], .* float16\[3\]; .* --allow-changed dtype"):
+        Checkpointer(tmp_path, data="a").restore_latest(half)
+    allowed = Checkpointer(tmp_path, data="b", config={"seed": 1}, allow_changed=["data", "seed", "dtype"])
+    restored = allowed.restore_latest(half)
+    assert restored.params["w"].dtype == jnp.float16
+    assert restored.params["w"].tolist() == [1.0, 1.0, 1.0]
+    assert 'goes on with data changed from "a" to "b"' in capsys.readouterr().err
