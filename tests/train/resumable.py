@@ -96,20 +96,28 @@ def fresh_state(key: int = 5) -> TrainState:
     return create_state(params, optimizer(), key=key, ema=True, state={"count": jnp.zeros((), jnp.int32)})
 
 
-_STEP = jax.jit(build_train_step(objective, optimizer(), loss_weights={"mse": 1.0}, accumulate=2, ema_decay=0.9))
+STEP_BODY = build_train_step(objective, optimizer(), loss_weights={"mse": 1.0}, accumulate=2, ema_decay=0.9)
+STEP = jax.jit(STEP_BODY)
 
 
 def run(
-    workdir: Path, make_iterator: Callable[[], Any], *, hooks: tuple[Any, ...] = (), every: int = 6, **options: Any
+    workdir: Path,
+    make_iterator: Callable[[], Any],
+    *,
+    hooks: tuple[Any, ...] = (),
+    every: int = 6,
+    step: Any = STEP,
+    make_state: Callable[..., TrainState] = fresh_state,
+    **options: Any,
 ) -> tuple[TrainState, Any]:
     """Starts the run or goes on with it; returns the last state and the iterator."""
     workdir.mkdir(exist_ok=True)
     iterator = make_iterator()
     with Checkpointer(workdir / "checkpoints", every=every, iterator=iterator, **options) as checkpointer:
-        state = checkpointer.restore_latest(fresh_state(key=6)) or fresh_state()
+        state = checkpointer.restore_latest(make_state(key=6)) or make_state()
         with MetricsWriter(workdir, every=4) as writer:
             writer.truncate_after(int(state.step))
-            state = fit(state, _STEP, iterator, steps=STEPS, hooks=[checkpointer, writer, *hooks])
+            state = fit(state, step, iterator, steps=STEPS, hooks=[checkpointer, writer, *hooks])
     return state, iterator
 
 
