@@ -111,7 +111,10 @@ def data_parallel(
     Args:
       step: what ``build_train_step`` or ``build_eval_step`` returned.
       backend: ``"jit"`` for the global view (the compiler places the collectives; a state whose arrays are sharded
-        over the same devices stays so), ``"pmap"`` or ``"shard_map"`` for one program a device.
+        over the same devices stays so), ``"pmap"`` or ``"shard_map"`` for one program a device. With micro-batches
+        these two add gradients up over the devices once a step. In the global view there is no gradient of one device
+        to add to, only that of a whole micro-batch, so the devices add up after each (unless XLA moves the sum out of
+        the loop; for CPUs it does not): where that is slow and the state fits on a device, take ``"shard_map"``.
       devices: the devices, all by default.
       donate: let a train step reuse the memory of the state it is given, which is gone afterwards.
       mesh: for ``"jit"``, instead of the devices; see ``train.make_mesh`` and ``train.shard_state``.

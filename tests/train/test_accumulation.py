@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType
 
 from tests.train.exact_cases import BACKENDS
-from train import Term, build_train_step, create_state, data_parallel, parallel
+from train import Term, build_train_step, create_state, data_parallel
 
 SGD = optax.sgd(0.0)
 
@@ -67,15 +66,9 @@ BATCH = {"x": np.ones((64, 4), np.float32), "y": np.ones((64, 3), np.float32), "
 
 def program(backend, accumulate):
     """Text of the compiled program."""
-    options = dict(BACKENDS[backend])
     step = build_train_step(net, SGD, loss_weights={"square": 1.0}, accumulate=accumulate)
-    mesh = jax.make_mesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
-    state = jax.device_put(create_state(PARAMS, SGD, key=0), jax.sharding.NamedSharding(mesh, parallel.P()))
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    build = parallel._BACKENDS[options["backend"]]
-    function = build(step, mesh, shardings, (), options.get("check_vma", True))
-    batch = (parallel._stack if backend == "pmap" else parallel._split)(BATCH, mesh)
-    return function.lower(state, batch).compile().as_text()
+    step = data_parallel(step, **BACKENDS[backend])
+    return step.lower(create_state(PARAMS, SGD, key=0), BATCH).compile().as_text()
 
 
 def collectives(text):
