@@ -188,7 +188,7 @@ class Log(Protocol):
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, one object a line: `{"step": 50, "split": "train", "values": {...}}`.
 
-    As a hook of `fit` it writes the split "train". NaN and the infinities, for which JSON has no numbers, are written as
+    As a hook of `fit` it writes the split "train". JSON has no numbers for NaN and the infinities: they are written as
     "NaN", "Infinity" and "-Infinity", and `read_metrics` reads them as such. A line cut short by a killed process is
     dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`. Of several processes only
     process 0 writes.

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from train.errors import UsageError
-from train.matrices import matrix_shape
 from train.objective import Context, Objective, Terms
+from train.optimizers.matrices import matrix_shape
 from train.paths import check_matches, map_with_path, path_of, paths_of
 
 
@@ -51,7 +51,7 @@ def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str,
     Returns:
       Nested dicts with the paths of the kernels, each with `{"a": [inputs, rank], "b": [rank, outputs]}` in at least
       float32. A kernel of more than two axes is flattened: one of four or more is [..., inputs, outputs], one of three
-      is cut where the two sides are the most nearly equal (see `train.matrices.input_axes`).
+      is cut where the two sides are the most nearly equal (see `train.optimizers.matrices.input_axes`).
 
     Raises:
       UsageError: the pattern finds no kernel, or the rank does not fit one.

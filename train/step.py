@@ -17,7 +17,7 @@ import optax
 from train.checks import Report, check_report
 from train.errors import UsageError
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
-from train.optimizer_wrappers import evaluation_params
+from train.optimizers.wrappers import evaluation_params
 from train.parallel import Step as Step
 from train.parallel import Sync, check_batch, micro_batches
 from train.state import TrainState, average

@@ -12,8 +12,8 @@ from tests.train.optimizer_oracles import PLAIN, RATE, expected, gradients, para
 from tests.train.test_parallel import BACKENDS, BATCH, PARAMS, ordinary
 from train import Checkpointer, Term, build_eval_step, build_train_step, create_state, data_parallel
 from train.errors import UsageError
-from train.optimizer_wrappers import hutchinson, sharpness_aware
 from train.optimizers import OptimizerConfig, ema_decay_schedule, evaluation_params, make_optimizer
+from train.optimizers.wrappers import hutchinson, sharpness_aware
 
 STEPS = 3
 

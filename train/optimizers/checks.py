@@ -8,7 +8,7 @@ from typing import Any
 
 from train.errors import UsageError
 from train.names import check_name
-from train.optimizer_names import DEFAULTS, OPTIMIZERS, SCHEDULE_FREE, SELF_RATED, SETTINGS
+from train.optimizers.names import DEFAULTS, OPTIMIZERS, SCHEDULE_FREE, SELF_RATED, SETTINGS
 from train.schedules import SCHEDULES, check_length
 
 _NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, "a finite number from 0 up")

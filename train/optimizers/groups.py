@@ -4,9 +4,9 @@ from typing import Any
 
 import optax
 
-from train.optimizer_config import OptimizerConfig
-from train.optimizer_cores import Link, core_links
-from train.optimizer_links import first_match
+from train.optimizers.config import OptimizerConfig
+from train.optimizers.cores import Link, core_links
+from train.optimizers.links import first_match
 from train.paths import map_with_path, paths_of
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from train.matrices import input_axes
-from train.optimizer_config import OptimizerConfig
+from train.optimizers.config import OptimizerConfig
+from train.optimizers.matrices import input_axes
 from train.paths import map_with_path, paths_of
 
 # NNX paths end in the attribute `value`.

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from train.optimizer_config import OptimizerConfig
-from train.optimizer_links import mask_of, self_rated
-from train.optimizer_names import SELF_RATED
-from train.optimizer_wrappers import hutchinson
+from train.optimizers.config import OptimizerConfig
+from train.optimizers.links import mask_of, self_rated
+from train.optimizers.names import SELF_RATED
+from train.optimizers.wrappers import hutchinson
 from train.paths import map_with_path
 
 # With it an orthogonalised update has the root mean square of a typical Adam update, so one learning rate serves both.

@@ -13,7 +13,7 @@ import optax
 from optax import contrib
 
 from train.errors import UsageError
-from train.optimizer_links import is_masked
+from train.optimizers.links import is_masked
 from train.state import TrainState
 
 GradientFunction = Callable[[Any], Any]

@@ -4,8 +4,8 @@
              -> rates of layers and groups -> proximal step -> update
 
 `describe` prints the chain that a config stands for. The numbers nearly all come from Optax; this module only decides
-what is put after what and which parameters each link is for. `optimizer_cores` has the links that make one optimizer
-differ from another, `optimizer_links` the small ones, `optimizer_wrappers` what lies around the whole chain.
+what is put after what and which parameters each link is for. `cores` has the links that make one optimizer differ from
+another, `links` the small ones, `wrappers` what lies around the whole chain.
 """
 
 import functools
@@ -16,23 +16,14 @@ import jax
 import optax
 
 from train.errors import UsageError
-from train.initializers import INITIALIZERS as INITIALIZERS
-from train.initializers import make_initializer as make_initializer
-from train.optimizer_config import OPTIMIZERS as OPTIMIZERS
-from train.optimizer_config import OptimizerConfig as OptimizerConfig
-from train.optimizer_cores import Link, core_links, decaying
-from train.optimizer_groups import by_group, groups_of
-from train.optimizer_links import add_l1, centralize, mask_of, parameter_rates, proximal_l1, reduce_on_plateau
-from train.optimizer_links import decay_mask as decay_mask
-from train.optimizer_links import layer_rates as layer_rates
-from train.optimizer_names import SCHEDULE_FREE, SELF_RATED
-from train.optimizer_wrappers import evaluation_params as evaluation_params
-from train.optimizer_wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
+from train.optimizers.config import OptimizerConfig
+from train.optimizers.cores import Link, core_links, decaying
+from train.optimizers.groups import by_group, groups_of
+from train.optimizers.links import add_l1, centralize, mask_of, parameter_rates, proximal_l1, reduce_on_plateau
+from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
+from train.optimizers.wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
 from train.paths import check_matches, map_with_path, paths_of
-from train.schedules import SCHEDULES as SCHEDULES
 from train.schedules import build_schedule
-from train.schedules import ema_decay_schedule as ema_decay_schedule
-from train.schedules import learning_rate_at as learning_rate_at
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -50,6 +41,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
     Example:
       >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
+      >>> from train import learning_rate_at
       >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
       [0.0, 0.5, 0.5, 0.25, 0.0]
     """

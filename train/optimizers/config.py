@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from train import optimizer_checks
-from train.optimizer_names import DEFAULTS, SETTINGS
-from train.optimizer_names import OPTIMIZERS as OPTIMIZERS
-from train.optimizer_names import OptimizerName as OptimizerName
+from train.optimizers import checks
+from train.optimizers.names import DEFAULTS, SETTINGS
+from train.optimizers.names import OPTIMIZERS as OPTIMIZERS
+from train.optimizers.names import OptimizerName as OptimizerName
 from train.schedules import ScheduleName
 
 LAYER_PATTERN = r"(?i:(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
@@ -180,7 +180,7 @@ class OptimizerConfig:
     """Steps between two estimates of Sophia's curvature; each costs about as much as two further gradients."""
 
     def __post_init__(self) -> None:
-        optimizer_checks.check(self)
+        checks.check(self)
 
     def setting(self, name: str) -> float:
         """The value of a setting that may have been left at None: then the optimizer's own default.
