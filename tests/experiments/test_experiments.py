@@ -182,7 +182,10 @@ def test_error_of_the_user_is_one_sentence_and_code_2(tmp_path, capsys):
     assert "Traceback" not in printed
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW_TO_COMPILE = [pytest.param(name, marks=pytest.mark.faults) for name in ("bert_pretrain", "simclr")]
+
+
+@pytest.mark.parametrize("name", ["causal_lm", "toy_classifier", *SLOW_TO_COMPILE])
 def test_dry_run_tells_the_cost_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"This is sentence {i}. It has another.\nHere is more.\n\n" for i in range(600)))
