@@ -133,11 +133,7 @@ def train_run(
         The state after the last step, or the best one; in a dry run after a few, of which nothing is kept.
     """
     if options.dry_run:
-        state, cost = measure(state, step, batches)
-        print(f"a training step of {label or 'the run'}:")
-        for name, value in cost.lines(steps):
-            print(f"  {name:<21}  {value}")
-        return state
+        return _dry_run(state, step, batches, steps, label or "the run")
     folder.mkdir(parents=True, exist_ok=True)
     with MetricsWriter(folder, every=log_every) as writer, contextlib.ExitStack() as stack:
         hooks: list[Hook] = [writer]
@@ -177,6 +173,17 @@ def train_run(
             raise RunFailed(error.sentence(option and f"{option} ", "--batch-size ")) from error
         best = checkpoints.read_best(state) if checkpoints is not None and stopping is not None else None
         return state if best is None else best
+
+
+def _dry_run(
+    state: State, step: Callable[[State, Any], tuple[State, Any]], batches: Any, steps: int, label: str
+) -> State:
+    """Prints what a step costs; returns the state after a few."""
+    state, cost = measure(state, step, batches)
+    print(f"a training step of {label}:")
+    for name, value in cost.lines(steps):
+        print(f"  {name:<21}  {value}")
+    return state
 
 
 def _stopping(evaluation: Any, metric: str, patience: int, checkpoint_every: int | None) -> EarlyStopping:
