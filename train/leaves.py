@@ -81,25 +81,6 @@ def rebuild(state: Any, leaves: dict[str, Any]) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, state)
 
 
-def find_nonfinite(tree: Any) -> str | None:
-    """The path of the first array of real or complex numbers that holds a NaN or an infinity, or None.
-
-    >>> find_nonfinite({"a": jnp.ones(2), "b": jnp.array([1.0, jnp.nan])})
-    "['b']"
-    """
-    found = [
-        (path, _all_finite(leaf))
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-    ]
-    return next((jax.tree_util.keystr(path) for path, finite in found if not finite), None)
-
-
-@jax.jit
-def _all_finite(array: jax.Array) -> jax.Array:
-    return jnp.isfinite(array).all()
-
-
 def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
