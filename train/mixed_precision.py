@@ -144,7 +144,6 @@ class Precision:
         >>> seen, terms["product"].values.dtype.name
         ([('bfloat16', 'bfloat16', 'int32')], 'float32')
         """
-
         lower = self._lower if cast else (lambda tree: tree)
 
         def wrapped(params: Any, batch: Any, ctx: Context) -> Terms | tuple[Terms, Any]:
