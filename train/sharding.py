@@ -55,10 +55,10 @@ def param_specs(params: Any, mesh: Mesh, rules: Rules = (), *, min_size: int = M
     >>> from train import make_mesh
     >>> mesh = make_mesh(devices=jax.devices()[:1])
     >>> shapes = {"kernel": jax.ShapeDtypeStruct((64, 256), float), "bias": jax.ShapeDtypeStruct((256,), float)}
-    >>> param_specs(shapes, mesh)
-    {'bias': PartitionSpec(), 'kernel': PartitionSpec(None, 'fsdp')}
-    >>> param_specs(shapes, mesh, [("kernel$", ("fsdp", "tensor"))])["kernel"]
-    PartitionSpec('fsdp', 'tensor')
+    >>> {path: tuple(spec) for path, spec in param_specs(shapes, mesh).items()}
+    {'bias': (), 'kernel': (None, 'fsdp')}
+    >>> tuple(param_specs(shapes, mesh, [("kernel$", ("fsdp", "tensor"))])["kernel"])
+    ('fsdp', 'tensor')
     """
     for pattern, axes in rules:
         check_matches(pattern, params, "sharding rule")
