@@ -89,16 +89,20 @@ def definition(name: str) -> str:
     """Signature, docstring and BibTeX of a public function."""
     function = functions()[name]
     doc, signature = inspect.getdoc(function) or "", inspect.signature(function)
-    head = f"{signature}"
+    head = f"lossfns.{name}{_shown(signature)}"
     if len(head) > 90:
-        returns = str(signature.replace(parameters=[]))
-        head = "(\n" + "".join(f"    {part},\n" for part in _parts(signature)) + returns[1:]
-    # The class is public as jax.Array and defined elsewhere.
-    head = f"lossfns.{name}" + re.sub(r"[\w.]*jaxlib[\w.]*\.Array", "jax.Array", head)
+        returns = _shown(signature.replace(parameters=[]))
+        head = f"lossfns.{name}(\n" + "".join(f"    {part},\n" for part in _parts(signature)) + returns[1:]
     return "\n\n".join([head, doc, *(paper.bibtex.strip() for paper in cited(doc))])
+
+
+def _shown(part: object) -> str:
+    """As text, with the public name of a class that some versions of JAX define elsewhere."""
+    return re.sub(r"[\w.]*jaxlib[\w.]*\.Array", "jax.Array", str(part))
 
 
 def _parts(signature: inspect.Signature) -> list[str]:
     parameters = list(signature.parameters.values())
     first = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), len(parameters))
-    return [*map(str, parameters[:first]), *(["*"] if first < len(parameters) else []), *map(str, parameters[first:])]
+    star = ["*"] if first < len(parameters) else []
+    return [*map(_shown, parameters[:first]), *star, *map(_shown, parameters[first:])]
