@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep what a training step frees for the next step, instead of giving it back to the system.
 
     XLA takes the buffers of a step anew at each call. From the system they come as untouched pages, and touching them
-    was a fifth of the processor time of a small BERT's steps on CPU (29,000 page faults a step; with this, none). For
-    accelerators it makes no difference.
+    was a fifth of the processor time of a small BERT's steps on CPU (29,000 page faults a step; with this, 500). What a
+    step needs on an accelerator is not this memory.
 
     Returns:
         Whether the C library took the settings; False where there is no glibc.
