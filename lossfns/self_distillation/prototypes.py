@@ -17,7 +17,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns.self_distillation._batch import Axis, count_present, log_sum_rows
+from lossfns.self_distillation._batch import Axis, count_present, largest, log_sum_rows
 from lossfns.self_distillation._heads import cross_entropy, log_softmax, scaled
 
 
@@ -46,14 +46,24 @@ def _log_softmax(x: jax.Array) -> jax.Array:
     return log_softmax(scaled(x, 1.0))
 
 
-def _log_codes(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: Axis) -> jax.Array:
-    """Sinkhorn's rounds on log-probabilities: prototypes to equal mass over the batch, then rows to mass one."""
+def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: Axis) -> jax.Array:
+    """Sinkhorn's rounds on logarithms: prototypes to equal mass over the batch, then rows to mass one."""
 
     def one_round(_: int, log_q: jax.Array) -> jax.Array:
         columns = log_sum_rows(log_q, where, axis_name)
         return _log_softmax(log_q - jnp.where(columns == -jnp.inf, 0, columns))
 
-    return jax.lax.fori_loop(0, iterations, one_round, _log_softmax(log_q))
+    return jax.lax.fori_loop(0, iterations, one_round, log_q)
+
+
+def _log_codes(
+    scores: jax.Array, epsilon: float | jax.Array, where: jax.Array | None, iterations: int, axis_name: Axis
+) -> jax.Array:
+    """Logarithms of the codes. The rounds start at the scores themselves: only a column's offset is taken out first."""
+    if iterations == 0:
+        return _log_softmax(scaled(scores, epsilon))
+    above = scores - largest(scores, where, axis_name)
+    return _balanced(above / hyper(epsilon, scores.dtype), where, iterations, axis_name)
 
 
 @loss(static=("iterations", "axis_name"), epsilon=positive, iterations=_rounds)
@@ -95,17 +105,18 @@ def sinkhorn(
 
     Conventions:
         Worked out in logarithms, so that scores of any size are finite; the authors' code exponentiates first, which
-        overflows in half precision. Their three rounds end, as here, with the rows.
+        overflows in half precision. Their three rounds begin, as here, with the columns of $e^{s / \epsilon}$ as it
+        is, so that a row of higher scores counts for more at first, and end with the rows. Without rounds, the softmax.
 
     References:
         Caron et al. 2020, arXiv:2006.09882. Cuturi 2013, arXiv:1306.0895.
     """
     where = _check_scores("scores", scores, where)
     dtype = accumulation_dtype(scores)
-    logits = scaled(keep_rows(where, jax.lax.stop_gradient(scores)).astype(dtype), epsilon)
+    constants = keep_rows(where, jax.lax.stop_gradient(scores)).astype(dtype)
     if scores.shape[0] == 0:
-        return logits
-    return keep_rows(where, jnp.exp(_log_codes(logits, where, iterations, axis_name)))
+        return constants
+    return keep_rows(where, jnp.exp(_log_codes(constants, epsilon, where, iterations, axis_name)))
 
 
 @loss(static=("iterations", "axis_name"), temperature=positive, epsilon=positive, iterations=_rounds)
@@ -163,7 +174,10 @@ def swav(
     scores = [keep_rows(where, x).astype(dtype) for x in (scores_a, scores_b)]
     if scores_a.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    codes = [_log_codes(jax.lax.stop_gradient(scaled(x, epsilon)), where, iterations, axis_name) for x in scores]
+    codes = [
+        jax.lax.stop_gradient(_log_codes(jax.lax.stop_gradient(x), epsilon, where, iterations, axis_name))
+        for x in scores
+    ]
     values = [cross_entropy(scaled(x, temperature), log_q) for x, log_q in zip(scores, reversed(codes), strict=True)]
     return zero_masked(where, (values[0] + values[1]) / 2)
 
@@ -199,7 +213,7 @@ def msn(
         temperature: $\tau$.
         target_temperature: $\tau^+$, smaller, which sharpens the targets.
         entropy_weight: $\lambda$.
-        sinkhorn_iterations: Rounds of `sinkhorn` that the targets go through; 0 for none.
+        sinkhorn_iterations: Rounds as in `sinkhorn` that the targets $p^+$ go through; 0 for none.
         where: [N], boolean; False deletes the row.
         axis_name: Name of a mapped device axis. The mean prediction is then that of the global batch, and value and
             gradient summed over devices are those of one device.
@@ -240,7 +254,7 @@ def msn(
     targets = keep_rows(where, jax.lax.stop_gradient(target_scores)).astype(dtype)
     targets = scaled(targets, jax.lax.stop_gradient(target_temperature))
     if sinkhorn_iterations:
-        targets = _log_codes(targets, where, sinkhorn_iterations, axis_name)
+        targets = _balanced(_log_softmax(targets), where, sinkhorn_iterations, axis_name)
     values = cross_entropy(logits, targets)
 
     count = count_present(where, logits, axis_name)

@@ -151,14 +151,20 @@ def test_codes_are_constants_in_the_gradient_of_swav():
         np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_three_rounds_of_sinkhorn_by_hand():
+def test_a_round_of_sinkhorn_by_hand():
     # One round on [[4, 1], [1, 1]]: columns 5 and 2, so rows [4/5, 1/2] and [1/5, 1/2], which sum to 13/10 and 7/10.
     scores = jnp.log(jnp.array([[4.0, 1.0], [1.0, 1.0]]))
-    # Rows are made to sum to one first: 4/5, 1/5 and 1/2, 1/2; columns 13/10 and 7/10.
-    first = np.array([[0.8, 0.2], [0.5, 0.5]]) / [1.3, 0.7]
-    np.testing.assert_allclose(
-        sinkhorn(scores, epsilon=1.0, iterations=1), first / first.sum(1, keepdims=True), rtol=1e-5
-    )
+    codes = [[8 / 13, 5 / 13], [2 / 7, 5 / 7]]
+    np.testing.assert_allclose(sinkhorn(scores, epsilon=1.0, iterations=1), codes, rtol=1e-5)
+
+
+def test_msn_sends_its_softmax_through_sinkhorn():
+    # Probabilities [4/5, 1/5] and [1/2, 1/2]: columns 13/10 and 7/10, so rows [8/13, 2/7] and [5/13, 5/7].
+    scores = jnp.log(jnp.array([[4.0, 1.0], [1.0, 1.0]]))
+    codes = np.array([[8 / 13, 2 / 7], [5 / 13, 5 / 7]])
+    expected = soft_cross_entropy(scores, codes / codes.sum(1, keepdims=True))
+    values = msn(scores, scores, temperature=1.0, target_temperature=1.0, entropy_weight=0.0, sinkhorn_iterations=1)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_msn_rewards_the_use_of_all_prototypes():

@@ -155,12 +155,17 @@ def ibot(student_logits, teacher_logits, masked, *, teacher_temperature=0.07, **
 
 
 def sinkhorn(scores, *, epsilon=0.05, iterations=3):
+    """Caron 2020, equation 5: the exponential of the scores, made even; without rounds the softmax."""
+    log_q = [[s / epsilon for s in row] for row in scores]
+    return _even(log_q if iterations else [log_softmax(row) for row in log_q], iterations, scores.shape)
+
+
+def _even(log_q, iterations, shape):
     """Cuturi 2013 in logarithms: prototypes to equal sums, then rows to sum one."""
-    log_q = [log_softmax([s / epsilon for s in row]) for row in scores]
     for _ in range(iterations):
-        columns = [log_sum_exp([row[k] for row in log_q]) for k in range(scores.shape[1])]
+        columns = [log_sum_exp([row[k] for row in log_q]) for k in range(shape[1])]
         log_q = [log_softmax([x - c for x, c in zip(row, columns, strict=True)]) for row in log_q]
-    return np.exp(np.array(log_q).reshape(scores.shape))
+    return np.exp(np.array(log_q).reshape(shape))
 
 
 def swav(scores_a, scores_b, *, temperature=0.1, epsilon=0.05, iterations=3):
@@ -186,7 +191,8 @@ def msn(
     count, prototypes = scores.shape
     if count == 0:
         return np.zeros(0)
-    targets = sinkhorn(target_scores, epsilon=target_temperature, iterations=sinkhorn_iterations)
+    log_targets = [log_softmax([s / target_temperature for s in row]) for row in target_scores]
+    targets = _even(log_targets, sinkhorn_iterations, target_scores.shape)
     log_p = [log_softmax([s / temperature for s in row]) for row in scores]
     mean = [math.fsum(math.exp(row[k]) for row in log_p) / count for k in range(prototypes)]
     entropy = -math.fsum(m * math.log(m) for m in mean if m)

@@ -288,7 +288,6 @@ SINKHORN = LossCase(
     differentiable=(),
     batch_coupled=True,
     condition=lambda kwargs: 1 / kwargs.get("epsilon", 0.05),
-    shift_invariant=(0,),
     limits={
         "rows sum to one": lambda x: (lossfns.sinkhorn(*x).sum(-1), np.ones(6)),
         "columns sum to N over K": lambda x: (
@@ -338,7 +337,6 @@ SWAV = LossCase(
     sweep={"temperature": (0.1, 0.2, 0.3), "epsilon": (0.05, 0.1, 0.2)},
     batch_coupled=True,
     condition=lambda kwargs: 1 / min(kwargs.get("epsilon", 0.05), kwargs.get("temperature", 0.1)),
-    shift_invariant=(0, 1),
     symmetric=((0, 1),),
     non_negative=True,
     limits={
