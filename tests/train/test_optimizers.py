@@ -8,8 +8,10 @@ import optax
 import pytest
 from flax import nnx
 
+from tests.train import optimizer_oracles
 from tests.train.optimizer_oracles import PLAIN, RATE, assert_close, cubes, expected, gradients, parameters, run, to_jax
 from train.optimizers import OPTIMIZERS, OptimizerConfig, decay_mask, layer_rates, make_optimizer
+from train.optimizers.matrices import newton_schulz
 from train.paths import map_with_path
 
 # Their kin is tried in `test_optimizer_kin`.
@@ -91,6 +93,17 @@ def test_muon_makes_the_update_nearly_orthogonal(shape):
     rotated = u.T @ update @ vt.T
     np.testing.assert_allclose(rotated, np.diag(np.diag(rotated)), atol=1e-5)
     assert np.all(np.diag(rotated) > 0.5)
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (32, 32)])
+def test_muon_holds_where_singular_values_differ_by_many_orders(shape):
+    rng = np.random.default_rng(3)
+    u, _, vt = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+    matrix = (u * np.logspace(0, -12, shape[0])) @ vt
+    matrix = (matrix / np.linalg.norm(matrix)).astype(np.float32)
+    wanted = optimizer_oracles.newton_schulz(matrix.astype(np.float64))
+    np.testing.assert_allclose(newton_schulz(matrix), wanted, atol=5e-4)
+    np.testing.assert_allclose(newton_schulz(matrix.T), wanted.T, atol=5e-4)
 
 
 def test_muon_leaves_embeddings_heads_and_vectors_to_adam():

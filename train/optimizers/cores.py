@@ -11,6 +11,7 @@ from optax import contrib
 
 from train.optimizers.config import OptimizerConfig
 from train.optimizers.links import mask_of, self_rated
+from train.optimizers.matrices import newton_schulz
 from train.optimizers.names import SELF_RATED
 from train.optimizers.wrappers import hutchinson
 from train.paths import map_with_path
@@ -113,15 +114,16 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     def dimensions(tree: Any) -> Any:
         return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(), tree)
 
-    def scale(update: jax.Array, _: Any) -> jax.Array:
-        return update * (_MUON_RMS * math.sqrt(max(update.shape)))
+    def orthogonalize(update: jax.Array, _: Any) -> jax.Array:
+        return newton_schulz(update) * (_MUON_RMS * math.sqrt(max(update.shape)))
 
     def label(path: str, leaf: Any) -> str:
         return "muon" if jnp.ndim(leaf) == 2 and re.search(config.muon_exclude, path) is None else "adam"
 
+    # Optax's part, with none of its own steps of Newton-Schulz, is the momentum divided by its norm.
     muon = optax.chain(
-        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=dimensions),
-        optax.stateless_with_tree_map(scale),
+        contrib.scale_by_muon(ns_steps=0, beta=momentum, weight_dimension_numbers=dimensions),
+        optax.stateless_with_tree_map(orthogonalize),
     )
     return optax.partition(
         {"muon": muon, "adam": optax.scale_by_adam(b1, b2, eps)}, lambda params: map_with_path(label, params)
