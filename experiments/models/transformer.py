@@ -13,6 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 SHARDING_RULES = (
     ("embedding/embedding$", (("tensor", "fsdp"),)),
@@ -70,8 +71,9 @@ def rotate(x: jax.Array, *, base: float = 10_000.0) -> jax.Array:
     -0.3011...
     """
     length, half = x.shape[1], x.shape[-1] // 2
-    angles = jnp.arange(length)[:, None] * base ** (-jnp.arange(half)[None, :] / half)
-    cos, sin = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
+    # By NumPy, so that they are constants: XLA would compute them anew for every row of the batch.
+    angles = np.arange(length)[:, None] * base ** (-np.arange(half)[None, :] / half)
+    cos, sin = (jnp.asarray(f(angles)[None, :, None, :], x.dtype) for f in (np.cos, np.sin))
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
 
