@@ -10,6 +10,7 @@ from pathlib import Path
 import lossfns
 from lossfns.testing import LossCase
 from tests.loss_table import LOSS_TABLE
+from tests.peers.authors_calls import CALLS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/coverage.md"
@@ -22,6 +23,8 @@ the same for all, is in `lossfns.testing.PROPERTIES`.
 - **oracle**: values in float32 and float64 equal an independent float64 formula in `tests/oracles`, for every variant
   of the arguments.
 - **torch**: values and gradients equal torch's, which are committed in `tests/peers`.
+- **authors**: values and gradients equal those of published code, the authors' own wherever there is some: the named
+  repositories, run in float64. `tests/peers/authors_calls` says which functions at which commits.
 - **brute force**: the oracle enumerates all alignments, paths, trees or assignments.
 - **gradient**: finite differences, forward and reverse mode; to second order where the function is smooth.
 - **masks**: a masked row, or element, might as well not be there, in value and gradient, even with NaN under the mask.
@@ -32,6 +35,7 @@ the same for all, is in `lossfns.testing.PROPERTIES`.
 """
 NO_ROWS = "a function of parameters: no rows, and no mask"
 NO_TORCH = "torch has no such function, or one of another convention"
+NO_AUTHORS = "not compared with published code"
 FORMULA = "the oracle is a formula: nothing to enumerate"
 
 Cell = tuple[bool, str]
@@ -41,6 +45,13 @@ Cell = tuple[bool, str]
 def torch_rows() -> set[str]:
     """Rows with committed numbers of torch's."""
     return {case["row"] for case in json.loads(TORCH.read_text())["cases"].values()} if TORCH.exists() else set()
+
+
+def authors(name: str) -> Cell:
+    """The repositories whose numbers are committed."""
+    calls = [call for call in CALLS.values() if call.row == name]
+    owners = sorted({call.code.repository.split("/")[1] for call in calls})
+    return (True, ", ".join(owners)) if owners else (False, NO_AUTHORS)
 
 
 def gradient(case: LossCase) -> Cell:
@@ -61,6 +72,7 @@ def sharded(case: LossCase) -> Cell:
 COLUMNS: dict[str, tuple[str | None, Callable[[str, LossCase], Cell]]] = {
     "oracle": ("oracle", lambda name, case: (case.oracle is not None, "yes" if case.oracle else "no oracle given")),
     "torch": (None, lambda name, case: (True, "yes") if name in torch_rows() else (False, NO_TORCH)),
+    "authors": (None, lambda name, case: authors(name)),
     "brute force": ("oracle", lambda name, case: (True, "yes") if case.enumerated else (False, FORMULA)),
     "gradient": ("gradients", lambda name, case: gradient(case)),
     "masks": ("masked = deleted", lambda name, case: masks(case)),

@@ -81,6 +81,8 @@ def test_every_experiment_has_the_five_parts_in_their_order(study):
     assert [name for name in definitions(STUDIES[study]) if name in PARTS] == PARTS
 
 
+RUNS_CODE = Path("tests/peers/authors.py")
+"""The one file that runs what it reads, only as a command of its own: published losses, of commits named by hash."""
 UNWANTED = {"tensorflow", "tf", "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
 
 
@@ -89,7 +91,8 @@ def test_no_tensorflow_pickle_or_eval(path):
     tree = ast.parse((ROOT / path).read_text())
     assert not rooms_of(imported(path)) & UNWANTED
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert not {node.func.id for node in calls if isinstance(node.func, ast.Name)} & {"eval", "exec", "compile"}
+    run = {node.func.id for node in calls if isinstance(node.func, ast.Name)} & {"eval", "exec", "compile"}
+    assert run == ({"exec", "compile"} if path == RUNS_CODE else set())
     pickled = [keyword for node in calls for keyword in node.keywords if keyword.arg == "allow_pickle"]
     assert all(isinstance(keyword.value, ast.Constant) and keyword.value.value is False for keyword in pickled)
 
