@@ -223,7 +223,7 @@ def crd(
     Conventions:
         - The authors' code adds the same with the sides exchanged (teacher as the anchor, a bank of the student's
           embeddings): call it twice. It divides the exponentials by a constant estimated from the first batch, as in
-          Wu et al. 2018; the paper's critic has none.
+          Wu et al. 2018, and adds 1e-7 to the critic's denominators; the paper's has neither.
         - The sum over negatives is not a mean: with K = 16,384 it is of the order of thousands at the start.
 
     References:

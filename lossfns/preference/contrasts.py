@@ -57,8 +57,8 @@ def orpo(
     Conventions:
         The paper's first term is the mean over the answer's tokens, averaged over answers. The authors' code and TRL
         take the mean over all tokens of the batch, the prompt's among them unless told otherwise: `with_nll=False`
-        and `next_token`. $\log(1 - p)$ is computed without cancellation, where the authors' `log1p(-exp(x))` in float32
-        has lost all digits at x = -1e-8.
+        and `next_token`. $\log(1 - p)$ is computed without cancellation; the authors' code has `log1p(-exp(x))` in
+        float64 (in float32 all digits are lost at x = -1e-8), and rounds the loss to bfloat16.
 
     References:
         Hong et al. 2024, arXiv:2403.07691, equations 6 and 7.

@@ -96,8 +96,8 @@ def _shapes(rng):
     return rng.normal(size=(3, 4)).round(3), np.array([-1.5, 0.5, 1.0, 3.0]), (0.5 + rng.random(4)).round(3)
 
 
-def _limits(rng):
-    return rng.normal(size=(3, 4)).round(3), np.array([-np.inf, 0.0, 2.0, np.inf]), (0.5 + rng.random(4)).round(3)
+def _at(*shapes):
+    return lambda rng: (rng.normal(size=(3, 2)).round(3), np.array(shapes), (0.5 + rng.random(2)).round(3))
 
 
 def _densities(rng):
@@ -317,8 +317,10 @@ CALLS = {
     "giou": Call("giou", FVCORE, _boxes, lambda code, a, b: code.giou_loss(a, b), lossfns.giou, (0, 1), 1e-6),
     "masked_patches": Call("masked_patches", MAE, _patches, _masked_patches, _our_masked_patches),
     "barron": Call("barron with learned options", BARRON, _shapes, _barron, _our_barron, (0, 1, 2)),
-    # Values alone: their gradients are NaN there, by torch's `where`.
-    "barron at its limits": Call("barron", BARRON, _limits, _barron, _our_barron, ()),
+    # Not by alpha, where theirs is 0.
+    "barron at 0 and 2": Call("barron", BARRON, _at(0.0, 2.0), _barron, _our_barron, (0, 2)),
+    # Values alone: their gradients are NaN.
+    "barron at infinity": Call("barron", BARRON, _at(-np.inf, np.inf), _barron, _our_barron, ()),
     # Their table of the partition function is good to 1e-6, its slope to less.
     "adaptive_barron": Call(
         "adaptive_barron with learned options",
