@@ -39,7 +39,8 @@ def _product_fwd(dtype: Any, part: jax.Array, rows: jax.Array) -> tuple[jax.Arra
 
 def _product_bwd(dtype: Any, residuals: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
     part, rows = residuals
-    d_part, d_rows = contract(slope, rows, (1, 1), dtype), contract(part, slope, (0, 0), dtype)
+    d_part = contract(slope, rows, (1, 1), dtype)
+    d_rows = contract(transposed(part.astype(dtype)), slope, (1, 0), dtype)
     return d_part.astype(part.dtype), d_rows.astype(rows.dtype)
 
 
@@ -64,10 +65,12 @@ def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> j
 
 
 def by_rows(x: jax.Array) -> jax.Array:
-    """`x`, laid out in memory by rows: through one dimension, which has no other layout."""
+    """`x`, on CPU laid out in memory by rows: through one dimension, which has no other layout."""
+    if jax.default_backend() != "cpu":
+        return x
     return lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
 
 
 def transposed(x: jax.Array) -> jax.Array:
-    """The transpose of a matrix, moved in memory, where XLA would call it another layout of the same and be slow."""
+    """The transpose of a matrix, on CPU moved in memory, where XLA would call it another layout of the same, slowly."""
     return by_rows(x.T)

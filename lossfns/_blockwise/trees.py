@@ -1,6 +1,7 @@
 """Pytrees of floats and integers, cut into blocks."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,7 @@ class Blocks:
         """Block i in `dtype`, the numbers of its columns, and which no block before it had (None for all)."""
         index, fresh = self.place(i)
         start = index[0] if self.size else 0
-        part = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, self.size), self.columns)
+        part = jax.tree.map(lambda x: get_at(x, start, self.size), self.columns)
         return widen(part, dtype), index, fresh
 
     def place(self, i: Any) -> tuple[jax.Array, jax.Array | None]:
@@ -99,6 +100,28 @@ class Blocks:
         return lax.scan(step, carry, jnp.arange(steps))[0]
 
 
+def is_half(x: jax.Array) -> bool:
+    """Whether these are floats of 16 bits."""
+    return jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits == 16
+
+
+def get_at(x: jax.Array, start: Any, size: int) -> jax.Array:
+    """Part of an array."""
+    return _half_at(x, jnp.asarray(start), size) if is_half(x) else lax.dynamic_slice_in_dim(x, start, size)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _half_at(x: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    # To slice halves, XLA's CPU compiler makes the whole array float32; as integers it lets them be.
+    bits = lax.dynamic_slice_in_dim(lax.bitcast_convert_type(x, jnp.uint16), start, size)
+    return lax.bitcast_convert_type(bits, x.dtype)
+
+
+@_half_at.defjvp
+def _half_at_jvp(size: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return _half_at(*primals, size), lax.dynamic_slice_in_dim(tangents[0], primals[1], size)
+
+
 def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
     """A mask over the first axis, ready to broadcast with `x`."""
     return mask.reshape(-1, *(1,) * (x.ndim - 1))
@@ -111,5 +134,5 @@ def set_at(total: jax.Array, x: jax.Array, start: jax.Array) -> jax.Array:
 def add_at(total: jax.Array, x: jax.Array, start: jax.Array, overlap: bool = True) -> jax.Array:
     """Written once, unless blocks overlap: what is there already is then added to, by zeros."""
     if overlap:
-        x = x + lax.dynamic_slice_in_dim(total, start, len(x)).astype(x.dtype)
+        x = x + get_at(total, start, len(x)).astype(x.dtype)
     return set_at(total, x, start)

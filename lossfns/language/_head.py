@@ -156,21 +156,26 @@ def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: An
 
 
 def tile_rows(rows: int, classes: int) -> int:
-    """Tokens in a tile: 32 MiB of logits on CPU, but enough of them to make reading the head worth while."""
-    budget = 2**23 if jax.default_backend() == "cpu" else 2**27
+    """Tokens in a tile: 64 MiB of logits on CPU, enough of them to make reading the head worth while."""
+    budget = 2**24 if jax.default_backend() == "cpu" else 2**27
     size = max(budget // classes // 8 * 8, 128)
     return -(-rows // -(-rows // size))
+
+
+def part_columns(rows: int, classes: int) -> int:
+    """Classes whose slopes are made at once in a tile of so many tokens: 2 MiB, which stay in a CPU's cache."""
+    if jax.default_backend() != "cpu":
+        return classes
+    return min(max(2**19 // rows // 128 * 128, 128), classes)
 
 
 def _value_and_gradient(arguments: tuple[Problem], expected: Any) -> Any:
     (problem,) = arguments
     dtype, narrowed = accumulation_dtype(*_floats(problem)), narrow(problem.hidden, problem.head)
-    classes = problem.head.shape[0]
-    rows = problem.hidden.shape[0]
+    rows, classes = problem.hidden.shape[0], problem.head.shape[0]
     tiles = Blocks((problem.hidden, problem.labels, expected[0]), tile_rows(rows, classes))
+    parts = Blocks(problem.head, part_columns(tiles.size, classes))
     options = [None if x is None else x.astype(dtype) for x in (problem.bias, *problem[4:])]
-    # Half-precision products need the head transposed in memory; those in float32 are as fast without.
-    turned = transposed(problem.head.astype(narrowed)) if jnp.finfo(narrowed).bits < 32 else None
     start = (
         jnp.zeros(rows, dtype),
         jnp.zeros(rows, dtype),
@@ -180,22 +185,18 @@ def _value_and_gradient(arguments: tuple[Problem], expected: Any) -> Any:
     )
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
-        values, log_sums, d_hidden, d_head, d_options = carry
+        values, log_sums, d_hidden, d_head, (d_bias, d_bound, *d_others) = carry
         (hidden, labels, weights), index, fresh = tiles.part(i, dtype)
         weights = weights if fresh is None else jnp.where(fresh, weights, 0)
-        logits = contract(problem.head, hidden, (1, 1), narrowed)
-        (value, log_sum), slope, d_more = _tile(logits, labels, weights, *options)
-        # Rounded once, the label's one subtracted.
-        slope = slope.astype(narrowed)
-        back = (
-            contract(problem.head, slope, (0, 0), narrowed)
-            if turned is None
-            else contract(turned, slope, (1, 0), narrowed)
+        raw = contract(hidden, problem.head, (1, 1), narrowed)
+        (value, log_sum), slopes, more = _tile(raw, labels, weights, *options)
+        gradient = jnp.zeros_like(hidden), d_head, d_bias, d_bound
+        d_rows, d_head, d_bias, d_bound = _add_gradient(
+            parts, gradient, raw, hidden.astype(narrowed), labels, slopes, *options[:2]
         )
-        d_head = _add_product(d_head, slope, hidden.astype(narrowed))
-        d_options = [None if x is None else x + more for x, more in zip(d_options, d_more, strict=True)]
+        d_others = [None if x is None else x + dx for x, dx in zip(d_others, more, strict=True)]
         values, log_sums = set_at(values, value, index[0]), set_at(log_sums, log_sum, index[0])
-        return (values, log_sums, add_at(d_hidden, back.T, index[0]), d_head, d_options), None
+        return (values, log_sums, add_at(d_hidden, d_rows, index[0]), d_head, [d_bias, d_bound, *d_others]), None
 
     values, log_sums, d_hidden, d_head, d_options = tiles.scan(step, vary_alike((start, problem, expected))[0])
     slopes = [d_hidden, d_head, d_options[0], None, *d_options[1:]]
@@ -207,47 +208,79 @@ def _floats(problem: Problem) -> list[jax.Array]:
     return [x for x in problem if x is not None and jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-def _add_product(total: jax.Array, slope: jax.Array, hidden: jax.Array) -> jax.Array:
-    """`total + slope @ hidden`, a part of the vocabulary at a time: their product is not held beside the total."""
-    parts = Blocks(slope, slope.shape[0] if total.size < 2**20 else -(-slope.shape[0] // 8))
+class _Slopes(NamedTuple):
+    """What the slopes of a tile's logits are made of, [T] each."""
 
-    def step(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
-        part, index, fresh = parts.part(i, slope.dtype)
-        part = part if fresh is None else jnp.where(fresh[:, None], part, 0)
-        return add_at(total, contract(part, hidden, (1, 0), hidden.dtype), index[0]), None
-
-    return parts.scan(step, total)
+    shift: jax.Array
+    power: jax.Array
+    """Multiplies e^(logit - shift)."""
+    label: jax.Array
+    """Added at the label."""
+    total: jax.Array | None
+    """Added at every finite logit."""
 
 
 def _tile(
     raw: jax.Array, labels: jax.Array, weights: jax.Array, bias: Any, bound: Any, smoothing: Any, z_loss: Any
 ) -> Any:
-    """Of logits [V, T]: losses and log-normalisers [T], the slopes of `sum(weights * losses)` for them and options."""
-    raw = raw if bias is None else raw + bias[:, None]
-    logits = cap(raw, bound)
-    top = jnp.max(logits, axis=0)
+    """Of products [T, V]: losses and log-normalisers [T]; of `sum(weights * losses)` the `_Slopes`, and two numbers.
+
+    These are its slopes for smoothing and z-loss.
+    """
+    logits = cap(raw if bias is None else raw + bias[None], bound)
+    top = jnp.max(logits, axis=1)
     shift = jnp.where(jnp.isinf(top), 0, top)
-    label = jnp.take_along_axis(logits, labels[None], axis=0, mode="clip")[0]
-    powers = jnp.exp(logits - shift[None])  # one array of this size is kept, in place of the logits
-    power = jnp.sum(powers, axis=0)
+    label = jnp.take_along_axis(logits, labels[:, None], axis=1, mode="clip")[:, 0]
+    power = jnp.sum(jnp.exp(logits - shift[:, None]), axis=1)
     statistics = Statistics(Shifted(jnp.log(power), shift), label)
     if smoothing is not None:
         reached = logits > -jnp.inf
-        number = jnp.sum(reached, axis=0, dtype=logits.dtype)
-        statistics = statistics._replace(total=jnp.sum(jnp.where(reached, logits, 0), axis=0), number=number)
-    (values, normalizer), pull_back = jax.vjp(cross_entropy, statistics, smoothing, z_loss)
-    slopes, d_smoothing, d_z_loss = pull_back((weights, jnp.zeros_like(weights)))
+        number = jnp.sum(reached, axis=1, dtype=logits.dtype)
+        statistics = statistics._replace(total=jnp.sum(jnp.where(reached, logits, 0), axis=1), number=number)
+    results, pull_back = jax.vjp(cross_entropy, statistics, smoothing, z_loss)
+    of, *more = pull_back((weights, jnp.zeros_like(weights)))
+    of_power = of.normalizer.log_sum / jnp.where(power == 0, 1, power)
+    return results, _Slopes(shift, of_power, of.label, of.total), more
 
-    of_power = slopes.normalizer.log_sum / jnp.where(power == 0, 1, power)
-    is_label = jnp.arange(raw.shape[0])[:, None] == labels[None]
-    slope = of_power[None] * powers + jnp.where(is_label, slopes.label[None], 0)
-    if smoothing is not None:
-        slope += jnp.where(reached, slopes.total[None], 0)
-    d_bound = None
-    if bound is not None:
-        ratio = jnp.where(raw == -jnp.inf, 0, raw / bound)
-        bent = jnp.tanh(ratio)
-        d_bound = jnp.sum(slope * (bent - ratio * (1 - bent * bent)))
-        slope *= 1 - bent * bent
-    d_bias = None if bias is None else jnp.sum(slope, axis=1)
-    return (values, normalizer), slope, (d_bias, d_bound, d_smoothing, d_z_loss)
+
+def _add_gradient(
+    parts: Blocks,
+    gradient: tuple[Any, Any, Any, Any],
+    raw: jax.Array,
+    hidden: jax.Array,
+    labels: jax.Array,
+    slopes: _Slopes,
+    bias: Any,
+    bound: Any,
+) -> tuple[Any, Any, Any, Any]:
+    """The gradient for the tile's hidden states, the head, bias and soft cap, each added to what is given.
+
+    The slopes [T, P] of one part of the vocabulary at a time are made, turned and multiplied while they are in the
+    cache; no second array of the size of the logits is held.
+    """
+    turned = transposed(hidden)
+
+    def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
+        d_rows, d_head, d_bias, d_bound = carry
+        head, classes, fresh = parts.part(i, hidden.dtype)
+        some = lax.dynamic_slice_in_dim(raw, classes[0], parts.size, 1)
+        some = some if bias is None else some + lax.dynamic_slice_in_dim(bias, classes[0], parts.size)[None]
+        logits = cap(some, bound)
+        slope = slopes.power[:, None] * jnp.exp(logits - slopes.shift[:, None])
+        slope += jnp.where(classes[None] == labels[:, None], slopes.label[:, None], 0)
+        if slopes.total is not None:
+            slope += jnp.where(logits > -jnp.inf, slopes.total[:, None], 0)
+        slope = slope if fresh is None else jnp.where(fresh, slope, 0)
+        if bound is not None:
+            ratio = jnp.where(some == -jnp.inf, 0, some / bound)
+            bent = jnp.tanh(ratio)
+            d_bound += jnp.sum(slope * (bent - ratio * (1 - bent * bent)))
+            slope *= 1 - bent * bent
+        if bias is not None:
+            d_bias = add_at(d_bias, jnp.sum(slope, axis=0), classes[0])
+        slope = slope.astype(hidden.dtype)  # once, the label's one subtracted
+        d_rows += contract(slope, head, (1, 0), hidden.dtype)
+        d_head = add_at(d_head, contract(transposed(slope), turned, (1, 1), hidden.dtype), classes[0])
+        return (d_rows, d_head, d_bias, d_bound), None
+
+    return parts.scan(step, gradient)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lossfns import _blockwise as engine
+from lossfns._blockwise.trees import get_at
 
 ROWS, COLUMNS, FEATURES = 5, 11, 3
 
@@ -175,3 +176,13 @@ def test_half_precision_products_run_in_all_forms(dtype, shape):
     expected = np.asarray(a, np.float32) @ np.asarray(b, np.float32).T
     actual = jax.jit(functools.partial(products, dtype=dtype))(a, b)
     assert_near(actual, [expected, 2 * expected.T + 1, 2 * expected, expected] * 4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=str)
+def test_part_of_an_array_and_its_derivative(dtype):
+    x = jnp.arange(12, dtype=dtype).reshape(6, 2)
+    for start in (1, jnp.int32(2)):
+        part, pull_back = jax.vjp(functools.partial(get_at, start=start, size=3), x)
+        np.testing.assert_array_equal(part, x[int(start) : int(start) + 3])
+        (slope,) = pull_back(jnp.ones_like(part))
+        np.testing.assert_array_equal(slope[:, 0].astype(int), np.isin(np.arange(6), np.arange(3) + int(start)))

@@ -53,11 +53,12 @@ def assert_near(actual, expected, tolerance=1e-5):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=tolerance, rtol=tolerance), actual, expected)
 
 
-@pytest.mark.parametrize("tile", [3, 7, 100])
+@pytest.mark.parametrize(("tile", "part"), [(3, 100), (7, 3), (100, 4)])
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
-def test_tiles_of_tokens_give_the_gradient_of_the_logits(monkeypatch, tile, options):
+def test_tiles_of_tokens_give_the_gradient_of_the_logits(monkeypatch, tile, part, options):
     monkeypatch.setattr(_head, "tile_rows", lambda rows, classes: min(rows, tile))
-    jax.clear_caches()  # of programs with other tiles
+    monkeypatch.setattr(_head, "part_columns", lambda rows, classes: min(classes, part))
+    jax.clear_caches()  # of programs with other tiles and parts
     *arrays, labels = draw()
     for weights, where in ((EQUAL, None), (UNEQUAL, None), (EQUAL * MASK, MASK), (UNEQUAL, MASK)):
         expected = gradients(plain, weights, arrays, labels, where=where, **options)
