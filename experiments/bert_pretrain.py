@@ -105,7 +105,9 @@ class Config(cli.StudyConfig):
             eval_every=4,
             eval_batches=2,
             checkpoint_every=4,
-            transfer=dataclasses.replace(self.transfer, budgets=(2,), seeds=2, steps=(4,), max_test=64),
+            transfer=dataclasses.replace(
+                self.transfer, budgets=(2,), seeds=2, steps=(4,), scratch_steps=(4,), max_test=64
+            ),
         )
 
 
@@ -228,8 +230,8 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
 def initial_parameters(model: Bert, config: Config) -> Any:
     """Random parameters of the model."""
     tokens = jnp.zeros((1, config.data.seq_len), jnp.int32)
-    key = jax.random.key(config.seed)
-    return model.init(key, tokens, valid=tokens == 0, segments=tokens, positions=tokens[:, :1])["params"]
+    init = jax.jit(lambda key: model.init(key, tokens, valid=tokens == 0, segments=tokens, positions=tokens[:, :1]))
+    return init(jax.random.key(config.seed))["params"]
 
 
 def main(config: Config) -> dict[str, Any]:
