@@ -30,6 +30,7 @@ from train.guard import BadSteps, skip_nonfinite
 from train.loop import fit
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer, make_schedule
+from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
 from train.parallel import data_parallel
 from train.state import create_state
 from train.step import build_train_step
@@ -67,7 +68,7 @@ class TransferConfig:
     steps where there are many labels, and gains by embeddings that learn faster.
 
     Raises:
-        UsageError: budgets and steps differ in number.
+        UsageError: budgets and steps differ in number, or an update of the optimizer is not in proportion to the rate.
     """
 
     budgets: tuple[int, ...] = (8, 32, 128)
@@ -97,6 +98,19 @@ class TransferConfig:
                 raise UsageError(
                     f"--transfer.{name} needs one number for each of the {len(self.budgets)} --transfer.budgets, "
                     f"got {len(steps)}."
+                )
+        optimizer = self.optimizer
+        unfit = {
+            "name": optimizer.name in (*SCHEDULE_FREE, *SELF_RATED),
+            "proximal-l1": optimizer.proximal_l1 != 0,
+            "plateau-factor": optimizer.plateau_factor is not None,
+            "lookahead-every": optimizer.lookahead_every is not None,
+        }
+        for name, given in unfit.items():
+            if given:
+                raise UsageError(
+                    f"--transfer.optimizer.{name} is {getattr(optimizer, name.replace('-', '_'))}, but fine-tuning "
+                    "needs updates in proportion to the learning rate, as those of adamw are: leave it at its default."
                 )
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from experiments import cli
 from experiments.__main__ import experiments
+from experiments.transfer import TransferConfig
 from train.checkpoint import Checkpointer
 from train.errors import UsageError
+from train.optimizers import OptimizerConfig
 
 NAMES = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
@@ -241,6 +243,21 @@ def test_number_out_of_range_is_one_sentence(options, message, capsys):
         cli.run(lambda config: None, module("bert_pretrain").Config, "bert_pretrain", "", options)
     assert stop.value.code == 2
     assert f"error: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budgets": (8,)}, "steps needs one number for each of the 1 --transfer.budgets, got 3"),
+        ({"budgets": (8,), "steps": (1,)}, "scratch-steps needs one number for each of the 1 --transfer.budgets"),
+        ({"optimizer": OptimizerConfig(name="prodigy")}, "optimizer.name is prodigy, but fine-tuning needs"),
+        ({"optimizer": OptimizerConfig(proximal_l1=0.1)}, "optimizer.proximal-l1 is 0.1, but fine-tuning needs"),
+        ({"optimizer": OptimizerConfig(lookahead_every=5)}, "optimizer.lookahead-every is 5, but fine-tuning needs"),
+    ],
+)
+def test_transfer_that_cannot_be_is_refused(options, message):
+    with pytest.raises(UsageError, match=f"--transfer.{message}"):
+        TransferConfig(**options)
 
 
 def test_list_without_a_value_is_one_sentence(capsys):
