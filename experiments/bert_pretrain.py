@@ -68,7 +68,7 @@ class Config(cli.StudyConfig):
         name="muon", learning_rate=4e-3, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0
     )
     """How it is pretrained."""
-    steps: int = 2_250
+    steps: int = 2_600
     """Updates of the pretraining."""
     batch_size: int = 32
     """Sentence pairs in a batch, over all devices."""
@@ -82,11 +82,11 @@ class Config(cli.StudyConfig):
     """Check losses, weights and gradients inside the compiled step."""
     nsp_weight: float = 1.0
     """Weight of the next-sentence loss; the masked-LM loss has weight 1."""
-    eval_every: int = 450
+    eval_every: int = 520
     """Steps between two evaluations on the validation books."""
     eval_batches: int = 20
     """Batches of an evaluation during training; the test at the end takes all."""
-    checkpoint_every: int = 450
+    checkpoint_every: int = 520
     """Steps between two checkpoints."""
     patience: int | None = None
     """Evaluations in a row without a smaller validation loss after which the pretraining ends and its best checkpoint
