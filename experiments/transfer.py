@@ -63,9 +63,10 @@ class TransferConfig:
     """Fine-tuning with few labels.
 
     The recipe was chosen on the validation books and on passages of the training books that are in no test, for a
-    pretrained encoder and for a random one. The head learns faster than the encoder: it starts at zero, and until it has grown the encoder is told little. At equal rates a random
-    encoder spent the first steps at the loss of a constant guess, and some hardly left it. A random encoder needs more
-    steps where there are many labels, and gains by embeddings that learn faster.
+    pretrained encoder and for a random one. The head learns faster than the encoder: it starts at zero, and until it
+    has grown the encoder is told little. At equal rates a random encoder spent the first steps at the loss of a
+    constant guess, and some hardly left it. A random encoder needs more steps where there are many labels, and gains
+    by embeddings that learn faster.
 
     Raises:
         UsageError: budgets and steps differ in number, or an update of the optimizer is not in proportion to the rate.
