@@ -39,7 +39,7 @@ from experiments.data.text import Corpus, Tokens, read_corpus, tokenize
 from experiments.data.tokenizers import Tokenizer, make_tokenizer
 from experiments.models.transformer import Bert, TransformerConfig
 from experiments.runs import train_run
-from experiments.transfer import TransferConfig, transfer
+from experiments.transfer import Recipe, TransferConfig, transfer
 from train.guard import skip_nonfinite
 from train.hooks import Evaluate, run_evaluation
 from train.identity import fingerprint
@@ -96,6 +96,7 @@ class Config(cli.StudyConfig):
 
     def fast(self) -> Config:
         """The same path on less of everything."""
+        short = Recipe(steps=(4,), probe_c=(0.1,), rates=(1.0,))
         return dataclasses.replace(
             self,
             data=dataclasses.replace(self.data, vocab_size=512),
@@ -106,7 +107,7 @@ class Config(cli.StudyConfig):
             eval_batches=2,
             checkpoint_every=4,
             transfer=dataclasses.replace(
-                self.transfer, budgets=(2,), seeds=2, steps=(4,), scratch_steps=(4,), max_test=64
+                self.transfer, budgets=(2,), seeds=2, pretrained=short, scratch=short, max_test=64
             ),
         )
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from experiments.data.passages import Passages, few_shot, make_passages
 from experiments.data.text import Corpus
 from experiments.data.tokenizers import Tokenizer
 from experiments.models.transformer import Classifier, TransformerConfig
+from experiments.probe import as_layer, fit_probe
 from experiments.runs import Result, product, run_all
 from train.errors import UsageError
 from train.guard import BadSteps, skip_nonfinite
@@ -59,46 +60,58 @@ def scale_by_table(length: int) -> optax.GradientTransformation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How an encoder is fine-tuned; of what differs with the budget, one number for each."""
+
+    steps: tuple[int, ...]
+    """Updates."""
+    probe_c: tuple[float, ...]
+    """scikit-learn's C of the logistic regression as which the head starts; smaller ones hold it back more."""
+    rates: tuple[float, ...]
+    """Learning rate as a multiple of the optimizer's."""
+    embedding_rate: float = 1.0
+    """Learning rate of the token embeddings as a multiple of that of everything else."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TransferConfig:
     """Fine-tuning with few labels.
 
-    The recipe was chosen on the validation books and on passages of the training books that are in no test, for a
-    pretrained encoder and for a random one. The head learns faster than the encoder: it starts at zero, and until it
-    has grown the encoder is told little. At equal rates a random encoder spent the first steps at the loss of a
-    constant guess, and some hardly left it. A random encoder needs more steps where there are many labels, and gains
-    by embeddings that learn faster.
+    The head starts as a linear probe, logistic regression on what the untrained encoder makes of the labelled passages,
+    and then all is trained (Kumar et al. 2022, arXiv:2202.10054): a head that starts at random first tells the encoder
+    to change for its sake. The recipes, one for a pretrained encoder and one for a random one, were chosen on the
+    validation books and on passages of the training books that are in no test.
 
     Raises:
-        UsageError: budgets and steps differ in number, or an update of the optimizer is not in proportion to the rate.
+        UsageError: a recipe's numbers are not one for each budget, or an update of the optimizer is not in proportion
+            to the rate.
     """
 
     budgets: tuple[int, ...] = (8, 32, 128)
     """Labels of each class."""
     seeds: int = 5
     """Draws of the labels, each with random weights of its own."""
-    steps: tuple[int, ...] = (80, 100, 240)
-    """Updates of a pretrained encoder, one number for each of the budgets."""
-    scratch_steps: tuple[int, ...] = (80, 150, 400)
-    """Updates of a random encoder, likewise."""
-    batch_size: int = 8
+    pretrained: Recipe = Recipe(steps=(30, 80, 200), probe_c=(0.003, 0.03, 0.1), rates=(0.3, 1.0, 1.0))
+    """For a pretrained encoder."""
+    scratch: Recipe = Recipe(steps=(30, 60, 120), probe_c=(0.01, 0.03, 0.1), rates=(0.3, 1.0, 1.0), embedding_rate=10.0)
+    """For a random encoder."""
+    batch_size: int = 16
     """Passages in a batch."""
     seq_len: int = 64
     """Tokens of a passage, at most those of the pretraining."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, warmup=0.1, weight_decay=0.05, clip_norm=1.0)
     """How the classifier is trained."""
-    head_rate: float = 10.0
-    """Learning rate of the head as a multiple of the encoder's."""
-    scratch_embedding_rate: float = 10.0
-    """Learning rate of a random encoder's token embeddings, likewise."""
     max_test: int = 500
     """Most passages of each of the two test sets; an even sample of them."""
 
     def __post_init__(self) -> None:
-        for name, steps in (("steps", self.steps), ("scratch-steps", self.scratch_steps)):
-            if len(steps) != len(self.budgets):
+        recipes = {"pretrained": self.pretrained, "scratch": self.scratch}
+        for name, field in ((name, field) for name in recipes for field in ("steps", "probe_c", "rates")):
+            numbers = getattr(recipes[name], field)
+            if len(numbers) != len(self.budgets):
                 raise UsageError(
-                    f"--transfer.{name} needs one number for each of the {len(self.budgets)} --transfer.budgets, "
-                    f"got {len(steps)}."
+                    f"--transfer.{name}.{field.replace('_', '-')} needs one number for each of the "
+                    f"{len(self.budgets)} --transfer.budgets, got {len(numbers)}."
                 )
         optimizer = self.optimizer
         unfit = {
@@ -187,40 +200,40 @@ def make_learner(
     """
     model = Classifier(model_config, vocab_size, len(GROUPS))
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, seq_len), int), valid=jnp.ones((1, seq_len), bool)))
-    all_steps = config.scratch_steps if encoder is None else config.steps
-    rates = {"^head/": config.head_rate}
-    if encoder is None:
-        rates["^encoder/embedding/"] = config.scratch_embedding_rate
+    recipe = config.scratch if encoder is None else config.pretrained
+    rates = {"^encoder/embedding/": recipe.embedding_rate}
     # The learning rate is a factor in the state, for one program to serve all numbers of steps.
     plain = dataclasses.replace(
         config.optimizer, learning_rate=1.0, schedule="constant", warmup=0, rate_of=config.optimizer.rate_of | rates
     )
-    optimizer = optax.chain(make_optimizer(plain, 1), scale_by_table(max(all_steps)))
+    optimizer = optax.chain(make_optimizer(plain, 1), scale_by_table(max(recipe.steps)))
     step = skip_nonfinite(build_train_step(make_objective(model), optimizer, loss_weights={"loss_group": 1.0}))
     # Few rows on purpose: one device, whatever the machine has.
     train_step = data_parallel(step, devices=jax.devices()[:1])
 
-    @jax.jit
-    def classify(params: Any, tokens: jax.Array, valid: jax.Array) -> jax.Array:
-        logits: Any = model.apply({"params": params}, tokens, valid=valid)
-        return logits.argmax(-1)
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(method: str, params: Any, tokens: jax.Array, valid: jax.Array) -> jax.Array:
+        return cast(jax.Array, model.apply({"params": params}, tokens, valid=valid, method=method))
+
+    def of_all(method: str, params: Any, passages: Passages) -> np.ndarray:
+        rows = [apply(method, params, *row) for row in chunks(passages, 64)]
+        return np.concatenate(rows)[: len(passages)]
 
     def learn(labelled: Passages, seed: int, budget: int) -> Predict:
-        steps = all_steps[budget]
+        steps = recipe.steps[budget]
         params = init(jax.random.key(seed))["params"]
         params = params if encoder is None else {**params, "encoder": encoder}
+        features = of_all("features", params, labelled)
+        params["head"] = as_layer(fit_probe(features, labelled.label, recipe.probe_c[budget]))
         state = create_state(params, optimizer, key=seed)
         first, table = state.opt_state
-        table = table._replace(rates=jax.vmap(make_schedule(config.optimizer, steps))(jnp.arange(max(all_steps))))
+        schedule = jax.vmap(make_schedule(config.optimizer, steps))(jnp.arange(max(recipe.steps)))
+        table = table._replace(rates=recipe.rates[budget] * schedule)
         state = state.replace(opt_state=(first, table))
         batches = resampled(labelled, config.batch_size, seed)
         state = fit(state, train_step, batches, steps=steps, progress=False, bad_steps=BadSteps())
         trained = evaluation_params(state)
-
-        def predict(test: Passages) -> np.ndarray:
-            return np.concatenate([classify(trained, *row) for row in chunks(test, 64)])[: len(test)]
-
-        return predict
+        return lambda test: of_all("__call__", trained, test).argmax(-1)
 
     return learn
 

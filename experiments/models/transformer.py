@@ -226,13 +226,19 @@ class Classifier(nn.Module):
     vocab_size: int
     num_classes: int
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declare the encoder and the head."""
+        self.encoder = Encoder(self.config, self.vocab_size, segments=2)
+        self.head = Dense(self.num_classes, use_bias=True, kernel_init=nn.initializers.zeros)
+
     def __call__(self, tokens: jax.Array, *, valid: jax.Array, train: bool = False) -> jax.Array:
         """Logits [B, num_classes] of tokens [B, T]."""
-        encoder = Encoder(self.config, self.vocab_size, segments=2, name="encoder")
-        hidden = encoder(tokens, valid=valid, segments=jnp.zeros_like(tokens), train=train)
-        pooled = mean_over(hidden, valid)
-        return Dense(self.num_classes, use_bias=True, kernel_init=nn.initializers.zeros, name="head")(pooled)
+        return self.head(self.features(tokens, valid=valid, train=train))
+
+    def features(self, tokens: jax.Array, *, valid: jax.Array, train: bool = False) -> jax.Array:
+        """What the head reads, [B, width]."""
+        hidden = self.encoder(tokens, valid=valid, segments=jnp.zeros_like(tokens), train=train)
+        return mean_over(hidden, valid)
 
 
 class CausalLM(nn.Module):

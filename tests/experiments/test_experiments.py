@@ -13,7 +13,7 @@ import pytest
 
 from experiments import cli
 from experiments.__main__ import experiments
-from experiments.transfer import TransferConfig
+from experiments.transfer import Recipe, TransferConfig
 from train.checkpoint import Checkpointer
 from train.errors import UsageError
 from train.optimizers import OptimizerConfig
@@ -248,8 +248,8 @@ def test_number_out_of_range_is_one_sentence(options, message, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budgets": (8,)}, "steps needs one number for each of the 1 --transfer.budgets, got 3"),
-        ({"budgets": (8,), "steps": (1,)}, "scratch-steps needs one number for each of the 1 --transfer.budgets"),
+        ({"budgets": (8,)}, "pretrained.steps needs one number for each of the 1 --transfer.budgets, got 3"),
+        ({"scratch": Recipe((1, 2, 3), (0.1,), (1.0,) * 3)}, "scratch.probe-c needs one number for each of the 3"),
         ({"optimizer": OptimizerConfig(name="prodigy")}, "optimizer.name is prodigy, but fine-tuning needs"),
         ({"optimizer": OptimizerConfig(proximal_l1=0.1)}, "optimizer.proximal-l1 is 0.1, but fine-tuning needs"),
         ({"optimizer": OptimizerConfig(lookahead_every=5)}, "optimizer.lookahead-every is 5, but fine-tuning needs"),

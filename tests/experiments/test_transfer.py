@@ -1,0 +1,60 @@
+"""Fine-tuning: the head starts as a linear probe of its encoder, and training goes on from there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.data.bible import GROUPS
+from experiments.data.passages import Passages
+from experiments.models.transformer import Classifier, TransformerConfig
+from experiments.probe import fit_probe
+from experiments.transfer import Recipe, TransferConfig, make_learner
+
+MODEL, VOCABULARY, LENGTH = TransformerConfig(width=16, depth=1, heads=2), 40, 6
+
+
+def passages(each: int, seed: int) -> Passages:
+    """Passages whose tokens tell their class: mostly those of its own part of the vocabulary."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(len(GROUPS)), each)
+    own = 5 + 4 * label[:, None] + rng.integers(0, 4, (len(label), LENGTH))
+    tokens = np.where(rng.random(own.shape) < 0.4, own, rng.integers(5, VOCABULARY, own.shape)).astype(np.int32)
+    valid = np.arange(LENGTH) < rng.integers(2, LENGTH + 1, (len(label), 1))
+    return Passages(tokens, valid, label, label, [""] * len(label))
+
+
+def learner(pretrained, **recipe):
+    given = Recipe(steps=(recipe.pop("steps"),), probe_c=(0.3,), **recipe)
+    config = TransferConfig(budgets=(4,), pretrained=given, scratch=given)
+    encoder = None
+    if pretrained:
+        row = jnp.zeros((1, LENGTH), int)
+        model = Classifier(MODEL, VOCABULARY, len(GROUPS))
+        encoder = jax.jit(model.init)(jax.random.key(7), row, valid=row == 0)["params"]["encoder"]
+    return make_learner(config, MODEL, VOCABULARY, LENGTH, encoder), encoder
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_without_training_the_classifier_is_the_probe(pretrained):
+    learn, encoder = learner(pretrained, steps=1, rates=(0.0,))
+    labelled, test = passages(4, 0), passages(10, 1)
+    predicted = learn(labelled, 3, 0)(test)
+
+    model = Classifier(MODEL, VOCABULARY, len(GROUPS))
+    row = jnp.zeros((1, LENGTH), int)
+    params = jax.jit(model.init)(jax.random.key(3), row, valid=row == 0)["params"]
+    params = params if encoder is None else {**params, "encoder": encoder}
+    features = jax.jit(lambda t, v: model.apply({"params": params}, t, valid=v, method="features"))
+    probe = fit_probe(np.asarray(features(labelled.tokens, labelled.valid)), labelled.label, c=0.3)
+    np.testing.assert_array_equal(predicted, probe.predict(np.asarray(features(test.tokens, test.valid))))
+    assert len({*predicted}) > 2
+
+
+def test_training_fits_what_the_probe_leaves():
+    labelled = passages(8, 0)
+    accuracy = {}
+    for rate in (0.0, 10.0):
+        learn, _ = learner(False, steps=60, rates=(rate,), embedding_rate=10.0)
+        accuracy[rate] = np.mean(learn(labelled, 0, 0)(labelled) == labelled.label)
+    assert accuracy[10.0] > max(0.9, accuracy[0.0] + 0.1)
