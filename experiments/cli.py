@@ -123,10 +123,12 @@ def _check_values(config: Any, default: Any, prefix: str = "--") -> None:
             _check_values(value, usual, f"{option}.")
         elif value == () and usual:
             raise UsageError(f"{option} needs at least one value")
-        elif isinstance(value, int) and not isinstance(value, bool):
-            least = 1 if isinstance(usual, int) and usual >= 1 else 0
-            if value < least:
-                raise UsageError(f"{option} must be at least {least}, but it is {value}")
+        numbers = value if isinstance(value, tuple) else (value,)
+        usually = usual if isinstance(usual, tuple) else (usual,)
+        least = 1 if all(isinstance(x, int) and x >= 1 for x in usually) else 0
+        for number in numbers:
+            if isinstance(number, int) and not isinstance(number, bool) and number < least:
+                raise UsageError(f"{option} must be at least {least}, but it is {number}")
 
 
 def _leave(error: Exception, code: int) -> None:

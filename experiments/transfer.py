@@ -61,14 +61,15 @@ def scale_by_table(length: int) -> optax.GradientTransformation:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How an encoder is fine-tuned; of what differs with the budget, one number for each."""
+    """How an encoder is fine-tuned."""
 
     steps: tuple[int, ...]
-    """Updates."""
+    """Updates, one number for each of the budgets."""
     probe_c: tuple[float, ...]
-    """scikit-learn's C of the logistic regression as which the head starts; smaller ones hold it back more."""
+    """scikit-learn's C of the logistic regression as which the head starts, likewise; the smaller, the more it is held
+    back."""
     rates: tuple[float, ...]
-    """Learning rate as a multiple of the optimizer's."""
+    """Learning rate as a multiple of the optimizer's, likewise."""
     embedding_rate: float = 1.0
     """Learning rate of the token embeddings as a multiple of that of everything else."""
 
@@ -77,14 +78,14 @@ class Recipe:
 class TransferConfig:
     """Fine-tuning with few labels.
 
-    The head starts as a linear probe, logistic regression on what the untrained encoder makes of the labelled passages,
-    and then all is trained (Kumar et al. 2022, arXiv:2202.10054): a head that starts at random first tells the encoder
-    to change for its sake. The recipes, one for a pretrained encoder and one for a random one, were chosen on the
+    The head starts as a linear probe, logistic regression on what the encoder makes of the labelled passages, and then
+    all is trained (Kumar et al. 2022, arXiv:2202.10054): a head that knows nothing would first have the encoder change
+    for its sake. The recipes, one for a pretrained encoder and one for a random one, were chosen on the
     validation books and on passages of the training books that are in no test.
 
     Raises:
-        UsageError: a recipe's numbers are not one for each budget, or an update of the optimizer is not in proportion
-            to the rate.
+        UsageError: a recipe's numbers are not one for each budget, a `probe_c` is not positive, a rate is negative, or
+            an update of the optimizer is not in proportion to the rate.
     """
 
     budgets: tuple[int, ...] = (8, 32, 128)
@@ -105,14 +106,19 @@ class TransferConfig:
     """Most passages of each of the two test sets; an even sample of them."""
 
     def __post_init__(self) -> None:
-        recipes = {"pretrained": self.pretrained, "scratch": self.scratch}
-        for name, field in ((name, field) for name in recipes for field in ("steps", "probe_c", "rates")):
-            numbers = getattr(recipes[name], field)
-            if len(numbers) != len(self.budgets):
-                raise UsageError(
-                    f"--transfer.{name}.{field.replace('_', '-')} needs one number for each of the "
-                    f"{len(self.budgets)} --transfer.budgets, got {len(numbers)}."
-                )
+        for name, recipe in {"pretrained": self.pretrained, "scratch": self.scratch}.items():
+            option = f"--transfer.{name}"
+            for field in ("steps", "probe_c", "rates"):
+                given = len(getattr(recipe, field))
+                if given != len(self.budgets):
+                    raise UsageError(
+                        f"{option}.{field.replace('_', '-')} needs one number for each of the {len(self.budgets)} "
+                        f"--transfer.budgets, got {given}."
+                    )
+            if min(recipe.probe_c, default=1) <= 0:
+                raise UsageError(f"{option}.probe-c must be positive, but it is {recipe.probe_c}.")
+            if min(recipe.rates, default=0) < 0:
+                raise UsageError(f"{option}.rates must not be negative, but they are {recipe.rates}.")
         optimizer = self.optimizer
         unfit = {
             "name": optimizer.name in (*SCHEDULE_FREE, *SELF_RATED),
@@ -120,8 +126,8 @@ class TransferConfig:
             "plateau-factor": optimizer.plateau_factor is not None,
             "lookahead-every": optimizer.lookahead_every is not None,
         }
-        for name, given in unfit.items():
-            if given:
+        for name, is_unfit in unfit.items():
+            if is_unfit:
                 raise UsageError(
                     f"--transfer.optimizer.{name} is {getattr(optimizer, name.replace('-', '_'))}, but fine-tuning "
                     "needs updates in proportion to the learning rate, as those of adamw are: leave it at its default."

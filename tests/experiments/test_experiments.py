@@ -234,6 +234,7 @@ def test_options_of_the_call_are_no_part_of_the_run(tmp_path):
     [
         (["--steps", "0"], "--steps must be at least 1, but it is 0"),
         (["--seed", "-1"], "--seed must be at least 0, but it is -1"),
+        (["--transfer.budgets", "8", "0", "9"], "--transfer.budgets must be at least 1, but it is 0"),
         (["--data.seq-len", "-5"], "--data.seq-len must be at least 1, but it is -5"),
         (["--data.skip-budget", "-1"], "--data.skip-budget must be at least 0, but it is -1"),
     ],
@@ -250,6 +251,8 @@ def test_number_out_of_range_is_one_sentence(options, message, capsys):
     [
         ({"budgets": (8,)}, "pretrained.steps needs one number for each of the 1 --transfer.budgets, got 3"),
         ({"scratch": Recipe((1, 2, 3), (0.1,), (1.0,) * 3)}, "scratch.probe-c needs one number for each of the 3"),
+        ({"scratch": Recipe((1, 2, 3), (1.0, 0.0, 1.0), (1.0,) * 3)}, "scratch.probe-c must be positive, but it is"),
+        ({"scratch": Recipe((1, 2, 3), (1.0,) * 3, (1.0, -1.0, 1.0))}, "scratch.rates must not be negative, but they"),
         ({"optimizer": OptimizerConfig(name="prodigy")}, "optimizer.name is prodigy, but fine-tuning needs"),
         ({"optimizer": OptimizerConfig(proximal_l1=0.1)}, "optimizer.proximal-l1 is 0.1, but fine-tuning needs"),
         ({"optimizer": OptimizerConfig(lookahead_every=5)}, "optimizer.lookahead-every is 5, but fine-tuning needs"),
