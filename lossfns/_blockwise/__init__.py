@@ -10,6 +10,9 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
   `ColumnLogSum` and `ColumnSum` (one value for each column, over all rows). Gradients of any order follow, for any
   cotangents. `ShiftedLogSum` is `LogSum` for losses that subtract a score from it. With `axis_name` the columns may be
   spread over devices.
+- `stream(..., bound=...)`, and so of the other two: where no score can exceed a bound, as cosines over a temperature
+  cannot, and the bound is low enough for exponentials as they are, there is no search for maxima, and the sums of rows
+  and of columns, and their gradients, share one exponential of each score. Decided at run time.
 - `stream(..., expected=...)`: the gradient is made in the forward pass already, for cotangents that are a multiple of
   those expected (as those of a mean are); for others it is recomputed. Saves a third of the work where all reductions
   are sums.

@@ -9,7 +9,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.reductions import Moments, Shifted, across, initial, is_reduction, merge, result, slope_of
+from lossfns._blockwise.reductions import (
+    Moments,
+    Shifted,
+    across,
+    are_small,
+    by_size,
+    initial,
+    is_reduction,
+    merge,
+    result,
+    slope_of,
+)
 from lossfns._blockwise.speculative import speculate
 from lossfns._blockwise.trees import (
     Blocks,
@@ -34,6 +45,7 @@ def stream(
     columns: Any,
     *,
     block_size: int | None = None,
+    bound: Any = None,
     expected: Any = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Any:
@@ -45,6 +57,9 @@ def stream(
         whole: Any pytree that every block needs entire: the rows, and scalars such as a temperature.
         columns: Pytree of arrays [M, ...]; `part` holds C of their entries.
         block_size: Columns C in a block; None for what fits a fast cache. Values and gradients do not depend on it.
+        bound: A number that no score of a `LogSum` or `ColumnLogSum` exceeds in magnitude, but those of -inf. If it is
+            so low that no exponential can overflow, sums are made without a search for maxima, and with one exponential
+            for all reductions of a score. Which form is taken is decided at run time.
         expected: Cotangents, one for each result, to a multiple of which the gradient is made in the forward pass; for
             reductions that are sums. None recomputes the blocks in the backward pass.
         axis_name: A mapped axis over which the columns are spread, while the rows are the same on all of its devices.
@@ -61,7 +76,8 @@ def stream(
     count = jax.tree.leaves(columns)[0].shape[0]
     size = _default_size(block, whole, columns) if block_size is None else min(block_size, count)
     if expected is None:
-        return _stream(block, size, axis_name, whole, columns)
+        small = None if bound is None else are_small(bound, common_dtype(whole, columns))
+        return _stream(block, size, axis_name, whole, columns, small)
     return speculate(
         functools.partial(_forward, block, size),
         functools.partial(_with_gradient, block, size),
@@ -90,8 +106,8 @@ def _default_size(block: Block, whole: Any, columns: Any) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _stream(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> Any:
-    results = _forward(block, size, whole, columns)
+def _stream(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None = None) -> Any:
+    results = _forward(block, size, whole, columns, small=small)
     if axis_name is None:
         return results
     kinds, structure = _kinds(block, size, whole, columns)
@@ -99,24 +115,37 @@ def _stream(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -
     return jax.tree.unflatten(structure, of_all)
 
 
-def _stream_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> tuple[Any, Any]:
+def _stream_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
     # By its own rule, should this pass be differentiated in turn.
-    results = _stream(block, size, axis_name, whole, columns)
-    return results, (whole, columns, results)
+    results = _stream(block, size, axis_name, whole, columns, small)
+    return results, (whole, columns, small, results)
 
 
-def _stream_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
-    whole, columns, results = residuals
-    d_whole, d_columns = _scan(block, size, *vary_alike((whole, columns, results, cotangents)))[1]
+def _stream_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
+    whole, columns, small, results = residuals
+    d_whole, d_columns = _gradient(block, size, small, whole, columns, results, cotangents)
     if axis_name is not None:
         d_whole = _complete(whole, d_whole, axis_name)
-    return d_whole, d_columns
+    return d_whole, d_columns, None
 
 
 _stream.defvjp(_stream_fwd, _stream_bwd)
 
 
-def _forward(block: Block, size: int, whole: Any, columns: Any, active: jax.Array | None = None) -> Any:
+def _forward(
+    block: Block,
+    size: int,
+    whole: Any,
+    columns: Any,
+    active: jax.Array | None = None,
+    small: jax.Array | None = None,
+) -> Any:
+    return by_size(small, functools.partial(_reduced, block, size, active), whole, columns)
+
+
+def _reduced(
+    block: Block, size: int, active: jax.Array | None, small: jax.Array | None, whole: Any, columns: Any
+) -> Any:
     whole, columns = vary_alike((whole, columns))
     dtype = common_dtype(whole, columns)
     blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
@@ -127,10 +156,19 @@ def _forward(block: Block, size: int, whole: Any, columns: Any, active: jax.Arra
     def step(states: list[Any], i: jax.Array) -> tuple[list[Any], None]:
         part, index, fresh = blocks.part(i, dtype)
         reductions = _reductions(block(rows, part, index))[0]
-        return [merge(r, state, index, fresh) for r, state in zip(reductions, states, strict=True)], None
+        return [merge(r, state, index, fresh, small) for r, state in zip(reductions, states, strict=True)], None
 
     states = blocks.scan(step, states, active)
     return jax.tree.unflatten(structure, [result(kind, state) for kind, state in zip(kinds, states, strict=True)])
+
+
+def _gradient(
+    block: Block, size: int, small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any
+) -> tuple[Any, Any]:
+    def scan(small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any) -> tuple[Any, Any]:
+        return _scan(block, size, whole, columns, results, cotangents, small=small)[1]
+
+    return by_size(small, scan, *vary_alike((whole, columns, results, cotangents)))
 
 
 def _scan(
@@ -142,6 +180,7 @@ def _scan(
     cotangents: Any,
     start: Any = None,
     active: jax.Array | None = None,
+    small: jax.Array | None = None,
 ) -> tuple[list[Any], tuple[Any, Any]]:
     """The gradient, block by block; without `results`, for reductions that are sums, these as well.
 
@@ -167,7 +206,7 @@ def _scan(
         values, pull_back = jax.vjp(lambda w, c: block(join_whole(w), join_part(c), index), whole_floats, floats)
         reductions = _reductions(values)[0]
         states = [merge(r, s, index, fresh) for r, s in zip(reductions, states, strict=False)]
-        pulled = [slope_of(*given, index, fresh) for given in zip(reductions, known, slopes, strict=True)]
+        pulled = [slope_of(*given, index, fresh, small) for given in zip(reductions, known, slopes, strict=True)]
         more, d_part = pull_back(jax.tree.unflatten(structure, pulled))
         d_whole = jax.tree.map(jnp.add, d_whole, more)
         added = fresh is not None or start is not None

@@ -40,7 +40,8 @@ def _product_fwd(dtype: Any, part: jax.Array, rows: jax.Array) -> tuple[jax.Arra
 def _product_bwd(dtype: Any, residuals: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
     part, rows = residuals
     d_part = contract(slope, rows, (1, 1), dtype)
-    d_rows = contract(transposed(part.astype(dtype)), slope, (1, 0), dtype)
+    # Pinned to rows, or a transpose that follows becomes XLA's layout of the product, which is slow.
+    d_rows = by_rows(contract(transposed(part.astype(dtype)), slope, (1, 0), dtype))
     return d_part.astype(part.dtype), d_rows.astype(rows.dtype)
 
 

@@ -1,13 +1,15 @@
 """What becomes of the scores of a block: five kinds of sums, their states from block to block, their cotangents."""
 
 import dataclasses
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.trees import set_at
+from lossfns._blockwise.trees import set_at, vary_alike
 
 
 class Reduction:
@@ -97,6 +99,25 @@ def finite(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(x), 0, x)
 
 
+def are_small(bound: Any, dtype: Any) -> jax.Array:
+    """Whether scores of at most this size need no shift: neither exponentials nor quotients of two overflow."""
+    return lax.stop_gradient(jnp.asarray(bound)) <= math.log(float(jnp.finfo(dtype).max)) / 2
+
+
+def by_size(small: jax.Array | None, function: Any, *given: Any) -> Any:
+    """`function(small, *given)` where the scores are small, `function(None, *given)` where not, or not known to be."""
+    if small is None:
+        return function(None, *given)
+    # The operand is marked like the rest, or the two branches would not return alike under `shard_map`.
+    small, given = vary_alike((small, given))
+    return lax.cond(small, functools.partial(function, small), functools.partial(function, None), *given)
+
+
+def unshifted(scores: jax.Array, small: jax.Array) -> jax.Array:
+    """The exponentials of small scores; 1 where they are not, for nobody to use: under `vmap` both branches are run."""
+    return jnp.exp(jnp.where(small, scores, 0))
+
+
 def initial(kind: Any, count: int) -> Any:
     """The state before the first block."""
     leaf = jax.tree.leaves(kind)[0]
@@ -108,15 +129,19 @@ def initial(kind: Any, count: int) -> Any:
     return (jnp.full_like(zeros, -jnp.inf), *(zeros for _ in jax.tree.leaves(kind)))
 
 
-def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None) -> Any:
-    """The state after one more block."""
+def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None, small: jax.Array | None = None) -> Any:
+    """The state after one more block; `small` as of `by_size`."""
     if isinstance(x, Sum):
         return state + jnp.sum(_masked(x.terms, fresh, 0), axis=0)
     if isinstance(x, ColumnSum):
         return set_at(state, x.terms if x.terms.ndim == 1 else jnp.sum(x.terms, axis=1), index[0])
     if isinstance(x, ColumnLogSum):
+        if small is not None:
+            return set_at(state, jnp.log(jnp.sum(unshifted(x.scores, small), axis=1)), index[0])
         return set_at(state, log_sum(x.scores, axis=1), index[0])
     scores = _masked(x.scores, fresh, -jnp.inf)
+    if small is not None and type(x) is LogSum:
+        return jnp.zeros_like(state[0]), state[1] + jnp.sum(unshifted(scores, small), axis=0)
     before, *sums = state
     top = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis=0)))
     shift = finite(top)
@@ -141,8 +166,13 @@ def result(kind: Any, state: Any) -> Any:
     return state
 
 
-def slope_of(x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array | None) -> Any:
-    """The cotangents of a block, given the final result and its cotangent."""
+def slope_of(
+    x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array | None, small: jax.Array | None = None
+) -> Any:
+    """The cotangents of a block, given the final result and its cotangent; `small` as of `by_size`.
+
+    Small scores have the same exponentials in every reduction, which XLA then makes once.
+    """
     if isinstance(x, Sum):
         return Sum(_masked(jnp.broadcast_to(slope, x.terms.shape), fresh, 0))
     if isinstance(x, ColumnLogSum | ColumnSum):
@@ -150,11 +180,15 @@ def slope_of(x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array
         if isinstance(x, ColumnSum):
             return ColumnSum(slope if x.terms.ndim == 1 else jnp.broadcast_to(slope[:, None], x.terms.shape))
         total = finite(lax.dynamic_slice_in_dim(result, index[0], len(index)))
+        if small is not None:
+            return ColumnLogSum(unshifted(x.scores, small) * (slope * unshifted(-total, small))[:, None])
         return ColumnLogSum(slope[:, None] * jnp.exp(x.scores - total[:, None]))
     if isinstance(x, ShiftedLogSum):
         # Shifted in two steps, as the value is: near p = 1 the digits of the small part count.
         powers = jnp.exp((x.scores - result.shift[None]) - finite(result.log_sum)[None])
         return ShiftedLogSum(slope.log_sum[None] * _masked(powers, fresh, 0))
+    if isinstance(x, LogSum) and small is not None:
+        return LogSum(_masked(unshifted(x.scores, small) * (slope * unshifted(-finite(result), small))[None], fresh, 0))
     if isinstance(x, LogSum):
         return LogSum(slope[None] * _masked(jnp.exp(x.scores - finite(result)[None]), fresh, 0))
     share = _masked(jnp.exp(x.scores - finite(result.log_sum)[None]), fresh, 0)

@@ -12,13 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.columns import Block, _default_size, _forward, _scan
-from lossfns._blockwise.reductions import ColumnLogSum, ColumnSum, Sum, is_reduction
+from lossfns._blockwise.columns import Block, _default_size, _forward, _gradient
+from lossfns._blockwise.reductions import ColumnLogSum, ColumnSum, Sum, are_small, is_reduction
 from lossfns._blockwise.trees import Blocks, common_dtype, join_gradient, split_floats, vary_alike, widen
 
 
 def stream_ring(
-    block: Block, whole: Any, columns: Any, axis_name: str | tuple[str, ...], *, block_size: int | None = None
+    block: Block,
+    whole: Any,
+    columns: Any,
+    axis_name: str | tuple[str, ...],
+    *,
+    block_size: int | None = None,
+    bound: Any = None,
 ) -> Any:
     """Reduce a table of the rows of this device x the columns of all devices.
 
@@ -29,6 +35,7 @@ def stream_ring(
         columns: Pytree of arrays [M, ...], the columns of this device.
         axis_name: The mapped axis, with as many columns on each of its devices.
         block_size: As of `stream`.
+        bound: As of `stream`, for the columns of all devices.
 
     Returns:
         The pytree of `block`: [N], over the columns of all devices, and [M], for the columns of this device over the
@@ -37,11 +44,12 @@ def stream_ring(
     whole, columns = vary_alike((whole, columns))
     count = jax.tree.leaves(columns)[0].shape[0]
     size = _default_size(block, whole, columns) if block_size is None else min(block_size, count)
-    return _ring(block, size, axis_name, whole, columns)
+    small = None if bound is None else are_small(bound, common_dtype(whole, columns))
+    return _ring(block, size, axis_name, whole, columns, small)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _ring(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> Any:
+def _ring(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None) -> Any:
     kinds, structure = _kinds(block, size, whole, columns)
     shapes = jax.eval_shape(lambda: structure.flatten_up_to(_forward(block, size, whole, columns)))
     nothing = [
@@ -52,7 +60,7 @@ def _ring(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> 
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         columns, of_rows, of_columns = carry
-        more = structure.flatten_up_to(_forward(block, size, whole, columns))
+        more = structure.flatten_up_to(_forward(block, size, whole, columns, small=small))
         done = _join(kinds, of_rows, of_columns)
         of_rows, of_columns = _split(kinds, [_add(*given) for given in zip(kinds, done, more, strict=True)])
         columns, of_columns = _hand_on((columns, of_columns), axis_name)
@@ -63,13 +71,13 @@ def _ring(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> 
     return structure.unflatten(_join(kinds, of_rows, of_columns))
 
 
-def _ring_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any) -> tuple[Any, Any]:
-    results = _ring(block, size, axis_name, whole, columns)
-    return results, (whole, columns, results)
+def _ring_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
+    results = _ring(block, size, axis_name, whole, columns, small)
+    return results, (whole, columns, small, results)
 
 
-def _ring_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
-    whole, columns, results = residuals
+def _ring_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
+    whole, columns, small, results = residuals
     kinds, structure = _kinds(block, size, whole, columns)
     row_results, column_results = _split(kinds, structure.flatten_up_to(results))
     row_slopes, column_slopes = _split(kinds, structure.flatten_up_to(cotangents))
@@ -80,14 +88,14 @@ def _ring_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangent
         (columns, column_results, column_slopes, d_columns), d_whole = carry
         known = structure.unflatten(_join(kinds, row_results, column_results))
         slopes = structure.unflatten(_join(kinds, row_slopes, column_slopes))
-        more, more_columns = _scan(block, size, whole, columns, known, slopes)[1]
+        more, more_columns = _gradient(block, size, small, whole, columns, known, slopes)
         d_whole = [x + y for x, y in zip(d_whole, jax.tree.leaves(more), strict=True)]
         d_columns = [x + y for x, y in zip(d_columns, jax.tree.leaves(more_columns), strict=True)]
         return (_hand_on((columns, column_results, column_slopes, d_columns), axis_name), d_whole), None
 
     carry = ((columns, column_results, column_slopes, d_columns), d_whole)
     (*_, d_columns), d_whole = lax.scan(step, carry, None, length=lax.axis_size(axis_name))[0]
-    return join_gradient(whole, d_whole), join_gradient(columns, d_columns)
+    return join_gradient(whole, d_whole), join_gradient(columns, d_columns), None
 
 
 _ring.defvjp(_ring_fwd, _ring_bwd)

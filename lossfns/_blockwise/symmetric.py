@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.reductions import finite
+from lossfns._blockwise.reductions import are_small, by_size, finite, unshifted
 from lossfns._blockwise.trees import (
     Blocks,
     add_at,
@@ -28,6 +28,7 @@ def stream_symmetric(
     items: Any,
     *,
     block_size: int | None = None,
+    bound: Any = None,
 ) -> jax.Array:
     """Log of the sum of the exponentials of each row of a symmetric table, from the blocks on and below its diagonal.
 
@@ -38,21 +39,27 @@ def stream_symmetric(
         whole: Any pytree that every block needs, scalars mostly.
         items: Pytree of arrays [M, ...].
         block_size: Items C in a block; None for what fits a fast cache.
+        bound: As of `stream`.
 
     Returns:
         [M], as of `LogSum`.
     """
     whole, items = vary_alike((whole, items))
     count = jax.tree.leaves(items)[0].shape[0]
-    fast = 512 if jax.default_backend() == "cpu" else 4096  # 1 MiB of scores stays in the cache of a core
+    fast = 1024 if jax.default_backend() == "cpu" else 4096  # 4 MiB of scores stay in a cache
     size = min(fast if block_size is None else block_size, count)
     if block_size is None and count:
         size = -(-count // -(-count // size))
-    return _symmetric(block, size, whole, items)
+    small = None if bound is None else are_small(bound, common_dtype(whole, items))
+    return _symmetric(block, size, whole, items, small)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _symmetric(block: Any, size: int, whole: Any, items: Any) -> jax.Array:
+def _symmetric(block: Any, size: int, whole: Any, items: Any, small: jax.Array | None) -> jax.Array:
+    return by_size(small, functools.partial(_log_sums, block, size), whole, items)
+
+
+def _log_sums(block: Any, size: int, small: jax.Array | None, whole: Any, items: Any) -> jax.Array:
     dtype = common_dtype(whole, items)
     table = _Triangle(block, Blocks(items, size), widen(whole, dtype), dtype)
     count = table.blocks.count
@@ -63,9 +70,12 @@ def _symmetric(block: Any, size: int, whole: Any, items: Any) -> jax.Array:
         for axis, at in ((0, other[0]), (1, index[0])):
             x = scores if axis == 0 else jnp.where(off_diagonal, scores, -jnp.inf)
             before, total = (lax.dynamic_slice_in_dim(s, at, size) for s in state)
-            top = lax.stop_gradient(jnp.maximum(before, jnp.max(x, axis=axis)))
-            shift = finite(top)
-            total = total * jnp.exp(before - shift) + jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis=axis)
+            if small is not None:
+                top, total = jnp.zeros_like(before), total + jnp.sum(unshifted(x, small), axis=axis)
+            else:
+                top = lax.stop_gradient(jnp.maximum(before, jnp.max(x, axis=axis)))
+                shift = finite(top)
+                total = total * jnp.exp(before - shift) + jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis=axis)
             state = set_at(state[0], top, at), set_at(state[1], total, at)
         return state, None
 
@@ -73,13 +83,19 @@ def _symmetric(block: Any, size: int, whole: Any, items: Any) -> jax.Array:
     return finite(top) + jnp.log(total)
 
 
-def _symmetric_fwd(block: Any, size: int, whole: Any, items: Any) -> tuple[jax.Array, Any]:
-    log_sums = _symmetric(block, size, whole, items)
-    return log_sums, (whole, items, log_sums)
+def _symmetric_fwd(block: Any, size: int, whole: Any, items: Any, small: Any) -> tuple[jax.Array, Any]:
+    log_sums = _symmetric(block, size, whole, items, small)
+    return log_sums, (whole, items, small, log_sums)
 
 
-def _symmetric_bwd(block: Any, size: int, residuals: Any, slopes: jax.Array) -> tuple[Any, Any]:
-    whole, items, log_sums = residuals
+def _symmetric_bwd(block: Any, size: int, residuals: Any, slopes: jax.Array) -> tuple[Any, Any, None]:
+    whole, items, small, log_sums = residuals
+    return *by_size(small, functools.partial(_gradient, block, size), whole, items, log_sums, slopes), None
+
+
+def _gradient(
+    block: Any, size: int, small: jax.Array | None, whole: Any, items: Any, log_sums: jax.Array, slopes: jax.Array
+) -> tuple[Any, Any]:
     dtype = common_dtype(whole, items)
     table = _Triangle(block, Blocks(items, size), widen(whole, dtype), dtype)
     item_floats = [x.astype(dtype) for x in split_floats(items)[0]]
@@ -94,7 +110,11 @@ def _symmetric_bwd(block: Any, size: int, residuals: Any, slopes: jax.Array) -> 
         slope, total = (lax.dynamic_slice_in_dim(x, other[0], size)[None] for x in (slopes, totals))
         slope_t, total_t = (lax.dynamic_slice_in_dim(x, index[0], size)[:, None] for x in (slopes, totals))
         slope_t = jnp.where(off_diagonal, slope_t, 0)
-        more, d_part, d_other = pull_back(slope * jnp.exp(scores - total) + slope_t * jnp.exp(scores - total_t))
+        if small is None:
+            slope = slope * jnp.exp(scores - total) + slope_t * jnp.exp(scores - total_t)
+        else:
+            slope = unshifted(scores, small) * (slope * unshifted(-total, small) + slope_t * unshifted(-total_t, small))
+        more, d_part, d_other = pull_back(slope)
         d_items = [add_at(t, x, index[0]) for t, x in zip(d_items, d_part, strict=True)]
         d_items = [add_at(t, x, other[0]) for t, x in zip(d_items, d_other, strict=True)]
         return (jax.tree.map(jnp.add, d_whole, more), d_items), None

@@ -72,6 +72,11 @@ def of_all_devices(tree: Any, axis_name: AxisName) -> Any:
     return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
 
 
+def longest(vectors: jax.Array) -> jax.Array:
+    """The largest norm of the rows, by which Cauchy and Schwarz bound inner products; not to be differentiated."""
+    return jnp.sqrt(jnp.max(jnp.sum(jnp.square(jax.lax.stop_gradient(vectors)), axis=-1)))
+
+
 def inner(a: jax.Array, b: jax.Array) -> jax.Array:
     """The inner product of each row with its partner."""
     return jnp.sum(a * b, axis=-1)

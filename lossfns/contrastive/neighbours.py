@@ -111,7 +111,8 @@ def nnclr(
         z = units(where, jax.lax.stop_gradient(embeddings), dtype)
         q, p = _nearest(z, support, queue_where) / tau, units(where, predictions, dtype)
         columns = of_all_devices(Side(p, pair, where), axis_name)
-        log_sums = stream(_negatives, Side(q, pair, where).as_rows, columns, block_size=block_size)
+        rows = Side(q, pair, where).as_rows
+        log_sums = stream(_negatives, rows, columns, block_size=block_size, bound=1 / tau)
         values += against_negatives(log_sums, inner(q, p)) / 2
     return zero_masked(where, values)
 

@@ -24,6 +24,7 @@ from lossfns.contrastive._shared import (
     among,
     check_pair,
     inner,
+    longest,
     negatives,
     of_all_devices,
     pair_numbers,
@@ -95,7 +96,9 @@ def info_nce(
     else:
         q, k = keep_rows(where, queries).astype(dtype), keep_rows(where, keys).astype(dtype)
     rows, columns = _sides(q / hyper(temperature, dtype), k, where, axis_name)
-    log_sums = stream(_negatives, rows.as_rows, of_all_devices(columns, axis_name), block_size=block_size)
+    columns = of_all_devices(columns, axis_name)
+    bound = longest(rows.vectors) * longest(columns.vectors)
+    log_sums = stream(_negatives, rows.as_rows, columns, block_size=block_size, bound=bound)
     return zero_masked(where, against_negatives(log_sums, inner(rows.vectors, k)))
 
 
@@ -175,10 +178,12 @@ def clip(
     factor += jax.lax.stop_gradient(jnp.minimum(factor, bound) - factor)
     rows, columns = _sides(units(where, a, dtype) * factor, units(where, b, dtype), where, axis_name)
     if axis_name is not None and ring:
-        of_rows, of_columns = stream_ring(_both_ways, rows.as_rows, columns, axis_name, block_size=block_size)
+        of_rows, of_columns = stream_ring(
+            _both_ways, rows.as_rows, columns, axis_name, block_size=block_size, bound=factor
+        )
     else:
         of_rows, of_columns = stream(
-            _both_ways, rows.as_rows, of_all_devices(columns, axis_name), block_size=block_size
+            _both_ways, rows.as_rows, of_all_devices(columns, axis_name), block_size=block_size, bound=factor
         )
         if axis_name is not None:  # the sums over the rows of each device, brought to the device of the column
             parts = of_columns.reshape(-1, a.shape[0])
@@ -261,7 +266,8 @@ def siglip(
     if a.shape[0] == 0:
         return jnp.zeros(0, dtype)
     rows, columns = _sides(units(where, a, dtype) * hyper(scale, dtype), units(where, b, dtype), where, axis_name)
-    whole = rows.as_rows, hyper(bias, dtype)
+    # A bias for each row: its gradient is then summed over columns first, which XLA vectorises on CPU.
+    whole = rows.as_rows, jnp.broadcast_to(hyper(bias, dtype), a.shape[:1])
     if axis_name is not None and ring:
         values = stream_ring(_yes_or_no, whole, columns, axis_name, block_size=block_size)
     else:
@@ -273,7 +279,7 @@ def siglip(
 
 def _yes_or_no(whole: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> Sum:
     rows, bias = whole
-    scores = product(columns.vectors, rows.vectors) + bias
+    scores = product(columns.vectors, rows.vectors) + bias[None]
     costs = _softplus(jnp.where(columns.pair[:, None] == rows.pair[None], -scores, scores))
     if rows.present is None and columns.present is None:
         return Sum(costs)

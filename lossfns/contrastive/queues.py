@@ -91,12 +91,13 @@ def moco(
     dtype = accumulation_dtype(queries, keys, queue)
     if queries.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    q, k = units(where, queries, dtype) / hyper(temperature, dtype), units(where, jax.lax.stop_gradient(keys), dtype)
+    tau = hyper(temperature, dtype)
+    q, k = units(where, queries, dtype) / tau, units(where, jax.lax.stop_gradient(keys), dtype)
     nobody, count = jnp.full(queue.shape[0], -1), queries.shape[0]
     columns = Side(jax.lax.stop_gradient(keep_rows(queue_where, queue)), nobody, queue_where)
     if queue.shape[0]:
         rows = Side(q, jnp.arange(count), where).as_rows
-        log_sums = stream(_not_yet_normalised, rows, columns, block_size=block_size)
+        log_sums = stream(_not_yet_normalised, rows, columns, block_size=block_size, bound=1 / tau)
     else:
         log_sums = jnp.full(count, -jnp.inf, dtype)
     return zero_masked(where, against_negatives(log_sums, inner(q, k)))
@@ -240,7 +241,8 @@ def moco_v3(
     for queries, keys in ((queries_a, keys_b), (queries_b, keys_a)):
         q, k = units(where, queries, dtype) / tau, jax.lax.stop_gradient(units(where, keys, dtype))
         columns = of_all_devices(Side(k, pair, where), axis_name)
-        log_sums = stream(_negatives, Side(q, pair, where).as_rows, columns, block_size=block_size)
+        rows = Side(q, pair, where).as_rows
+        log_sums = stream(_negatives, rows, columns, block_size=block_size, bound=1 / tau)
         values += 2 * tau * against_negatives(log_sums, inner(q, k))
     return zero_masked(where, values)
 

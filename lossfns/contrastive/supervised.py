@@ -98,7 +98,8 @@ def sup_con(
     vectors = units(where, embeddings, dtype) * jax.lax.rsqrt(tau)
     here = Side(vectors, pair_numbers(count, axis_name), where, keep_rows(where, labels))
     block = _positives_outside if form == "out" else _positives_inside
-    log_sums, of_positives, number = stream(block, here.as_rows, of_all_devices(here, axis_name), block_size=block_size)
+    everyone = of_all_devices(here, axis_name)
+    log_sums, of_positives, number = stream(block, here.as_rows, everyone, block_size=block_size, bound=1 / tau)
     has_positive = number > 0
     number = jnp.maximum(number, 1)
     if form == "out":

@@ -76,14 +76,17 @@ def nt_xent(
     if pairs == 0:
         return jnp.zeros(0, dtype)
     # The temperature's root divides both factors of a product: no pass over the scores.
-    scale = jax.lax.rsqrt(hyper(temperature, dtype))
+    tau = hyper(temperature, dtype)
+    scale = jax.lax.rsqrt(tau)
     a, b = units(where, view_a, dtype) * scale, units(where, view_b, dtype) * scale
     present = None if where is None else jnp.tile(where, 2)
     views = Side(jnp.concatenate([a, b]), jnp.tile(pair_numbers(pairs, axis_name), 2), present)
     if axis_name is None:
-        log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size)
+        log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size, bound=1 / tau)
     else:
-        log_sums = stream(_all_views, views.as_rows, of_all_devices(views, axis_name), block_size=block_size)
+        log_sums = stream(
+            _all_views, views.as_rows, of_all_devices(views, axis_name), block_size=block_size, bound=1 / tau
+        )
     values = against_negatives(log_sums.reshape(2, pairs), inner(a, b)[None])
     return zero_masked(where, jnp.mean(values, axis=0))
 

@@ -22,6 +22,7 @@ from lossfns.contrastive._shared import (
     Side,
     check_pair,
     inner,
+    longest,
     negatives,
     of_all_devices,
     pair_numbers,
@@ -55,10 +56,12 @@ def _views(
 
 def _log_sums(views: Side, axis_name: AxisName, block_size: int | None) -> jax.Array:
     """[2, N]: for each view the log-sum of its scores with all views of other examples."""
+    everyone = of_all_devices(views, axis_name)
+    bound = jnp.square(longest(everyone.vectors))
     if axis_name is None:
-        log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size)
+        log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size, bound=bound)
     else:
-        log_sums = stream(_all_views, views.as_rows, of_all_devices(views, axis_name), block_size=block_size)
+        log_sums = stream(_all_views, views.as_rows, everyone, block_size=block_size, bound=bound)
     return log_sums.reshape(2, -1)
 
 

@@ -34,9 +34,9 @@ def every_kind(whole, part, index):
     }
 
 
-def streamed(rows, columns, scale, size):
+def streamed(rows, columns, scale, size, bound=None):
     part = {"vectors": columns, "number": jnp.arange(COLUMNS)}
-    out = engine.stream(every_kind, (rows.T, scale), part, block_size=size)
+    out = engine.stream(every_kind, (rows.T, scale), part, block_size=size, bound=bound)
     return out | {"parts": sum(out["parts"])}
 
 
@@ -63,25 +63,98 @@ def assert_near(actual, expected, tolerance=2e-5):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=tolerance, rtol=tolerance), actual, expected)
 
 
-@pytest.mark.parametrize("size", [None, 1, 4])
-def test_any_block_gives_what_the_whole_table_gives(size):
+LIMIT = np.log(np.finfo(np.float32).max) / 2
+"""The largest bound of scores with which their exponentials are taken as they are."""
+
+
+@pytest.mark.parametrize(("size", "bound"), [(None, None), (1, None), (4, None), (1, 40.0), (4, 40.0), (4, 50.0)])
+def test_any_block_gives_what_the_whole_table_gives(size, bound):
     given = draw()
-    run = jax.jit(jax.value_and_grad(lambda *x: weighted(streamed(*x, size)), argnums=(0, 1, 2)))
+    run = jax.jit(jax.value_and_grad(lambda *x: weighted(streamed(*x, size, bound)), argnums=(0, 1, 2)))
     assert_near(run(*given), jax.value_and_grad(lambda *x: weighted(at_once(*x)), argnums=(0, 1, 2))(*given))
-    assert_near(streamed(*given, size), at_once(*given))
+    assert_near(streamed(*given, size, bound), at_once(*given))
 
 
 def second(function, argument):
     return jax.jit(jax.grad(lambda x: jnp.square(jax.grad(function)(x)).sum()))(argument)
 
 
-def test_second_derivatives():
+@pytest.mark.parametrize("bound", [None, 40.0])
+def test_second_derivatives(bound):
     rows, columns, scale = draw()
     actual, expected = (
         second(lambda x, f=f: weighted(f(x, columns, scale)), rows)
-        for f in (functools.partial(streamed, size=4), at_once)
+        for f in (functools.partial(streamed, size=4, bound=bound), at_once)
     )
     assert_near(actual, expected, 1e-4)
+
+
+def both_ways(_, part, index):
+    return engine.LogSum(part), engine.ColumnLogSum(part)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_up_to_any_bound(dtype):
+    """Equal to the formula on both sides of where shifts begin, beside rows and columns without a score."""
+    rng = np.random.default_rng(1)
+    cotangents = rng.normal(size=ROWS), rng.normal(size=COLUMNS)
+
+    def run(scores, bound):
+        results, pull_back = jax.vjp(lambda x: engine.stream(both_ways, None, x, block_size=4, bound=bound), scores)
+        return results, pull_back(tuple(jnp.asarray(g, dtype) for g in cotangents))[0]
+
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        run = jax.jit(run)
+        limit = np.log(np.finfo(dtype).max) / 2
+        for top in (1e-3, 0.999 * limit, 1.001 * limit, 1.9 * limit, 300 * limit):
+            scores = rng.uniform(-top, top, (COLUMNS, ROWS)).astype(dtype)
+            scores[1], scores[2], scores[:, 0], scores[3] = top, -top, -np.inf, -np.inf
+            scores[5:, 1] = -top  # far below the others, for one row and, but for one column, for all it has
+            exact = scores.astype(np.longdouble)
+            by_row, by_column = (np.logaddexp.reduce(exact, axis=i) for i in (0, 1))
+            shares = np.exp(exact - by_row[None]), np.exp(exact - by_column[:, None])
+            slope = cotangents[0][None] * np.nan_to_num(shares[0]) + cotangents[1][:, None] * np.nan_to_num(shares[1])
+            (of_rows, of_columns), slopes = run(scores, dtype(top))
+            tolerance = 8 * np.finfo(dtype).eps * max(top, 1)
+            np.testing.assert_allclose(of_rows, by_row.astype(dtype), rtol=tolerance)
+            np.testing.assert_allclose(of_columns, by_column.astype(dtype), rtol=tolerance)
+            np.testing.assert_allclose(slopes, slope.astype(dtype), rtol=tolerance, atol=tolerance)
+
+
+def symmetric(items, scale, bound):
+    return engine.stream_symmetric(symmetric_scores, scale, items, block_size=4, bound=bound)
+
+
+def asymmetric(items, scale, bound):
+    return jnp.concatenate(engine.stream(both_ways_of, (items.T, scale), items, block_size=4, bound=bound))
+
+
+def both_ways_of(whole, part, index):
+    scores = whole[1] * engine.product(part, whole[0])
+    return engine.LogSum(scores), engine.ColumnLogSum(scores)
+
+
+@pytest.mark.parametrize("log_sums", [symmetric, asymmetric])
+def test_mapped_over_bounds_on_both_sides(log_sums):
+    """Mapped, both forms are run: what the one not taken overflows to must not show, in second derivatives either."""
+    items = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], size=(COLUMNS, FEATURES)), jnp.float32)
+    scales = jnp.array([1.0, 12.0, 60.0])
+    assert 3 * scales[1] < LIMIT < 2 * LIMIT < 3 * scales[2]
+
+    def slope(items, scale):
+        return jax.grad(lambda x: weighted(log_sums(x, scale, 3 * scale)))(items)
+
+    def second_of_all(items):
+        return jnp.square(jax.vmap(slope, in_axes=(None, 0))(items, scales)).sum()
+
+    def second_of_one(items, scale):
+        return jnp.square(slope(items, scale)).sum()
+
+    mapped = jax.jit(jax.vmap(slope, in_axes=(None, 0)))(items, scales)
+    one_by_one = [jax.jit(slope)(items, scale) for scale in scales]
+    assert_near(mapped, jnp.stack(one_by_one), 1e-4)
+    one_by_one = [jax.jit(jax.grad(second_of_one))(items, scale) for scale in scales]
+    assert_near(jax.jit(jax.grad(second_of_all))(items), sum(one_by_one), 1e-3)
 
 
 def test_mapped_over_a_batch():
@@ -138,12 +211,12 @@ def symmetric_scores(scale, part, other, index, other_index):
     return jnp.where(index[:, None] == other_index[None], -jnp.inf, scale * engine.product(part, other.T))
 
 
-@pytest.mark.parametrize("size", [None, 4])
-def test_symmetric_tables(size):
+@pytest.mark.parametrize(("size", "bound"), [(None, None), (4, None), (None, 40.0), (4, 40.0), (4, 50.0)])
+def test_symmetric_tables(size, bound):
     _, items, scale = draw()
 
     def mine(items, scale):
-        return weighted(engine.stream_symmetric(symmetric_scores, scale, items, block_size=size))
+        return weighted(engine.stream_symmetric(symmetric_scores, scale, items, block_size=size, bound=bound))
 
     def plain(items, scale):
         scores = jnp.where(jnp.eye(COLUMNS, dtype=bool), -jnp.inf, scale * items @ items.T)

@@ -82,14 +82,57 @@ def test_scores_far_apart_underflow_nowhere():
     assert np.isfinite(slopes).all()
 
 
+def unit(x):
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def plain_clip(a, b, scale):
+    score = scale * unit(a) @ unit(b).T
+    return ((jax.nn.logsumexp(score, 0) + jax.nn.logsumexp(score, 1)) / 2 - jnp.diagonal(score)).sum()
+
+
+def plain_info_nce(a, b, scale):
+    score = scale * a @ b.T
+    return (jax.nn.logsumexp(score, 1) - jnp.diagonal(score)).sum()
+
+
+def plain_nt_xent(a, b, scale):
+    both = unit(jnp.concatenate([a, b]))
+    score = scale * both @ both.T
+    others = jnp.where(jnp.eye(32, dtype=bool), -jnp.inf, score)
+    return (jax.nn.logsumexp(others, 1) - jnp.diagonal(jnp.roll(score, 16, axis=1))).sum() / 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "plain"),
+    [
+        (lambda a, b, scale: clip(a, b, scale=scale, max_scale=1e9), plain_clip),
+        (lambda a, b, scale: info_nce(a, b, temperature=1 / scale), plain_info_nce),
+        (lambda a, b, scale: nt_xent(a, b, temperature=1 / scale), plain_nt_xent),
+    ],
+    ids=["clip", "info_nce", "nt_xent"],
+)
+def test_scales_on_both_sides_of_where_exponentials_need_a_shift(pairs, loss, plain):
+    run = jax.jit(jax.value_and_grad(lambda *given: loss(*given).sum(), argnums=(0, 1, 2)))
+    longest = [np.linalg.norm(x, axis=1).max() for x in pairs]
+    # Unit vectors change sides at 44.36, others where their largest norms' product times the scale does.
+    for scale in (5.0, 44.36, 44.37, 44.36 / np.prod(longest), 44.37 / np.prod(longest), 300.0):
+        given = [jnp.asarray(x, jnp.float32) for x in (*pairs, scale)]
+        actual = run(*given)
+        with jax.enable_x64(True):
+            exact = jax.value_and_grad(plain, argnums=(0, 1, 2))(*(jnp.asarray(x, float) for x in given))
+        for x, e in zip(jax.tree.leaves(actual), jax.tree.leaves(exact), strict=True):
+            np.testing.assert_allclose(x, e, rtol=1e-4, atol=1e-4 * np.abs(e).max())
+
+
 def test_a_loss_near_zero_keeps_its_digits():
     # log(1 + e^-20): as a difference of log-sums it would be 0 in float32.
     np.testing.assert_allclose(info_nce(20 * jnp.eye(2), jnp.eye(2)), np.full(2, np.exp(-20)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [clip, siglip])
+@pytest.mark.parametrize(("loss", "scale"), [(clip, 5.0), (clip, 60.0), (siglip, 5.0)])
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_a_ring_of_devices_has_the_value_and_gradient_of_one(pairs, loss, check_vma):
+def test_a_ring_of_devices_has_the_value_and_gradient_of_one(pairs, loss, scale, check_vma):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     where, weights = jnp.asarray(np.arange(16) % 5 != 0), jnp.arange(16.0)
     options = {"where": where} if loss is clip else {"where": where, "bias": -2.0}
@@ -106,8 +149,8 @@ def test_a_ring_of_devices_has_the_value_and_gradient_of_one(pairs, loss, check_
 
     specs = (Spec("data"), Spec("data"), Spec(), Spec("data"), Spec("data"))
     run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=Spec("data"), check_vma=check_vma)
-    *slopes, by_scale = jax.jit(run)(*pairs, jnp.float32(5), where, weights)
-    expected = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*pairs, jnp.float32(5), where, weights)
+    *slopes, by_scale = jax.jit(run)(*pairs, jnp.float32(scale), where, weights)
+    expected = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*pairs, jnp.float32(scale), where, weights)
     for slope, whole in zip((*slopes, by_scale.sum()), expected, strict=True):
         np.testing.assert_allclose(slope, whole, rtol=1e-4, atol=1e-5)
 
