@@ -125,6 +125,37 @@ def test_scales_on_both_sides_of_where_exponentials_need_a_shift(pairs, loss, pl
             np.testing.assert_allclose(x, e, rtol=1e-4, atol=1e-4 * np.abs(e).max())
 
 
+@pytest.mark.parametrize("scale", [20.0, 100.0])
+def test_many_rows_go_in_parts(scale):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(2048, 8)).astype(np.float32)
+    b = a + rng.normal(size=(2048, 8)).astype(np.float32)
+    keep = np.arange(2048) % 5 != 0
+
+    def total(a, b):
+        return clip(a, b, scale=scale, where=keep).sum() / 2048
+
+    actual = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(a, b)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+
+    def local(a, b):  # both devices have the same pairs: twice as many negatives, each twice
+        return jax.grad(lambda a: clip(a, b, scale=scale, axis_name="data").sum() / 2048)(a)
+
+    run = jax.shard_map(local, mesh=mesh, in_specs=(Spec("data"),) * 2, out_specs=Spec("data"))
+    twice = jax.jit(run)(*(np.concatenate([x, x]) for x in (a, b)))
+    with jax.enable_x64(True):
+        a, b = (jnp.asarray(x, float) for x in (a, b))
+        value, slopes = jax.value_and_grad(plain_clip, argnums=(0, 1))(a[keep], b[keep], scale)
+        slopes = [np.asarray(x) for x in slopes]
+        # Each pair is there twice, on both devices, and with it log 2 in each log-sum.
+        expected = np.asarray(jax.grad(plain_clip)(a, b, scale)) * 2 / 2048
+    np.testing.assert_allclose(actual[0], float(value) / 2048, rtol=1e-5)
+    for slope, exact in zip(actual[1], slopes, strict=True):
+        np.testing.assert_allclose(slope[keep], exact / 2048, rtol=1e-3, atol=1e-5 * np.abs(exact).max() / 2048)
+        assert not np.any(slope[~keep])
+    np.testing.assert_allclose(twice[:2048] + twice[2048:], expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
 def test_a_loss_near_zero_keeps_its_digits():
     # log(1 + e^-20): as a difference of log-sums it would be 0 in float32.
     np.testing.assert_allclose(info_nce(20 * jnp.eye(2), jnp.eye(2)), np.full(2, np.exp(-20)), rtol=1e-5)
