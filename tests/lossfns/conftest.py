@@ -1,5 +1,7 @@
 """One row of the loss table at a time: its properties share compiled programs, which are then let go."""
 
+import os
+
 import jax
 import pytest
 
@@ -24,12 +26,23 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def only_programs_of_this_row(request):
-    """Programs of all rows together would need more memory than a small machine has."""
-    row = row_of(request.node), request.node.path
+    """Programs of all rows together would need more memory than a small machine has.
+
+    They are compiled with few of LLVM's optimizations, as most are run once; all others, and these too where the
+    environment has JAX_DISABLE_MOST_OPTIMIZATIONS=0, as users have them.
+    """
+    number = row_of(request.node)
+    row = number, request.node.path
     if only_programs_of_this_row.last != row:
         only_programs_of_this_row.last = row
         case._KNOWN.clear()
         jax.clear_caches()
+    if number is None or "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 only_programs_of_this_row.last = None
