@@ -15,7 +15,7 @@ MODEL, VOCABULARY, LENGTH = TransformerConfig(width=16, depth=1, heads=2), 40, 6
 
 
 def passages(each: int, seed: int) -> Passages:
-    """Passages whose tokens tell their class: mostly those of its own part of the vocabulary."""
+    """Passages whose tokens tell their class: two in five are from its own part of the vocabulary."""
     rng = np.random.default_rng(seed)
     label = np.repeat(np.arange(len(GROUPS)), each)
     own = 5 + 4 * label[:, None] + rng.integers(0, 4, (len(label), LENGTH))
