@@ -183,10 +183,27 @@ def _doubtful_jvp(primals: Any, tangents: Any) -> Any:
     power = jnp.exp(-gamma * minus_log_q)
     slope = jnp.zeros_like(x)
     if not isinstance(dx, SymbolicZero):
-        slope = -power * (jnp.exp(-minus_log_q) + gamma * jnp.exp(-minus_log_p) * minus_log_p) * dx
+        p, q = _sigmoid_both_ways(x)
+        slope = -power * (q + gamma * p * minus_log_p) * dx
     if not isinstance(dgamma, SymbolicZero):
         slope -= minus_log_q * power * minus_log_p * dgamma
     return _doubtful(x, gamma), slope
+
+
+@jax.custom_jvp
+def _sigmoid_both_ways(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """sigmoid(x) and sigmoid(-x) of one exponential, which XLA finds that `_doubtful`'s slope has already."""
+    decay = jnp.exp(jnp.minimum(x, -x))
+    larger = 1 / (1 + decay)
+    smaller = decay * larger
+    return jnp.where(x > 0, larger, smaller), jnp.where(x > 0, smaller, larger)
+
+
+@_sigmoid_both_ways.defjvp
+def _sigmoid_both_ways_jvp(primals: Any, tangents: Any) -> Any:
+    p, q = _sigmoid_both_ways(*primals)
+    slope = p * q * tangents[0]  # at 0 as well, where the choice of the larger one has none
+    return (p, q), (slope, -slope)
 
 
 def _softplus_both_ways(x: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.Array]:
