@@ -1,8 +1,8 @@
-"""Sums over tables of rows x columns that are never held: one block of columns at a time, exact in value and gradient.
+"""Sums over tables of rows x columns that are never held: one block at a time, exact in value and gradient.
 
 A softmax over a vocabulary, a batch of negatives or a queue needs a table of scores, say [65536 columns, 8192 rows],
-of which only a few numbers for each row or column are wanted. `stream` computes it in blocks [columns of a block, all
-rows], reduces each as it comes, and recomputes it in the backward pass: the whole table is never in memory, nothing is
+of which only a few numbers for each row or column are wanted. `stream` computes it in blocks of some columns and some
+rows, reduces each as it comes, and recomputes it in the backward pass: the whole table is never in memory, nothing is
 filtered or approximated, and sums are kept in float32 or wider with a running maximum. What it offers:
 
 - `stream(block, whole, columns)`: `block(whole, part, index)` says what the scores of a block are and how they are
@@ -22,11 +22,11 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
 - `speculate`: the trick behind `expected`, for functions that make their own gradient; `gradient_of` is its other half.
 
 Blocks are [columns, rows], transposed from how one thinks of logits, because XLA's CPU products are fast only if they
-contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. The last block
-overlaps the one before, and the columns it repeats are masked, so one program serves any number of columns.
+contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. There, blocks of
+1024 x 1024 stay in the caches while they are made, reduced and multiplied; elsewhere a block has all rows. The last one
+overlaps the one before, and what it repeats is masked, so one program serves any number of rows and columns.
 """
 
-from lossfns._blockwise.columns import block_columns as block_columns
 from lossfns._blockwise.columns import gradient_of as gradient_of
 from lossfns._blockwise.columns import stream as stream
 from lossfns._blockwise.products import contract as contract
@@ -41,7 +41,6 @@ from lossfns._blockwise.reductions import Moments as Moments
 from lossfns._blockwise.reductions import Shifted as Shifted
 from lossfns._blockwise.reductions import ShiftedLogSum as ShiftedLogSum
 from lossfns._blockwise.reductions import Sum as Sum
-from lossfns._blockwise.reductions import log_sum as log_sum
 from lossfns._blockwise.ring import stream_ring as stream_ring
 from lossfns._blockwise.speculative import speculate as speculate
 from lossfns._blockwise.symmetric import stream_symmetric as stream_symmetric

@@ -1,7 +1,6 @@
-"""Any table: all rows against one block of columns at a time."""
+"""Any table: blocks of columns, and in each of these, blocks of rows."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax import lax
 from lossfns._blockwise.reductions import (
     Moments,
     Shifted,
+    Tile,
     across,
     are_small,
     by_size,
@@ -36,7 +36,10 @@ from lossfns._blockwise.trees import (
 )
 
 Block = Callable[[Any, Any, jax.Array], Any]
-"""`block(whole, part, index)`: the reductions of the columns `part`, whose numbers are `index` [C]."""
+"""`block(whole, part, index)`: reductions [C, n] of n rows and the columns `part`, whose numbers are `index` [C]."""
+BlockSize = int | tuple[int, int] | None
+Size = tuple[int, int]
+"""Columns and rows."""
 
 
 def stream(
@@ -44,7 +47,7 @@ def stream(
     whole: Any,
     columns: Any,
     *,
-    block_size: int | None = None,
+    block_size: BlockSize = None,
     bound: Any = None,
     expected: Any = None,
     axis_name: str | tuple[str, ...] | None = None,
@@ -54,9 +57,11 @@ def stream(
     Args:
         block: `block(whole, part, index)` returns a pytree of reductions. It must depend on nothing traced but its
             arguments. Floating arrays come to it in float32 or wider.
-        whole: Any pytree that every block needs entire: the rows, and scalars such as a temperature.
+        whole: Pytree of arrays [..., N] of the rows, of which a block may be given some, and of scalars, such as a
+            temperature, that every block needs.
         columns: Pytree of arrays [M, ...]; `part` holds C of their entries.
-        block_size: Columns C in a block; None for what fits a fast cache. Values and gradients do not depend on it.
+        block_size: Columns C in a block, or columns and rows; None for what fits a fast cache. Values and gradients do
+            not depend on it.
         bound: A number that no score of a `LogSum` or `ColumnLogSum` exceeds in magnitude, but those of -inf. If it is
             so low that no exponential can overflow, sums are made without a search for maxima, and with one exponential
             for all reductions of a score. Which form is taken is decided at run time.
@@ -73,8 +78,7 @@ def stream(
         whole, columns, expected = vary_alike((whole, columns, expected))
     else:
         whole, columns = _vary_around(axis_name, whole, columns)
-    count = jax.tree.leaves(columns)[0].shape[0]
-    size = _default_size(block, whole, columns) if block_size is None else min(block_size, count)
+    size = sizes(block, whole, columns, block_size)
     if expected is None:
         small = None if bound is None else are_small(bound, common_dtype(whole, columns))
         return _stream(block, size, axis_name, whole, columns, small)
@@ -87,41 +91,45 @@ def stream(
     )
 
 
-def block_columns(columns: int, elements: int) -> int:
-    """Columns in a block by default, where each brings `elements` scores: 8 MiB on CPU, evenly filled."""
-    budget = 2**21 if jax.default_backend() == "cpu" else 2**26
-    size = max(budget // max(elements, 1) // 128 * 128, 128)
-    return -(-columns // -(-columns // size)) if columns else 0
-
-
-def _default_size(block: Block, whole: Any, columns: Any) -> int:
+def sizes(block: Block, whole: Any, columns: Any, block_size: BlockSize) -> Size:
+    """Columns and rows in a block. By default, on CPU, 1024 rows at most, and as many columns as make 4 MiB."""
     count = jax.tree.leaves(columns)[0].shape[0]
-    if count == 0:
-        return 0
-    dtype = common_dtype(whole, columns)
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), wide(x, dtype)), columns)
-    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), wide(x, dtype)), whole)
-    shapes = jax.eval_shape(block, rows, one, jax.ShapeDtypeStruct((1,), jnp.int32))
-    return block_columns(count, max(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
+    rows = jax.tree.leaves(_kinds(block, whole, columns)[0])[0].shape[1]
+    arrays = [jnp.shape(x) for x in jax.tree.leaves(whole) if jnp.ndim(x)]
+    if any(shape[-1] != rows for shape in arrays):
+        raise ValueError(f"arrays of whole must have the {rows} rows as their last axis, got shapes {arrays}")
+    if isinstance(block_size, tuple):
+        return min(block_size[0], count), min(block_size[1], rows)
+    cut = arrays and jax.default_backend() == "cpu"
+    scores = 2**20 if cut else 2**26
+    if block_size is not None:
+        return min(block_size, count), _even(rows, max(scores // block_size, 128) if cut else rows)
+    some = _even(rows, 1024 if cut else rows)
+    return _even(count, max(scores // max(some, 1) // 128 * 128, 128)), some
+
+
+def _even(count: int, size: int) -> int:
+    """The size, at most this, of as many blocks that are evenly filled."""
+    return -(-count // -(-count // size)) if count else 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _stream(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None = None) -> Any:
+def _stream(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None = None) -> Any:
     results = _forward(block, size, whole, columns, small=small)
     if axis_name is None:
         return results
-    kinds, structure = _kinds(block, size, whole, columns)
+    kinds, structure = _kinds(block, whole, columns)
     of_all = [across(kind, result, axis_name) for kind, result in zip(kinds, _results(results), strict=True)]
     return jax.tree.unflatten(structure, of_all)
 
 
-def _stream_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
+def _stream_fwd(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
     # By its own rule, should this pass be differentiated in turn.
     results = _stream(block, size, axis_name, whole, columns, small)
     return results, (whole, columns, small, results)
 
 
-def _stream_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
+def _stream_bwd(block: Block, size: Size, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
     whole, columns, small, results = residuals
     d_whole, d_columns = _gradient(block, size, small, whole, columns, results, cotangents)
     if axis_name is not None:
@@ -134,7 +142,7 @@ _stream.defvjp(_stream_fwd, _stream_bwd)
 
 def _forward(
     block: Block,
-    size: int,
+    size: Size,
     whole: Any,
     columns: Any,
     active: jax.Array | None = None,
@@ -144,26 +152,28 @@ def _forward(
 
 
 def _reduced(
-    block: Block, size: int, active: jax.Array | None, small: jax.Array | None, whole: Any, columns: Any
+    block: Block, size: Size, active: jax.Array | None, small: jax.Array | None, whole: Any, columns: Any
 ) -> Any:
     whole, columns = vary_alike((whole, columns))
-    dtype = common_dtype(whole, columns)
-    blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
-    rows = widen(whole, dtype)
-    kinds, structure = _kinds(block, size, whole, columns)
-    states = vary_alike(([initial(kind, count) for kind in kinds], whole, columns))[0]
+    table = _Table(block, size, whole, columns)
+    states = vary_alike(([initial(kind, table.columns.count) for kind in table.kinds], whole, columns))[0]
 
     def step(states: list[Any], i: jax.Array) -> tuple[list[Any], None]:
-        part, index, fresh = blocks.part(i, dtype)
-        reductions = _reductions(block(rows, part, index))[0]
-        return [merge(r, state, index, fresh, small) for r, state in zip(reductions, states, strict=True)], None
+        part, index, fresh = table.column_block(i)
 
-    states = blocks.scan(step, states, active)
-    return jax.tree.unflatten(structure, [result(kind, state) for kind, state in zip(kinds, states, strict=True)])
+        def over_rows(states: list[Any], k: jax.Array) -> tuple[list[Any], None]:
+            rows, tile = table.row_block(k, index, fresh)
+            reductions = _reductions(block(rows, part, index))[0]
+            return [merge(r, state, tile, small) for r, state in zip(reductions, states, strict=True)], None
+
+        return table.rows.scan(over_rows, states), None
+
+    states = table.columns.scan(step, states, active)
+    return table.tree([result(kind, state) for kind, state in zip(table.kinds, states, strict=True)])
 
 
 def _gradient(
-    block: Block, size: int, small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any
+    block: Block, size: Size, small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any
 ) -> tuple[Any, Any]:
     def scan(small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any) -> tuple[Any, Any]:
         return _scan(block, size, whole, columns, results, cotangents, small=small)[1]
@@ -173,7 +183,7 @@ def _gradient(
 
 def _scan(
     block: Block,
-    size: int,
+    size: Size,
     whole: Any,
     columns: Any,
     results: Any,
@@ -186,69 +196,107 @@ def _scan(
 
     It is added to `start`, a gradient, unless `active` is False: in place, which of two branches only one could do.
     """
-    dtype = common_dtype(whole, columns)
-    blocks, count = Blocks(columns, size), jax.tree.leaves(columns)[0].shape[0]
-    whole_floats, join_whole = split_floats(widen(whole, dtype))
-    column_floats, _ = split_floats(columns)
-    kinds, structure = _kinds(block, size, whole, columns)
-    known = [None] * len(kinds) if results is None else _results(results)
+    table = _Table(block, size, whole, columns)
+    whole_floats, column_floats = split_floats(table.rows.arrays)[0], split_floats(columns)[0]
+    known = [None] * len(table.kinds) if results is None else _results(results)
     slopes = _results(cotangents)
-    states = [initial(kind, count) for kind in kinds] if results is None else []
+    states = [initial(kind, table.columns.count) for kind in table.kinds] if results is None else []
     zeros = jax.tree.map(jnp.zeros_like, (whole_floats, column_floats))
     if start is not None:
-        zeros = jax.tree.leaves(widen(start[0], dtype)), jax.tree.leaves(start[1])
+        zeros = jax.tree.leaves(widen(start[0], table.dtype)), jax.tree.leaves(start[1])
     carry = vary_alike(((states, *zeros), whole, columns, cotangents))[0]
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
         states, d_whole, d_columns = carry
-        part, index, fresh = blocks.part(i, dtype)
+        part, index, fresh = table.column_block(i)
         floats, join_part = split_floats(part)
-        values, pull_back = jax.vjp(lambda w, c: block(join_whole(w), join_part(c), index), whole_floats, floats)
-        reductions = _reductions(values)[0]
-        states = [merge(r, s, index, fresh) for r, s in zip(reductions, states, strict=False)]
-        pulled = [slope_of(*given, index, fresh, small) for given in zip(reductions, known, slopes, strict=True)]
-        more, d_part = pull_back(jax.tree.unflatten(structure, pulled))
-        d_whole = jax.tree.map(jnp.add, d_whole, more)
+
+        def over_rows(carry: Any, k: jax.Array) -> tuple[Any, None]:
+            states, d_whole, d_part = carry
+            rows, tile = table.row_block(k, index, fresh)
+            row_floats, join_rows = split_floats(rows)
+            values, pull_back = jax.vjp(lambda w, c: block(join_rows(w), join_part(c), index), row_floats, floats)
+            reductions = _reductions(values)[0]
+            states = [merge(r, s, tile) for r, s in zip(reductions, states, strict=False)]
+            pulled = [slope_of(*given, tile, small) for given in zip(reductions, known, slopes, strict=True)]
+            d_rows, more = pull_back(table.tree(pulled))
+            d_whole = [
+                add_at(total, x, tile.row, axis=-1) if x.ndim else total + x
+                for total, x in zip(d_whole, d_rows, strict=True)
+            ]
+            return (states, d_whole, jax.tree.map(jnp.add, d_part, more)), None
+
+        nothing = vary_alike((jax.tree.map(jnp.zeros_like, floats), carry))[0]
+        states, d_whole, d_part = table.rows.scan(over_rows, (states, d_whole, nothing))
         added = fresh is not None or start is not None
         d_columns = [add_at(total, x, index[0], added) for total, x in zip(d_columns, d_part, strict=True)]
         return (states, d_whole, d_columns), None
 
-    states, d_whole, d_columns = blocks.scan(step, carry, active)
-    done = [result(kind, state) for kind, state in zip(kinds, states, strict=False)]
-    return done and jax.tree.unflatten(structure, done), (
-        join_gradient(whole, d_whole),
-        join_gradient(columns, d_columns),
-    )
+    states, d_whole, d_columns = table.columns.scan(step, carry, active)
+    done = [result(kind, state) for kind, state in zip(table.kinds, states, strict=False)]
+    return done and table.tree(done), (join_gradient(whole, d_whole), join_gradient(columns, d_columns))
 
 
-def _with_gradient(block: Block, size: int, arguments: tuple[Any, Any], cotangents: Any) -> Any:
+class _Table:
+    """A table of scores, in blocks of columns and in each of these blocks of rows."""
+
+    def __init__(self, block: Block, size: Size, whole: Any, columns: Any) -> None:
+        self.dtype = common_dtype(whole, columns)
+        self.kinds, self._structure = _kinds(block, whole, columns)
+        count = jax.tree.leaves(self.kinds)[0].shape[1]
+        self.columns = Blocks(columns, size[0])
+        self.rows = Blocks(widen(whole, self.dtype), size[1], axis=-1, length=count)
+
+    def column_block(self, i: Any) -> tuple[Any, jax.Array, jax.Array | None]:
+        return self.columns.part(i, self.dtype)
+
+    def row_block(self, k: Any, index: jax.Array, fresh: jax.Array | None) -> tuple[Any, Tile]:
+        """Rows, and where their scores with a block of columns are."""
+        rows, row_index, row_fresh = self.rows.part(k, self.dtype)
+        fresh, row_fresh = (
+            fresh if fresh is None else fresh[:, None],
+            row_fresh if row_fresh is None else row_fresh[None],
+        )
+        if fresh is not None and row_fresh is not None:
+            fresh = fresh & row_fresh
+        return rows, Tile(index[0], row_index[0], row_fresh if fresh is None else fresh)
+
+    def tree(self, reductions: list[Any]) -> Any:
+        """The pytree that a block returns."""
+        return jax.tree.unflatten(self._structure, reductions)
+
+
+def _with_gradient(block: Block, size: Size, arguments: tuple[Any, Any], cotangents: Any) -> Any:
     return _scan(block, size, *arguments, None, cotangents)
 
 
 def _gradient_alone(
-    block: Block, size: int, arguments: tuple[Any, Any], cotangents: Any, start: Any = None, active: Any = None
+    block: Block, size: Size, arguments: tuple[Any, Any], cotangents: Any, start: Any = None, active: Any = None
 ) -> Any:
     return _scan(block, size, *arguments, None, cotangents, start, active)[1]
 
 
 def gradient_of(
-    block: Block, size: int, whole: Any, columns: Any, cotangents: Any, start: Any = None, active: Any = None
+    block: Block, whole: Any, columns: Any, cotangents: Any, start: Any = None, active: Any = None
 ) -> tuple[Any, Any]:
     """The gradient of `stream`, results included, for `cotangents(results)`; `start` and `active` as of `speculate`.
 
     Returns:
         That of `whole` and of `columns`, None at integers.
     """
+    size = sizes(block, whole, columns, None)
     results = (
         _stream(block, size, None, whole, columns) if active is None else _forward(block, size, whole, columns, active)
     )
     return _scan(block, size, whole, columns, results, cotangents(results), start, active)[1]
 
 
-def _kinds(block: Block, size: int, whole: Any, columns: Any) -> tuple[list[Any], Any]:
-    """The reductions of a block, as shapes, and the pytree they came in."""
+def _kinds(block: Block, whole: Any, columns: Any) -> tuple[list[Any], Any]:
+    """The reductions of one column and all rows, as shapes, and the pytree they came in."""
     dtype = common_dtype(whole, columns)
-    return _reductions(jax.eval_shape(lambda: block(widen(whole, dtype), *Blocks(columns, size).part(0, dtype)[:2])))
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), wide(x, dtype)), columns)
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), wide(jnp.asarray(x), dtype)), whole)
+    return _reductions(jax.eval_shape(block, rows, one, jax.ShapeDtypeStruct((1,), jnp.int32)))
 
 
 def _complete(whole: Any, slopes: Any, axis_name: Any) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.trees import set_at, vary_alike
+from lossfns._blockwise.trees import get_at, set_at, vary_alike
 
 
 class Reduction:
@@ -85,13 +85,25 @@ class ColumnLogSum(Reduction):
 @_reduction
 @dataclasses.dataclass(frozen=True)
 class ColumnSum(Reduction):
-    """Terms [C, N] -> their sum over all rows, [M]; or [C], already one for each column of the block."""
+    """Terms [C, N] -> their sum over all rows, [M]."""
 
     terms: jax.Array
 
 
-def _masked(x: jax.Array, fresh: jax.Array | None, fill: float) -> jax.Array:
-    return x if fresh is None else jnp.where(fresh.reshape(-1, *(1,) * (x.ndim - 1)), x, fill)
+class Tile(NamedTuple):
+    """Where in the table the scores of a block are."""
+
+    column: jax.Array
+    row: jax.Array
+    fresh: jax.Array | None
+    """Which of the scores no block before had, ready to broadcast; None for all."""
+
+    def of(self, x: Any) -> tuple[int, jax.Array]:
+        """The axis that a reduction sums over, and the place of what comes of it."""
+        return (1, self.column) if isinstance(x, ColumnLogSum | ColumnSum) else (0, self.row)
+
+    def masked(self, x: jax.Array, fill: float) -> jax.Array:
+        return x if self.fresh is None else jnp.where(self.fresh, x, fill)
 
 
 def finite(x: jax.Array) -> jax.Array:
@@ -119,36 +131,35 @@ def unshifted(scores: jax.Array, small: jax.Array) -> jax.Array:
 
 
 def initial(kind: Any, count: int) -> Any:
-    """The state before the first block."""
+    """The state before the first block; `count` columns."""
     leaf = jax.tree.leaves(kind)[0]
-    if isinstance(kind, ColumnLogSum | ColumnSum):
-        return jnp.zeros(count, leaf.dtype)
-    zeros = jnp.zeros(leaf.shape[1:], leaf.dtype)
-    if isinstance(kind, Sum):
+    zeros = jnp.zeros(count if isinstance(kind, ColumnLogSum | ColumnSum) else leaf.shape[1], leaf.dtype)
+    if isinstance(kind, Sum | ColumnSum):
         return zeros
     return (jnp.full_like(zeros, -jnp.inf), *(zeros for _ in jax.tree.leaves(kind)))
 
 
-def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None, small: jax.Array | None = None) -> Any:
+def merge(x: Any, state: Any, tile: Tile, small: jax.Array | None = None) -> Any:
     """The state after one more block; `small` as of `by_size`."""
-    if isinstance(x, Sum):
-        return state + jnp.sum(_masked(x.terms, fresh, 0), axis=0)
-    if isinstance(x, ColumnSum):
-        return set_at(state, x.terms if x.terms.ndim == 1 else jnp.sum(x.terms, axis=1), index[0])
-    if isinstance(x, ColumnLogSum):
-        if small is not None:
-            return set_at(state, jnp.log(jnp.sum(unshifted(x.scores, small), axis=1)), index[0])
-        return set_at(state, log_sum(x.scores, axis=1), index[0])
-    scores = _masked(x.scores, fresh, -jnp.inf)
-    if small is not None and type(x) is LogSum:
-        return jnp.zeros_like(state[0]), state[1] + jnp.sum(unshifted(scores, small), axis=0)
+    axis, start = tile.of(x)
+    size = jax.tree.leaves(x)[0].shape[1 - axis]
+    merged = _merged(x, jax.tree.map(lambda s: get_at(s, start, size), state), axis, tile, small)
+    return jax.tree.map(lambda s, part: set_at(s, part, start), state, merged)
+
+
+def _merged(x: Any, state: Any, axis: int, tile: Tile, small: jax.Array | None) -> Any:
+    if isinstance(x, Sum | ColumnSum):
+        return state + jnp.sum(tile.masked(x.terms, 0), axis)
     before, *sums = state
-    top = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis=0)))
+    scores = tile.masked(x.scores, -jnp.inf)
+    if small is not None and type(x) in (LogSum, ColumnLogSum):
+        return jnp.zeros_like(before), sums[0] + jnp.sum(unshifted(scores, small), axis)
+    top = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis)))
     shift = finite(top)
-    powers = jnp.exp(scores - shift[None])
-    added = [jnp.sum(powers, axis=0)]
+    powers = jnp.exp(scores - jnp.expand_dims(shift, axis))
+    added = [jnp.sum(powers, axis)]
     if isinstance(x, Mean):
-        added.append(jnp.sum(powers * x.terms, axis=0))
+        added.append(jnp.sum(powers * x.terms, axis))
     fade = jnp.exp(before - shift)
     return (top, *(s * fade + more for s, more in zip(sums, added, strict=True)))
 
@@ -156,7 +167,7 @@ def merge(x: Any, state: Any, index: jax.Array, fresh: jax.Array | None, small: 
 def result(kind: Any, state: Any) -> Any:
     if isinstance(kind, ShiftedLogSum):
         return Shifted(jnp.log(state[1]), finite(state[0]))
-    if isinstance(kind, LogSum):
+    if isinstance(kind, LogSum | ColumnLogSum):
         return finite(state[0]) + jnp.log(state[1])
     if isinstance(kind, Mean):
         top, total, weighted = state
@@ -166,34 +177,27 @@ def result(kind: Any, state: Any) -> Any:
     return state
 
 
-def slope_of(
-    x: Any, result: Any, slope: Any, index: jax.Array, fresh: jax.Array | None, small: jax.Array | None = None
-) -> Any:
+def slope_of(x: Any, result: Any, slope: Any, tile: Tile, small: jax.Array | None = None) -> Any:
     """The cotangents of a block, given the final result and its cotangent; `small` as of `by_size`.
 
     Small scores have the same exponentials in every reduction, which XLA then makes once.
     """
-    if isinstance(x, Sum):
-        return Sum(_masked(jnp.broadcast_to(slope, x.terms.shape), fresh, 0))
-    if isinstance(x, ColumnLogSum | ColumnSum):
-        slope = _masked(lax.dynamic_slice_in_dim(slope, index[0], len(index)), fresh, 0)
-        if isinstance(x, ColumnSum):
-            return ColumnSum(slope if x.terms.ndim == 1 else jnp.broadcast_to(slope[:, None], x.terms.shape))
-        total = finite(lax.dynamic_slice_in_dim(result, index[0], len(index)))
-        if small is not None:
-            return ColumnLogSum(unshifted(x.scores, small) * (slope * unshifted(-total, small))[:, None])
-        return ColumnLogSum(slope[:, None] * jnp.exp(x.scores - total[:, None]))
+    axis, start = tile.of(x)
+    size = jax.tree.leaves(x)[0].shape[1 - axis]
+    result, slope = jax.tree.map(lambda v: jnp.expand_dims(get_at(v, start, size), axis), (result, slope))
+    if isinstance(x, Sum | ColumnSum):
+        return type(x)(tile.masked(jnp.broadcast_to(slope, x.terms.shape), 0))
+    if isinstance(x, Mean):
+        share = tile.masked(jnp.exp(x.scores - finite(result.log_sum)), 0)
+        return Mean(share * (slope.log_sum + slope.mean * (x.terms - result.mean)), share * slope.mean)
     if isinstance(x, ShiftedLogSum):
         # Shifted in two steps, as the value is: near p = 1 the digits of the small part count.
-        powers = jnp.exp((x.scores - result.shift[None]) - finite(result.log_sum)[None])
-        return ShiftedLogSum(slope.log_sum[None] * _masked(powers, fresh, 0))
-    if isinstance(x, LogSum) and small is not None:
-        return LogSum(_masked(unshifted(x.scores, small) * (slope * unshifted(-finite(result), small))[None], fresh, 0))
-    if isinstance(x, LogSum):
-        return LogSum(slope[None] * _masked(jnp.exp(x.scores - finite(result)[None]), fresh, 0))
-    share = _masked(jnp.exp(x.scores - finite(result.log_sum)[None]), fresh, 0)
-    mean = slope.mean[None]
-    return Mean(share * (slope.log_sum[None] + mean * (x.terms - result.mean[None])), share * mean)
+        powers, slope = jnp.exp((x.scores - result.shift) - finite(result.log_sum)), slope.log_sum
+    elif small is not None:
+        powers, slope = unshifted(x.scores, small), slope * unshifted(-finite(result), small)
+    else:
+        powers = jnp.exp(x.scores - finite(result))
+    return type(x)(tile.masked(slope * powers, 0))
 
 
 def across(kind: Any, result: Any, axis_name: Any) -> Any:
@@ -213,9 +217,3 @@ def across(kind: Any, result: Any, axis_name: Any) -> Any:
     if isinstance(kind, LogSum):
         return log_total
     return Moments(log_total, lax.psum(powers * result.mean, axis_name) / jnp.where(total == 0, 1, total))
-
-
-def log_sum(scores: jax.Array, axis: int) -> jax.Array:
-    """Log of the sum of exponentials over an axis that is there entire; -inf where all are."""
-    shift = finite(lax.stop_gradient(jnp.max(scores, axis=axis, keepdims=True, initial=-jnp.inf)))
-    return jnp.squeeze(shift, axis) + jnp.log(jnp.sum(jnp.exp(scores - shift), axis=axis))

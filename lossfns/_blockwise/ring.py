@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.columns import Block, _default_size, _forward, _gradient
-from lossfns._blockwise.reductions import ColumnLogSum, ColumnSum, Sum, are_small, is_reduction
-from lossfns._blockwise.trees import Blocks, common_dtype, join_gradient, split_floats, vary_alike, widen
+from lossfns._blockwise.columns import Block, BlockSize, Size, _forward, _gradient, _kinds, sizes
+from lossfns._blockwise.reductions import ColumnLogSum, ColumnSum, Sum, are_small
+from lossfns._blockwise.trees import common_dtype, join_gradient, split_floats, vary_alike
 
 
 def stream_ring(
@@ -23,7 +23,7 @@ def stream_ring(
     columns: Any,
     axis_name: str | tuple[str, ...],
     *,
-    block_size: int | None = None,
+    block_size: BlockSize = None,
     bound: Any = None,
 ) -> Any:
     """Reduce a table of the rows of this device x the columns of all devices.
@@ -42,15 +42,14 @@ def stream_ring(
         rows of all.
     """
     whole, columns = vary_alike((whole, columns))
-    count = jax.tree.leaves(columns)[0].shape[0]
-    size = _default_size(block, whole, columns) if block_size is None else min(block_size, count)
+    size = sizes(block, whole, columns, block_size)
     small = None if bound is None else are_small(bound, common_dtype(whole, columns))
     return _ring(block, size, axis_name, whole, columns, small)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _ring(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None) -> Any:
-    kinds, structure = _kinds(block, size, whole, columns)
+def _ring(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None) -> Any:
+    kinds, structure = _kinds(block, whole, columns)
     shapes = jax.eval_shape(lambda: structure.flatten_up_to(_forward(block, size, whole, columns)))
     nothing = [
         jnp.full(x.shape, 0 if isinstance(kind, Sum | ColumnSum) else -jnp.inf, x.dtype)
@@ -71,14 +70,14 @@ def _ring(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, sma
     return structure.unflatten(_join(kinds, of_rows, of_columns))
 
 
-def _ring_fwd(block: Block, size: int, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
+def _ring_fwd(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
     results = _ring(block, size, axis_name, whole, columns, small)
     return results, (whole, columns, small, results)
 
 
-def _ring_bwd(block: Block, size: int, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
+def _ring_bwd(block: Block, size: Size, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
     whole, columns, small, results = residuals
-    kinds, structure = _kinds(block, size, whole, columns)
+    kinds, structure = _kinds(block, whole, columns)
     row_results, column_results = _split(kinds, structure.flatten_up_to(results))
     row_slopes, column_slopes = _split(kinds, structure.flatten_up_to(cotangents))
     zeros = [jax.tree.map(jnp.zeros_like, split_floats(tree)[0]) for tree in (whole, columns)]
@@ -105,13 +104,6 @@ def _hand_on(tree: Any, axis_name: Any) -> Any:
     """Everything of the device before."""
     count = lax.axis_size(axis_name)
     return jax.tree.map(lambda x: lax.ppermute(x, axis_name, [(i, (i + 1) % count) for i in range(count)]), tree)
-
-
-def _kinds(block: Block, size: int, whole: Any, columns: Any) -> tuple[list[Any], Any]:
-    """The reductions of a block, as shapes, and the pytree they came in."""
-    dtype = common_dtype(whole, columns)
-    shapes = jax.eval_shape(lambda: block(widen(whole, dtype), *Blocks(columns, size).part(0, dtype)[:2]))
-    return jax.tree.flatten(shapes, is_leaf=is_reduction)
 
 
 def _of_columns(kind: Any) -> bool:

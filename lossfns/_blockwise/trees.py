@@ -67,24 +67,29 @@ def join_gradient(tree: Any, floats: list[jax.Array]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Equal blocks of the columns, the last one moved back to end with them."""
+    """Equal blocks of an axis of arrays, the last one moved back to end with it; scalars are in every block."""
 
-    columns: Any
+    arrays: Any
     size: int
+    axis: int = 0
+    length: int | None = None
+    """Of the axis; None asks the first array."""
 
     @property
     def count(self) -> int:
-        return jax.tree.leaves(self.columns)[0].shape[0]
+        if self.length is not None:
+            return self.length
+        return next(x.shape[self.axis] for x in jax.tree.leaves(self.arrays) if jnp.ndim(x))
 
     def part(self, i: Any, dtype: Any) -> tuple[Any, jax.Array, jax.Array | None]:
-        """Block i in `dtype`, the numbers of its columns, and which no block before it had (None for all)."""
+        """Block i in `dtype`, the places of its entries, and which no block before it had (None for all)."""
         index, fresh = self.place(i)
         start = index[0] if self.size else 0
-        part = jax.tree.map(lambda x: get_at(x, start, self.size), self.columns)
+        part = jax.tree.map(lambda x: get_at(x, start, self.size, self.axis) if jnp.ndim(x) else x, self.arrays)
         return widen(part, dtype), index, fresh
 
     def place(self, i: Any) -> tuple[jax.Array, jax.Array | None]:
-        """The numbers of the columns of block i, and which of them no block before it had."""
+        """The places of the entries of block i, and which of them no block before it had."""
         index = jnp.minimum(i * self.size, self.count - self.size) + jnp.arange(self.size)
         return index, None if self.size and self.count % self.size == 0 else index >= i * self.size
 
@@ -105,21 +110,23 @@ def is_half(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits == 16
 
 
-def get_at(x: jax.Array, start: Any, size: int) -> jax.Array:
+def get_at(x: jax.Array, start: Any, size: int, axis: int = 0) -> jax.Array:
     """Part of an array."""
-    return _half_at(x, jnp.asarray(start), size) if is_half(x) else lax.dynamic_slice_in_dim(x, start, size)
+    if is_half(x):
+        return _half_at(x, jnp.asarray(start), size, axis)
+    return lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _half_at(x: jax.Array, start: jax.Array, size: int) -> jax.Array:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _half_at(x: jax.Array, start: jax.Array, size: int, axis: int) -> jax.Array:
     # To slice halves, XLA's CPU compiler makes the whole array float32; as integers it lets them be.
-    bits = lax.dynamic_slice_in_dim(lax.bitcast_convert_type(x, jnp.uint16), start, size)
+    bits = lax.dynamic_slice_in_dim(lax.bitcast_convert_type(x, jnp.uint16), start, size, axis)
     return lax.bitcast_convert_type(bits, x.dtype)
 
 
 @_half_at.defjvp
-def _half_at_jvp(size: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    return _half_at(*primals, size), lax.dynamic_slice_in_dim(tangents[0], primals[1], size)
+def _half_at_jvp(size: int, axis: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return _half_at(*primals, size, axis), lax.dynamic_slice_in_dim(tangents[0], primals[1], size, axis)
 
 
 def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
@@ -127,12 +134,12 @@ def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
     return mask.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def set_at(total: jax.Array, x: jax.Array, start: jax.Array) -> jax.Array:
-    return lax.dynamic_update_slice_in_dim(total, x.astype(total.dtype), start, 0)
+def set_at(total: jax.Array, x: jax.Array, start: jax.Array, axis: int = 0) -> jax.Array:
+    return lax.dynamic_update_slice_in_dim(total, x.astype(total.dtype), start, axis)
 
 
-def add_at(total: jax.Array, x: jax.Array, start: jax.Array, overlap: bool = True) -> jax.Array:
+def add_at(total: jax.Array, x: jax.Array, start: jax.Array, overlap: bool = True, axis: int = 0) -> jax.Array:
     """Written once, unless blocks overlap: what is there already is then added to, by zeros."""
     if overlap:
-        x = x + get_at(total, start, len(x)).astype(x.dtype)
-    return set_at(total, x, start)
+        x = x + get_at(total, start, x.shape[axis], axis).astype(x.dtype)
+    return set_at(total, x, start, axis)

@@ -183,7 +183,7 @@ def clip(
         )
     else:
         everyone = of_all_devices(columns, axis_name)
-        of_rows, of_columns = _in_parts(rows, everyone, factor, block_size)
+        of_rows, of_columns = stream(_both_ways, rows.as_rows, everyone, block_size=block_size, bound=factor)
         if axis_name is not None:  # the sums over the rows of each device, brought to the device of the column
             parts = of_columns.reshape(-1, a.shape[0])
             parts = jax.lax.all_to_all(parts, axis_name, split_axis=0, concat_axis=0, tiled=True)
@@ -196,24 +196,6 @@ def clip(
 def _both_ways(rows: Side, columns: Side, index: jax.Array) -> tuple[LogSum, ColumnLogSum]:
     scores = negatives(rows, columns)
     return LogSum(scores), ColumnLogSum(scores)
-
-
-PART = 1024
-"""Rows in a part, on CPU: products are faster on tiles of them with 512 columns than on all rows with 256."""
-
-
-def _in_parts(rows: Side, columns: Side, bound: jax.Array, block_size: int | None) -> tuple[jax.Array, jax.Array]:
-    """Log-sums of rows and columns; the rows in equal parts where that is fast and comes out even."""
-    count = rows.pair.shape[0]
-    if jax.default_backend() != "cpu" or count <= PART or count % PART:
-        return stream(_both_ways, rows.as_rows, columns, block_size=block_size, bound=bound)
-
-    def of_part(part: Side) -> tuple[jax.Array, jax.Array]:
-        return stream(_both_ways, part.as_rows, columns, block_size=block_size or 512, bound=bound)
-
-    parts = jax.tree.map(lambda x: x.reshape(-1, PART, *x.shape[1:]), rows)
-    of_rows, of_columns = jax.lax.map(of_part, parts)
-    return of_rows.reshape(-1), _log_sum_of(of_columns)
 
 
 def _log_sum_of(parts: jax.Array) -> jax.Array:

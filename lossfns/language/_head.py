@@ -16,7 +16,6 @@ from lossfns._blockwise import (
     Shifted,
     ShiftedLogSum,
     Sum,
-    block_columns,
     contract,
     gradient_of,
     narrow,
@@ -140,12 +139,11 @@ def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: An
         return slopes
 
     block, whole, columns = _table(problem)
-    size = block_columns(problem.head.shape[0], problem.hidden.shape[0])
     given = None
     if start is not None:
         (slope,) = start
         given = ({"rows": slope.hidden.T, "cap": slope.soft_cap}, {"head": slope.head, "bias": slope.bias})
-    d_whole, d_columns = gradient_of(block, size, whole, columns, pull, given, active)
+    d_whole, d_columns = gradient_of(block, whole, columns, pull, given, active)
     if start is not None:
         held = slope.label_smoothing, slope.z_loss
         of_options = [

@@ -30,7 +30,7 @@ def every_kind(whole, part, index):
         "parts": engine.ShiftedLogSum(masked),
         "mean": engine.Mean(masked, terms),
         "sum": engine.Sum(jnp.square(scores)),
-        "columns": (engine.ColumnLogSum(scores), engine.ColumnSum(terms), engine.ColumnSum(terms[:, 0])),
+        "columns": (engine.ColumnLogSum(scores), engine.ColumnSum(terms)),
     }
 
 
@@ -50,7 +50,7 @@ def at_once(rows, columns, scale):
         "parts": log_sum,
         "mean": engine.Moments(log_sum, (jax.nn.softmax(masked, 0) * terms).sum(0)),
         "sum": jnp.square(scores).sum(0),
-        "columns": (jax.nn.logsumexp(scores, 1), terms.sum(1), terms[:, 0]),
+        "columns": (jax.nn.logsumexp(scores, 1), terms.sum(1)),
     }
 
 
@@ -67,7 +67,11 @@ LIMIT = np.log(np.finfo(np.float32).max) / 2
 """The largest bound of scores with which their exponentials are taken as they are."""
 
 
-@pytest.mark.parametrize(("size", "bound"), [(None, None), (1, None), (4, None), (1, 40.0), (4, 40.0), (4, 50.0)])
+SIZES = [None, 1, 4, (4, 2), (COLUMNS, 3), (1, 1)]
+
+
+@pytest.mark.parametrize("bound", [None, 40.0, 50.0])
+@pytest.mark.parametrize("size", SIZES, ids=str)
 def test_any_block_gives_what_the_whole_table_gives(size, bound):
     given = draw()
     run = jax.jit(jax.value_and_grad(lambda *x: weighted(streamed(*x, size, bound)), argnums=(0, 1, 2)))
@@ -80,11 +84,12 @@ def second(function, argument):
 
 
 @pytest.mark.parametrize("bound", [None, 40.0])
-def test_second_derivatives(bound):
+@pytest.mark.parametrize("size", [4, (4, 2)], ids=str)
+def test_second_derivatives(size, bound):
     rows, columns, scale = draw()
     actual, expected = (
         second(lambda x, f=f: weighted(f(x, columns, scale)), rows)
-        for f in (functools.partial(streamed, size=4, bound=bound), at_once)
+        for f in (functools.partial(streamed, size=size, bound=bound), at_once)
     )
     assert_near(actual, expected, 1e-4)
 
@@ -126,7 +131,7 @@ def symmetric(items, scale, bound):
 
 
 def asymmetric(items, scale, bound):
-    return jnp.concatenate(engine.stream(both_ways_of, (items.T, scale), items, block_size=4, bound=bound))
+    return jnp.concatenate(engine.stream(both_ways_of, (items.T, scale), items, block_size=(4, 3), bound=bound))
 
 
 def both_ways_of(whole, part, index):
@@ -159,7 +164,7 @@ def test_mapped_over_bounds_on_both_sides(log_sums):
 
 def test_mapped_over_a_batch():
     rows, columns, scale = draw()
-    actual = jax.vmap(lambda rows: streamed(rows, columns, scale, 4))(jnp.stack([rows, 2 * rows]))
+    actual = jax.vmap(lambda rows: streamed(rows, columns, scale, (4, 2)))(jnp.stack([rows, 2 * rows]))
     assert_near(jax.tree.map(lambda x: x[1], actual), at_once(2 * rows, columns, scale), 1e-4)
 
 
@@ -167,7 +172,8 @@ def test_rows_without_a_column_have_no_gradient():
     rows, columns, _ = draw()
 
     def nothing(whole, part, index):
-        return engine.LogSum(jnp.full((len(index), ROWS), -jnp.inf) + 0 * engine.product(part, whole))
+        scores = engine.product(part, whole)
+        return engine.LogSum(jnp.where(scores < jnp.inf, -jnp.inf, scores))
 
     values, slopes = jax.value_and_grad(lambda x: jnp.exp(engine.stream(nothing, x.T, columns, block_size=4)).sum())(
         rows
@@ -181,13 +187,14 @@ def softplus_sums(whole, part, index):
     return engine.Sum(jax.nn.softplus(engine.product(part, whole)))
 
 
+@pytest.mark.parametrize("size", [4, (4, 2)], ids=str)
 @pytest.mark.parametrize("weights", [np.full(ROWS, 0.25), np.arange(ROWS) - 1.0], ids=str)
-def test_gradients_made_for_cotangents_that_come_and_that_do_not(weights):
+def test_gradients_made_for_cotangents_that_come_and_that_do_not(weights, size):
     rows, columns, _ = draw()
     expected = jnp.ones(ROWS)
 
     def mine(rows, columns):
-        return (weights * engine.stream(softplus_sums, rows.T, columns, block_size=4, expected=expected)).sum()
+        return (weights * engine.stream(softplus_sums, rows.T, columns, block_size=size, expected=expected)).sum()
 
     def plain(rows, columns):
         return (weights * jax.nn.softplus(columns @ rows.T).sum(0)).sum()
@@ -199,12 +206,18 @@ def test_gradients_made_for_cotangents_that_come_and_that_do_not(weights):
     assert_near(*(second(f, rows) for f in squares), 1e-4)
 
 
+def test_rows_that_are_not_the_last_axis_are_refused():
+    rows, columns, _ = draw()
+    with pytest.raises(ValueError, match=r"whole must have the 5 rows as their last axis, got shapes \[\(5, 3\)\]"):
+        engine.stream(lambda whole, part, _: engine.Sum(part @ whole.T), rows, columns)
+
+
 def test_large_gradients_are_scaled_in_parts(monkeypatch):
     from lossfns._blockwise import speculative
 
     monkeypatch.setattr(speculative, "LARGE", 8)
     for weights in (np.full(ROWS, 0.25),):
-        test_gradients_made_for_cotangents_that_come_and_that_do_not(weights)
+        test_gradients_made_for_cotangents_that_come_and_that_do_not(weights, 4)
 
 
 def symmetric_scores(scale, part, other, index, other_index):
