@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from lossfns._contract import accumulation_dtype
 
@@ -66,10 +67,10 @@ def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> j
 
 
 def by_rows(x: jax.Array) -> jax.Array:
-    """`x`, on CPU laid out in memory by rows: through one dimension, which has no other layout."""
+    """`x`, on CPU laid out in memory by rows."""
     if jax.default_backend() != "cpu":
         return x
-    return lax.optimization_barrier(x.reshape(-1)).reshape(x.shape)
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
 def transposed(x: jax.Array) -> jax.Array:
