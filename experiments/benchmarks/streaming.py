@@ -3,7 +3,8 @@
     python -m experiments.benchmarks.streaming
     python -m experiments.benchmarks.streaming --only clip siglip --rounds 15 --out streaming.md
 
-Value and gradient are compiled for both, then run in turns: first ours, then plain, then plain, then ours, and so on.
+Value and gradient are compiled for both, then run in turns: first ours, then plain, then plain, then ours, and so on,
+with a rest before each, so that neither pays for memory that the other gives back.
 The ratio is the median over rounds of ours to plain within a round, so that a machine that slows down slows both.
 Memory is what the compiled programs need beside inputs and outputs. The error of a gradient is its largest, relative to
 the largest entry, against plain JAX in float64, on a smaller problem with probabilities near 0 and 1.
@@ -102,6 +103,11 @@ def _compile(loss: Any, arrays: Arrays) -> tuple[Any, float | None]:
     return program, None if memory is None else memory.temp_size_in_bytes / 2**20
 
 
+_REST = 0.25
+"""Seconds before a run is timed: results are ready before the memory of their program is given back, which for a plain
+form takes the kernel up to a tenth of a second, in which ours would run."""
+
+
 def _time(programs: Sequence[Any], arrays: Arrays, rounds: int) -> list[tuple[float, float]]:
     """Seconds of both programs in each round, the order changing; each is run once before."""
     given = jax.block_until_ready(list(arrays.values()))
@@ -111,6 +117,7 @@ def _time(programs: Sequence[Any], arrays: Arrays, rounds: int) -> list[tuple[fl
     for i in range(rounds):
         seconds = [0.0, 0.0]
         for k in (0, 1) if i % 2 == 0 else (1, 0):
+            time.sleep(_REST)
             start = time.perf_counter()
             jax.block_until_ready(programs[k](*given))
             seconds[k] = time.perf_counter() - start
