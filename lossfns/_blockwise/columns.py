@@ -253,13 +253,10 @@ class _Table:
     def row_block(self, k: Any, index: jax.Array, fresh: jax.Array | None) -> tuple[Any, Tile]:
         """Rows, and where their scores with a block of columns are."""
         rows, row_index, row_fresh = self.rows.part(k, self.dtype)
-        fresh, row_fresh = (
-            fresh if fresh is None else fresh[:, None],
-            row_fresh if row_fresh is None else row_fresh[None],
-        )
-        if fresh is not None and row_fresh is not None:
-            fresh = fresh & row_fresh
-        return rows, Tile(index[0], row_index[0], row_fresh if fresh is None else fresh)
+        fresh = fresh if fresh is None else fresh[:, None]
+        if row_fresh is not None:
+            fresh = row_fresh[None] if fresh is None else fresh & row_fresh[None]
+        return rows, Tile(index[0], row_index[0], fresh)
 
     def tree(self, reductions: list[Any]) -> Any:
         """The pytree that a block returns."""
