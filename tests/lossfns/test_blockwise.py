@@ -216,8 +216,7 @@ def test_large_gradients_are_scaled_in_parts(monkeypatch):
     from lossfns._blockwise import speculative
 
     monkeypatch.setattr(speculative, "LARGE", 8)
-    for weights in (np.full(ROWS, 0.25),):
-        test_gradients_made_for_cotangents_that_come_and_that_do_not(weights, 4)
+    test_gradients_made_for_cotangents_that_come_and_that_do_not(np.full(ROWS, 0.25), 4)
 
 
 def symmetric_scores(scale, part, other, index, other_index):

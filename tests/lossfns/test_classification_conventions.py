@@ -117,3 +117,12 @@ def test_label_smoothing_of_one_row_with_masked_classes_leaves_the_others_alone(
         both = lossfns.softmax_cross_entropy(logits, labels, label_smoothing=0.2, smoothing_over=over)
         first = lossfns.softmax_cross_entropy(logits[:1], labels[:1], label_smoothing=0.2, smoothing_over=over)
         np.testing.assert_allclose(both[0], first[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [0.0, -1.5, 1.5, 20.0])
+def test_curvature_of_sigmoid_focal(x):
+    """With q = 1 - p and gamma 2, the second derivative of -q^2 log p is 5 p q^3 + (4 p^2 q^2 - 2 p q^3) (-log p)."""
+    p, q = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
+    curvature = 5 * p * q**3 - (4 * p**2 * q**2 - 2 * p * q**3) * np.log(p)
+    actual = jax.grad(jax.grad(lambda x: lossfns.sigmoid_focal(x, jnp.array(1), alpha=None)))(jnp.float32(x))
+    np.testing.assert_allclose(actual, curvature, rtol=1e-5)

@@ -125,8 +125,8 @@ def test_scales_on_both_sides_of_where_exponentials_need_a_shift(pairs, loss, pl
             np.testing.assert_allclose(x, e, rtol=1e-4, atol=1e-4 * np.abs(e).max())
 
 
-@pytest.mark.parametrize("scale", [20.0, 100.0])
-def test_many_rows_go_in_parts_that_overlap(scale):
+@pytest.mark.parametrize(("scale", "ring"), [(20.0, False), (20.0, True), (100.0, False), (100.0, True)])
+def test_many_rows_go_in_parts_that_overlap(scale, ring):
     rng = np.random.default_rng(0)
     a = rng.normal(size=(2051, 8)).astype(np.float32)
     b = a + rng.normal(size=(2051, 8)).astype(np.float32)
@@ -139,7 +139,7 @@ def test_many_rows_go_in_parts_that_overlap(scale):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
 
     def local(a, b):  # both devices have the same pairs: twice as many negatives, each twice
-        return jax.grad(lambda a: clip(a, b, scale=scale, axis_name="data").sum() / 2051)(a)
+        return jax.grad(lambda a: clip(a, b, scale=scale, axis_name="data", ring=ring).sum() / 2051)(a)
 
     run = jax.shard_map(local, mesh=mesh, in_specs=(Spec("data"),) * 2, out_specs=Spec("data"))
     twice = jax.jit(run)(*(np.concatenate([x, x]) for x in (a, b)))
