@@ -4,22 +4,23 @@
     python -m experiments.benchmarks.streaming --only clip siglip --rounds 15 --out streaming.md
 
 Value and gradient are compiled for both, then run in turns: first ours, then plain, then plain, then ours, and so on,
-with a rest before each, so that neither pays for memory that the other gives back.
+with a rest before each, so that neither pays for memory that the other gives back. Rounds in which the machine itself
+was slow, by a product that is timed before and after each run, are repeated, at most as many as there are rounds.
 The ratio is the median over rounds of ours to plain within a round, so that a machine that slows down slows both.
 Memory is what the compiled programs need beside inputs and outputs. The error of a gradient is its largest, relative to
 the largest entry, against plain JAX in float64, on a smaller problem with probabilities near 0 and 1.
 
-Takes about five minutes and 3 GB on two CPU cores.
+Takes about seven minutes and 3 GB on two CPU cores.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import platform
 import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ import numpy as np
 import tyro
 
 from experiments.benchmarks.cases import CASES, Arrays, Case
+from experiments.benchmarks.timing import Probe, in_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Row:
     plain_seconds: float
     ratio: float
     ratios: tuple[float, ...]
+    repeated: int
+    """Rounds left out because the machine was slow."""
     target: float | None
     mib: float | None
     plain_mib: float | None
@@ -67,22 +71,26 @@ class Row:
     plain_error: float | None
 
 
-def measure(name: str, case: Case, options: Options) -> Row:
+def measure(name: str, case: Case, options: Options, probe: Probe) -> Row:
     """Run one case."""
     sizes = {k: max(int(v * options.shape_scale), 2) if k in case.scaled else v for k, v in case.sizes.items()}
     arrays = case.make(jax.random.key(0), case.dtype, False, **sizes)
     programs = [_compile(loss, arrays) for loss in (case.ours, case.plain)]
-    rounds = _time([program for program, _ in programs], arrays, options.rounds)
+    given = jax.block_until_ready(list(arrays.values()))
+    runs = [functools.partial(program, *given) for program, _ in programs]
+    rounds, repeated = in_turns(runs, options.rounds, probe)
     errors = _errors(case, sizes) if options.accuracy else (None, None)
-    ratios = tuple(ours / plain for ours, plain in rounds)
+    ours, plain = zip(*(r.seconds for r in rounds), strict=True)
+    ratios = tuple(a / b for a, b in zip(ours, plain, strict=True))
     return Row(
         name=name,
         sizes=sizes,
         dtype=jnp.dtype(case.dtype).name,
-        seconds=statistics.median(ours for ours, _ in rounds),
-        plain_seconds=statistics.median(plain for _, plain in rounds),
+        seconds=statistics.median(ours),
+        plain_seconds=statistics.median(plain),
         ratio=statistics.median(ratios),
         ratios=ratios,
+        repeated=repeated,
         target=case.target,
         mib=programs[0][1],
         plain_mib=programs[1][1],
@@ -101,28 +109,6 @@ def _compile(loss: Any, arrays: Arrays) -> tuple[Any, float | None]:
     program = run.lower(*arrays.values()).compile()
     memory = program.memory_analysis()
     return program, None if memory is None else memory.temp_size_in_bytes / 2**20
-
-
-_REST = 0.25
-"""Seconds before a run is timed: results are ready before the memory of their program is given back, which for a plain
-form takes the kernel up to a tenth of a second, in which ours would run."""
-
-
-def _time(programs: Sequence[Any], arrays: Arrays, rounds: int) -> list[tuple[float, float]]:
-    """Seconds of both programs in each round, the order changing; each is run once before."""
-    given = jax.block_until_ready(list(arrays.values()))
-    for program in programs:
-        jax.block_until_ready(program(*given))
-    taken = []
-    for i in range(rounds):
-        seconds = [0.0, 0.0]
-        for k in (0, 1) if i % 2 == 0 else (1, 0):
-            time.sleep(_REST)
-            start = time.perf_counter()
-            jax.block_until_ready(programs[k](*given))
-            seconds[k] = time.perf_counter() - start
-        taken.append((seconds[0], seconds[1]))
-    return taken
 
 
 _ACCURATE = 512
@@ -174,9 +160,9 @@ def table(rows: Sequence[Row]) -> str:
         return "" if x is None else format(x, form)
 
     lines = [
-        "| loss | shape | dtype | plain ms | ours ms | ratio | of rounds | target | plain MiB | MiB "
+        "| loss | shape | dtype | plain ms | ours ms | ratio | of rounds | repeated | target | plain MiB | MiB "
         "| plain gradient error | gradient error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [
@@ -187,6 +173,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.seconds * 1e3:.1f}",
             f"{row.ratio:.2f}",
             f"{min(row.ratios):.2f} .. {max(row.ratios):.2f}",
+            str(row.repeated),
             number(row.target, ".2f"),
             number(row.plain_mib, ".0f"),
             number(row.mib, ".0f"),
@@ -204,9 +191,10 @@ def main(options: Options) -> list[Row]:
         raise SystemExit(f"no case is named like {', '.join(options.only)}; there are {', '.join(CASES)}")
     if options.out is not None and options.out.suffix not in (".md", ".json"):
         raise SystemExit(f"--out must end in .md or .json, got {options.out}")
+    probe = Probe()
     rows = []
     for name, case in chosen.items():
-        rows.append(measure(name, case, options))
+        rows.append(measure(name, case, options, probe))
         print(table(rows).splitlines()[-1], flush=True)
     where = environment()
     text = "\n".join([f"{key}: {value}  " for key, value in where.items()] + ["", table(rows), ""])
