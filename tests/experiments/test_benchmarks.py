@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.benchmarks import streaming
@@ -28,6 +30,23 @@ def test_both_sides_compute_the_same(name):
     sizes = {k: 16 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}
     arrays = case.make(streaming.jax.random.key(0), "float32", False, **sizes).values()
     assert float(case.ours(*arrays)) == pytest.approx(float(case.plain(*arrays)), rel=1e-5)
+
+
+STREAMED = ("linear_cross_entropy", "MLM head", "dpo from hidden states", "nt_xent", "clip", "siglip")
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_the_form_for_accelerators_computes_the_same(name, monkeypatch):
+    """On whatever device there is: blocks and layouts are chosen by the name of the backend."""
+    asked = []
+    monkeypatch.setattr(jax, "default_backend", lambda: asked.append(True) or "gpu")
+    case = CASES[name]
+    sizes = {k: 29 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}  # traced by no other test
+    arrays = case.make(jax.random.key(0), "float32", False, **sizes).values()
+    moving = tuple(i for i, x in enumerate(arrays) if np.issubdtype(x.dtype, np.floating))
+    ours, plain = (jax.value_and_grad(loss, argnums=moving)(*arrays) for loss in (case.ours, case.plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, plain)
+    assert asked
 
 
 def test_an_unknown_case_or_file_is_refused():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lossfns import _blockwise as engine
+from lossfns._blockwise.columns import sizes
 from lossfns._blockwise.trees import get_at
 
 ROWS, COLUMNS, FEATURES = 5, 11, 3
@@ -210,6 +211,21 @@ def test_rows_that_are_not_the_last_axis_are_refused():
     rows, columns, _ = draw()
     with pytest.raises(ValueError, match=r"whole must have the 5 rows as their last axis, got shapes \[\(5, 3\)\]"):
         engine.stream(lambda whole, part, _: engine.Sum(part @ whole.T), rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("backend", "rows", "columns", "size"),
+    [
+        ("cpu", 8192, 8192, (1024, 1024)),  # columns, rows: 4 MiB
+        ("cpu", 100, 65536, (9363, 100)),  # 7 even blocks of columns
+        ("gpu", 8192, 8192, (8192, 8192)),  # 256 MiB
+        ("gpu", 8192, 65536, (8192, 8192)),
+    ],
+)
+def test_blocks_fit_the_backend(backend, rows, columns, size, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    given = jnp.zeros((1, rows)), jnp.zeros((columns, 1))
+    assert sizes(lambda whole, part, _: engine.Sum(part @ whole), *given, None) == size
 
 
 def test_large_gradients_are_scaled_in_parts(monkeypatch):
