@@ -4,13 +4,14 @@
     python -m experiments.benchmarks.streaming --only clip siglip --rounds 15 --out streaming.md
 
 Value and gradient are compiled for both, then run in turns: first ours, then plain, then plain, then ours, and so on,
-with a rest before each, so that neither pays for memory that the other gives back. Rounds in which the machine itself
-was slow, by a product that is timed before and after each run, are repeated, at most as many as there are rounds.
-The ratio is the median over rounds of ours to plain within a round, so that a machine that slows down slows both.
-Memory is what the compiled programs need beside inputs and outputs. The error of a gradient is its largest, relative to
-the largest entry, against plain JAX in float64, on a smaller problem with probabilities near 0 and 1.
+with a rest before each, so that neither pays for memory that the other gives back. Whether the machine itself is slow
+is told by a product that is timed before and after each run. Rounds wait for it, but not for ever; those in which it
+was slow all the same are repeated, at most as many as there are rounds. The ratio is the median over rounds of ours
+to plain within a round. Memory is what the compiled programs need beside inputs and outputs. The error of a gradient
+is its largest, relative to the largest entry, against plain JAX in float64, on a smaller problem with probabilities
+near 0 and 1.
 
-Takes about seven minutes and 3 GB on two CPU cores.
+Takes about seven minutes and 3 GB on two CPU cores that are not disturbed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Options:
     """Cases whose names contain one of these; all by default."""
     rounds: int = 7
     """Times that both are run; the first run of each is not counted."""
+    patience: int = 300
+    """Seconds to wait, in all, while the machine is slow."""
     shape_scale: float = 1.0
     """Shrinks the sizes that make a problem large, to try things out; times then mean little."""
     accuracy: bool = True
@@ -191,7 +194,7 @@ def main(options: Options) -> list[Row]:
         raise SystemExit(f"no case is named like {', '.join(options.only)}; there are {', '.join(CASES)}")
     if options.out is not None and options.out.suffix not in (".md", ".json"):
         raise SystemExit(f"--out must end in .md or .json, got {options.out}")
-    probe = Probe()
+    probe = Probe(options.patience)
     rows = []
     for name, case in chosen.items():
         rows.append(measure(name, case, options, probe))

@@ -33,13 +33,14 @@ class Probe:
 
     A machine may have speeds of its own for seconds on end, whatever runs on it: a virtual machine whose processors the
     host moves between complexes that share no cache, a clock that falls as the chip warms, a neighbour. Products whose
-    blocks are passed from core to core feel all of these.
+    blocks are passed from core to core feel all of these. It waits so many seconds in all, its patience.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int) -> None:
         self._operands = (jnp.ones((1024, 128)), jnp.ones((128, 1024)))
         self._products = jax.jit(_products)
         self.fastest = float("inf")
+        self.patience = patience
         for _ in range(10):
             self()
 
@@ -48,6 +49,16 @@ class Probe:
         taken = min(self._once() for _ in range(4))
         self.fastest = min(self.fastest, taken)
         return taken
+
+    def wait(self) -> None:
+        """Return when the machine is near its fastest, or patience is at an end."""
+        while self.patience and self.is_slow(self()):
+            time.sleep(1)
+            self.patience -= 1
+
+    def is_slow(self, taken: float) -> bool:
+        """Whether the machine was not near its fastest in a probe that took so long."""
+        return taken > _STEADY * self.fastest
 
     def _once(self) -> float:
         start = time.perf_counter()
@@ -65,18 +76,16 @@ def _products(a: jax.Array, b: jax.Array) -> jax.Array:
 def in_turns(programs: Sequence[Callable[[], Any]], rounds: int, probe: Probe) -> tuple[list[Round], int]:
     """So many rounds of all programs, the order turning round, and how many more were left out.
 
-    Each program is run once before. A round in which the machine was slow is repeated, until there are as many as
-    asked for or twice as many have been run; then those on the fastest machine are given. What is left out is decided
-    by the probe alone, which knows nothing of the programs' times.
+    Each program is run once before. A round does not begin while the machine is slow, unless that lasts; one in which
+    it became so is repeated, until there are as many as asked for or twice as many have been run. Then those on the
+    fastest machine are given. What is left out is decided by the probe alone, which knows nothing of the programs'
+    times.
     """
     for program in programs:
         jax.block_until_ready(program())
     taken: list[Round] = []
-
-    def steady() -> int:
-        return sum(r.slowness <= _STEADY * probe.fastest for r in taken)
-
-    while steady() < rounds and len(taken) < 2 * rounds:
+    while sum(not probe.is_slow(r.slowness) for r in taken) < rounds and len(taken) < 2 * rounds:
+        probe.wait()
         taken.append(_round(programs, probe, backwards=len(taken) % 2 == 1))
     return sorted(taken, key=lambda r: r.slowness)[:rounds], max(len(taken) - rounds, 0)
 
