@@ -192,6 +192,8 @@ def main(options: Options) -> list[Row]:
     chosen = {k: case for k, case in CASES.items() if not options.only or any(part in k for part in options.only)}
     if not chosen:
         raise SystemExit(f"no case is named like {', '.join(options.only)}; there are {', '.join(CASES)}")
+    if options.rounds < 1:
+        raise SystemExit(f"--rounds must be at least 1, got {options.rounds}")
     if options.out is not None and options.out.suffix not in (".md", ".json"):
         raise SystemExit(f"--out must end in .md or .json, got {options.out}")
     probe = Probe(options.patience)

@@ -31,8 +31,8 @@ class Round:
 class Probe:
     """How fast the machine is now: seconds that some products take which are always the same.
 
-    A machine may have speeds of its own for seconds on end, whatever runs on it: a virtual machine whose processors the
-    host moves between complexes that share no cache, a clock that falls as the chip warms, a neighbour. Products whose
+    A machine may have speeds of its own for seconds on end, whatever runs on it: a virtual machine whose processors are
+    now near to each other and now far, a clock that falls as the chip warms, a neighbour. Products whose
     blocks are passed from core to core feel all of these. It waits so many seconds in all, its patience.
     """
 
@@ -52,7 +52,7 @@ class Probe:
 
     def wait(self) -> None:
         """Return when the machine is near its fastest, or patience is at an end."""
-        while self.patience and self.is_slow(self()):
+        while self.patience > 0 and self.is_slow(self()):
             time.sleep(1)
             self.patience -= 1
 

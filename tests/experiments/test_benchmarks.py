@@ -45,13 +45,16 @@ def test_the_form_for_accelerators_computes_the_same(name, monkeypatch):
     arrays = case.make(jax.random.key(0), "float32", False, **sizes).values()
     moving = tuple(i for i, x in enumerate(arrays) if np.issubdtype(x.dtype, np.floating))
     ours, plain = (jax.value_and_grad(loss, argnums=moving)(*arrays) for loss in (case.ours, case.plain))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, plain)
+    # Roundings of float32, in sums of which the largest are near 0.5.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), ours, plain)
     assert asked
 
 
-def test_an_unknown_case_or_file_is_refused():
+def test_an_unknown_case_or_file_and_no_rounds_are_refused():
     with pytest.raises(SystemExit, match="no case is named like nothing"):
         streaming.main(streaming.Options(only=("nothing",)))
+    with pytest.raises(SystemExit, match="--rounds must be at least 1, got 0"):
+        streaming.main(streaming.Options(only=("clip",), rounds=0))
     with pytest.raises(SystemExit, match="--out must end"):
         streaming.main(streaming.Options(only=("clip",), out=streaming.Path("table.csv")))
 

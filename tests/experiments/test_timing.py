@@ -73,6 +73,16 @@ def test_a_machine_that_stays_slow_is_measured_all_the_same(programs):
     assert pauses.count(1) == 10
 
 
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_probe_without_patience_does_not_wait(programs, patience):
+    _, pauses, _ = programs
+    probe = Scripted([1.0], itertools.repeat(1.5))
+    probe.patience = patience
+    probe()
+    probe.wait()
+    assert not pauses
+
+
 def test_the_probe_remembers_its_fastest():
     probe = timing.Probe(patience=0)
     seen = [probe() for _ in range(3)]
