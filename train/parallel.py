@@ -131,7 +131,7 @@ def data_parallel(
         such a step donates nothing. Checks cost a few milliseconds a step.
 
     >>> import optax, train
-    >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2)}
+    >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2, weights=1)}
     >>> step = train.build_train_step(objective, optax.sgd(0.5), loss_weights={"square": 1.0})
     >>> step = data_parallel(step, backend="shard_map", devices=jax.devices()[:1])
     >>> state, metrics = step(train.create_state(jnp.zeros(()), optax.sgd(0.5), key=0), {"x": np.array([1.0, 3.0])})

@@ -44,7 +44,13 @@ def next_token_where(
     return scored
 
 
-@loss()
+def _next_token_weights(
+    logits: jax.Array, tokens: jax.Array, *, where: jax.Array | None = None, segment_ids: jax.Array | None = None
+) -> jax.Array:
+    return next_token_where(tokens, where=where, segment_ids=segment_ids)
+
+
+@loss(term_weights=_next_token_weights)
 def next_token(
     logits: jax.Array,
     tokens: jax.Array,

@@ -1,5 +1,7 @@
 """GRPO and what its relatives differ in, and the weights that make a mean of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -85,8 +87,22 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
     return ones / jnp.maximum(jnp.sum(ones, axis=over[normalizer], keepdims=True), 1)
 
 
+def answer_weights(
+    log_probs: jax.Array,
+    old_log_probs: jax.Array,
+    rewards: jax.Array,
+    *,
+    normalizer: str = "sequence",
+    where: jax.Array | None = None,
+    **options: Any,
+) -> jax.Array:
+    """The weights of the values of `grpo` and its relatives, of the same arguments."""
+    return token_weights(jnp.ones(log_probs.shape, bool) if where is None else where, normalizer=normalizer)
+
+
 @loss(
     static=("baseline", "scale", "ratio", "surrogate", "normalizer"),
+    term_weights=answer_weights,
     baseline=one_of("group", "none"),
     scale=one_of("group", "none"),
     ratio=one_of("token", "sequence"),

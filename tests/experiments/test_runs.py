@@ -29,7 +29,7 @@ SGD = optax.sgd(0.5)
 
 
 def square(params, batch, ctx):
-    return {"square": Term((params - batch["x"]) ** 2 / 2)}
+    return {"square": Term((params - batch["x"]) ** 2 / 2, weights=1)}
 
 
 STEP = jax.jit(skip_nonfinite(build_train_step(square, SGD, loss_weights={"square": 1.0})))
