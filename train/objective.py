@@ -297,7 +297,7 @@ def _real(name: str, value: Any) -> jax.Array:
         try:
             array = jnp.asarray(value)
         except (TypeError, ValueError, OverflowError):
-            pass  # text, objects, dates, ragged lists
+            kind = str(getattr(value, "dtype", kind))  # text, objects, dates, ragged lists
         else:
             if any(jnp.issubdtype(array.dtype, known) for known in (jnp.bool_, jnp.integer, jnp.floating)):
                 return array

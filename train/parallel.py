@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from train.checks import checked
 from train.errors import UsageError
 from train.mesh import DATA, batch_sharding, line_mesh, local_parts, place
+from train.paths import check_leaves
 
 AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
@@ -125,8 +126,8 @@ def data_parallel(
       The compiled step, called like the step. Its ``lower(state, batch)`` gives the program (``jax.stages.Lowered``).
 
     Raises:
-      UsageError: an unknown backend, or a mesh for one that takes none; or, when called, a batch that the devices or
-        the accumulation do not divide.
+      UsageError: an unknown backend, devices that are none or one twice, or a mesh for a backend that takes none; or,
+        when called, a batch that holds no numbers, or that the devices or the accumulation do not divide.
       RunFailed: when called, a check of a step built with ``checks=True`` failed. The state it was given is intact:
         such a step donates nothing. Checks cost a few milliseconds a step.
 
@@ -185,7 +186,13 @@ def data_parallel(
 
 
 def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
-    """Raise UsageError unless the batch splits evenly over devices, and each device's part over micro-batches."""
+    """Raise UsageError unless a batch of numbers splits evenly over devices, and each part over micro-batches."""
+    check_leaves(
+        batch,
+        "the batch",
+        (jnp.number, jnp.bool_, jax.dtypes.prng_key),
+        "A step computes with numbers: encode text, dates and objects as integers, or leave them out of the batch.",
+    )
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(sizes) != 1 or sizes == {()}:
         shapes = jax.tree.map(lambda leaf: np.shape(leaf), batch)
