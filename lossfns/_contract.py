@@ -108,6 +108,9 @@ def loss(
         unknown = {*static, *checks} - {p.name for p in keywords}
         if unknown:
             raise TypeError(f"{function.__name__} has no keyword arguments {sorted(unknown)}")
+        if term_weights is not None:  # both functions made of this one carry it
+            weigh = jax.jit(term_weights, static_argnames=tuple(static), inline=True)
+            function.term_weights = weigh  # type: ignore[attr-defined]
         compiled = jax.jit(function, static_argnames=tuple(static), inline=True)
 
         @functools.wraps(function)
@@ -119,8 +122,6 @@ def loss(
             return cast(R, compiled(*args, **options))
 
         wrapper.compiled = compiled  # type: ignore[attr-defined]
-        if term_weights is not None:
-            wrapper.term_weights = term_weights  # type: ignore[attr-defined]
         return wrapper
 
     return decorate

@@ -245,10 +245,11 @@ def _what_counts(loss: Any, args: tuple[Any, ...], options: Mapping[str, Any], w
         return _what_counts(loss.func, (*loss.args, *args), options, inner if where is None else where)
     if inspect.ismethod(loss):
         return _what_counts(loss.__func__, (loss.__self__, *args), options, where)
-    if hasattr(loss, "term_weights"):
-        return loss.term_weights(*args, where=where, **options)
-    wrapped = getattr(loss, "__wrapped__", None)
-    return where if wrapped is None else _what_counts(wrapped, args, options, where)
+    own, wrapped = getattr(loss, "term_weights", None), getattr(loss, "__wrapped__", None)
+    # A wrapper copies the attributes of what it wraps, which may be bound: that is looked at first.
+    if wrapped is not None and own is getattr(wrapped, "term_weights", None):
+        return _what_counts(wrapped, args, options, where)
+    return where if own is None else own(*args, where=where, **options)
 
 
 def _name(loss: Callable[..., Any]) -> str:

@@ -72,9 +72,9 @@ def next_token(
             boundary.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights are
-        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
-        whose zeros lower the mean.
+        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
+        `term_weights`, are `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count
+        the first tokens, whose zeros lower the mean.
 
     Raises:
         ValueError: If the shapes do not fit.

@@ -98,8 +98,8 @@ def prefix_lm(
             boundary. The prefix is that of the row, not of each document.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights are `prefix_lm_where`
-        with the same arguments. A length out of range gives NaN.
+        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
+        `term_weights`, are `prefix_lm_where` with the same arguments. A length out of range gives NaN, which counts.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -185,9 +185,9 @@ def multi_token_prediction(
             boundary.
 
     Returns:
-        [..., H, T], nats for each head and token, float32 or wider; 0 where not scored. The weights are
-        `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the sum over heads of their means: a term for
-        each, `values[..., h, :]`.
+        [..., H, T], nats for each head and token, float32 or wider; 0 where not scored. The term's weights, which it
+        carries as `term_weights`, are `where` and `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the
+        sum over heads of their means: a term for each, `values[..., h, :]`.
 
     Raises:
         ValueError: If the shapes do not fit.

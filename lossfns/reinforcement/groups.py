@@ -139,8 +139,8 @@ def grpo(
     $$-\min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i) + \beta k_3, \quad
     \rho_{it} = \frac{\pi(o_{it})}{\pi_{\mathrm{old}}(o_{it})}, \quad A_i = \frac{r_i - \bar r}{s + \epsilon}$$
 
-    The paper's number is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`. Give
-    the term those weights: the mean is then right for any split into micro-batches and devices.
+    The paper's number is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`, which
+    it carries as `term_weights`: the mean is then right for any split into micro-batches and devices.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats: minus

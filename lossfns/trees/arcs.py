@@ -53,8 +53,8 @@ def arc_cross_entropy(
         where: [..., N], boolean: the words to score. Unlike an absent word, one that is not scored may be a head.
 
     Returns:
-        [..., N], nats for each word, float32 or wider; 0 at words that are absent or not scored. A head out of range
-        gives NaN, an absent or forbidden one inf.
+        [..., N], nats for each word, float32 or wider; 0 at words that are absent or not scored, which do not count in
+        the weights that it carries, `term_weights`. A head out of range gives NaN, an absent or forbidden one inf.
 
     Raises:
         ValueError: If shapes do not fit.
