@@ -46,7 +46,7 @@ from train.identity import fingerprint
 from train.logging import MetricsWriter, write_summary
 from train.metrics import means
 from train.mixed_precision import PrecisionName, make_precision
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.state import TrainState, create_state
@@ -157,8 +157,8 @@ def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Obje
         )
         right = out.mlm_logits.argmax(-1) == labels
         terms = {
-            "mlm": Term(lossfns.masked_lm(out.mlm_logits, labels, where=masked), masked),
-            "nsp": Term(lossfns.next_sentence(out.nsp_logits, batch["is_next"])),
+            "mlm": term(lossfns.masked_lm, out.mlm_logits, labels, where=masked),
+            "nsp": term(lossfns.next_sentence, out.nsp_logits, batch["is_next"]),
             "mlm_accuracy": Term(right, masked),
             "nsp_accuracy": Term((out.nsp_logits.argmax(-1) == 0) == (batch["is_next"] == 1)),
         }

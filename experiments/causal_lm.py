@@ -45,7 +45,7 @@ from train.logging import MetricsWriter, write_summary
 from train.mesh import process_rows
 from train.metrics import bits_per_byte, means
 from train.mixed_precision import PrecisionName, make_precision
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.processes import check_same
@@ -173,7 +173,7 @@ def make_objective(model: CausalLM) -> Objective:
         scored = lossfns.next_token_where(tokens, where=valid, segment_ids=segment_ids)
         right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
         return {
-            "next_token": Term(lossfns.next_token(logits, tokens, where=valid, segment_ids=segment_ids), scored),
+            "next_token": term(lossfns.next_token, logits, tokens, where=valid, segment_ids=segment_ids),
             "accuracy": Term(right, scored[:, 1:]),
             "bytes": Term(batch["bytes"]),
         }

@@ -44,7 +44,7 @@ from train.identity import fingerprint
 from train.logging import write_summary
 from train.microbatch import microbatched
 from train.mixed_precision import PrecisionName, make_precision
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.state import create_state
@@ -184,13 +184,13 @@ def make_objective(model: nn.Module, method: str, config: Config, scale: float) 
         if method == "supervised":
             labels = jnp.tile(batch["label"], 2)
             return {
-                "cross_entropy": Term(lossfns.softmax_cross_entropy(out, labels)),
+                "cross_entropy": term(lossfns.softmax_cross_entropy, out, labels),
                 "accuracy": Term(out.argmax(-1) == labels),
             }
         a, b = jnp.split(out, 2)
         lengths = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
         return {
-            "nt_xent": Term(lossfns.nt_xent(a, b, temperature=config.temperature, axis_name=ctx.axis_name)),
+            "nt_xent": term(lossfns.nt_xent, a, b, temperature=config.temperature, axis_name=ctx.axis_name),
             "cosine": Term(jnp.sum(a * b, axis=-1) / jnp.maximum(lengths, 1e-12)),
         }
 

@@ -37,7 +37,7 @@ from train import plots
 from train.guard import skip_nonfinite
 from train.initializers import make_initializer
 from train.logging import Image, Section, Table, write_report, write_summary
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
 from train.parallel import data_parallel
 from train.places import inside
@@ -146,7 +146,7 @@ def make_objective(model: MLP) -> Objective:
         logits: Any = model.apply({"params": params}, batch["x"])
         logits, valid = logits[:, 0], batch["valid"]
         return {
-            "bce": Term(lossfns.sigmoid_cross_entropy(logits, batch["y"], where=valid), valid),
+            "bce": term(lossfns.sigmoid_cross_entropy, logits, batch["y"], where=valid),
             "accuracy": Term((logits > 0) == (batch["y"] > 0.5), valid),
         }
 

@@ -29,7 +29,7 @@ from experiments.runs import Result, product, run_all
 from train.errors import UsageError
 from train.guard import BadSteps, skip_nonfinite
 from train.loop import fit
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer, make_schedule
 from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
 from train.parallel import data_parallel
@@ -141,7 +141,7 @@ def make_objective(model: Classifier) -> Objective:
         logits: Any = model.apply(
             {"params": params}, batch["tokens"], valid=batch["valid"], train=ctx.train, rngs={"dropout": ctx.key}
         )
-        return {"loss_group": Term(lossfns.softmax_cross_entropy(logits, batch["label"]))}
+        return {"loss_group": term(lossfns.softmax_cross_entropy, logits, batch["label"])}
 
     return objective
 
