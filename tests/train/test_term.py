@@ -343,7 +343,10 @@ def test_the_mean_is_that_of_all_tokens_however_the_batch_is_split(backend, accu
 # Every loss
 
 
-@pytest.mark.parametrize("name", [name for name, case in LOSS_TABLE.items() if case.batched])
+LOSSES = [name for name, case in LOSS_TABLE.items() if case.batched and "the mask given once" not in case.skip]
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_weighs_its_values_as_the_property_of_the_matrix_does(name):
     case = LOSS_TABLE[name]
     inputs, kwargs = case.inputs(), case.variants[0]
