@@ -83,7 +83,7 @@ class Config(cli.StudyConfig):
     nsp_weight: float = 1.0
     """Weight of the next-sentence loss; the masked-LM loss has weight 1."""
     eval_every: int = 520
-    """Steps between two evaluations on the validation books."""
+    """Steps between two evaluations on the validation text."""
     eval_batches: int = 20
     """Batches of an evaluation during training; the test at the end takes all."""
     checkpoint_every: int = 520
@@ -122,7 +122,7 @@ class Data:
 
 
 def make_data(config: Config) -> Data:
-    """Reads the splits; the tokenizer is learnt from the training books alone."""
+    """Reads the splits; the tokenizer is learnt from the training split alone."""
     corpora = {split: read_corpus(config.data, split) for split in ("train", "validation", "test")}
     tokenizer = make_tokenizer(config.data, corpora["train"].sentences)
     return Data(tokenizer, corpora, {split: tokenize(corpus, tokenizer) for split, corpus in corpora.items()})
@@ -174,7 +174,7 @@ def pretrain(config: Config, data: Data, workdir: Path) -> tuple[TrainState, dic
     """Pretrains, or goes on from the latest checkpoint.
 
     Returns:
-        The final state and the metrics on all of the test books.
+        The final state and the metrics on all of the test text.
     """
     vocab_size = data.tokenizer.vocab_size
     model = make_model(config, vocab_size)

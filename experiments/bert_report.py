@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import cli
+from experiments.data.load import BIBLES, wording
 from experiments.data.tokenizers import Tokenizer
 from experiments.runs import Result, mean_and_spread_of, values_of
 from experiments.transfer import METHODS, TESTS
 from train import plots
 from train.logging import Image, Section, Table, curve, read_metrics, write_report
+from train.report import escape_markdown
 
 if TYPE_CHECKING:
     from experiments.bert_pretrain import Config
@@ -41,22 +43,33 @@ def report(
         config: of the run.
         tokenizer: with the token counts of the training text.
         parameters: number of parameters of the model.
-        test: metrics on the test books.
-        results: of the transfer; None where the data has no labels.
+        test: metrics on all of the test text.
+        results: of the transfer; None where the data has no labels, which is said.
         edges: bounds of the frequency bins.
         workdir: the run's folder.
 
     Returns:
         The summary.
     """
-    sections = [_pretraining(config, tokenizer, parameters, test, workdir), _frequency(tokenizer, test, edges, workdir)]
+    words = wording(config.data)
+    sections = [
+        _pretraining(config, tokenizer, parameters, test, workdir),
+        _frequency(tokenizer, test, edges, words.parts, workdir),
+    ]
     rows: list[list[Any]] = [
-        ["masked-LM loss, test books (nats)", test["mlm"]],
-        ["masked-LM accuracy, test books", test["mlm_accuracy"]],
-        ["next-sentence accuracy, test books", test["nsp_accuracy"]],
+        [f"masked-LM loss, test {words.parts} (nats)", test["mlm"]],
+        [f"masked-LM accuracy, test {words.parts}", test["mlm_accuracy"]],
+        [f"next-sentence accuracy, test {words.parts}", test["nsp_accuracy"]],
     ]
     summary: dict[str, Any] = {"parameters": parameters, "test": test}
-    if results is not None:
+    if results is None:
+        left_out = (
+            f"The fine-tuning is left out: no passage read from {words.title} has a label. Labels are the groups of "
+            f"books in {' and '.join(BIBLES)}."
+        )
+        print(left_out)
+        sections.append(Section("Transfer with few labels", [escape_markdown(left_out)]))
+    else:
         sections.append(_transfer(config, results, workdir))
         summary["transfer"] = results
         for budget in config.transfer.budgets:
@@ -65,9 +78,8 @@ def report(
                     mean_and_spread_of(results, f"accuracy, {test}", method=method, budget=budget) for test in TESTS
                 ]
                 rows.append([f"accuracy, {budget} labels a class, {method}: {', '.join(TESTS)}", ", ".join(cells)])
-    title = "BERT on the World English Bible" if config.data.name == "bible_web" else f"BERT on {config.data.name}"
-    write_report(workdir, title, sections)
-    cli.finish(workdir, "BERT pretraining and transfer", ["", "value"], rows)
+    write_report(workdir, f"BERT on {words.title}", sections)
+    cli.finish(workdir, f"BERT pretraining{'' if results is None else ' and transfer'}", ["", "value"], rows)
     return summary
 
 
@@ -85,8 +97,9 @@ def _pretraining(
         f"{parameters:,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary; {config.steps:,} steps of "
         f"{config.batch_size} pairs of {config.data.seq_len} tokens ({pairs * config.data.seq_len / 1e6:.1f} M tokens)."
     )
+    parts = wording(config.data).parts
     table = Table(
-        ["metric", "test books"],
+        ["metric", f"test {parts}"],
         [
             ["masked-LM loss (nats)", test["mlm"]],
             ["masked-LM accuracy", test["mlm_accuracy"]],
@@ -94,11 +107,13 @@ def _pretraining(
             ["next-sentence accuracy", test["nsp_accuracy"]],
         ],
     )
-    image = Image("plots/learning_curves.png", "Learning curves; the validation books are held out")
+    image = Image("plots/learning_curves.png", f"Learning curves; held out: the validation {parts}")
     return Section("Pretraining", [text, table, image])
 
 
-def _frequency(tokenizer: Tokenizer, test: dict[str, float], edges: Sequence[int], workdir: Path) -> Section:
+def _frequency(
+    tokenizer: Tokenizer, test: dict[str, float], edges: Sequence[int], parts: str, workdir: Path
+) -> Section:
     names = [f"< {edges[0]:,}", *(f"{a:,} to {b - 1:,}" for a, b in itertools.pairwise(edges))]
     names.append(f"{edges[-1]:,} or more")
     members = np.bincount(np.digitize(tokenizer.counts, edges), minlength=len(names))
@@ -106,11 +121,11 @@ def _frequency(tokenizer: Tokenizer, test: dict[str, float], edges: Sequence[int
     plots.bars(
         workdir / "plots" / "accuracy_by_frequency.png",
         {name: [0.0 if np.isnan(value) else value] for name, value in zip(names, values, strict=True)},
-        ylabel="masked-LM accuracy, test books",
-        title="Accuracy by how often the token occurs in the training books",
+        ylabel=f"masked-LM accuracy, test {parts}",
+        title=f"Accuracy by how often the token occurs in the training {parts}",
     )
     table = Table(
-        ["occurrences in training", "tokens of the vocabulary", "accuracy on test books"],
+        ["occurrences in training", "tokens of the vocabulary", f"accuracy on test {parts}"],
         [list(row) for row in zip(names, members.tolist(), values, strict=True)],
     )
     text = "The masked-LM loss counts each masked token once, so frequent tokens rule it and rare ones are learnt last."

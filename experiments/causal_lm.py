@@ -87,14 +87,14 @@ class Config(cli.StudyConfig):
     checks: bool = False
     """Check losses, weights and gradients inside the compiled step."""
     eval_every: int = 125
-    """Steps between two evaluations on the validation books."""
+    """Steps between two evaluations on the validation text."""
     checkpoint_every: int = 125
     """Steps between two checkpoints."""
     patience: int | None = None
     """Evaluations in a row without fewer bits per byte after which a network's training ends and its best checkpoint
     is the one that counts (None: all steps are made and the last counts)."""
     ngram_order: int = 8
-    """Longest n-gram tried, in bytes; the order used is the best on the validation books."""
+    """Longest n-gram tried, in bytes; the order used is the best on the validation text."""
     sample_tokens: int = 100
     """Tokens of each sample in the report, at most."""
     temperature: float = 0.8
@@ -128,7 +128,7 @@ class Data:
 
 
 def make_data(config: Config) -> Data:
-    """Reads the splits; the tokenizer is learnt from the training books alone."""
+    """Reads the splits; the tokenizer is learnt from the training split alone."""
     corpora = {split: read_corpus(config.data, split) for split in SPLITS}
     tokenizer = make_tokenizer(config.data, corpora["train"].sentences)
     return Data(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import cli
+from experiments.data.load import wording
 from experiments.runs import Result, mean_curves, values_of
 from train import plots
 from train.logging import Image, Section, Table, write_report
@@ -43,18 +44,17 @@ def report(
     Returns:
         The summary.
     """
-    order = baselines["ngram_order"]
+    words, order = wording(config.data), baselines["ngram_order"]
     scores = {
         "network": values_of(results, "test_bits_per_byte"),
         f"{order}-gram, Kneser-Ney": [baselines["ngram"]["test"][order - 1]],
-        "xz, after the training books": [baselines["xz_after_train"]],
+        f"xz, after the training {words.parts}": [baselines["xz_after_train"]],
         "xz alone": [baselines["xz"]],
     }
     rows = [
         [name, cli.mean_and_spread(values) if name == "network" else f"{values[0]:.3f}"]
         for name, values in scores.items()
     ]
-    title = "A causal language model" + (" of the World English Bible" if config.data.name == "bible_web" else "")
     sections = [
         _comparison(config, sizes, parameters, scores, rows, results, workdir),
         _training(folders, workdir),
@@ -62,12 +62,13 @@ def report(
         Section(
             "Samples",
             [
-                f"Written by the first network at temperature {config.temperature:g}, from the start of a chapter.",
+                f"Written by the first network at temperature {config.temperature:g}, from the start of a "
+                f"{words.document}.",
                 *(f"> {escape_markdown(text)}" for text in samples),
             ],
         ),
     ]
-    write_report(workdir, title, sections)
+    write_report(workdir, f"A causal language model of {words.title}", sections)
     cli.finish(workdir, "Bits per byte, held-out text", ["", "bits per byte"], rows)
     return {
         "parameters": parameters,
@@ -94,7 +95,7 @@ def _comparison(
         ylabel="bits per byte, test text (less is better)",
         title="Compression of held-out text",
     )
-    tokens = config.steps * config.batch_size * config.data.seq_len
+    tokens, document = config.steps * config.batch_size * config.data.seq_len, wording(config.data).document
     text = (
         f"Trained on {sizes['train'] / 1e6:.2f} MB, tested on {sizes['test'] / 1e6:.2f} MB that no model saw; every "
         f"byte counts. The network has {parameters:,} parameters and saw {tokens / 1e6:.1f} M tokens in "
@@ -103,7 +104,8 @@ def _comparison(
     detail = (
         f"Per token: {cli.mean_and_spread(values_of(results, 'test_next_token'))} nats, accuracy "
         f"{cli.mean_and_spread(values_of(results, 'test_accuracy'))}. The network reads at most "
-        f"{config.data.seq_len} tokens back and no other chapter; xz and the n-gram run on from chapter to chapter."
+        f"{config.data.seq_len} tokens back and no other {document}; xz and the n-gram run on from {document} to "
+        f"{document}."
     )
     image = Image("plots/bits_per_byte.png", "Bits per byte on the test text")
     return Section("Bits per byte", [text, Table(["", "bits per byte"], rows), detail, image])
