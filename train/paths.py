@@ -50,7 +50,8 @@ def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> N
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         dtype = _dtype(leaf)
         # NumPy counts a time difference among the integers.
-        if dtype is None or dtype.kind == "m" or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+        difference = dtype is not None and jnp.issubdtype(dtype, np.timedelta64)
+        if dtype is None or difference or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
             found = type(leaf).__name__ if dtype is None else f"an array of dtype {dtype}"
             at = paths_of(tree)[i]
             raise UsageError(f"{name} holds {found}{f' at {at!r}' if at else ''}. {advice}")
