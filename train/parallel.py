@@ -20,6 +20,8 @@ from train.paths import check_leaves
 AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
 Backend = Literal["jit", "pmap", "shard_map"]
+NUMBERS = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+"""What a batch may hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +192,7 @@ def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
     check_leaves(
         batch,
         "the batch",
-        (jnp.number, jnp.bool_, jax.dtypes.prng_key),
+        NUMBERS,
         "A step computes with numbers: encode text, dates and objects as integers, or leave them out of the batch.",
     )
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}

@@ -3,6 +3,7 @@
 Decay masks, layer-wise rates, freezing and pruning choose parameters by regular expressions searched in these paths.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -49,9 +50,7 @@ def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> N
     """
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         dtype = _dtype(leaf)
-        # NumPy counts a time difference among the integers.
-        difference = dtype is not None and jnp.issubdtype(dtype, np.timedelta64)
-        if dtype is None or difference or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+        if not _is_of(dtype, kinds):
             found = type(leaf).__name__ if dtype is None else f"an array of dtype {dtype}"
             at = paths_of(tree)[i]
             raise UsageError(f"{name} holds {found}{f' at {at!r}' if at else ''}. {advice}")
@@ -59,9 +58,16 @@ def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> N
 
 def _dtype(leaf: Any) -> Any:
     """The dtype of what JAX takes for an array; None for anything else."""
-    if isinstance(leaf, (bool, int, float, complex)):
-        return np.asarray(leaf).dtype
-    return leaf.dtype if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic)) else None
+    if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):
+        return leaf.dtype
+    return np.asarray(leaf).dtype if isinstance(leaf, (bool, int, float, complex)) else None
+
+
+@functools.cache  # a batch is looked at in every step, which may take no longer than 50 us
+def _is_of(dtype: Any, kinds: tuple[Any, ...]) -> bool:
+    if dtype is None or jnp.issubdtype(dtype, np.timedelta64):  # which NumPy counts among the integers
+        return False
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
