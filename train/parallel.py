@@ -254,8 +254,9 @@ def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> NamedSharding:
     """
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
-    spread = isinstance(sharding, NamedSharding) and sharding.device_set == replicated.device_set
-    return sharding if keep and spread else replicated
+    if keep and isinstance(sharding, NamedSharding) and sharding.device_set == replicated.device_set:
+        return sharding
+    return replicated
 
 
 def _place(leaf: Any, mesh: Mesh, keep: bool) -> jax.Array:
