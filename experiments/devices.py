@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from jax.sharding import Mesh
 
+from train.console import say
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.mesh import make_mesh
@@ -67,6 +67,6 @@ def joined(config: Any) -> Iterator[None]:
         except BaseException as error:
             # Of this process alone: the usual end would wait for the others, who wait for this one.
             if (told := lost_peer(error)) is None:
-                traceback.print_exc()
-            print(f"error: {told or 'this process failed, and the others end with it'}", file=sys.stderr, flush=True)
+                say(traceback.format_exc())
+            say(f"error: {told or 'this process failed, and the others end with it'}")
             os._exit(1)

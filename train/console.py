@@ -5,7 +5,6 @@ Standard error may be a full disk, a pipe that nobody reads any more, or not the
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
@@ -41,17 +40,6 @@ def unheard() -> contextlib.suppress:
     ...     raise OSError("No space left on device")
     """
     return contextlib.suppress(Exception)
-
-
-@atexit.register
-def _drop_unwritten() -> None:
-    """Lets go of what standard error did not take, or Python would end with code 120 instead of the run's own."""
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-    except Exception:
-        with unheard():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _fill_closed() -> None:
