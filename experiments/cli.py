@@ -163,7 +163,9 @@ def _printing() -> Iterator[None]:
         raise
     except OSError as error:
         _give_up_stdout()
-        raise RunFailed(f"cannot print ({error.strerror or error}); give another place to standard output and run the same command again") from error
+        raise RunFailed(
+            f"cannot print ({error.strerror or error}); run the same command again with standard output elsewhere"
+        ) from error
 
 
 def _give_up_stdout() -> None:

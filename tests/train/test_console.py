@@ -161,8 +161,7 @@ def test_an_experiment_whose_output_is_broken(tmp_path, place, code):
     assert "Traceback" not in done.stderr
     if place == ">/dev/full":
         assert done.stderr.endswith(
-            "error: cannot print (No space left on device); give another place to standard output and run the same "
-            "command again\n"
+            "error: cannot print (No space left on device); run the same command again with standard output elsewhere\n"
         )
 
 
