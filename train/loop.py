@@ -108,8 +108,7 @@ def fit(
             received = signal.SIGTERM if preempted() else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
             if due or wait:
-                if settle(*pending):
-                    state = roll_back(number)
+                state = roll_back(number) if settle(*pending) else state
                 pending = None
             if due:
                 last, interrupted = number == steps, received is not None
