@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,6 +16,7 @@ import tyro
 from experiments.allocator import keep_freed_memory
 from experiments.devices import joined
 from train.cache import enable_compilation_cache
+from train.console import say, unheard
 from train.errors import RunFailed, UsageError
 from train.lock import unlock_all
 from train.logging import open_workdir
@@ -95,7 +97,7 @@ def run(
             raise
         _leave(RunFailed(f"out of memory ({str(error).splitlines()[0]}); try a smaller batch or model"), 1)
     except BrokenPipeError:  # The reader, `head` say, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         raise SystemExit(1) from None
     finally:
         unlock_all()
@@ -105,7 +107,13 @@ def _parse(config: type[C], name: str, doc: str | None, arguments: Sequence[str]
     fast = "--fast-dev-run" in (word.replace("_", "-") for word in arguments)
     default: Any = dataclasses.replace(config().fast(), fast_dev_run=True) if fast else tyro.MISSING_NONPROP
     program = f"python -m experiments.{name}"
-    parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
+    try:
+        with _printing():
+            parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
+    except (RunFailed, BrokenPipeError):  # it had something to say
+        if {"-h", "--help"} & {*arguments}:
+            raise
+        raise SystemExit(2) from None
     _check_values(parsed, config())
     if parsed.tensorboard:
         summary_writer()  # not only when the data is there
@@ -132,8 +140,44 @@ def _check_values(config: Any, default: Any, prefix: str = "--") -> None:
 
 
 def _leave(error: Exception, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    say(f"error: {error}")
     raise SystemExit(code)
+
+
+def print_results(text: str) -> None:
+    """Prints what was asked for, to standard output.
+
+    Raises:
+        RunFailed: It cannot be written.
+        BrokenPipeError: The reader has seen enough.
+    """
+    with _printing():
+        print(text, flush=True)
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _give_up_stdout()
+        raise RunFailed(
+            f"cannot print ({error.strerror or error}); run the same command again with standard output elsewhere"
+        ) from error
+
+
+def _give_up_stdout() -> None:
+    """Lets go of what standard output did not take, or Python would end with code 120."""
+    with unheard():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _mention(text: str) -> None:
+    """Prints a line to standard output that is no result: where that is closed or full, the run goes on without."""
+    if sys.stdout is not None:
+        say(text, sys.stdout)
 
 
 def start(config: StudyConfig, name: str) -> Path:
@@ -151,12 +195,12 @@ def start(config: StudyConfig, name: str) -> Path:
     """
     place = Path(config.workdir or inside("runs", f"{name}-fast" if config.fast_dev_run else name))
     if config.dry_run:
-        print(f"{name}: a dry run, nothing is written", flush=True)
+        _mention(f"{name}: a dry run, nothing is written")
         return place
     settings = _settings(config)
     check_same({"config": settings, "workdir": str(place)})
     by_first(lambda: open_workdir(place, settings, allow_changed=config.allowed_names))
-    print(f"{name}: writing to {os.path.relpath(place)}", flush=True)
+    _mention(f"{name}: writing to {os.path.relpath(place)}")
     return place
 
 
@@ -173,10 +217,10 @@ def _settings(config: StudyConfig) -> dict[str, Any]:
     return kept(dataclasses.asdict(config))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table with aligned columns; floats get three decimals.
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table with aligned columns; floats get three decimals.
 
-    >>> print_table("Result", ["model", "accuracy"], [["linear", 0.5], ["deep", 0.75]])
+    >>> print(table("Result", ["model", "accuracy"], [["linear", 0.5], ["deep", 0.75]]))
     Result
     model   accuracy
     linear     0.500
@@ -184,9 +228,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     """
     cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    print(title)
-    for row in cells:
-        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))))
+    lines = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    return "\n".join([title, *lines])
 
 
 def _cell(value: Any) -> str:
@@ -207,9 +253,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 def finish(workdir: Path, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints the closing table and the place of the report."""
-    print()
-    print_table(title, columns, rows)
-    print(f"\nreport: {os.path.relpath(workdir / 'report.md')}", flush=True)
+    print_results(f"\n{table(title, columns, rows)}\n\nreport: {os.path.relpath(workdir / 'report.md')}")
 
 
 def parameter_count(params: Any) -> int:

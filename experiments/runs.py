@@ -180,9 +180,8 @@ def _dry_run(
 ) -> State:
     """Prints what a step costs; returns the state after a few."""
     state, cost = measure(state, step, batches)
-    print(f"a training step of {label}:")
-    for name, value in cost.lines(steps):
-        print(f"  {name:<21}  {value}")
+    lines = [f"  {name:<21}  {value}" for name, value in cost.lines(steps)]
+    cli.print_results("\n".join([f"a training step of {label}:", *lines]))
     return state
 
 
