@@ -9,6 +9,8 @@ from typing import Any
 
 from train.errors import UsageError
 
+_UNKNOWN_USER = 65534  # to whom, in a container, the folders of the system outside belong
+
 
 def check_place(path: Any, what: str) -> Path:
     """A path as it was given, if it can be one of a file or folder that is written here.
@@ -70,10 +72,11 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
         problem = f"belongs to another user ({found.st_uid})"
     elif found.st_mode & 0o022:
         problem = f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
-    for parent in path.parents:
-        mode = os.stat(parent).st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # of a sticky folder, like /tmp, others can rename nothing
-            problem = problem or f"can be replaced by others (mode {stat.S_IMODE(mode):04o} of {parent})"
+    for parent in map(os.stat, path.parents):
+        owned = parent.st_uid in (0, os.geteuid(), _UNKNOWN_USER)
+        open_to_all = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX  # unless it is like /tmp
+        if not owned or open_to_all:
+            problem = problem or "can be replaced by others, who can write to a folder above it"
     if problem:
         raise UsageError(
             f"expected {path} as a folder of this user alone, but it {problem}; delete it, or choose another place"

@@ -23,7 +23,9 @@ from typing import Any, Literal
 from experiments.data.records import Example as Example
 from experiments.data.records import Skips, sentence_of
 from experiments.data.records import read_all as read_all
+from train.cache import user_cache
 from train.errors import UsageError
+from train.places import check_place
 
 EMBEDDED: dict[str, tuple[str, str]] = {
     "bible_web": ("experiments.data.bible", "BibleWeb"),
@@ -69,8 +71,14 @@ class DataConfig:
 def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
     """Returns the folder of prepared data: the argument, `$LOSSFNS_DATA_DIR`, or `lossfns` in the user's cache."""
     chosen = directory or os.environ.get("LOSSFNS_DATA_DIR")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen).expanduser() if chosen else Path(cache) / "lossfns"
+    if not chosen:
+        return user_cache()
+    try:
+        return check_place(chosen, "the folder of prepared data").expanduser()
+    except RuntimeError as error:  # of a user who is not known
+        raise UsageError(
+            f"{chosen} is no folder for prepared data ({error}); choose another LOSSFNS_DATA_DIR"
+        ) from error
 
 
 def load(
