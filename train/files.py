@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import io
 import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -101,6 +103,12 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
         if isinstance(error, OSError):
             raise disk_error("write", path, error) from error
         raise
+
+
+def escape_output() -> None:
+    """Lets `print` write escapes for what the encoding of standard output has not, rather than end the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def encode_text(text: str) -> bytes:

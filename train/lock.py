@@ -171,10 +171,15 @@ def _say_unlocked(place: Path, reason: str) -> None:
 
 
 def _open_file(place: Path) -> int:
-    file = open_plain(place / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        file = open_plain(place / LOCK, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(f"cannot lock {place}: {LOCK} is in the way ({error.strerror or error}); delete it") from error
     if os.fstat(file).st_nlink > 1:
         os.close(file)
-        raise OSError(errno.EINVAL, f"{LOCK} is a second name of another file; delete it")
+        raise UsageError(f"cannot lock {place}: {LOCK} is a second name of another file; delete it")
     return file
 
 

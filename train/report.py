@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from train.errors import UsageError
 from train.files import to_json, write_atomic
+from train.places import check_place
 
 _BLANK_LETTERS = "\u115f\u1160\u2800"  # two fillers of Hangul (NFKC makes them of two more) and the empty Braille cell
 
@@ -51,7 +52,7 @@ def write_report(workdir: str | os.PathLike[str], title: str, sections: Iterable
     Raises:
         UsageError: A row has more or fewer cells than there are columns, or an image is missing or outside the folder.
     """
-    workdir = Path(workdir)
+    workdir = check_place(workdir, "a workdir")
     parts = [f"# {escape_markdown(title)}"]
     for section in sections:
         parts.append(f"## {escape_markdown(section.heading)}")

@@ -113,6 +113,8 @@ def load(
     builder = make_builder(name, data_dir)
     prepare(builder, name)
     have = list(builder.info.splits)
+    if not have:
+        raise UsageError(f"{name} as it was prepared has no splits; {remedy_for(name, data_dir)}.")
     expression = _cut(split, have)
     try:
         return builder.as_data_source(split=expression)
@@ -144,13 +146,13 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         UsageError: there is no such data set, or its builder needs what is not installed.
     """
     folder = os.fspath(resolve_data_dir(directory))
-    if name in EMBEDDED:
-        module, cls = EMBEDDED[name]
-        return getattr(importlib.import_module(module), cls)(data_dir=folder, file_format="array_record")
     import tensorflow_datasets as tfds
 
     base = name.split("/")[0].split(":")[0]
     try:
+        if name in EMBEDDED:
+            module, cls = EMBEDDED[name]
+            return getattr(importlib.import_module(module), cls)(data_dir=folder, file_format="array_record")
         _register(base)
         return tfds.builder(name, data_dir=folder, file_format="array_record", try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError as error:
@@ -162,8 +164,13 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         ) from error
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
-    except (AssertionError, ValueError) as error:  # an unknown version or configuration
-        raise UsageError(f"TFDS cannot open {name!r}: {sentence_of(error)}.") from error
+    except Exception as error:
+        if resolve_data_dir(directory).joinpath(base).exists():  # damaged: TFDS raises all kinds
+            advice = remedy_for(name, directory)
+            raise UsageError(f"{name} as it was prepared cannot be read ({sentence_of(error)}); {advice}.") from error
+        if isinstance(error, AssertionError | ValueError):  # an unknown version or configuration
+            raise UsageError(f"TFDS cannot open {name!r}: {sentence_of(error)}.") from error
+        raise
 
 
 def prepare(builder: Any, name: str) -> None:
