@@ -61,7 +61,9 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
         OSError: It cannot be made.
     """
     path = Path(os.path.abspath(check_place(path, "a folder")))
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for missing in [parent for parent in reversed(path.parents) if not parent.exists()]:
+        missing.mkdir(0o755, exist_ok=True)  # whatever the user's mask lets others do
+    path.mkdir(0o700, exist_ok=True)
     if not hasattr(os, "geteuid"):  # Windows, which has no such modes
         return path
     found = os.lstat(path)
