@@ -101,10 +101,10 @@ def values_of(results: Sequence[Result], metric: str, **settings: Any) -> list[f
     """
     chosen = [r for r in results if all(r.get(name) == value for name, value in settings.items())]
     for result in chosen:
-        if isinstance(result.get(metric), bool) or not isinstance(result.get(metric), int | float):
+        if result.get(metric) is None:
             raise UsageError(
-                f"expected a number as {metric!r} of a result, got {result.get(metric)!r:.50}; delete results.json in "
-                "the workdir, and its runs are made again"
+                f"a result has no finite {metric!r} ({result!r:.100}); delete results.json in the workdir, and its "
+                "runs are made again"
             )
     return [r[metric] for r in chosen]
 

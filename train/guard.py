@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.errors import RunFailed, UsageError, check_count
+from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.logging import MetricsWriter
 from train.metrics import means
@@ -135,8 +135,14 @@ class BadSteps:
     def __init__(
         self, *, max_consecutive_bad: int = 10, max_rollbacks: int = 3, writer: MetricsWriter | None = None
     ) -> None:
-        self.max_consecutive_bad = check_count("max_consecutive_bad", max_consecutive_bad)
-        self.max_rollbacks = check_count("max_rollbacks", max_rollbacks, 0)
+        limits = max_consecutive_bad, max_rollbacks
+        whole = all(isinstance(limit, int) and not isinstance(limit, bool) for limit in limits)
+        if not whole or max_consecutive_bad < 1 or max_rollbacks < 0:
+            raise UsageError(
+                "expected max_consecutive_bad of at least 1 and max_rollbacks of at least 0, as whole numbers, "
+                f"got {max_consecutive_bad!r} and {max_rollbacks!r}"
+            )
+        self.max_consecutive_bad, self.max_rollbacks = limits
         self.consecutive = self.total = self.rollbacks = 0
         self._writer = writer
 

@@ -174,7 +174,7 @@ def _open_file(place: Path) -> int:
     try:
         file = open_plain(place / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EINVAL):  # a link, pipe, socket, folder
             raise
         raise UsageError(f"cannot lock {place}: {LOCK} is in the way ({error.strerror or error}); delete it") from error
     if os.fstat(file).st_nlink > 1:

@@ -76,9 +76,7 @@ def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
     try:
         return check_place(chosen, "the folder of prepared data").expanduser()
     except RuntimeError as error:  # of a user who is not known
-        raise UsageError(
-            f"{chosen} is no folder for prepared data ({error}); choose another LOSSFNS_DATA_DIR"
-        ) from error
+        raise UsageError(f"{chosen} is no folder ({error}); give another by LOSSFNS_DATA_DIR") from error
 
 
 def load(
@@ -113,8 +111,6 @@ def load(
     builder = make_builder(name, data_dir)
     prepare(builder, name)
     have = list(builder.info.splits)
-    if not have:
-        raise UsageError(f"{name} as it was prepared has no splits; {remedy_for(name, data_dir)}.")
     expression = _cut(split, have)
     try:
         return builder.as_data_source(split=expression)
@@ -124,6 +120,8 @@ def load(
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
     except (ValueError, KeyError) as error:
+        if not have:
+            raise UsageError(f"{name} as it was prepared has no splits; {remedy_for(name, data_dir)}.") from error
         raise UsageError(f"{name} has no split {split!r}; it has {', '.join(have)}, and slices of them.") from error
 
 
