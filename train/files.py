@@ -91,7 +91,7 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)  # of a killed process that had this number
-        with os.fdopen(_open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        with open(temporary, "xb", opener=_open) as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
@@ -121,7 +121,7 @@ def encode_text(text: str) -> bytes:
 
 
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Opens a plain file: a link is not followed, and no pipe, socket or device is waited for.
+    """Opens a plain file, as an opener of `open`: a link is not followed, no pipe, socket or device waited for.
 
     Args:
         path: The file.
@@ -135,8 +135,6 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """
     try:
         descriptor = _open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    except ValueError as error:  # NUL
-        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
     except OSError as error:
         if error.errno not in _NOT_PLAIN:
             raise
@@ -153,8 +151,11 @@ def _open(path: str | os.PathLike[str], flags: int) -> int:
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a plain file (see `open_plain`); raises OSError."""
-    with os.fdopen(open_plain(path), "rb") as file:
-        return file.read()
+    try:
+        with open(path, "rb", opener=open_plain) as file:
+            return file.read()
+    except ValueError as error:  # NUL
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -54,20 +55,22 @@ class Journal:
         if size != len(self._content):
             self.verify()
         try:
-            descriptor = open_plain(self.path, os.O_WRONLY | os.O_APPEND)
+            with open(self.path, "ab", buffering=0, opener=open_plain) as file:
+                self._append(file, line)
         except OSError as error:
             raise disk_error("write", self.path, error) from error
-        with contextlib.closing(os.fdopen(descriptor, "ab", buffering=0)) as file:
-            try:
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(descriptor)  # a checkpoint that comes later must not outlive it
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.truncate(descriptor, len(self._content))  # a full disk may have taken half a line
-                raise disk_error("write", self.path, error) from error
         self._content += line
+
+    def _append(self, file: io.FileIO, line: bytes) -> None:
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())  # a checkpoint that comes later must not outlive it
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(file.fileno(), len(self._content))  # a full disk may have taken half a line
+            raise
 
     def replace(self, lines: list[bytes]) -> None:
         """Writes other lines in place of all that are there."""

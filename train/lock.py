@@ -230,7 +230,7 @@ def _write(descriptor: int, text: str) -> None:
 
 def _owner(place: Path) -> str:
     try:
-        with os.fdopen(open_plain(place / LOCK), "rb") as file:
+        with open(place / LOCK, "rb", opener=open_plain) as file:
             told = parse_json(file.read(1000))
         return f"process {told['pid']} on {told['host']}, since {told['start']}"
     except (OSError, ValueError, KeyError, TypeError):

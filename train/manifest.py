@@ -82,5 +82,5 @@ def _modes(folder: Path) -> dict[str, int]:
 
 
 def _sha256(path: Path) -> str:
-    with os.fdopen(open_plain(path), "rb") as file:
+    with open(path, "rb", opener=open_plain) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
