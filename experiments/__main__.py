@@ -6,6 +6,8 @@ import ast
 import pkgutil
 from pathlib import Path
 
+from train.files import escape_output
+
 FOLDER = Path(__file__).parent
 
 
@@ -23,6 +25,7 @@ def experiments() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    escape_output()
     names = experiments()
     width = max(map(len, names))
     print(

@@ -18,10 +18,11 @@ from experiments.devices import joined
 from train.cache import enable_compilation_cache
 from train.console import say, unheard
 from train.errors import RunFailed, UsageError
+from train.files import escape_output
 from train.lock import unlock_all
 from train.logging import open_workdir
 from train.memory import is_out_of_memory
-from train.places import inside
+from train.places import check_place, inside
 from train.processes import by_first, check_same
 from train.profiling import check_steps
 from train.tensorboard import summary_writer
@@ -82,6 +83,7 @@ def run(
         "--" + word.removeprefix("--config.") if word.startswith("--config.") else word
         for word in (sys.argv[1:] if argv is None else argv)
     ]
+    escape_output()
     keep_freed_memory()
     enable_compilation_cache()
     try:
@@ -193,7 +195,8 @@ def start(config: StudyConfig, name: str) -> Path:
     Raises:
         UsageError: the folder holds a run of another config, or another process is writing there.
     """
-    place = Path(config.workdir or inside("runs", f"{name}-fast" if config.fast_dev_run else name))
+    usual = inside("runs", f"{name}-fast" if config.fast_dev_run else name)
+    place = usual if config.workdir is None else check_place(config.workdir, "--workdir")
     if config.dry_run:
         _mention(f"{name}: a dry run, nothing is written")
         return place

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from experiments import cli
 from train.checkpoint import Checkpointer
 from train.cost import measure
 from train.errors import RunFailed, UsageError
-from train.files import dump_json, to_json, write_atomic
+from train.files import dump_json, make_folder, read_json, to_json, write_atomic
 from train.guard import BadSteps
 from train.hooks import EarlyStopping, Evaluate, Hook
 from train.logging import MetricsWriter, curve, read_metrics
@@ -69,10 +68,7 @@ def run_all(
     Raises:
         UsageError: The file cannot be read.
     """
-    try:
-        found: list[Result] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error}); delete it, and its runs are made again") from error
+    found = _read_results(path)
     wait_for_all("results read")  # before process 0 writes more of them
     results: list[Result] = []
     with Progress(len(grid), label=label, enabled=progress) as shown:
@@ -85,13 +81,32 @@ def run_all(
     return results
 
 
+def _read_results(path: Path) -> list[Result]:
+    try:
+        found = read_json(path)
+        if not isinstance(found, list) or not all(isinstance(result, dict) for result in found):
+            raise ValueError("expected a list of objects")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged ({error}); delete it, and its runs are made again") from error
+    return found
+
+
 def values_of(results: Sequence[Result], metric: str, **settings: Any) -> list[float]:
     """One metric of all results with these settings.
 
     >>> values_of([{"seed": 0, "labels": "random", "accuracy": 0.5}], "accuracy", labels="random")
     [0.5]
     """
-    return [r[metric] for r in results if all(r[name] == value for name, value in settings.items())]
+    chosen = [r for r in results if all(r.get(name) == value for name, value in settings.items())]
+    for result in chosen:
+        if result.get(metric) is None:
+            raise UsageError(
+                f"a result has no finite {metric!r} ({result!r:.100}); delete results.json in the workdir, and its "
+                "runs are made again"
+            )
+    return [r[metric] for r in chosen]
 
 
 def train_run(
@@ -134,7 +149,7 @@ def train_run(
     """
     if options.dry_run:
         return _dry_run(state, step, batches, steps, label or "the run")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "the folder of a run")
     with MetricsWriter(folder, every=log_every) as writer, contextlib.ExitStack() as stack:
         hooks: list[Hook] = [writer]
         bad_steps = BadSteps(max_consecutive_bad=options.max_consecutive_bad, writer=writer)

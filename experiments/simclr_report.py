@@ -16,7 +16,7 @@ from experiments.data.images import pair_batches
 from experiments.models.vision import augment
 from experiments.runs import Result, mean_and_spread_of, mean_curves, values_of
 from train import plots
-from train.files import write_atomic
+from train.files import make_folder, write_atomic
 from train.logging import Image, Section, Table, write_report
 
 if TYPE_CHECKING:
@@ -106,5 +106,5 @@ def draw_views(config: Config, data: Data, path: Path) -> None:
     buffer = io.BytesIO()
     ink_on_paper = 1 - np.kron(grid, np.ones((zoom, zoom)))
     imsave(buffer, ink_on_paper, cmap="gray", vmin=0, vmax=1, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, buffer.getvalue())

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ def table(entries: Sequence[Entry]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what is asked for; exit with 2 for an unknown name."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of authors, on a terminal that has not their letters
     parser = argparse.ArgumentParser(prog="python -m lossfns", description="The catalogue of loss functions.")
     parser.add_argument("name", nargs="?", help="print its signature, definition and BibTeX; without it, list all")
     name = parser.parse_args(arguments).name

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from train.checks import Report, check_report
-from train.errors import UsageError, check_whole
+from train.errors import UsageError, check_count
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
 from train.optimizers.wrappers import evaluation_params
 from train.parallel import Step as Step
@@ -74,7 +74,7 @@ def build_train_step(
     """
     if not loss_weights:
         raise UsageError("loss_weights is empty: name at least one term of the objective to train on.")
-    check_whole("accumulate", accumulate, 1)
+    accumulate = check_count("accumulate", accumulate)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Metrics]:

@@ -1,8 +1,12 @@
 """Runs of a study: bad numbers are passed over and show in the metrics, precision is a policy, curves may have gaps."""
 
 import dataclasses
+import io
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -13,7 +17,7 @@ import pytest
 
 from experiments import causal_lm, cli
 from experiments.models.transformer import Bert, TransformerConfig
-from experiments.runs import mean_curves, train_run
+from experiments.runs import mean_curves, run_all, train_run, values_of
 from train import (
     Context,
     MetricsWriter,
@@ -24,6 +28,8 @@ from train import (
     read_metrics,
     skip_nonfinite,
 )
+from train.errors import UsageError
+from train.files import escape_output
 
 SGD = optax.sgd(0.5)
 
@@ -154,3 +160,41 @@ def test_a_model_multiplies_in_its_type(dtype):
     short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[dtype]
     # Six in the block, two of the masked-LM head; the pooler and the head of the pair are small and stay as they are.
     assert sorted(products) == sorted([(short, short, "f32")] * 8 + [("f32", "f32", "f32")] * 2)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[", "3", "[" * 100_000, "\xff"], ids=ascii)
+def test_results_of_another_form_are_refused(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"results\.json is damaged .* delete it, and its runs are made again"):
+        run_all(path, [{"seed": 0}], dict, progress=False)
+    assert path.read_text(encoding="latin-1") == text
+
+
+def test_a_result_without_the_number_is_named():
+    for results in ([{"seed": 0}], [{"seed": 0, "accuracy": None}]):
+        with pytest.raises(UsageError, match="a result has no finite 'accuracy'"):
+            values_of(results, "accuracy", seed=0)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_that_is_not_utf8_takes_every_letter(monkeypatch, encoding):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    escape_output()
+    print("Ł ± \udcff")
+    stdout.flush()
+    written = stdout.buffer.getvalue().decode(encoding)
+    assert written.endswith("\\udcff\n")
+    assert ("Ł" in written, "±" in written) == (encoding == "utf-8", encoding != "ascii")
+
+
+def test_the_catalogue_is_printed_where_output_is_ascii():
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    subprocess.run([sys.executable, "-m", "lossfns"], env=env, check=True, stdout=subprocess.DEVNULL, timeout=100)
+
+
+@pytest.mark.parametrize("workdir", ["", "a\0b", "a\udcff"])
+def test_a_workdir_that_can_be_none_ends_in_a_sentence(capsys, workdir):
+    with pytest.raises(UsageError, match="expected --workdir as text in UTF-8"):
+        cli.start(dataclasses.replace(cli.StudyConfig(), workdir=workdir), "study")
