@@ -25,6 +25,7 @@ import optax
 
 from train import gram
 from train.errors import UsageError
+from train.optimizers.moments import squarable
 
 
 class Weighting(NamedTuple):
@@ -233,9 +234,7 @@ def dwa(*, temperature: float = 2.0, period: int = 1) -> Weighting:
     return _of_losses(weigh, start)
 
 
-def famo(
-    *, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequence[float] | None = None
-) -> Weighting:
+def famo(*, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequence[float] | None = None) -> Weighting:
     r"""Fast adaptive multi-task optimisation: all losses shall fall at one relative rate, without more gradients.
 
     The weights are $c\, z_i / (L_i - L_i^{\min})$ with $z = \mathrm{softmax}(\xi)$ and c such that they have the sum
@@ -301,7 +300,7 @@ def gradnorm(
       Chen et al. 2018, arXiv:1711.02257. The paper takes the gradients of one shared layer; here they are those of all
       parameters.
     """
-    inner = optax.adam(learning_rate) if optimizer is None else optimizer
+    inner = squarable(optax.adam(learning_rate)) if optimizer is None else optimizer
 
     def start(tasks: int) -> tuple[jax.Array, Any]:
         return jnp.ones(tasks), (jnp.zeros(tasks), jnp.zeros((), bool), inner.init(jnp.ones(tasks)))
