@@ -23,8 +23,8 @@ def gradients(params, steps=STEPS):
     return [jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(steps)]
 
 
-def to_jax(tree):
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+def to_jax(tree, kind=jnp.float32):
+    return jax.tree.map(lambda x: jnp.asarray(x, kind), tree)
 
 
 def cubes(params):
@@ -32,15 +32,15 @@ def cubes(params):
     return jax.tree.map(lambda w: w**3, params)
 
 
-def run_with_states(config, params, grads, total_steps=10, values=None):
+def run_with_states(config, params, grads, total_steps=10, values=None, kind=jnp.float32):
     """The parameters after each compiled update, and the optimizer's state."""
     optimizer = make_optimizer(config, total_steps, params)
-    params = to_jax(params)
+    params = to_jax(params, kind)
     state = optimizer.init(params)
     update = jax.jit(lambda g, state, params, value: optimizer.update(g, state, params, value=value, grad_fn=cubes))
     history = []
     for grad, value in zip(grads, values or [0.0] * len(grads), strict=True):
-        updates, state = update(to_jax(grad), state, params, value)
+        updates, state = update(to_jax(grad, kind), state, params, value)
         params = optax.apply_updates(params, updates)
         history.append((params, state))
     return history
