@@ -11,14 +11,13 @@ import contextlib
 import io
 import json
 import sys
-import types
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from tests.peers.authors import read
+from tests.peers.authors import whole
 from tests.peers.torch_optimizers import same
 from tests.train.optimizer_oracles import gradients, parameters
 
@@ -76,8 +75,7 @@ def evaluate(case, sources):
     """The parameters after the last step, as nested lists."""
     import torch  # here, so that a collector of tests can import this file without it
 
-    module = types.ModuleType(case.theirs[0])
-    exec(compile(read(sources, case.repository, case.commit, case.path), case.path, "exec"), module.__dict__)
+    module = whole(sources, case.repository, case.commit, case.path)
     kind, settings = case.theirs
     params, grads = problem(case)
     tensors = {key: torch.tensor(w, dtype=torch.float64, requires_grad=True) for key, w in params.items()}
