@@ -22,9 +22,9 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
 - `speculate`: the trick behind `expected`, for functions that make their own gradient; `gradient_of` is its other half.
 
 Blocks are [columns, rows], transposed from how one thinks of logits, because XLA's CPU products are fast only if they
-contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. There, blocks of
-1024 x 1024 stay in the caches while they are made, reduced and multiplied; elsewhere a block has all rows. The last one
-overlaps the one before, and what it repeats is masked, so one program serves any number of rows and columns.
+contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. How large they are
+is said in `sizes`. The last one overlaps the one before, and what it repeats is masked, so one program serves any number
+of rows and columns.
 """
 
 from lossfns._blockwise.columns import gradient_of as gradient_of

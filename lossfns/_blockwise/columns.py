@@ -21,6 +21,7 @@ from lossfns._blockwise.reductions import (
     result,
     slope_of,
 )
+from lossfns._blockwise.sizes import BlockSize, Size, Sizes, of_table, on_platform
 from lossfns._blockwise.speculative import speculate
 from lossfns._blockwise.trees import (
     Blocks,
@@ -37,9 +38,6 @@ from lossfns._blockwise.trees import (
 
 Block = Callable[[Any, Any, jax.Array], Any]
 """`block(whole, part, index)`: reductions [C, n] of n rows and the columns `part`, whose numbers are `index` [C]."""
-BlockSize = int | tuple[int, int] | None
-Size = tuple[int, int]
-"""Columns and rows."""
 
 
 def stream(
@@ -91,30 +89,18 @@ def stream(
     )
 
 
-def sizes(block: Block, whole: Any, columns: Any, block_size: BlockSize) -> Size:
-    """Columns and rows in a block. By default, on CPU, 1024 rows at most, and as many columns as make 4 MiB."""
+def sizes(block: Block, whole: Any, columns: Any, block_size: BlockSize) -> Sizes:
+    """Columns and rows in a block."""
     count = jax.tree.leaves(columns)[0].shape[0]
     rows = jax.tree.leaves(_kinds(block, whole, columns)[0])[0].shape[1]
     arrays = [jnp.shape(x) for x in jax.tree.leaves(whole) if jnp.ndim(x)]
     if any(shape[-1] != rows for shape in arrays):
         raise ValueError(f"arrays of whole must have the {rows} rows as their last axis, got shapes {arrays}")
-    if isinstance(block_size, tuple):
-        return min(block_size[0], count), min(block_size[1], rows)
-    cut = arrays and jax.default_backend() == "cpu"
-    scores = 2**20 if cut else 2**26
-    if block_size is not None:
-        return min(block_size, count), _even(rows, max(scores // block_size, 128) if cut else rows)
-    some = _even(rows, 1024 if cut else rows)
-    return _even(count, max(scores // max(some, 1) // 128 * 128, 128)), some
-
-
-def _even(count: int, size: int) -> int:
-    """The size, at most this, of as many blocks that are evenly filled."""
-    return -(-count // -(-count // size)) if count else 0
+    return of_table(count, rows, block_size, whole_rows=not arrays)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _stream(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None = None) -> Any:
+def _stream(block: Block, size: Sizes, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None = None) -> Any:
     results = _forward(block, size, whole, columns, small=small)
     if axis_name is None:
         return results
@@ -123,13 +109,13 @@ def _stream(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, 
     return jax.tree.unflatten(structure, of_all)
 
 
-def _stream_fwd(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
+def _stream_fwd(block: Block, size: Sizes, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
     # By its own rule, should this pass be differentiated in turn.
     results = _stream(block, size, axis_name, whole, columns, small)
     return results, (whole, columns, small, results)
 
 
-def _stream_bwd(block: Block, size: Size, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
+def _stream_bwd(block: Block, size: Sizes, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
     whole, columns, small, results = residuals
     d_whole, d_columns = _gradient(block, size, small, whole, columns, results, cotangents)
     if axis_name is not None:
@@ -142,17 +128,20 @@ _stream.defvjp(_stream_fwd, _stream_bwd)
 
 def _forward(
     block: Block,
-    size: Size,
+    sizes: Sizes,
     whole: Any,
     columns: Any,
     active: jax.Array | None = None,
     small: jax.Array | None = None,
 ) -> Any:
-    return by_size(small, functools.partial(_reduced, block, size, active), whole, columns)
+    def reduced(size: Size, small: Any, whole: Any, columns: Any, active: Any) -> Any:
+        return by_size(small, functools.partial(_reduced, block, size), whole, columns, active)
+
+    return on_platform(sizes, reduced, small, whole, columns, active)
 
 
 def _reduced(
-    block: Block, size: Size, active: jax.Array | None, small: jax.Array | None, whole: Any, columns: Any
+    block: Block, size: Size, small: jax.Array | None, whole: Any, columns: Any, active: jax.Array | None
 ) -> Any:
     whole, columns = vary_alike((whole, columns))
     table = _Table(block, size, whole, columns)
@@ -173,7 +162,7 @@ def _reduced(
 
 
 def _gradient(
-    block: Block, size: Size, small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any
+    block: Block, size: Sizes, small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any
 ) -> tuple[Any, Any]:
     def scan(small: jax.Array | None, whole: Any, columns: Any, results: Any, cotangents: Any) -> tuple[Any, Any]:
         return _scan(block, size, whole, columns, results, cotangents, small=small)[1]
@@ -183,7 +172,7 @@ def _gradient(
 
 def _scan(
     block: Block,
-    size: Size,
+    sizes: Sizes,
     whole: Any,
     columns: Any,
     results: Any,
@@ -196,6 +185,21 @@ def _scan(
 
     It is added to `start`, a gradient, unless `active` is False: in place, which of two branches only one could do.
     """
+    given = whole, columns, results, cotangents, start, active, small
+    return on_platform(sizes, functools.partial(_scanned, block), *given)
+
+
+def _scanned(
+    block: Block,
+    size: Size,
+    whole: Any,
+    columns: Any,
+    results: Any,
+    cotangents: Any,
+    start: Any,
+    active: jax.Array | None,
+    small: jax.Array | None,
+) -> tuple[list[Any], tuple[Any, Any]]:
     table = _Table(block, size, whole, columns)
     whole_floats, column_floats = split_floats(table.rows.arrays)[0], split_floats(columns)[0]
     known = [None] * len(table.kinds) if results is None else _results(results)
@@ -263,12 +267,12 @@ class _Table:
         return jax.tree.unflatten(self._structure, reductions)
 
 
-def _with_gradient(block: Block, size: Size, arguments: tuple[Any, Any], cotangents: Any) -> Any:
+def _with_gradient(block: Block, size: Sizes, arguments: tuple[Any, Any], cotangents: Any) -> Any:
     return _scan(block, size, *arguments, None, cotangents)
 
 
 def _gradient_alone(
-    block: Block, size: Size, arguments: tuple[Any, Any], cotangents: Any, start: Any = None, active: Any = None
+    block: Block, size: Sizes, arguments: tuple[Any, Any], cotangents: Any, start: Any = None, active: Any = None
 ) -> Any:
     return _scan(block, size, *arguments, None, cotangents, start, active)[1]
 

@@ -68,9 +68,15 @@ def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> j
 
 def by_rows(x: jax.Array) -> jax.Array:
     """`x`, on CPU laid out in memory by rows."""
-    if jax.default_backend() != "cpu":
-        return x
+    return lax.platform_dependent(x, cpu=_laid_out, default=_as_is)
+
+
+def _laid_out(x: jax.Array) -> jax.Array:
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+
+
+def _as_is(x: jax.Array) -> jax.Array:
+    return x
 
 
 def transposed(x: jax.Array) -> jax.Array:

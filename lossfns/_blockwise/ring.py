@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.columns import Block, BlockSize, Size, _forward, _gradient, _kinds, sizes
+from lossfns._blockwise.columns import Block, _forward, _gradient, _kinds, sizes
 from lossfns._blockwise.reductions import ColumnLogSum, ColumnSum, Sum, are_small
+from lossfns._blockwise.sizes import BlockSize, Sizes
 from lossfns._blockwise.trees import common_dtype, join_gradient, split_floats, vary_alike
 
 
@@ -48,7 +49,7 @@ def stream_ring(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _ring(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None) -> Any:
+def _ring(block: Block, size: Sizes, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None) -> Any:
     kinds, structure = _kinds(block, whole, columns)
     shapes = jax.eval_shape(lambda: structure.flatten_up_to(_forward(block, size, whole, columns)))
     nothing = [
@@ -70,12 +71,12 @@ def _ring(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, sm
     return structure.unflatten(_join(kinds, of_rows, of_columns))
 
 
-def _ring_fwd(block: Block, size: Size, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
+def _ring_fwd(block: Block, size: Sizes, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
     results = _ring(block, size, axis_name, whole, columns, small)
     return results, (whole, columns, small, results)
 
 
-def _ring_bwd(block: Block, size: Size, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
+def _ring_bwd(block: Block, size: Sizes, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
     whole, columns, small, results = residuals
     kinds, structure = _kinds(block, whole, columns)
     row_results, column_results = _split(kinds, structure.flatten_up_to(results))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lossfns._blockwise.reductions import are_small, by_size, finite, unshifted
+from lossfns._blockwise.sizes import Sizes, of_triangle, on_platform
 from lossfns._blockwise.trees import (
     Blocks,
     add_at,
@@ -46,17 +47,23 @@ def stream_symmetric(
     """
     whole, items = vary_alike((whole, items))
     count = jax.tree.leaves(items)[0].shape[0]
-    fast = 1024 if jax.default_backend() == "cpu" else 4096  # 4 MiB of scores stay in a cache
-    size = min(fast if block_size is None else block_size, count)
-    if block_size is None and count:
-        size = -(-count // -(-count // size))
+    size = of_triangle(count, block_size)
     small = None if bound is None else are_small(bound, common_dtype(whole, items))
     return _symmetric(block, size, whole, items, small)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _symmetric(block: Any, size: int, whole: Any, items: Any, small: jax.Array | None) -> jax.Array:
-    return by_size(small, functools.partial(_log_sums, block, size), whole, items)
+def _symmetric(block: Any, sizes: Sizes, whole: Any, items: Any, small: jax.Array | None) -> jax.Array:
+    return _by_platform_and_size(sizes, small, functools.partial(_log_sums, block), whole, items)
+
+
+def _by_platform_and_size(sizes: Sizes, small: jax.Array | None, function: Any, *given: Any) -> Any:
+    """`function(size, small, *given)` as of `on_platform` and `by_size`."""
+
+    def run(size: int, small: jax.Array | None, *given: Any) -> Any:
+        return by_size(small, functools.partial(function, size), *given)
+
+    return on_platform(sizes, run, small, *given)
 
 
 def _log_sums(block: Any, size: int, small: jax.Array | None, whole: Any, items: Any) -> jax.Array:
@@ -83,14 +90,15 @@ def _log_sums(block: Any, size: int, small: jax.Array | None, whole: Any, items:
     return finite(top) + jnp.log(total)
 
 
-def _symmetric_fwd(block: Any, size: int, whole: Any, items: Any, small: Any) -> tuple[jax.Array, Any]:
-    log_sums = _symmetric(block, size, whole, items, small)
+def _symmetric_fwd(block: Any, sizes: Sizes, whole: Any, items: Any, small: Any) -> tuple[jax.Array, Any]:
+    log_sums = _symmetric(block, sizes, whole, items, small)
     return log_sums, (whole, items, small, log_sums)
 
 
-def _symmetric_bwd(block: Any, size: int, residuals: Any, slopes: jax.Array) -> tuple[Any, Any, None]:
+def _symmetric_bwd(block: Any, sizes: Sizes, residuals: Any, slopes: jax.Array) -> tuple[Any, Any, None]:
     whole, items, small, log_sums = residuals
-    return *by_size(small, functools.partial(_gradient, block, size), whole, items, log_sums, slopes), None
+    gradient = functools.partial(_gradient, block)
+    return *_by_platform_and_size(sizes, small, gradient, whole, items, log_sums, slopes), None
 
 
 def _gradient(

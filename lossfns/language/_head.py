@@ -24,7 +24,8 @@ from lossfns._blockwise import (
     stream,
     transposed,
 )
-from lossfns._blockwise.trees import Blocks, add_at, set_at, vary_alike
+from lossfns._blockwise.sizes import even
+from lossfns._blockwise.trees import Blocks, add_at, is_half, set_at, vary_alike
 from lossfns._contract import accumulation_dtype
 
 
@@ -113,6 +114,29 @@ def _by_vocabulary(problem: Problem) -> tuple[jax.Array, jax.Array]:
     return cross_entropy(by_vocabulary(problem), problem.label_smoothing, problem.z_loss)
 
 
+def by_default(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy and log-normaliser of each row, in the form that its memory and the platform ask for.
+
+    By tiles of tokens the head's gradient is summed in float32. For a head of half precision that is a second array,
+    twice as large: there its blocks are the default, each written once, in the head's own dtype; but on CPU up to
+    `ACCUMULATED` bytes, where tiles are faster.
+    """
+    if not is_half(problem.head):
+        return by_tokens(problem, present)
+    if 4 * problem.head.size > ACCUMULATED:
+        return _by_vocabulary(problem)
+    # Marked alike, as the results of the two branches must be under `shard_map`.
+    problem, present = vary_alike((problem, present))
+    return lax.platform_dependent(problem, present, cpu=by_tokens, default=_whatever_counts)
+
+
+ACCUMULATED = 2**28
+
+
+def _whatever_counts(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _by_vocabulary(problem)
+
+
 def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy and log-normaliser of each row, the gradient made with the value.
 
@@ -154,16 +178,12 @@ def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: An
 
 
 def tile_rows(rows: int, classes: int) -> int:
-    """Tokens in a tile: 64 MiB of logits on CPU, enough of them to make reading the head worth while."""
-    budget = 2**24 if jax.default_backend() == "cpu" else 2**27
-    size = max(budget // classes // 8 * 8, 128)
-    return -(-rows // -(-rows // size))
+    """Tokens in a tile: at most 64 MiB of logits in float32 and at most an eighth of them all, but 128 tokens."""
+    return even(rows, max(min(2**24 // classes, rows // 8) // 8 * 8, 128))
 
 
 def part_columns(rows: int, classes: int) -> int:
     """Classes whose slopes are made at once in a tile of so many tokens: 2 MiB, which stay in a CPU's cache."""
-    if jax.default_backend() != "cpu":
-        return classes
     return min(max(2**19 // rows // 128 * 128, 128), classes)
 
 

@@ -21,7 +21,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns.language._head import Problem, by_tokens, by_vocabulary, cross_entropy
+from lossfns.language._head import Problem, by_default, by_vocabulary, cross_entropy
 from lossfns.language.causal import next_token_where
 
 
@@ -63,8 +63,10 @@ def linear_cross_entropy(
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all classes that exist.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
-        block_size: None makes the gradient along with the value, a tile of tokens at a time: fastest where all tokens
-            that count have the same weight, as in their mean; if it turns out otherwise, the gradient is made anew.
+        block_size: None makes the gradient along with the value, a tile of at most an eighth of the tokens at a time:
+            fastest where all tokens that count have the same weight, as in their mean; if it turns out otherwise, the
+            gradient is made again. A head in half precision goes by blocks of its classes instead, but on CPU if it has
+            no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32.
             A number takes that many classes at a time and makes the gradient afterwards, for any weights: least
             memory, and fastest where tokens have weights of their own.
         return_lse: Whether to return the log-normalisers as well.
@@ -107,7 +109,7 @@ def linear_cross_entropy(
     )
     if block_size is None and axis_name is None:
         present = jnp.ones(labels.shape, bool) if where is None else where
-        values, log_sums = by_tokens(problem, present.reshape(-1).astype(dtype))
+        values, log_sums = by_default(problem, present.reshape(-1).astype(dtype))
     else:
         statistics = by_vocabulary(problem, block_size, axis_name)
         values, log_sums = cross_entropy(statistics, problem.label_smoothing, problem.z_loss)

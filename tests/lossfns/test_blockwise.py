@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lossfns
 from lossfns import _blockwise as engine
 from lossfns._blockwise.columns import sizes
 from lossfns._blockwise.trees import get_at
@@ -214,18 +215,47 @@ def test_rows_that_are_not_the_last_axis_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("backend", "rows", "columns", "size"),
+    ("rows", "columns", "block_size", "cpu", "default"),  # columns, rows
     [
-        ("cpu", 8192, 8192, (1024, 1024)),  # columns, rows: 4 MiB
-        ("cpu", 100, 65536, (9363, 100)),  # 7 even blocks of columns
-        ("gpu", 8192, 8192, (8192, 8192)),  # 256 MiB
-        ("gpu", 8192, 65536, (8192, 8192)),
+        (8192, 8192, None, (1024, 1024), (2048, 2048)),  # 4 MiB and 16 MiB
+        (100, 65536, None, (9363, 100), (32768, 100)),  # 7 and 2 even blocks of columns
+        (16384, 248320, None, (1022, 1024), (2036, 2048)),
+        (8192, 8192, 512, (512, 2048), (512, 8192)),
+        (8192, 8192, (512, 256), (512, 256), (512, 256)),
+        (5, 7, None, (7, 5), (7, 5)),
     ],
 )
-def test_blocks_fit_the_backend(backend, rows, columns, size, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_blocks_of_a_table(rows, columns, block_size, cpu, default):
     given = jnp.zeros((1, rows)), jnp.zeros((columns, 1))
-    assert sizes(lambda whole, part, _: engine.Sum(part @ whole), *given, None) == size
+    assert sizes(lambda whole, part, _: engine.Sum(part @ whole), *given, block_size) == (cpu, default)
+
+
+ROWS_AND_COLUMNS = jax.ShapeDtypeStruct((2304, 4), jnp.float32)
+LOSSES = {
+    "table": lambda a, b: lossfns.clip(a, b),
+    "triangle": lambda a, b: lossfns.nt_xent(a, b),
+    "head": lambda a, b: lossfns.linear_cross_entropy(a, b, jnp.arange(len(a))),
+    "bfloat16 head": lambda a, b: lossfns.linear_cross_entropy(
+        a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), jnp.arange(len(a))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_program_for_another_platform_does_not_ask_its_host(name, monkeypatch):
+    """Nothing is compiled: the text is what a host of that platform would make."""
+
+    def text(platform):
+        run = jax.jit(jax.grad(lambda a, b: LOSSES[name](a, b).mean(), argnums=(0, 1)))
+        traced = run.trace(ROWS_AND_COLUMNS, ROWS_AND_COLUMNS)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    cpu, tpu, cuda = (text(platform) for platform in ("cpu", "tpu", "cuda"))
+    # A layout is asked for on CPU only.
+    assert ["LayoutConstraint" in x for x in (cpu, tpu, cuda)] == [True, False, False]
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    jax.clear_caches()  # of what was traced
+    assert text("tpu") == tpu
 
 
 def test_large_gradients_are_scaled_in_parts(monkeypatch):
