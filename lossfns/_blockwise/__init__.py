@@ -23,8 +23,8 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
 
 Blocks are [columns, rows], transposed from how one thinks of logits, because XLA's CPU products are fast only if they
 contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. How large they are
-is said in `sizes`. The last one overlaps the one before, and what it repeats is masked, so one program serves any number
-of rows and columns.
+is said in `sizes`. The last one overlaps the one before, and what it repeats is masked, so one program serves any
+number of rows and columns.
 """
 
 from lossfns._blockwise.columns import gradient_of as gradient_of

@@ -53,10 +53,10 @@ def distillation(*, tokens, features, classes):
 
 # Name -> loss, arrays to differentiate, other arrays, MiB. What full logits need is said behind.
 LIMITS = {
-    "linear_cross_entropy": (*head(tokens=2048, features=512, classes=32768), 110),  # 512
+    "linear_cross_entropy": (*head(tokens=2048, features=512, classes=32768), 64),  # 512
     "linear_cross_entropy in small blocks": (*head(tokens=2048, features=512, classes=32768, block_size=512), 40),
-    "linear_cross_entropy, GPT-2's head": (*head(tokens=4096, features=768, classes=50257), 140),  # 1571
-    "MLM head": (*mlm_head(positions=8192, capacity=1280, features=512, classes=32768), 80),  # 2048
+    "linear_cross_entropy, GPT-2's head": (*head(tokens=4096, features=768, classes=50257), 120),  # 1571
+    "MLM head": (*mlm_head(positions=8192, capacity=1280, features=512, classes=32768), 60),  # 2048
     "dpo from hidden states": (*dpo(pairs=4, tokens=256, features=256, classes=32000), 45),  # 750
     "linear_distillation": (*distillation(tokens=2048, features=256, classes=32000), 45),  # 1000
 }
