@@ -1,8 +1,8 @@
 """How large blocks are: one rule, from shapes, for every table.
 
 A block is evenly cut and holds at most `CACHED` scores on CPU (4 MiB in float32, which stay in its caches) and
-`LAUNCHED` elsewhere (16 MiB: enough work to pay for starting a kernel, and for reading operands). A loss holds no more
-than four blocks at a time, so 64 MiB whatever the shapes, unless `block_size` says otherwise.
+`LAUNCHED` elsewhere (16 MiB: enough work to pay for starting a kernel, and for reading operands), whatever the shapes,
+unless `block_size` says otherwise. Compiled for H100, the losses over pairs hold fewer than three of them at a time.
 
 The platform is that for which the program is lowered, by `jax.lax.platform_dependent`. The host that traces it does not
 count: it may compile, or export, for others.
