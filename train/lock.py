@@ -23,6 +23,11 @@ LOCK = ".lock"
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
+
+class FolderInUse(UsageError):
+    """Another process writes to the folder."""
+
+
 _held: dict[Path, tuple[int, set[str]]] = {}  # by folder: the descriptor, and the users within this process
 
 
@@ -34,7 +39,8 @@ def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
         user: Which part of the process needs it; the lock is released when all of them have released it.
 
     Raises:
-        UsageError: Another process writes to the folder; the message says which. Or the folder cannot be written.
+        FolderInUse: Another process writes to the folder; the message says which.
+        UsageError: The folder cannot be written.
         RunFailed: The disk is full or failing.
     """
     if not is_writer():
@@ -52,7 +58,7 @@ def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
     except BlockingIOError:
         owner = _owner(descriptor)
         os.close(descriptor)
-        raise UsageError(
+        raise FolderInUse(
             f"another run is writing to {folder}: {owner}; wait for it or end it, or give another folder"
         ) from None
     except OSError as error:

@@ -65,6 +65,16 @@ class DataConfig:
     skip_budget: int = 0
     """Damaged records of a split, or lines of a text file, that are passed over; one more ends the run."""
 
+    @property
+    def title(self) -> str:
+        """What a report calls the data.
+
+        >>> DataConfig().title, DataConfig(path="texts/my.txt").title
+        ('the World English Bible', 'my.txt')
+        """
+        names = {"bible_web": "the World English Bible", "bible_kjv": "the King James Bible"}
+        return names.get(self.name, self.name) if self.path is None else Path(self.path).name
+
 
 def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
     """Returns the folder of prepared data: the argument, `$LOSSFNS_DATA_DIR`, or `lossfns` in the user's cache."""
