@@ -35,7 +35,7 @@ from experiments import study
 from experiments.baselines.tfidf import predict_by_tfidf
 from experiments.data.bert import PairText, eval_batches, read_pair_text, train_batches
 from experiments.data.bible import GROUPS
-from experiments.data.load import DataConfig
+from experiments.data.load import BIBLES, DataConfig, wording
 from experiments.data.passages import few_shot, make_passages
 from experiments.evaluation.few_shot import FewShotConfig, Learn, Tuning, hold_out, make_learner, sample, score
 from experiments.evaluation.frequency import BINS, frequency_bins, report_frequency
@@ -43,9 +43,9 @@ from experiments.models.transformer import Bert, Classifier, TransformerConfig
 from experiments.study import Fitted, MeshConfig, ProcessConfig, Question, Recipe, Row, Run, Start, TrainingConfig
 from train.mesh import process_rows
 from train.mixed_precision import make_precision
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
-from train.report import Table
+from train.report import Table, escape_markdown
 
 METHODS = ("pretrained", "from scratch", "TF-IDF")
 TESTS = ("new books", "same books")
@@ -109,7 +109,7 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> PairText:
-    """Reads the splits; the tokenizer is learnt from the training books alone."""
+    """Reads the splits; the tokenizer is learnt from the training split alone."""
     return read_pair_text(config.data)
 
 
@@ -137,8 +137,8 @@ def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Obje
         )
         right = out.mlm_logits.argmax(-1) == labels
         terms = {
-            "mlm": Term(lossfns.masked_lm(out.mlm_logits, labels, where=masked), masked),
-            "nsp": Term(lossfns.next_sentence(out.nsp_logits, batch["is_next"])),
+            "mlm": term(lossfns.masked_lm, out.mlm_logits, labels, where=masked),
+            "nsp": term(lossfns.next_sentence, out.nsp_logits, batch["is_next"]),
             "mlm_accuracy": Term(right, masked),
             "nsp_accuracy": Term((out.nsp_logits.argmax(-1) == 0) == (batch["is_next"] == 1)),
         }
@@ -158,7 +158,7 @@ def initial_parameters(model: Bert, config: Config) -> Any:
 
 
 def pretrain(config: Config, data: PairText, run: Run) -> tuple[Fitted, Row]:
-    """Pretrains, or gives the finished model back; with its metrics on all of the test books."""
+    """Pretrains, or gives the finished model back; with its metrics on all of the test text."""
     vocab_size, size = data.tokenizer.vocab_size, config.training.batch_size
     model = make_model(config, vocab_size)
     capacity = max(1, round(config.data.mask_rate * (config.data.seq_len - 3)))
@@ -212,13 +212,17 @@ def main(config: Config) -> dict[str, Any]:
         has_labels = bool((data.corpora["train"].group >= 0).any())
         results = transfer(config, data, run, pretrained) if has_labels else []
         names = ("mlm", "mlm_accuracy", "nsp", "nsp_accuracy")
-        left_out = "This text has no labels, so the task with few labels was left out; bible_web has them."
+        words = wording(config.data)
+        left_out = f"The fine-tuning is left out: no passage read from {words.title} has a label. "
+        left_out += f"Labels are the groups of books in {' and '.join(BIBLES)}."
+        if not has_labels:
+            print(left_out)
         return run.report(
             [*pretrained, *results],
             QUESTIONS if has_labels else (),
             notes=[
-                *([] if has_labels else [left_out]),
-                lambda: Table(["test text", "mean"], [[name, pretrained[0][name]] for name in names]),
+                *([] if has_labels else [escape_markdown(left_out)]),
+                lambda: Table([f"test {words.parts}", "mean"], [[name, pretrained[0][name]] for name in names]),
                 lambda: report_frequency(
                     run.path, data.tokenizer.counts, [pretrained[0][f"mlm_accuracy_bin{i}"] for i in range(BINS)]
                 ),
@@ -228,7 +232,7 @@ def main(config: Config) -> dict[str, Any]:
                 "mlm_accuracy": "accuracy",
                 "nsp_accuracy": "next-sentence accuracy",
             },
-            title=f"BERT on {config.data.title}",
+            title=f"BERT on {words.title}",
         )
 
 

@@ -5,7 +5,7 @@ tokenizer, so a network on subwords stands beside an interpolated Kneser-Ney n-g
 same held-out books. Every byte of them is counted: the first token of a chapter is predicted from a start symbol, the
 end of a chapter is predicted too and stands for its line end, and a character that the tokenizer cannot write costs
 8 bits a byte. The order of the n-gram is chosen on the validation books. Each chapter is predicted on its own; the
-n-gram and xz see the chapters before it as well. They are deterministic: intervals are over blocks of the test books.
+n-gram and xz see the chapters before it as well. They are deterministic: intervals are over the test chapters.
 
     python -m experiments.causal_lm
     python -m experiments.causal_lm --data.path my.txt
@@ -28,14 +28,14 @@ import lossfns
 from experiments import study
 from experiments.baselines.ngrams import train_ngrams, xz_bits_per_byte
 from experiments.data.causal import HELD_OUT, CausalText, eval_batches, read_causal_text, train_batches
-from experiments.data.load import DataConfig
+from experiments.data.load import DataConfig, wording
 from experiments.models.sampling import sample, texts_of
 from experiments.models.transformer import CausalLM, TransformerConfig
 from experiments.study import Fitted, MeshConfig, ProcessConfig, Question, Recipe, Row, Run, Start, TrainingConfig, axis
 from train.mesh import process_rows
 from train.metrics import bits_per_byte, means
 from train.mixed_precision import make_precision
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
 from train.report import escape_markdown
 
@@ -86,7 +86,7 @@ class Config(study.StudyConfig):
     processes: ProcessConfig = ProcessConfig()
     """Several processes that make one run."""
     ngram_order: int = 8
-    """Longest n-gram tried, in bytes; the order used is the best on the validation books."""
+    """Longest n-gram tried, in bytes; the order used is the best on the validation text."""
     sample_tokens: int = axis(100)
     """Tokens of each sample in the report, at most."""
     temperature: float = axis(0.8)
@@ -106,7 +106,7 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> CausalText:
-    """Reads the splits; the tokenizer is learnt from the training books alone."""
+    """Reads the splits; the tokenizer is learnt from the training split alone."""
     return read_causal_text(config.data)
 
 
@@ -125,7 +125,7 @@ def make_objective(model: CausalLM) -> Objective:
         scored = lossfns.next_token_where(tokens, where=valid, segment_ids=segment_ids)
         right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
         return {
-            "next_token": Term(lossfns.next_token(logits, tokens, where=valid, segment_ids=segment_ids), scored),
+            "next_token": term(lossfns.next_token, logits, tokens, **places),
             "accuracy": Term(right, scored[:, 1:]),
             "bytes": Term(batch["bytes"]),
         }
@@ -242,7 +242,7 @@ def main(config: Config) -> dict[str, Any]:
                 lambda: [f"> {escape_markdown(text)}" for text in texts[0]["samples"]],
             ],
             curves={"next_token": "nats per token", "accuracy": "accuracy", "bits_per_byte": "bits per byte"},
-            title=f"A causal language model of {config.data.title}",
+            title=f"A causal language model of {wording(config.data).title}",
         )
 
 

@@ -38,7 +38,7 @@ from train import plots
 from train.errors import UsageError
 from train.microbatch import microbatched
 from train.mixed_precision import make_precision
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
 from train.report import Image
 
@@ -175,12 +175,12 @@ def make_objective(model: nn.Module, method: str, config: Config, scale: float) 
         if method == "supervised":
             labels = jnp.tile(batch["label"], 2)
             return {
-                "cross_entropy": Term(lossfns.softmax_cross_entropy(out, labels)),
+                "cross_entropy": term(lossfns.softmax_cross_entropy, out, labels),
                 "accuracy": Term(out.argmax(-1) == labels),
             }
         a, b = jnp.split(out, 2)
         return {
-            "nt_xent": Term(lossfns.nt_xent(a, b, temperature=config.temperature, axis_name=ctx.axis_name)),
+            "nt_xent": term(lossfns.nt_xent, a, b, temperature=config.temperature, axis_name=ctx.axis_name),
             "cosine": Term(1 - lossfns.cosine_distance(a, b)),
         }
 

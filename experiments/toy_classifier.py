@@ -32,7 +32,7 @@ from experiments.models.mlp import MLP
 from experiments.study import Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, fit_model, product
 from train import plots
 from train.initializers import make_initializer
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
 from train.report import Image
 
@@ -140,7 +140,7 @@ def make_objective(model: MLP) -> Objective:
         logits: Any = model.apply({"params": params}, batch["x"])
         logits, valid = logits[:, 0], batch["valid"]
         return {
-            "bce": Term(lossfns.sigmoid_cross_entropy(logits, batch["y"], where=valid), valid),
+            "bce": term(lossfns.sigmoid_cross_entropy, logits, batch["y"], where=valid),
             "accuracy": Term((logits > 0) == (batch["y"] > 0.5), valid),
         }
 

@@ -83,12 +83,17 @@ def optional_size(name: str, value: Any) -> int | None:
     return int(value)
 
 
-def loss(*, static: Sequence[str] = (), **checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def loss(
+    *, static: Sequence[str] = (), term_weights: Callable[..., jax.Array] | None = None, **checks: Check
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a loss and check its hyper-parameters before tracing.
 
     Args:
         static: Names of keyword arguments that select a program (names of axes, choices, block sizes); all other
             keyword arguments are traced.
+        term_weights: For a loss whose values count elsewhere than where `where` says, or by different amounts: a
+            function of the same arguments that returns the weights with which the mean of the values is the loss. It
+            becomes an attribute of the loss, which whoever takes the mean looks for.
         **checks: A check for each keyword argument that has one.
 
     Returns:
@@ -103,6 +108,9 @@ def loss(*, static: Sequence[str] = (), **checks: Check) -> Callable[[Callable[P
         unknown = {*static, *checks} - {p.name for p in keywords}
         if unknown:
             raise TypeError(f"{function.__name__} has no keyword arguments {sorted(unknown)}")
+        if term_weights is not None:  # both functions made of this one carry it
+            weigh = jax.jit(term_weights, static_argnames=tuple(static), inline=True)
+            function.term_weights = weigh  # type: ignore[attr-defined]
         compiled = jax.jit(function, static_argnames=tuple(static), inline=True)
 
         @functools.wraps(function)

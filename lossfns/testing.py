@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns._testing import fuzz, invariances, laws, numerics, signature
+from lossfns._testing import fuzz, invariances, laws, numerics, signature, weighing
 from lossfns._testing.case import ULPS as ULPS
 from lossfns._testing.case import BadCall as BadCall
 from lossfns._testing.case import Inputs as Inputs
@@ -23,6 +23,7 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "vmap = loop": invariances.vmap_is_loop,
     "masked = deleted": invariances.masked_is_deleted,
     "all masked = 0": invariances.all_masked_is_zero,
+    "the mask given once": weighing.mask_is_given_once,
     "micro-batches = whole": invariances.micro_batches,
     "permutation": invariances.permutation,
     "devices = one device": invariances.devices,
@@ -112,7 +113,8 @@ def check_loss(
 
     Args:
       loss: ``loss(*arrays, where=None, **hyper_parameters)``, one value per row (or token) of the leading axis; with
-        ``axis_name`` as well if ``batch_coupled=True``.
+        ``axis_name`` as well if ``batch_coupled=True``. If other places count than those of ``where``, it carries
+        ``term_weights(*arrays, where=None, **hyper_parameters)``.
       make_inputs: ``make_inputs(rng, rows)`` gives the positional arrays of a small batch.
       oracle: the expected values, ``oracle(*arrays, **hyper_parameters)``, in float64 NumPy. Without it, values are
         compared with themselves only (jit, masks, devices, ...).

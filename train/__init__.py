@@ -62,6 +62,8 @@ from train.mixed_precision import make_precision as make_precision
 from train.objective import Context as Context
 from train.objective import Objective as Objective
 from train.objective import Term as Term
+from train.objective import penalty as penalty
+from train.objective import term as term
 from train.optimizers import OptimizerConfig as OptimizerConfig
 from train.optimizers import decay_mask as decay_mask
 from train.optimizers import describe as describe

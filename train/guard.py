@@ -54,7 +54,7 @@ def skip_nonfinite(step: Step) -> Step:
       UsageError: it is an evaluation step; or, when called, a step without the metrics ``"loss"`` and ``"grad_norm"``.
 
     >>> import optax, train
-    >>> objective = lambda params, batch, ctx: {"product": train.Term(params * batch)}
+    >>> objective = lambda params, batch, ctx: {"product": train.Term(params * batch, weights=1)}
     >>> step = skip_nonfinite(train.build_train_step(objective, optax.sgd(1.0), loss_weights={"product": 1.0}))
     >>> state = train.create_state(jnp.array(2.0), optax.sgd(1.0), key=0)
     >>> for value in (jnp.nan, 1.0):

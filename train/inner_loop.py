@@ -42,7 +42,7 @@ class InnerLoop:
         """The inner loss at step ``number`` and the new mutable state."""
         ctx = dataclasses.replace(ctx, key=jax.random.fold_in(ctx.key, number))
         terms, state = evaluate(self.objective, params, rows, ctx)
-        check_loss_weights(self.loss_weights, terms)
+        check_loss_weights(self.loss_weights, terms, single=True)
         total: Any = 0.0
         for name, weight in self.loss_weights.items():
             value, count = terms[name].sums()
@@ -202,11 +202,11 @@ def _count_tasks(batch: Any, optional: tuple[str, ...]) -> int:
 
 
 def _ranked(term: Term) -> Term:
-    """The term with a scalar weight given the rank of the values, for which a further axis leaves it fitting."""
-    if term.weights is None or jnp.ndim(term.weights) == jnp.ndim(term.values):
+    """The term with a weight that a further axis leaves fitting: of the values' rank, and 1 for a task's one value."""
+    if term.weights is None and jnp.ndim(term.values):
         return term
-    weights = jnp.reshape(jnp.asarray(term.weights), (1,) * jnp.ndim(term.values))
-    return dataclasses.replace(term, weights=weights)
+    weights = jnp.asarray(True if term.weights is None else term.weights)
+    return dataclasses.replace(term, weights=weights if weights.ndim else weights.reshape((1,) * jnp.ndim(term.values)))
 
 
 def _agree(states: jax.Array) -> jax.Array:

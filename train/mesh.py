@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -41,7 +41,7 @@ def make_mesh(
     >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
-    devices = jax.devices() if devices is None else devices
+    devices = _chosen(devices)
     count = len(devices)
     if fsdp < 1 or tensor < 1 or (data is not None and data < 1):
         raise UsageError(f"expected mesh axes of at least 1, got data {data}, fsdp {fsdp} and tensor {tensor}")
@@ -56,7 +56,19 @@ def make_mesh(
 
 def line_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The devices in a row, each with its part of the batch and all of the parameters."""
-    return jax.make_mesh((len(devices or jax.devices()),), (DATA,), devices=devices, axis_types=(AxisType.Auto,))
+    devices = _chosen(devices)
+    return jax.make_mesh((len(devices),), (DATA,), devices=devices, axis_types=(AxisType.Auto,))
+
+
+def _chosen(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
+    """The devices as a list, all by default; each must be there once."""
+    found = jax.devices() if devices is None else list(devices) if isinstance(devices, Iterable) else [devices]
+    if not found or not all(isinstance(device, jax.Device) for device in found) or len({*found}) < len(found):
+        raise UsageError(
+            f"devices are at least one of jax.devices(), each of them once, got {devices!r}: leave them out for all "
+            "devices, or give some, as jax.devices()[:1]."
+        )
+    return found
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

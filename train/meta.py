@@ -66,7 +66,7 @@ def maml(
       Finn et al. 2017, arXiv:1703.03400.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
     >>> method = maml(objective, inner_rate=0.5, loss_weights={"half": 1.0})
     >>> batch = {"support": {"x": jnp.array([[4.0], [0.0]])}, "query": {"x": jnp.array([[4.0], [0.0]])}}
     >>> ctx = Context(jax.random.key(0), jnp.int32(0))
@@ -99,7 +99,7 @@ def first_order_maml(
       Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
     >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
     >>> ctx = Context(jax.random.key(0), jnp.int32(0))
     >>> for method in (maml, first_order_maml):
@@ -141,7 +141,7 @@ def anil(
       Raghu et al. 2019, arXiv:1909.09157.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params["head"] * params["body"] - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params["head"] * params["body"] - rows["x"]) ** 2 / 2, weights=1)}
     >>> method = anil(objective, head="head", inner_rate=0.5, loss_weights={"half": 1.0})
     >>> batch = {"support": {"x": jnp.array([[3.0]])}, "query": {"x": jnp.array([[3.0]])}}
     >>> params = {"body": jnp.array(1.0), "head": jnp.array(1.0)}
@@ -176,7 +176,7 @@ def meta_sgd(
       Li et al. 2017, arXiv:1707.09835.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
     >>> method = meta_sgd(objective, loss_weights={"half": 1.0})
     >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
     >>> ctx = Context(jax.random.key(0), jnp.int32(0))
@@ -254,7 +254,7 @@ def imaml(
       Rajeswaran et al. 2019, arXiv:1909.04630.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
     >>> method = imaml(objective, weight=1.0, inner_rate=0.5, steps=1, loss_weights={"half": 1.0})
     >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
     >>> ctx = Context(jax.random.key(0), jnp.int32(0))
@@ -332,7 +332,7 @@ def proximal_meta(
       arXiv:1909.04630.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
     >>> method = proximal_meta(objective, weight=0.5, inner_rate=0.5, loss_weights={"half": 1.0})
     >>> batch = {"support": {"x": jnp.array([[4.0]])}, "query": {"x": jnp.array([[4.0]])}}
     >>> terms = method(jnp.array(2.0), batch, Context(jax.random.key(0), jnp.int32(0)))  # 2 -> 3

@@ -137,7 +137,7 @@ class Precision:
         >>> seen = []
         >>> def objective(params, batch, ctx):
         ...     seen.append((params.dtype.name, batch["x"].dtype.name, batch["label"].dtype.name))
-        ...     return {"product": Term(params * batch["x"])}
+        ...     return {"product": Term(params * batch["x"], weights=1)}
         >>> wrapped = make_precision("bfloat16").wrap(objective)
         >>> batch = {"x": jnp.ones(2), "label": jnp.array([1, 2])}
         >>> terms = wrapped(jnp.array(1.0), batch, Context(jax.random.key(0), jnp.int32(0)))

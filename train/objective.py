@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,12 +22,12 @@ class Term:
     """One value per example (or token, or pair) and a weight that says how much each counts.
 
     Its mean is ``sum(values * weights) / sum(weights)``, both sums taken over examples, micro-batches and devices
-    before the one division. Losses and metrics alike are terms.
+    before the one division. Losses and metrics alike are terms; that of a loss is made by ``term``.
 
     Args:
       values: boolean, integer or real array of any shape; a scalar is a term of one value.
       weights: boolean or real array, not negative, either a scalar or of the rank of ``values`` with each axis equal
-        to theirs or 1. Left out, each value weighs one.
+        to theirs or 1. Left out, each value weighs one; a term that is trained on must say so, with ``weights=1``.
       keep: number of trailing axes that are not summed, for counts such as a confusion matrix; 0 for a loss.
 
     >>> term = Term(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 0.5, 0.0]))
@@ -55,20 +57,83 @@ class Term:
 
     def broadcast(self) -> tuple[jax.Array, jax.Array]:
         """Return values and weights in one shape and in one dtype, float32 or wider; the weights carry no gradient."""
-        values = jnp.asarray(self.values)
-        weights = jnp.ones((), bool) if self.weights is None else jnp.asarray(self.weights)
+        values = _real("values", self.values)
+        weights = _fitting(True if self.weights is None else self.weights, values)
         dtype = jnp.promote_types(jnp.promote_types(values.dtype, weights.dtype), jnp.float32)
-        # Equal ranks, because NumPy would line up weights [B] with the last axis of values [B, T].
-        fits = weights.ndim == 0 or (
-            weights.ndim == values.ndim and all(w in (1, v) for w, v in zip(weights.shape, values.shape, strict=True))
+        return values.astype(dtype), jax.lax.stop_gradient(weights.astype(dtype))
+
+
+def term(loss: Callable[..., Any], /, *args: Any, where: Any = None, weights: Any = None, **options: Any) -> Term:
+    """Call a loss and weigh its values by the places that it counts, so that the mask is given once.
+
+    Args:
+      loss: ``loss(*args, where=where, **options)``, one value per example. What counts is ``where``, unless the loss
+        carries ``term_weights(*args, where=, **options)``, as one does that shifts its targets. Partial, bound and
+        jitted losses are looked through; a function of your own around such a loss needs a ``term_weights`` itself.
+      *args: the arrays of the loss, predictions first.
+      where: boolean, which entries are valid; of the shape that the loss asks for. None for all.
+      weights: how much each value counts, by which the weights are multiplied: a real scalar or array, not negative,
+        of the rank of the values with each axis equal to theirs or 1.
+      **options: hyper-parameters of the loss.
+
+    Returns:
+      The term. A single value has no weights unless ``where`` or ``weights`` is given, since it may be a mean taken too
+      early.
+
+    Raises:
+      UsageError: the loss returns several arrays, or one of another shape than what counts; it takes no ``where``; the
+        mask is not boolean; or the weights do not fit.
+
+    >>> def absolute(predictions, targets, *, where=None):
+    ...     return jnp.where(True if where is None else where, jnp.abs(predictions - targets), 0)
+    >>> mask = jnp.array([True, True, False])
+    >>> total, weight = term(absolute, jnp.array([1.0, 2.0, 9.0]), jnp.zeros(3), where=mask).sums()
+    >>> print(total / weight)  # (1 + 2) / 2
+    1.5
+    """
+    name = _name(loss)
+    if where is not None:
+        _check_mask(loss, name, where)
+    result = loss(*args, **options, **({} if where is None else {"where": where}))
+    values = _one_array(name, result)
+    counted = _what_counts(loss, args, options, where)
+    if counted is None and weights is None and not values.ndim:
+        return Term(values)
+    counted = jnp.ones(values.shape, bool) if counted is None else _real("what counts", counted)
+    if counted.shape != values.shape:
+        raise UsageError(
+            f"{name} returns values of shape {values.shape}, but what counts has the shape {counted.shape}: call it "
+            f"yourself, and give Term(values, weights) weights of the shape {values.shape}."
         )
-        if not fits:
-            raise UsageError(
-                f"weights of shape {weights.shape} do not fit values of shape {values.shape}: give the weights the "
-                "rank of the values, with each axis equal to theirs or 1 (for example weights[:, None])."
-            )
-        weights = jnp.broadcast_to(jax.lax.stop_gradient(weights.astype(dtype)), values.shape)
-        return values.astype(dtype), weights
+    if weights is not None:
+        # Not a product alone: an importance that is NaN at a place that does not count would come through.
+        counted = jnp.where(counted == 0, 0, counted * _fitting(weights, values))
+    return Term(values, counted)
+
+
+def penalty(value: Any) -> Term:
+    """A term of one number that is no mean over examples, such as a norm of the parameters.
+
+    Over micro-batches and devices its mean is taken, which is the number itself where it does not depend on the batch.
+
+    Args:
+      value: a real scalar.
+
+    Returns:
+      The term, which may be trained on.
+
+    Raises:
+      UsageError: it is no scalar.
+
+    >>> print(*penalty(jnp.float32(0.5)).sums())
+    0.5 1.0
+    """
+    value = _real("the value of a penalty", value)
+    if value.ndim:
+        raise UsageError(
+            f"a penalty is one number, got the shape {value.shape}: sum it, or give Term(values, weights)."
+        )
+    return Term(value, jnp.ones((), bool))
 
 
 @jax.tree_util.register_dataclass
@@ -138,8 +203,14 @@ def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tup
     return terms, new_state
 
 
-def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term]) -> None:
-    """Raise UsageError unless every name in ``loss_weights`` is a term of the objective that can be trained on."""
+def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term], *, single: bool = False) -> None:
+    """Raise UsageError unless every name in ``loss_weights`` is a term of the objective that can be trained on.
+
+    Args:
+      loss_weights: the terms to train on.
+      terms: what the objective returned.
+      single: accept a single value without weights, which is right for one task among others: it is no part of a batch.
+    """
     unknown = sorted(set(loss_weights) - set(terms))
     if unknown:
         raise UsageError(
@@ -150,6 +221,104 @@ def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term
         raise UsageError(
             f"loss_weights names {_names(kept)}, whose Term keeps axes: only a Term with keep=0 is a loss."
         )
+    for name in (name for name in loss_weights if terms[name].weights is None):
+        shape = jnp.shape(terms[name].values)
+        if shape:
+            raise UsageError(
+                f"term {name!r} is trained on, but its values of shape {shape} have no weights, so masked ones would "
+                "count: use term(loss, ..., where=mask), Term(values, mask), or weights=1 if all of them count."
+            )
+        if not single:
+            raise UsageError(
+                f"term {name!r} is trained on, but is a single number without weights: a mean taken too early gives a "
+                "short micro-batch the say of a long one. Return one value per example, as term(loss, ...) does; use "
+                "penalty(x) for a number that is no mean, such as a norm of the parameters; or say with "
+                "Term(mean, weights=count) how much it counts."
+            )
+
+
+def _what_counts(loss: Any, args: tuple[Any, ...], options: Mapping[str, Any], where: Any) -> Any:
+    """What a loss says of its weights, found inside of partial, bound and jitted functions; else the mask."""
+    if isinstance(loss, functools.partial):
+        options = {**loss.keywords, **options}
+        inner = options.pop("where", None)
+        return _what_counts(loss.func, (*loss.args, *args), options, inner if where is None else where)
+    if inspect.ismethod(loss):
+        return _what_counts(loss.__func__, (loss.__self__, *args), options, where)
+    own, wrapped = getattr(loss, "term_weights", None), getattr(loss, "__wrapped__", None)
+    # A wrapper copies the attributes of what it wraps, which may be bound: that is looked at first.
+    if wrapped is not None and own is getattr(wrapped, "term_weights", None):
+        return _what_counts(wrapped, args, options, where)
+    return where if own is None else own(*args, where=where, **options)
+
+
+def _name(loss: Callable[..., Any]) -> str:
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _check_mask(loss: Callable[..., Any], name: str, where: Any) -> None:
+    if not isinstance(where, Mapping) and _real("where", where).dtype.kind != "b":
+        raise UsageError(
+            f"where says which entries are valid and must be boolean, not {jnp.result_type(where)}: how much a value "
+            "counts goes into weights=."
+        )
+    try:
+        parameters = inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # of a callable without a signature nothing is known
+        return
+    if "where" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise UsageError(
+            f"{name} takes no where, so masked entries would reach its values: make a loss that does, or use "
+            f"Term({name}(...), weights=mask) if they are harmless."
+        )
+
+
+def _one_array(name: str, result: Any) -> jax.Array:
+    if isinstance(result, Mapping):
+        form = "{name: Term(values[name], where[name]) for name in values}"
+        raise UsageError(
+            f"{name} returns a mapping of {_names(sorted(map(str, result)))}: call it yourself, and use {form}."
+        )
+    if isinstance(result, tuple | list):
+        parts = getattr(result, "_fields", range(len(result)))
+        first = f"out.{parts[0]}" if hasattr(result, "_fields") else "out[0]"
+        raise UsageError(
+            f"{name} returns {len(result)} parts ({', '.join(map(str, parts))}): call it yourself, and make a term of "
+            f"each loss among them, as Term({first}, weights)."
+        )
+    return _real(f"what {name} returns", result)
+
+
+def _real(name: str, value: Any) -> jax.Array:
+    """The value as an array of booleans, integers or real numbers."""
+    kind = type(value).__name__
+    if value is not None:
+        try:
+            array = jnp.asarray(value)
+        except (TypeError, ValueError, OverflowError):
+            kind = str(getattr(value, "dtype", kind))  # text, objects, dates, ragged lists
+        else:
+            if any(jnp.issubdtype(array.dtype, known) for known in (jnp.bool_, jnp.integer, jnp.floating)):
+                return array
+            kind = str(array.dtype)
+    raise UsageError(f"{name} must be an array of booleans, integers or real numbers, not {kind}.")
+
+
+def _fitting(weights: Any, values: jax.Array) -> jax.Array:
+    """The weights, broadcast to the values."""
+    weights = _real("weights", weights)
+    # Equal ranks, because NumPy would line up weights [B] with the last axis of values [B, T].
+    fits = weights.ndim == 0 or (
+        weights.ndim == values.ndim and all(w in (1, v) for w, v in zip(weights.shape, values.shape, strict=True))
+    )
+    if not fits:
+        raise UsageError(
+            f"weights of shape {weights.shape} do not fit values of shape {values.shape}: give the weights the "
+            "rank of the values, with each axis equal to theirs or 1 (for example weights[:, None])."
+        )
+    return jnp.broadcast_to(weights, values.shape)
 
 
 def _check_same_layout(old: Any, new: Any) -> None:

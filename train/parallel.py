@@ -15,10 +15,13 @@ from jax.sharding import PartitionSpec as P
 from train.checks import checked
 from train.errors import UsageError
 from train.mesh import DATA, batch_sharding, line_mesh, local_parts, place
+from train.paths import check_leaves
 
 AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
 Backend = Literal["jit", "pmap", "shard_map"]
+NUMBERS = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+"""What a batch may hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,13 +128,13 @@ def data_parallel(
       The compiled step, called like the step. Its ``lower(state, batch)`` gives the program (``jax.stages.Lowered``).
 
     Raises:
-      UsageError: an unknown backend, or a mesh for one that takes none; or, when called, a batch that the devices or
-        the accumulation do not divide.
+      UsageError: an unknown backend, devices that are none or one twice, or a mesh for a backend that takes none; or,
+        when called, a batch that holds no numbers, or that the devices or the accumulation do not divide.
       RunFailed: when called, a check of a step built with ``checks=True`` failed. The state it was given is intact:
         such a step donates nothing. Checks cost a few milliseconds a step.
 
     >>> import optax, train
-    >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2)}
+    >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2, weights=1)}
     >>> step = train.build_train_step(objective, optax.sgd(0.5), loss_weights={"square": 1.0})
     >>> step = data_parallel(step, backend="shard_map", devices=jax.devices()[:1])
     >>> state, metrics = step(train.create_state(jnp.zeros(()), optax.sgd(0.5), key=0), {"x": np.array([1.0, 3.0])})
@@ -185,7 +188,13 @@ def data_parallel(
 
 
 def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
-    """Raise UsageError unless the batch splits evenly over devices, and each device's part over micro-batches."""
+    """Raise UsageError unless a batch of numbers splits evenly over devices, and each part over micro-batches."""
+    check_leaves(
+        batch,
+        "the batch",
+        NUMBERS,
+        "A step computes with numbers: encode text, dates and objects as integers, or leave them out of the batch.",
+    )
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(sizes) != 1 or sizes == {()}:
         shapes = jax.tree.map(lambda leaf: np.shape(leaf), batch)

@@ -3,11 +3,14 @@
 Decay masks, layer-wise rates, freezing and pruning choose parameters by regular expressions searched in these paths.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from train.errors import UsageError
 
@@ -29,6 +32,42 @@ def path_of(key_path: tuple[Any, ...]) -> str:
       ['encoder/0/kernel']
     """
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> None:
+    """Raise UsageError unless every leaf is a number or an array of some kinds of dtype.
+
+    Args:
+      tree: any pytree.
+      name: what it is.
+      kinds: abstract dtypes, as of `jnp.issubdtype`.
+      advice: what to do with another leaf.
+
+    Example:
+      >>> check_leaves({"text": "abc"}, "the batch", (np.number,), "Encode text.")
+      Traceback (most recent call last):
+      train.errors.UsageError: the batch holds str at 'text'. Encode text.
+    """
+    for i, leaf in enumerate(jax.tree.leaves(tree)):
+        dtype = _dtype(leaf)
+        if not _is_of(dtype, kinds):
+            found = type(leaf).__name__ if dtype is None else f"an array of dtype {dtype}"
+            at = paths_of(tree)[i]
+            raise UsageError(f"{name} holds {found}{f' at {at!r}' if at else ''}. {advice}")
+
+
+def _dtype(leaf: Any) -> Any:
+    """The dtype of what JAX takes for an array; None for anything else."""
+    if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):
+        return leaf.dtype
+    return np.asarray(leaf).dtype if isinstance(leaf, (bool, int, float, complex)) else None
+
+
+@functools.cache  # a batch is looked at in every step, which may take no longer than 50 us
+def _is_of(dtype: Any, kinds: tuple[Any, ...]) -> bool:
+    if dtype is None or jnp.issubdtype(dtype, np.timedelta64):  # which NumPy counts among the integers
+        return False
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:

@@ -45,7 +45,7 @@ def reptile(
       Nichol et al. 2018, arXiv:1803.02999.
 
     >>> def objective(params, rows, ctx):
-    ...     return {"half": Term((params - rows["x"]) ** 2 / 2)}
+    ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
     >>> method = reptile(objective, inner_rate=0.5, steps=2, loss_weights={"half": 1.0})
     >>> batch = {"support": {"x": jax.numpy.array([[4.0], [8.0]])}}  # 0 -> 2 -> 3 and 0 -> 4 -> 6
     >>> ctx = Context(jax.random.key(0), jax.numpy.int32(0))

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from train.paths import check_leaves
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,19 @@ def create_state(
     Returns:
       A TrainState at step 0.
 
+    Raises:
+      UsageError: a parameter is a key, or no array of numbers.
+
     >>> state = create_state({"w": jnp.ones(3)}, optax.sgd(0.1), key=0, ema=True)
     >>> int(state.step), state.ema["w"].tolist()
     (0, [1.0, 1.0, 1.0])
     """
+    check_leaves(
+        params,
+        "the parameter tree",
+        (jnp.number, jnp.bool_),
+        "Parameters are arrays of numbers: put keys into state=, and keep the rest outside of the tree.",
+    )
     params = _copy(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import optax
 
 from train.checks import Report, check_report
-from train.errors import UsageError
+from train.errors import UsageError, check_whole
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
 from train.optimizers.wrappers import evaluation_params
 from train.parallel import Step as Step
 from train.parallel import Sync, check_batch, micro_batches
+from train.paths import check_leaves
 from train.state import TrainState, average
 from train.weighting import current_weights
 
@@ -73,12 +74,18 @@ def build_train_step(
     """
     if not loss_weights:
         raise UsageError("loss_weights is empty: name at least one term of the objective to train on.")
-    if accumulate < 1:
-        raise UsageError(f"accumulate is {accumulate}, but a batch has at least 1 micro-batch.")
+    check_whole("accumulate", accumulate, 1)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Metrics]:
         check_batch(batch, accumulate=accumulate)
+        check_leaves(
+            state.params,
+            "the parameter tree",
+            (jnp.inexact,),
+            "Only real numbers can be trained: give counters, masks and keys to create_state as state=, and what stays "
+            "as it is as frozen=.",
+        )
         if ema_decay is not None and state.ema is None:
             raise UsageError("ema_decay is given, but the state keeps no average: use create_state(..., ema=True).")
         given = {name: _at(rate, state.step) for name, rate in loss_weights.items()}

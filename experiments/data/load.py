@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from experiments.data.records import Example as Example
 from experiments.data.records import Skips, sentence_of
@@ -32,6 +32,9 @@ EMBEDDED: dict[str, tuple[str, str]] = {
     "glyphs": ("experiments.data.glyphs", "Glyphs"),
 }
 """Module and class of the builders that need no network."""
+
+BIBLES = {"bible_web": "the World English Bible", "bible_kjv": "the King James Bible"}
+"""The embedded texts by their titles: splits are books, and their groups are the labels of passages."""
 
 ROLES: tuple[str, ...] = ("train", "validation", "test")
 """The splits that an experiment may ask of any data set."""
@@ -65,15 +68,27 @@ class DataConfig:
     skip_budget: int = 0
     """Damaged records of a split, or lines of a text file, that are passed over; one more ends the run."""
 
-    @property
-    def title(self) -> str:
-        """What a report calls the data.
 
-        >>> DataConfig().title, DataConfig(path="texts/my.txt").title
-        ('the World English Bible', 'my.txt')
-        """
-        names = {"bible_web": "the World English Bible", "bible_kjv": "the King James Bible"}
-        return names.get(self.name, self.name) if self.path is None else Path(self.path).name
+class Wording(NamedTuple):
+    """What a report calls the data."""
+
+    title: str
+    parts: str
+    """What the splits are made of, as in "test books"."""
+    document: str
+
+
+def wording(config: DataConfig) -> Wording:
+    """The words for the text that was read.
+
+    >>> wording(DataConfig())
+    Wording(title='the World English Bible', parts='books', document='chapter')
+    >>> wording(DataConfig(path="letters/mine.txt"))
+    Wording(title='mine.txt', parts='text', document='document')
+    """
+    if config.path is None and config.name in BIBLES:
+        return Wording(BIBLES[config.name], "books", "chapter")
+    return Wording(config.name if config.path is None else Path(config.path).name, "text", "document")
 
 
 def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:

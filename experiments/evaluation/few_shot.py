@@ -22,7 +22,7 @@ from experiments.models.transformer import Classifier
 from experiments.study import Recipe, Start, Training, TrainingConfig, axis, fit_model
 from experiments.study.workdir import Folder
 from train.errors import UsageError
-from train.objective import Context, Objective, Term
+from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, make_optimizer
 
 
@@ -96,7 +96,7 @@ def make_objective(model: Classifier) -> Objective:
         logits: Any = model.apply(
             {"params": params}, batch["tokens"], valid=batch["valid"], train=ctx.train, rngs={"dropout": ctx.key}
         )
-        return {"loss_group": Term(lossfns.softmax_cross_entropy(logits, batch["label"]))}
+        return {"loss_group": term(lossfns.softmax_cross_entropy, logits, batch["label"])}
 
     return objective
 

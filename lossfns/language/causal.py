@@ -44,7 +44,13 @@ def next_token_where(
     return scored
 
 
-@loss()
+def _next_token_weights(
+    logits: jax.Array, tokens: jax.Array, *, where: jax.Array | None = None, segment_ids: jax.Array | None = None
+) -> jax.Array:
+    return next_token_where(tokens, where=where, segment_ids=segment_ids)
+
+
+@loss(term_weights=_next_token_weights)
 def next_token(
     logits: jax.Array,
     tokens: jax.Array,
@@ -66,9 +72,9 @@ def next_token(
             boundary.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights are
-        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
-        whose zeros lower the mean.
+        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
+        `term_weights`, are `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count
+        the first tokens, whose zeros lower the mean.
 
     Raises:
         ValueError: If the shapes do not fit.

@@ -56,7 +56,25 @@ def prefix_lm_where(
     return scored & (places(tokens.shape[-1], tokens.ndim) >= prefix_lengths[..., None])
 
 
-@loss()
+def _prefix_lm_weights(
+    logits: jax.Array,
+    tokens: jax.Array,
+    prefix_lengths: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    scored = prefix_lm_where(tokens, prefix_lengths, where=where, segment_ids=segment_ids)
+    valid = _prefix_exists(prefix_lengths, tokens.shape[-1])[..., None]
+    # The NaN of a length that does not exist counts, or nobody would see it.
+    return jnp.where(valid, scored, True if where is None else where)
+
+
+def _prefix_exists(prefix_lengths: jax.Array, length: int) -> jax.Array:
+    return (prefix_lengths >= 0) & (prefix_lengths <= length)
+
+
+@loss(term_weights=_prefix_lm_weights)
 def prefix_lm(
     logits: jax.Array,
     tokens: jax.Array,
@@ -80,8 +98,8 @@ def prefix_lm(
             boundary. The prefix is that of the row, not of each document.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights are `prefix_lm_where`
-        with the same arguments. A length out of range gives NaN.
+        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
+        `term_weights`, are `prefix_lm_where` with the same arguments. A length out of range gives NaN, which counts.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -99,7 +117,7 @@ def prefix_lm(
     """
     scored = prefix_lm_where(tokens, prefix_lengths, where=where, segment_ids=segment_ids)
     values = next_token(logits, tokens, where=scored, segment_ids=segment_ids)
-    valid = (prefix_lengths >= 0) & (prefix_lengths <= tokens.shape[-1])
+    valid = _prefix_exists(prefix_lengths, tokens.shape[-1])
     if where is not None:
         valid |= ~jnp.any(where, axis=-1)
     return zero_masked(where, nan_unless(valid[..., None], values))
@@ -140,7 +158,14 @@ def multi_token_where(
     return jnp.stack(by_head, axis=-2) if by_head else jnp.zeros((*tokens.shape[:-1], 0, tokens.shape[-1]), bool)
 
 
-@loss()
+def _multi_token_weights(
+    logits: jax.Array, tokens: jax.Array, *, where: jax.Array | None = None, segment_ids: jax.Array | None = None
+) -> jax.Array:
+    scored = multi_token_where(tokens, heads=logits.shape[-3], segment_ids=segment_ids)
+    return scored if where is None else scored & where
+
+
+@loss(term_weights=_multi_token_weights)
 def multi_token_prediction(
     logits: jax.Array,
     tokens: jax.Array,
@@ -160,9 +185,9 @@ def multi_token_prediction(
             boundary.
 
     Returns:
-        [..., H, T], nats for each head and token, float32 or wider; 0 where not scored. The weights are
-        `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the sum over heads of their means: a term for
-        each, `values[..., h, :]`.
+        [..., H, T], nats for each head and token, float32 or wider; 0 where not scored. The term's weights, which it
+        carries as `term_weights`, are `where` and `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the
+        sum over heads of their means: a term for each, `values[..., h, :]`.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -185,9 +210,7 @@ def multi_token_prediction(
     *batch, heads, length, _ = logits.shape
     check_shape("tokens", tokens, (*batch, length), f"of logits {logits.shape} without heads and vocabulary")
     where = check_where(where, logits.shape[:-1])
-    scored = multi_token_where(tokens, heads=heads, segment_ids=segment_ids)
-    if where is not None:
-        scored &= where
+    scored = _multi_token_weights(logits, tokens, where=where, segment_ids=segment_ids)
     if not heads:
         return jnp.zeros(logits.shape[:-1], accumulation_dtype(logits))
     # Rolling the small arrays leaves the logits where they are. Where a roll wraps around, nothing is scored.

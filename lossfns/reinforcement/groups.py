@@ -1,5 +1,7 @@
 """GRPO and what its relatives differ in, and the weights that make a mean of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -85,8 +87,22 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
     return ones / jnp.maximum(jnp.sum(ones, axis=over[normalizer], keepdims=True), 1)
 
 
+def answer_weights(
+    log_probs: jax.Array,
+    old_log_probs: jax.Array,
+    rewards: jax.Array,
+    *,
+    normalizer: str = "sequence",
+    where: jax.Array | None = None,
+    **options: Any,
+) -> jax.Array:
+    """The weights of the values of `grpo` and its relatives, of the same arguments."""
+    return token_weights(jnp.ones(log_probs.shape, bool) if where is None else where, normalizer=normalizer)
+
+
 @loss(
     static=("baseline", "scale", "ratio", "surrogate", "normalizer"),
+    term_weights=answer_weights,
     baseline=one_of("group", "none"),
     scale=one_of("group", "none"),
     ratio=one_of("token", "sequence"),
@@ -123,8 +139,8 @@ def grpo(
     $$-\min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i) + \beta k_3, \quad
     \rho_{it} = \frac{\pi(o_{it})}{\pi_{\mathrm{old}}(o_{it})}, \quad A_i = \frac{r_i - \bar r}{s + \epsilon}$$
 
-    The paper's number is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`. Give
-    the term those weights: the mean is then right for any split into micro-batches and devices.
+    The paper's number is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`, which
+    it carries as `term_weights`: the mean is then right for any split into micro-batches and devices.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats: minus

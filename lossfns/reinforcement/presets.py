@@ -1,15 +1,22 @@
 """GRPO's relatives by name: the same loss at the settings of their papers."""
 
+import functools
+
 import jax
 
 from lossfns._contract import Number, loss, non_negative, positive
 from lossfns.reinforcement._surrogates import clip_share
-from lossfns.reinforcement.groups import grpo
+from lossfns.reinforcement.groups import answer_weights, grpo
 
 _ddof = Number("0 or 1", lambda v: (v == 0) | (v == 1))
 
 
-@loss(clip_low=clip_share, clip_high=non_negative, length=positive)
+@loss(
+    clip_low=clip_share,
+    clip_high=non_negative,
+    length=positive,
+    term_weights=functools.partial(answer_weights, normalizer="constant"),
+)
 def dr_grpo(
     log_probs: jax.Array,
     old_log_probs: jax.Array,
@@ -71,7 +78,13 @@ def dr_grpo(
     )
 
 
-@loss(clip_low=clip_share, clip_high=non_negative, ddof=_ddof, epsilon=non_negative)
+@loss(
+    clip_low=clip_share,
+    clip_high=non_negative,
+    ddof=_ddof,
+    epsilon=non_negative,
+    term_weights=functools.partial(answer_weights, normalizer="global_tokens"),
+)
 def dapo(
     log_probs: jax.Array,
     old_log_probs: jax.Array,
@@ -136,7 +149,13 @@ def dapo(
     )
 
 
-@loss(clip_low=clip_share, clip_high=non_negative, ddof=_ddof, epsilon=non_negative)
+@loss(
+    clip_low=clip_share,
+    clip_high=non_negative,
+    ddof=_ddof,
+    epsilon=non_negative,
+    term_weights=functools.partial(answer_weights, normalizer="sequence"),
+)
 def gspo(
     log_probs: jax.Array,
     old_log_probs: jax.Array,
@@ -203,7 +222,13 @@ def gspo(
     )
 
 
-@loss(clip_low=clip_share, clip_high=non_negative, ddof=_ddof, epsilon=non_negative)
+@loss(
+    clip_low=clip_share,
+    clip_high=non_negative,
+    ddof=_ddof,
+    epsilon=non_negative,
+    term_weights=functools.partial(answer_weights, normalizer="global_tokens"),
+)
 def cispo(
     log_probs: jax.Array,
     old_log_probs: jax.Array,

@@ -18,7 +18,21 @@ from lossfns._present import check_present, nan_unless, places
 from lossfns.classification import softmax_cross_entropy
 
 
-@loss(static=("exclude_self",), exclude_self=flag)
+def _arc_weights(
+    logits: jax.Array,
+    heads: jax.Array,
+    words_where: jax.Array | None = None,
+    *,
+    exclude_self: bool = False,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    words, valid = check_present("words_where", words_where, heads.shape, None)
+    # The NaN of a length that does not exist counts, or nobody would see it.
+    scored = jnp.where(valid[..., None], words, True)
+    return scored if where is None else scored & where
+
+
+@loss(static=("exclude_self",), exclude_self=flag, term_weights=_arc_weights)
 def arc_cross_entropy(
     logits: jax.Array,
     heads: jax.Array,
@@ -39,8 +53,8 @@ def arc_cross_entropy(
         where: [..., N], boolean: the words to score. Unlike an absent word, one that is not scored may be a head.
 
     Returns:
-        [..., N], nats for each word, float32 or wider; 0 at words that are absent or not scored. A head out of range
-        gives NaN, an absent or forbidden one inf.
+        [..., N], nats for each word, float32 or wider; 0 at words that are absent or not scored, which do not count in
+        the weights that it carries, `term_weights`. A head out of range gives NaN, an absent or forbidden one inf.
 
     Raises:
         ValueError: If shapes do not fit.

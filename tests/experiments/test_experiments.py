@@ -314,7 +314,7 @@ def test_only_pretraining_studies_are_spread(option, capsys):
         cli.run(lambda config: None, module(name).Config, "", [option, "2"])
 
 
-def test_text_without_labels_is_reported_as_what_it_is(tmp_path):
+def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
     file = tmp_path / "my_words.txt"
     file.write_text("".join(f"This is line {i}. It is followed by another one.\n\n" for i in range(2_000)))
     bert = module("bert_pretrain")
@@ -323,8 +323,11 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path):
     bert.main(dataclasses.replace(config, data=data))
     report = (tmp_path / "run" / "report.md").read_text()
     assert report.startswith("# BERT on my\\_words.txt")
-    assert "This text has no labels, so the task with few labels was left out" in report
-    assert "World English" not in report + (tmp_path / "run" / "summary.json").read_text()
+    left_out = "The fine-tuning is left out: no passage read from my_words.txt has a label."
+    assert left_out in report.replace("\\", "")
+    assert left_out in capsys.readouterr().out
+    said = report.replace("Labels are the groups of books", "") + (tmp_path / "run" / "summary.json").read_text()
+    assert not [word for word in ("World English", "books", "chapter") if word in said]
 
 
 @pytest.mark.parametrize("name", NAMES)

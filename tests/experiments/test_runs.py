@@ -24,7 +24,7 @@ GIB = 2**30
 
 
 def square(params, batch, ctx):
-    return {"square": Term((params["w"] - batch["x"]) ** 2 / 2)}
+    return {"square": Term((params["w"] - batch["x"]) ** 2 / 2, weights=1)}
 
 
 RECIPE = Recipe(square, {"square": 1.0}, SGD)
@@ -182,7 +182,7 @@ def reinforce(state):
 
 def policy_gradient(params, batch, ctx):
     log_probs = jax.nn.log_softmax(params["logits"])[batch["action"]]
-    return {"policy": Term(-log_probs * batch["reward"]), "reward": Term(batch["reward"])}
+    return {"policy": Term(-log_probs * batch["reward"], weights=1), "reward": Term(batch["reward"])}
 
 
 def test_on_policy_learning_resumes_exactly(tmp_path):

@@ -126,7 +126,7 @@ def compiled_step(axes, model=TINY, rows=64, **options):
 
     def objective(params, batch, ctx):
         logits = network.apply({"params": params}, batch["tokens"], valid=batch["tokens"] >= 0)
-        return {"square": Term(jnp.sum(logits**2, (1, 2)))}
+        return {"square": Term(jnp.sum(logits**2, (1, 2)), weights=1)}
 
     state = jax.eval_shape(lambda params: create_state(params, optimizer, key=0), shapes)
     places = state_shardings(state, mesh, SHARDING_RULES, min_size=1024)

@@ -179,7 +179,8 @@ def test_a_run_that_another_process_makes_is_waited_for(tmp_path):
     assert holder.stdout.readline() == "held\n"
     calls = []
     results = study(tmp_path, calls, seeds=1)
-    assert holder.wait() == 0
+    holder.communicate()
+    assert holder.returncode == 0
     assert calls == []
     assert results[1]["value"] == json.loads(result)["values"]["value"]
 
@@ -228,7 +229,7 @@ def test_a_recipe_is_traced_for_a_study_and_not_for_a_run(tmp_path):
 
     def objective(params, batch, ctx):
         traces.append(1)
-        return {"square": Term((params["w"] - batch["x"]) ** 2)}
+        return {"square": Term((params["w"] - batch["x"]) ** 2, weights=1)}
 
     def batches(seed):
         rng = np.random.default_rng(seed)
@@ -280,7 +281,7 @@ def test_toy_trains_all_networks_with_one_compilation(tmp_path):
         toy(tmp_path / "many", **SMALL | {"seeds": 6})
         assert len(compiled) - before - few == few  # the step of its recipe, and nothing more for more networks
     finally:
-        jax._src.monitoring._unregister_event_duration_listener_by_callback(count)
+        jax.monitoring.unregister_event_duration_listener(count)
     assert few <= 3
 
 

@@ -342,6 +342,24 @@ def _rows(rng, rows):
     return (rng.normal(size=(rows, 3)),)
 
 
+def shifted(logits, tokens, *, where=None):
+    """Each token's surprise given the one before; 0 for the first, which its mask counts."""
+    values = honest(logits[:, :-1].reshape(-1, 4), tokens[:, 1:].reshape(-1)).reshape(len(tokens), -1)
+    values = jnp.concatenate([jnp.zeros((len(tokens), 1)), values], axis=1)
+    return values if where is None else jnp.where(where, values, 0)
+
+
+def counts_masked_rows(logits, labels, **kwargs):
+    return honest(logits, labels, **kwargs)
+
+
+counts_masked_rows.term_weights = lambda logits, labels, **kwargs: jnp.ones(labels.shape)
+
+
+def make_tokens(rng, rows):
+    return rng.normal(size=(rows, 3, 4)), rng.integers(0, 4, (rows, 3)).astype(np.int32)
+
+
 MUTANTS = [
     ("oracle", mutant(CROSS_ENTROPY, scaled)),
     ("oracle", mutant(CROSS_ENTROPY, ignores_temperature)),
@@ -359,6 +377,8 @@ MUTANTS = [
     ("masked = deleted", mutant(CROSS_ENTROPY, multiplies_by_the_mask)),
     ("masked = deleted", mutant(SPREAD, masked_rows_still_count)),
     ("all masked = 0", mutant(SPREAD, divides_by_the_count)),
+    ("the mask given once", mutant(CROSS_ENTROPY, counts_masked_rows)),
+    ("the mask given once", LossCase(shifted, make_tokens)),
     ("micro-batches = whole", change(SPREAD, spread, batch_coupled=False)),
     ("micro-batches = whole", mutant(CROSS_ENTROPY, gradient_without_weights)),
     ("permutation", mutant(CROSS_ENTROPY, position_matters)),

@@ -10,7 +10,7 @@ from tests.oracles import classification
 from tests.oracles import language_objectives as oracles
 from tests.rows import zeros
 from tests.rows.classification import CLASSES, hostile_logits, labelled_rows, naive_cross_entropy
-from tests.rows.language import SENTENCE, WRONG_TOKENS, naive_next_token, segments, token_rows
+from tests.rows.language import MASK_OUT, SENTENCE, WRONG_TOKENS, naive_next_token, segments, token_rows
 from tests.rows.sequence import INTS
 
 
@@ -144,7 +144,6 @@ PREFIX_LM = LossCase(
         BadCall((zeros(2, 4, 3), SENTENCE, SENTENCE), ("prefix_lengths", "(2,)", "(2, 4)")),
     ),
 )
-MASK_OUT = {"low precision": "it returns a mask, whose dtype is boolean", "result dtype": "it returns a mask"}
 
 
 def scored_after_prefix(tokens, prefix, segment_ids, *, where=None):
@@ -177,6 +176,9 @@ def one_head(inputs):
     return first[:, 0], lossfns.next_token(logits[:, 0], tokens)
 
 
+packed_heads.term_weights = lambda logits, tokens, segment_ids, *, where=None: (
+    lossfns.multi_token_prediction.term_weights(logits, tokens, where=where, segment_ids=segment_ids)
+)
 MULTI_TOKEN_PREDICTION = LossCase(
     packed_heads,
     headed,

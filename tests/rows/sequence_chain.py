@@ -136,7 +136,15 @@ def best_scores(emissions, transitions, steps):
 
 NO_WHERE = "it has no where: a sequence of no step is 0"
 NOT_MASKED = dict.fromkeys(
-    ("vmap = loop", "masked = deleted", "all masked = 0", "devices = one device", "errors name both sides"), NO_WHERE
+    (
+        "vmap = loop",
+        "masked = deleted",
+        "all masked = 0",
+        "the mask given once",
+        "devices = one device",
+        "errors name both sides",
+    ),
+    NO_WHERE,
 )
 
 

@@ -19,7 +19,7 @@ from experiments import bert_pretrain, causal_lm, simclr, toy_classifier
 from experiments.evaluation import few_shot
 from experiments.models.transformer import Bert, CausalLM, Classifier, TransformerConfig
 from experiments.models.vision import AugmentConfig, EncoderConfig
-from train import Term, build_train_step, create_state, data_parallel, microbatched
+from train import Term, build_train_step, create_state, data_parallel, microbatched, penalty, term
 from train.objective import Context, Objective
 
 SIZE = 64  # 8 devices times 8 micro-batches
@@ -162,11 +162,9 @@ def several() -> Case:
         hidden = jnp.tanh(batch["x"] @ params["w"])
         labels = batch["y"].argmax(-1)
         return {
-            "class": Term(
-                lossfns.softmax_cross_entropy(hidden @ params["v"], labels, where=batch["row"]), batch["row"]
-            ),
+            "class": term(lossfns.softmax_cross_entropy, hidden @ params["v"], labels, where=batch["row"]),
             "quartic": Term((hidden - batch["y"]) ** 4, batch["cell"]),
-            "decay": Term(jnp.sum(params["w"] ** 2)),
+            "decay": penalty(jnp.sum(params["w"] ** 2)),
         }
 
     rates = {"class": 1.0, "quartic": 0.5, "decay": 0.1}
@@ -196,7 +194,7 @@ def contrastive(chunks: int = 1) -> Case:
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         run = microbatched(encode, chunks)
         a, b = run(params, batch["x"])["z"], run(params, batch["x"] + batch["noise"])["z"]
-        return {"nt_xent": Term(lossfns.nt_xent(a, b, temperature=0.5, axis_name=ctx.axis_name))}
+        return {"nt_xent": term(lossfns.nt_xent, a, b, temperature=0.5, axis_name=ctx.axis_name)}
 
     params = {"w": normal(4, 5), "v": normal(5, 3)}
     batch = {"x": normal(SIZE, 4), "noise": 0.3 * normal(SIZE, 4)}
@@ -285,9 +283,9 @@ def reference(name: str, groups: int = 1) -> tuple[dict[str, tuple[float, float]
             ctx = Context(jax.random.key(0), jnp.zeros((), jnp.int32), state=state)
             terms = case.objective(params, rows, ctx)
             terms, state = terms if isinstance(terms, tuple) else (terms, state)
-            for key, term in terms.items():
-                values = jnp.asarray(term.values) * 1.0
-                weights = jnp.ones(()) if term.weights is None else jax.lax.stop_gradient(term.weights * 1.0)
+            for key, given in terms.items():
+                values = jnp.asarray(given.values) * 1.0
+                weights = jnp.ones(()) if given.weights is None else jax.lax.stop_gradient(given.weights * 1.0)
                 weights = jnp.broadcast_to(weights, values.shape)
                 found.setdefault(key, []).append((jnp.sum(values * weights), jnp.sum(weights)))
         sums = {key: tuple(sum(column) for column in zip(*pairs, strict=True)) for key, pairs in found.items()}

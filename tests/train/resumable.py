@@ -84,7 +84,7 @@ def objective(params: Any, batch: Any, ctx: Context) -> tuple[dict[str, Term], A
     noisy = batch["x"] * jax.random.bernoulli(ctx.key, 0.8, batch["x"].shape)
     error = noisy @ params["w"] + params["b"] - batch["y"]
     counted = ctx.state["count"] + jnp.int32(len(batch["y"]))
-    return {"mse": Term(error**2), "mae": Term(jnp.abs(error), batch["y"] > 0)}, {"count": counted}
+    return {"mse": Term(error**2, weights=1), "mae": Term(jnp.abs(error), batch["y"] > 0)}, {"count": counted}
 
 
 def optimizer() -> optax.GradientTransformation:

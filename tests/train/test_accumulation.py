@@ -28,7 +28,10 @@ def test_gradients_of_half_precision_add_up_in_float32(backend, dtype):
     np.fill_diagonal(x, 1.0)
     x[0, 0] = large
     step = build_train_step(
-        lambda params, batch, ctx: {"sum": Term(params * batch["x"])}, SGD, loss_weights={"sum": 64.0}, accumulate=8
+        lambda params, batch, ctx: {"sum": Term(params * batch["x"], weights=1)},
+        SGD,
+        loss_weights={"sum": 64.0},
+        accumulate=8,
     )
     step = data_parallel(step, **BACKENDS[backend])
     state, metrics = jax.block_until_ready(step(create_state(jnp.zeros((), dtype), SGD, key=0), {"x": x.reshape(-1)}))

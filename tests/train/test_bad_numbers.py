@@ -58,7 +58,7 @@ def objective(params, batch, ctx):
     seen = {"count": ctx.state["count"] + 1, "mean": ctx.state["mean"] / 2 + jnp.mean(error) / 2}
     if ctx.axis_name is not None:
         seen["mean"] = jax.lax.pmean(seen["mean"], ctx.axis_name)
-    return {"square": Term(error**2), "root": Term(root)}, seen
+    return {"square": Term(error**2, weights=1), "root": Term(root, weights=1)}, seen
 
 
 def start(optimizer=ADAM):
@@ -117,7 +117,7 @@ def test_nan_on_one_device_is_skipped_alike_on_all(backend):
 @pytest.mark.parametrize(("seen", "skipped"), [(1.0, False), (3e38, True), (-math.inf, False), (math.nan, False)])
 def test_a_collection_that_breaks_is_a_bad_number(seen, skipped):
     def linear(params, batch, ctx):
-        return {"linear": Term(params * batch)}, {"seen": 2 * ctx.state["seen"]}  # 6e38 is infinite
+        return {"linear": Term(params * batch, weights=1)}, {"seen": 2 * ctx.state["seen"]}  # 6e38 is infinite
 
     optimizer = optax.sgd(1.0)
     step = jax.jit(skip_nonfinite(build_train_step(linear, optimizer, loss_weights={"linear": 1.0})))
@@ -263,7 +263,7 @@ def test_a_run_without_checkpoint_fails():
 
 def test_a_state_spread_over_devices_goes_back_as_well(tmp_path):
     def linear(params, batch, ctx):
-        return {"square": Term((batch["x"] @ params["w"] - batch["y"]) ** 2)}
+        return {"square": Term((batch["x"] @ params["w"] - batch["y"]) ** 2, weights=1)}
 
     def fresh():
         return create_state({"w": jnp.arange(8.0)}, ADAM, key=0)
@@ -331,7 +331,7 @@ def overflowing(at):
     """A step whose gradient is 1 and whose update is infinite once; from then on its loss is as well."""
 
     def linear(params, batch, ctx):
-        return {"linear": Term(params["w"] * batch)}
+        return {"linear": Term(params["w"] * batch, weights=1)}
 
     optimizer = optax.sgd(lambda count: jnp.where(count == at - 1, jnp.inf, 1.0))
     step = skip_nonfinite(build_train_step(linear, optimizer, loss_weights={"linear": 1.0}))

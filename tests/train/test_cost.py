@@ -25,7 +25,7 @@ from train.tensorboard import TensorBoard
 
 
 def objective(params, batch, ctx):
-    return {"mse": Term(jnp.mean((jnp.tanh(batch["x"] @ params["a"]) @ params["b"] - 1) ** 2, axis=-1))}
+    return {"mse": Term(jnp.mean((jnp.tanh(batch["x"] @ params["a"]) @ params["b"] - 1) ** 2, axis=-1), weights=1)}
 
 
 def make(accumulate=1, checks=False, **options):

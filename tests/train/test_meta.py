@@ -198,7 +198,7 @@ def test_implicit_gradient_of_one_number():
     """g / (1 + h / lambda), for h = 3, lambda = 2, and x = 1 to adapt to and x = 5 to be judged by."""
 
     def objective(params, rows, ctx):
-        return {"half": Term(3 * (params - rows["x"]) ** 2 / 2)}
+        return {"half": Term(3 * (params - rows["x"]) ** 2 / 2, weights=1)}
 
     method = imaml(objective, weight=2.0, inner_rate=0.2, steps=1, **WEIGHTS)  # one step of 1 / (h + lambda) suffices
     batch = {"support": {"x": np.array([[1.0]], np.float32)}, "query": {"x": np.array([[5.0]], np.float32)}}
@@ -411,7 +411,7 @@ def test_keys_differ_between_tasks_and_inner_steps():
 
 def test_bfloat16_parameters_adapt_in_float32():
     """256 steps of 1/1024, which bfloat16 would round away one by one."""
-    method = maml(lambda p, r, c: {"half": Term(p * r["x"])}, inner_rate=2.0**-10, steps=256, **WEIGHTS)
+    method = maml(lambda p, r, c: {"half": Term(p * r["x"], weights=1)}, inner_rate=2.0**-10, steps=256, **WEIGHTS)
     batch = {"support": {"x": jnp.ones((1, 1))}, "query": {"x": jnp.ones((1, 1))}}
     terms = jax.jit(lambda: method(jnp.ones((), jnp.bfloat16), batch, context()))()
     assert terms["half"].values.item() == 0.75

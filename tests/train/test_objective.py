@@ -120,9 +120,19 @@ def test_evaluate_refuses(result, message):
 
 
 def test_loss_weights_must_name_terms():
-    terms = {"mlm": Term(jnp.ones(2)), "nsp": Term(jnp.ones(2)), "counts": Term(jnp.ones((2, 2)), keep=2)}
+    terms = {"mlm": Term(jnp.ones(2), weights=1), "nsp": Term(jnp.ones(2)), "counts": Term(jnp.ones((2, 2)), keep=2)}
     check_loss_weights({"mlm": 1.0}, terms)
     with pytest.raises(UsageError, match="'mlmm', but the objective's terms are 'counts', 'mlm', 'nsp'"):
         check_loss_weights({"mlmm": 1.0}, terms)
     with pytest.raises(UsageError, match="'counts', whose Term keeps axes"):
         check_loss_weights({"counts": 1.0}, terms)
+
+
+def test_what_is_trained_on_says_how_much_it_counts():
+    terms = {"several": Term(jnp.ones(1)), "single": Term(jnp.ones(()))}
+    for single in (False, True):
+        with pytest.raises(UsageError, match="'several' is trained on, but its values of shape"):
+            check_loss_weights({"several": 1.0}, terms, single=single)
+    with pytest.raises(UsageError, match="'single' is trained on, but is a single number"):
+        check_loss_weights({"single": 1.0}, terms)
+    check_loss_weights({"single": 1.0}, terms, single=True)

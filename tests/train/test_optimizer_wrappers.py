@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.optimizer_oracles import PLAIN, RATE, expected, gradients, parameters, run, run_with_states, to_jax
 from tests.train.test_parallel import BACKENDS, BATCH, PARAMS, ordinary
-from train import Checkpointer, Term, build_eval_step, build_train_step, create_state, data_parallel
+from train import Checkpointer, Term, build_eval_step, build_train_step, create_state, data_parallel, penalty
 from train.errors import UsageError
 from train.optimizers import OptimizerConfig, ema_decay_schedule, evaluation_params, make_optimizer
 from train.optimizers.wrappers import hutchinson, sharpness_aware
@@ -304,7 +304,7 @@ def test_gradients_elsewhere_know_the_frozen_teacher_and_the_rates():
 
     def objective(params, batch, ctx):
         noise = jax.random.normal(ctx.key, ())
-        return {"a": Term(params * batch * ctx.frozen), "b": Term((params * noise) ** 2)}
+        return {"a": Term(params * batch * ctx.frozen, weights=1), "b": penalty((params * noise) ** 2)}
 
     def update(grads, state, params, grad_fn=None, **extra):
         return grads, (grads, grad_fn(params), grad_fn(params + 1))

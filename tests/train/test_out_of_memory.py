@@ -22,7 +22,7 @@ def greedy(params, batch, ctx):
     """Needs as many numbers for each row as the eighth power of the width of `like`, all at once: they are sorted."""
     side = batch["like"].shape[1] ** 4
     noise = jax.random.normal(ctx.key, (batch["x"].shape[0], side, side))
-    return {"loss_term": Term(jnp.sort(noise * params["w"], axis=-1)[:, 0, 0] + batch["x"])}
+    return {"loss_term": Term(jnp.sort(noise * params["w"], axis=-1)[:, 0, 0] + batch["x"], weights=1)}
 
 
 WIDTH = 48  # 2.8e13 numbers a row: all rows are more than a process can address, even where it may ask for any amount
@@ -151,7 +151,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
         x = batch["x"]
         for i in range(depth):
             x = jnp.tanh(x @ params[f"w{i}"])
-        return {"loss_term": Term(jnp.sum(x, axis=-1))}
+        return {"loss_term": Term(jnp.sum(x, axis=-1), weights=1)}
 
     def memory(parts):
         step = build_train_step(objective, optimizer, loss_weights={"loss_term": 1.0}, accumulate=parts)

@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from train import Term, UsageError, build_eval_step, build_train_step, create_state, data_parallel, parallel
+from train import Term, UsageError, build_eval_step, build_train_step, create_state, data_parallel, parallel, penalty
 
 RNG = np.random.default_rng(0)
 SIZE = 64
@@ -39,8 +39,8 @@ def several(params, batch, ctx):
     return {
         "square": Term(jnp.sum(error**2, -1), batch["row"]),
         "quartic": Term(error**4, batch["cell"]),
-        "decay": Term(jnp.sum(params["w"] ** 2)),
-        "constant": Term(jnp.ones(())),
+        "decay": penalty(jnp.sum(params["w"] ** 2)),
+        "constant": penalty(jnp.ones(())),
     }
 
 
@@ -194,7 +194,7 @@ def test_mutable_state_agrees(backend):
             "flag": ~ctx.state["flag"],
             "key": ctx.state["key"],
         }
-        return {"one": Term(jnp.sum(params["w"]))}, new
+        return {"one": penalty(jnp.sum(params["w"]))}, new
 
     initial = {"mean": np.zeros(4, np.float32), "count": 0, "flag": np.array(False), "key": jax.random.key(3)}
     step = data_parallel(build_train_step(seen, SGD, loss_weights={"one": 1.0}), **BACKENDS[backend])

@@ -137,7 +137,7 @@ SMALL = 2.0**-30
 
 def product(params, batch, ctx):
     """Mean of `slope * w * x`: its gradient for w = 1 is the mean of `slope * x`."""
-    return {"loss_": Term((params * batch["x"]).astype(jnp.float32) * batch["slope"].astype(jnp.float32))}
+    return {"loss_": Term((params * batch["x"]).astype(jnp.float32) * batch["slope"].astype(jnp.float32), weights=1)}
 
 
 def product_batch(slope):
@@ -145,7 +145,7 @@ def product_batch(slope):
 
 
 def tiny(params, batch, ctx):
-    return {"loss_": Term((params * batch["x"]).astype(jnp.float32) * SMALL)}
+    return {"loss_": Term((params * batch["x"]).astype(jnp.float32) * SMALL, weights=1)}
 
 
 def test_a_gradient_that_float16_cannot_hold_comes_through_scaled():

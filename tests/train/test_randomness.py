@@ -25,7 +25,7 @@ def objective(params, batch, ctx):
     view = augment(ctx.key, jnp.ones((count, 4, 4, 1)), AugmentConfig()).reshape(count, -1)
     place = jax.nn.one_hot(batch["row"], SIZE)[:, :, None]
     return {
-        "total": Term(params["w"] * jnp.ones(count)),
+        "total": Term(params["w"] * jnp.ones(count), weights=1),
         "mask": Term(place * mask[:, None, :], keep=2),
         "view": Term(place * view[:, None, :], keep=2),
     }

@@ -16,6 +16,7 @@ from train import (
     create_state,
     data_parallel,
     ema_decay_schedule,
+    penalty,
 )
 
 RNG = np.random.default_rng(0)
@@ -34,7 +35,7 @@ def objective(params, batch, ctx):
     return {
         "square": Term(jnp.sum(error**2, axis=-1), batch["row"]),
         "quartic": Term(error**4, batch["cell"]),
-        "decay": Term(jnp.sum(params["w"] ** 2)),
+        "decay": penalty(jnp.sum(params["w"] ** 2)),
         "size": Term(jnp.abs(error)),
     }
 
@@ -163,7 +164,7 @@ def test_loss_weights_may_be_schedules_of_the_step():
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_keys_are_folded_by_step_micro_batch_and_device(accumulate):
     def draw(params, batch, ctx):
-        return {"draw": Term(jax.random.uniform(ctx.key)), "one": Term(params["w"].sum())}
+        return {"draw": Term(jax.random.uniform(ctx.key)), "one": penalty(params["w"].sum())}
 
     state = start()
     for devices in (1, 2):
@@ -180,7 +181,7 @@ def test_keys_are_folded_by_step_micro_batch_and_device(accumulate):
 def test_mutable_state_is_threaded_through_the_micro_batches():
     def seen(params, batch, ctx):
         new = {"centre": 0.5 * ctx.state["centre"] + batch["x"].mean(0), "count": ctx.state["count"] + 1}
-        return {"square": Term(((batch["x"] - ctx.state["centre"][None]) @ params["w"]) ** 2)}, new
+        return {"square": Term(((batch["x"] - ctx.state["centre"][None]) @ params["w"]) ** 2, weights=1)}, new
 
     state = start(state={"centre": np.zeros(4, np.float32), "count": 0})
     step = jax.jit(build_train_step(seen, optax.sgd(0.0), loss_weights={"square": 1.0}, accumulate=4))
@@ -210,7 +211,7 @@ def test_context_carries_average_frozen_and_step():
     def look(params, batch, ctx):
         assert ctx.train
         values = {"ema": ctx.ema["w"].sum(), "frozen": ctx.frozen["t"], "step": ctx.step}
-        return {name: Term(value) for name, value in values.items()} | {"one": Term(params["w"].sum())}
+        return {name: Term(value) for name, value in values.items()} | {"one": penalty(params["w"].sum())}
 
     state = start(ema=True, frozen={"t": jnp.array(3.0)}).replace(step=jnp.array(7, jnp.int32))
     _, metrics = run(jax.jit(build_train_step(look, SGD, loss_weights={"one": 1.0})), state)
@@ -246,7 +247,10 @@ def test_everything_masked_leaves_the_parameters():
 def test_bfloat16_parameters_stay_so_and_gradients_add_up_in_float32():
     """Ones added 512 times: bfloat16 stops at 256."""
     step = build_train_step(
-        lambda p, b, c: {"sum": Term(p["w"] * b["x"])}, optax.sgd(1.0), loss_weights={"sum": 512.0}, accumulate=512
+        lambda p, b, c: {"sum": Term(p["w"] * b["x"], weights=1)},
+        optax.sgd(1.0),
+        loss_weights={"sum": 512.0},
+        accumulate=512,
     )
     state = start(params={"w": jnp.zeros((), jnp.bfloat16)})
     new, metrics = run(jax.jit(step), state, {"x": np.ones(512, np.float32)})
@@ -295,7 +299,7 @@ def test_linen_dropout_and_the_evaluation_step():
 
     def dropped(params, batch, ctx):
         out = net.apply({"params": params}, batch["x"], ctx.train, rngs={"dropout": ctx.key})
-        return {"square": Term(out[:, 0] ** 2), "draw": Term(jax.random.uniform(ctx.key))}
+        return {"square": Term(out[:, 0] ** 2, weights=1), "draw": Term(jax.random.uniform(ctx.key))}
 
     params = net.init(jax.random.key(0), BATCH["x"], False)["params"]
     state = start(params=params, ema=True).replace(ema=jax.tree.map(lambda x: 2 * x, params))

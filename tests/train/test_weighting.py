@@ -143,7 +143,7 @@ BATCH = {
 def objective(params, batch, ctx):
     return {
         "near": Term(jnp.sum((params["w"][None] - batch["x"]) ** 2, axis=-1), batch["valid"]),
-        "far": Term(jnp.sum((params["w"][None] + 2 * batch["x"]) ** 2, axis=-1)),
+        "far": Term(jnp.sum((params["w"][None] + 2 * batch["x"]) ** 2, axis=-1), weights=1),
     }
 
 
