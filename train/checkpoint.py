@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from train.console import warn
 from train.errors import RunFailed, UsageError
 from train.files import disk_error, remove_leftovers, to_json, write_atomic
 from train.identity import refuse_changes
@@ -126,7 +126,7 @@ class Checkpointer:
         try:
             self._delete_old(manager)
         except Exception as error:  # what was to be saved is saved
-            print(f"warning: cannot delete old checkpoints in {self.directory} ({_reason(error)})", file=sys.stderr)
+            warn(f"cannot delete old checkpoints in {self.directory} ({_reason(error)})")
 
     def restore_latest(self, state: State, iterator: Any = None) -> State | None:
         """Restores the newest good checkpoint.
@@ -208,7 +208,7 @@ class Checkpointer:
             self._close_manager()  # the next save has to move it out of the way
             cause = "was never finished" if step == unfinished else f"is damaged ({problem})"
             instead = "trying the one before" if only is None else "the latest stands in for the best"
-            print(f"warning: checkpoint {folder} {cause}; {instead}", file=sys.stderr)
+            warn(f"checkpoint {folder} {cause}; {instead}")
         if only is None and any(step != unfinished for step in steps):
             raise UsageError(
                 f"none of the {len(steps)} checkpoints in {self.directory} can be read (newest: "

@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,8 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.console import warn
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
+from train.hooks import last_good
 from train.logging import MetricsWriter
 from train.metrics import means
 from train.parallel import Step, Sync
@@ -170,31 +171,40 @@ class BadSteps:
             _warn(f"step {step} is skipped, because {bad or 'a mutable collection is not finite'}; {limit}")
         return self.consecutive >= self.max_consecutive_bad
 
-    def roll_back(self, step: int, state: Any, hooks: Sequence[Any]) -> Any:
+    def roll_back(self, step: int, state: Any, hooks: Sequence[Any], broken: Sequence[str] = ()) -> Any:
         """The state of the last good checkpoint, at the step counter of now.
 
         Args:
             step: The number of steps done.
             state: The state of now, whose layout the result has.
             hooks: Those of the training; the first that can read a checkpoint does so.
+            broken: What in the state is not finite (see `find_nonfinite`), where that is the reason and no bad step is.
 
         Returns:
             The state to go on with.
 
         Raises:
-            RunFailed: There is no checkpoint, or it was done too often.
+            RunFailed: There is no checkpoint, it is not finite either, or it was done too often.
         """
         count = "1 step" if self.consecutive == 1 else f"{self.consecutive} steps in a row"
         row = f"{count}, up to step {step}, had a loss or gradient that is not finite"
         advice = "lower the learning rate, clip the gradients, or look at the batches; checks=True names the bad term"
+        if broken:
+            row = f"{not_finite(broken, step)}, though its loss and gradient were"
+            advice = f"lower the learning rate, clip the gradients, or look at what changes {broken[0]}"
         if self.rollbacks >= self.max_rollbacks:
             times = f"{self.rollbacks} return(s) to a checkpoint did not help"
-            raise RunFailed(f"{row}; {times if self.rollbacks else 'no return to a checkpoint is allowed'}; {advice}")
+            times = times if self.rollbacks else "no return to a checkpoint is allowed"
+            raise RunFailed(f"{row}; {times}; {last_good(hooks)}; {advice}")
         readers = (hook for hook in hooks if hasattr(hook, "read_latest"))
         old = next((found for hook in readers if (found := hook.read_latest(state)) is not None), None)
         if old is None:
             raise RunFailed(f"{row}, and there is no checkpoint to go back to; {advice}")
         saved = int(jax.device_get(old.step))
+        if bad := find_nonfinite(old):
+            raise RunFailed(
+                f"{row}, and the checkpoint of step {saved} does not help: {not_finite(bad, saved)}; {advice}"
+            )
         self.rollbacks += 1
         self.consecutive = 0
         if self._writer is not None:
@@ -213,7 +223,7 @@ class BadSteps:
 
 def _warn(text: str) -> None:
     if is_writer():
-        print(f"warning: {text}", file=sys.stderr)
+        warn(text)
 
 
 def find_nonfinite(state: Any) -> list[str]:
@@ -232,7 +242,17 @@ def find_nonfinite(state: Any) -> list[str]:
     leaves = [leaf for _, leaf in found if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     strict = tuple(path.partition("/")[0] in ("params", "ema") for path in paths)
     bad = jax.device_get(_bad(leaves, strict))
-    return [path for path, is_bad in zip(paths, bad, strict=True) if is_bad]
+    broken = [path for path, is_bad in zip(paths, bad, strict=True) if is_bad]
+    return sorted(broken, key=lambda path: KEPT.index(path.partition("/")[0]))  # an average only follows
+
+
+def not_finite(paths: Sequence[str], step: int) -> str:
+    """What `find_nonfinite` found, in words.
+
+    >>> not_finite(["params/w", "params/b"], 7)
+    'params/w and 1 more not finite after step 7'
+    """
+    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} not finite after step {step}"
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from train.errors import UsageError
@@ -24,6 +24,21 @@ class Hook(Protocol):
 
     def __call__(self, step: int, state: Any, metrics: dict[str, float], /) -> None:
         """Does its work."""
+
+
+def last_save(hooks: Sequence[Any]) -> tuple[int, str] | None:
+    """Step and place of the last checkpoint that a saving hook knows to be good, or None."""
+    for hook in hooks:
+        step = getattr(hook, "latest_step", None) if getattr(hook, "saves", False) else None
+        if step is not None:
+            return step, f"step {step} in {getattr(hook, 'directory', '?')}"
+    return None
+
+
+def last_good(hooks: Sequence[Any]) -> str:
+    """What to say of the last good checkpoint."""
+    saved = last_save(hooks)
+    return f"the last good checkpoint is {saved[1]}" if saved else "no checkpoint was saved before"
 
 
 class StopTraining(Exception):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from train.console import say
 from train.errors import UsageError
 from train.files import differences
 
@@ -88,7 +88,7 @@ def refuse_changes(
             f"or accept the change by name: --allow-changed {','.join(refused)}"
         )
     for name, (was, now) in found.items():
-        print(f"note: {where} goes on with {name} changed from {_text(was)} to {_text(now)}", file=sys.stderr)
+        say(f"note: {where} goes on with {name} changed from {_text(was)} to {_text(now)}")
     return found
 
 

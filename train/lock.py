@@ -13,9 +13,9 @@ import errno
 import json
 import os
 import socket
-import sys
 from pathlib import Path
 
+from train.console import warn
 from train.errors import UsageError
 from train.files import disk_error, is_writer
 
@@ -65,10 +65,9 @@ def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
         os.close(descriptor)
         if error.errno not in _NO_LOCKS:
             raise disk_error("lock", folder, error) from error
-        print(
-            f"warning: the file system of {folder} has no locks ({error.strerror}); nothing would keep a second run "
-            "from writing there at the same time",
-            file=sys.stderr,
+        warn(
+            f"the file system of {folder} has no locks ({error.strerror}); nothing would keep a second run from "
+            "writing there at the same time"
         )
         return
     _held[folder] = (descriptor, {user})

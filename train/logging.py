@@ -11,13 +11,13 @@ import math
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
+from train.console import say
 from train.errors import UsageError
 from train.files import ABSENT, differences, disk_error, dump_json, is_writer, remove_leftovers, to_json, write_atomic
 from train.identity import refuse_changes
@@ -121,7 +121,7 @@ def _record_environment(path: Path) -> None:
         names = [name for name in differences(before, now) if name != "date"]
         if not names:
             return
-        print(f"note: this run was started in another environment (different: {', '.join(names)})", file=sys.stderr)
+        say(f"note: this run was started in another environment (different: {', '.join(names)})")
     write_atomic(path, dump_json(now))
 
 

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 
+from train.console import say
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
-from train.guard import BadSteps, find_nonfinite, outcome
+from train.guard import BadSteps, find_nonfinite, not_finite, outcome
 from train.hooks import EarlyStopping as EarlyStopping
 from train.hooks import Evaluate as Evaluate
 from train.hooks import Hook as Hook
 from train.hooks import StopTraining as StopTraining
+from train.hooks import last_good, last_save
 from train.memory import MemoryErrors
 from train.metrics import means
 from train.processes import preempted
@@ -59,16 +60,19 @@ def fit(
         progress: Whether to show it.
         finite: Metrics that end the run when they are not finite (those that the step has).
         bad_steps: What is done about steps that `skip_nonfinite` skipped: they then do not end the run. While they
-            come in a row nothing is saved, so that the last checkpoint is one from before.
+            come in a row nothing is saved, so that the last checkpoint is one from before. A state that is not finite,
+            though its loss and gradient are, is not saved either: it goes back to the last checkpoint at once.
 
     Returns:
         The state after the last step: step `steps`, or earlier if a hook stopped the training.
 
     Raises:
         UsageError: The data end before the training, or a hook has no valid `every`.
-        RunFailed: A loss or gradient is not finite; no hook has seen, and so nothing has saved, that step. Or memory is
-            too short (`OutOfMemory` says what to lower), or a worker process that prepares the data died.
-        SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130); the step was finished and the saving hooks ran.
+        RunFailed: A loss or gradient is not finite; no hook has seen, and so nothing has saved, that step. Or the state
+            to be saved, or to be returned, is not finite. Or memory is too short (`OutOfMemory` says what to lower), or
+            a worker process that prepares the data died.
+        SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130); the step was finished and the saving hooks ran,
+            unless its state is not fit to be saved, which is said.
     """
     _check_hooks(hooks, log_every)
     start = int(jax.device_get(getattr(state, "step")))  # noqa: B009 (State is any type here)
@@ -88,7 +92,7 @@ def fit(
             went = outcome(metrics)
             if went == "done" or (went == "skipped" and bad_steps is None):
                 _check_finite(number, metrics, finite, hooks)
-            shown.update(number, _loss_first(metrics) if number % log_every == 0 else None)
+            shown.update(number, _loss_first(metrics) if number % log_every == 0 or number == steps else None)
             return bad_steps is not None and bad_steps.count(number, metrics)
 
         def roll_back(number: int) -> State:
@@ -107,13 +111,14 @@ def fit(
                 if settle(*pending):
                     state = roll_back(number)
                 pending = None
-            ends = due and _call_hooks(
-                hooks, number, state, means(metrics), number == steps, received is not None, bad_steps
-            )
-            if received is not None:
-                interrupts.leave(received, number, hooks)
-            if ends:
-                break
+            if due:
+                last, interrupted = number == steps, received is not None
+                state, unfit = _fit_to_save(number, state, hooks, last, interrupted, bad_steps)
+                ends = _call_hooks(hooks, number, state, means(metrics), last, interrupted, unfit)
+                if received is not None:
+                    interrupts.leave(received, number, hooks, unfit)
+                if ends:
+                    break
         if interrupts.received is not None:  # it came while the last hooks were at work
             interrupts.leave(interrupts.received, number, hooks)
     return state
@@ -161,34 +166,39 @@ def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Se
         return
     terms = ", ".join(f"{name} = {value:.6g}" for name, value in _loss_first(metrics).items())
     raise RunFailed(
-        f"{' and '.join(broken)} not finite at step {number} ({terms}); {_last_good(hooks)}; "
+        f"{' and '.join(broken)} not finite at step {number} ({terms}); {last_good(hooks)}; "
         "try a lower learning rate, gradient clipping, or look at that batch"
     )
 
 
-def _refuse_state(number: int, bad: Sequence[str], hooks: Sequence[Any], fatal: bool) -> bool:
-    """Raises, or says that nothing is saved; then the steps to come are bad as well, and lead back to a checkpoint."""
-    what = f"{bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} not finite after step {number}"
-    if fatal:
-        raise RunFailed(
-            f"{what}, though its loss and gradient were; {_last_good(hooks)}; try a lower learning rate or clipping"
-        )
-    print(f"warning: {what}; nothing is saved", file=sys.stderr)
-    return False
+def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Any]) -> RunFailed:
+    return RunFailed(
+        f"{not_finite(bad, number)}, though its loss and gradient were; {last_good(hooks)}; "
+        "try a lower learning rate or clipping"
+    )
 
 
-def _last_good(hooks: Sequence[Any]) -> str:
-    places = [text for hook in hooks if (text := _last_save(hook))]
-    return f"the last good checkpoint is {places[0]}" if places else "no checkpoint was saved before"
+def _fit_to_save(
+    number: int, state: Any, hooks: Sequence[Any], last: bool, interrupted: bool, bad_steps: BadSteps | None
+) -> tuple[Any, str]:
+    """The state to go on with, and why it is not to be saved before the end (empty if it may be).
+
+    A state that is due to be saved and is not finite goes back to a checkpoint. One that an interruption alone would
+    save is left: an uninterrupted run goes back at its next checkpoint, and so will this one when it goes on.
+    """
+    if bad_steps is not None and bad_steps.consecutive and not last:
+        return state, "its numbers, or those of steps just before it, were bad"
+    regular = any(_saves(hook) and number % hook.every == 0 for hook in hooks)
+    out_of_turn = interrupted and any(map(_saves, hooks))
+    if not (last or regular or out_of_turn) or not (bad := find_nonfinite(state)):
+        return state, ""
+    if last or bad_steps is None:
+        raise _refuse(number, bad, hooks)
+    return (bad_steps.roll_back(number, state, hooks, bad), "") if regular else (state, not_finite(bad, number))
 
 
 def _loss_first(metrics: Metrics) -> dict[str, float]:
     return dict(sorted(means(metrics).items(), key=lambda item: item[0] != "loss"))
-
-
-def _last_save(hook: Any) -> str:
-    step = getattr(hook, "latest_step", None) if _saves(hook) else None
-    return f"step {step} in {getattr(hook, 'directory', '?')}" if step is not None else ""
 
 
 def _call_hooks(
@@ -198,13 +208,13 @@ def _call_hooks(
     metrics: dict[str, float],
     last: bool,
     interrupted: bool,
-    bad_steps: BadSteps | None = None,
+    unfit: str,
 ) -> bool:
     """Calls the hooks that are due; returns whether the training ends here.
 
     When a hook stops the training, this step becomes the last one, and the others are called too. An interruption calls
-    only the saving hooks out of turn: a further line of metrics would tell the run from one never interrupted. In a
-    row of bad steps nothing is saved before the end.
+    only the saving hooks out of turn: a further line of metrics would tell the run from one never interrupted. A state
+    that is unfit is not saved before the end.
     """
     called: set[int] = set()
 
@@ -217,7 +227,7 @@ def _call_hooks(
                     hook(number, state, metrics)
                 except StopTraining as stop:
                     stopped = True
-                    print(f"training ends after step {number}: {stop}", file=sys.stderr)
+                    say(f"training ends after step {number}: {stop}")
         return stopped
 
     def due(hook: Any) -> bool:
@@ -226,15 +236,9 @@ def _call_hooks(
     ends = call(lambda hook: due(hook) and not _saves(hook)) or last
     if ends:
         call(lambda hook: not _saves(hook))
-
-    in_bad_row = bad_steps is not None and bad_steps.consecutive > 0
-
-    def to_save(hook: Any) -> bool:
-        return _saves(hook) and (ends or (not in_bad_row and (interrupted or due(hook))))
-
-    if (ends or any(map(to_save, hooks))) and (bad := find_nonfinite(state)):
-        return _refuse_state(number, bad, hooks, ends or bad_steps is None)
-    return call(to_save) or ends
+    if ends and not last and (bad := find_nonfinite(state)):
+        raise _refuse(number, bad, hooks)
+    return call(lambda hook: _saves(hook) and (ends or (not unfit and (interrupted or due(hook))))) or ends
 
 
 def _saves(hook: Any) -> bool:
@@ -264,12 +268,17 @@ class _Interrupts:
     def _receive(self, number: int, frame: object) -> None:
         self.received = number
         self.__exit__()
-        print("finishing this step, then saving; once more to leave at once", file=sys.stderr)
+        say("finishing this step, then saving; once more to leave at once")
 
     @staticmethod
-    def leave(received: int, number: int, hooks: Sequence[Any]) -> None:
-        """Ends the program with the shell's code for the signal, 128 + its number."""
-        places = [text for hook in hooks if (text := _last_save(hook))]
-        saved = f"saved {places[0]}; the same command goes on from there" if places else "nothing was saved"
-        print(f"stopped by {signal.Signals(received).name} after step {number}: {saved}", file=sys.stderr)
+    def leave(received: int, number: int, hooks: Sequence[Any], unfit: str = "") -> None:
+        """Ends the program with the shell's code for the signal, 128 + its number, and says what was saved."""
+        step, place = last_save(hooks) or (None, "")
+        why = f" ({unfit})" if unfit else ""
+        told = f"nothing was saved{why}"
+        if step == number:
+            told = f"saved {place}; the same command goes on from there"
+        elif step is not None:
+            told = f"this step was not saved{why}; the same command goes on from {place}"
+        say(f"stopped by {signal.Signals(received).name} after step {number}: {told}")
         raise SystemExit(128 + received)

@@ -255,11 +255,17 @@ def _pmap(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check
 _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "shard_map": _shard_map}
 
 
-def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> Any:
-    """Where a leaf of the state belongs: on every device, or (if ``keep``) as it lies over them."""
+def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> NamedSharding:
+    """Where a leaf of the state belongs: on every device, or (if ``keep``) as it was spread over them.
+
+    Always a mesh's: the array that a program returns is typed by the mesh, so one that came with a single device's
+    sharding would have the program traced and compiled again at the second call.
+    """
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
-    return sharding if keep and sharding is not None and sharding.device_set == replicated.device_set else replicated
+    if keep and isinstance(sharding, NamedSharding) and sharding.device_set == replicated.device_set:
+        return sharding
+    return replicated
 
 
 def _place(leaf: Any, mesh: Mesh, keep: bool) -> jax.Array:
@@ -272,13 +278,16 @@ def _shape(leaf: Any, mesh: Mesh, keep: bool) -> jax.ShapeDtypeStruct:
 
 
 def _split(batch: Any, mesh: Mesh) -> Any:
-    """Spread a batch over the devices; NumPy arrays are left to the compiled call, which is faster at it."""
+    """Spread a batch over the devices; what is not placed yet is left to the compiled call, which is faster at it.
+
+    To the compiler an array on a mesh is of another type than one that is not placed, and costs a program of its own.
+    """
     sharding = batch_sharding(mesh)
 
     def split(x: Any) -> Any:
         if jax.process_count() > 1:
             return jax.make_array_from_process_local_data(sharding, np.asarray(x))
-        return jax.device_put(x, sharding) if isinstance(x, jax.Array) else x
+        return jax.device_put(x, sharding) if isinstance(x, jax.Array) and x.committed else x
 
     return jax.tree.map(split, batch)
 

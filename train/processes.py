@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import socket
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +22,8 @@ from train.errors import UsageError
 from train.files import differences, is_writer, to_json
 
 _SHOWN = 8
+_FOR_EVER = 10**6
+"""Seconds."""
 _ASKED = itertools.count(1)
 
 
@@ -41,23 +46,54 @@ def join(
         start_seconds: How long to wait for all to arrive.
 
     Raises:
-        UsageError: They cannot be joined.
+        UsageError: They cannot be joined, or have not all arrived in time. JAX may then still wait for them, so this
+            process can neither try again nor use several processes any more, and had better end.
     """
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            count,
-            index,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-            shutdown_timeout_seconds=heartbeat_seconds,
-            initialization_timeout=start_seconds,
+    failed: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                coordinator,
+                count,
+                index,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+                shutdown_timeout_seconds=heartbeat_seconds,
+                initialization_timeout=start_seconds + _FOR_EVER,
+            )
+        except Exception as error:
+            failed.append(error)
+
+    # At the end of its own patience JAX aborts the process (SIGABRT), so it is given more than it can use.
+    waiting = threading.Thread(target=initialize, name="join", daemon=True)
+    waiting.start()
+    waiting.join(start_seconds)
+    if waiting.is_alive():
+        raise UsageError(
+            f"cannot join the processes of this run (after {start_seconds} s {_missing(coordinator, index)}); "
+            "start all of them at about the same time, and see that each can reach process 0"
         )
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    if failed and not isinstance(failed[0], ValueError | TypeError | RuntimeError):
+        raise failed[0]
+    if failed:
+        reason = (str(failed[0]).strip() or type(failed[0]).__name__).splitlines()[0]
         raise UsageError(
             f"cannot join the processes of this run ({reason}); outside of SLURM, Open MPI, Kubernetes and TPU VMs say "
             "where process 0 listens, how many processes there are and which this is"
-        ) from error
+        ) from failed[0]
+
+
+def _missing(coordinator: str | None, index: int | None) -> str:
+    """Who has not come, as far as this process can see."""
+    address = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if index == 0 or address is None:
+        return "not all of the others have come"
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return f"process 0 does not answer at {address}"
+    return f"process 0 answers at {address}, but not all of the others have come"
 
 
 def check_same(given: Mapping[str, Any]) -> None:

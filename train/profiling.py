@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 
+from train.console import say
 from train.errors import UsageError
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -66,6 +66,6 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
         if tracing:
             jax.profiler.stop_trace()
         if tracing or done:
-            print(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}", file=sys.stderr)
+            say(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}")
         elif not os.path.exists(folder):  # of a run that was profiled before it was taken up again
-            print(f"note: no profile, because no step from {first} to {last} was made", file=sys.stderr)
+            say(f"note: no profile, because no step from {first} to {last} was made")

@@ -10,12 +10,14 @@ from typing import Any, TextIO
 
 import tqdm
 
+from train.console import say, unheard
+
 
 class Progress:
-    """Shows how far a loop is and how long it still takes.
+    """Shows how far a loop is and how long it still takes, where that can be shown.
 
     On a terminal it is a bar. Elsewhere (a log file, a notebook, CI) it prints at most one line in `interval` seconds,
-    so a short loop prints none.
+    and one at the end.
 
     Args:
         total: Number of steps at the end.
@@ -40,15 +42,17 @@ class Progress:
     ) -> None:
         self._total, self._label, self._interval, self._clock = total, label, interval, clock
         self._stream = stream or sys.stderr
-        self._enabled = enabled
+        self._enabled = enabled and self._stream is not None
         self._text = ""
-        self._done, self._printed = start, clock()
+        self._done = self._told = start  # the step, and that of the last line
+        self._began = self._printed = clock()
         self._first: tuple[int, float] | None = None  # the first step compiles: the rate is counted from its end
         self._bar: Any = None
-        if enabled and self._stream.isatty():
-            self._bar = tqdm.tqdm(
-                total=total, initial=start, desc=label or None, file=self._stream, dynamic_ncols=True, leave=True
-            )
+        with unheard():
+            if self._enabled and self._stream.isatty():
+                self._bar = tqdm.tqdm(
+                    total=total, initial=start, desc=label or None, file=self._stream, dynamic_ncols=True, leave=True
+                )
 
     def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
         """Tells that `done` steps are done; `metrics` are shown until the next ones come."""
@@ -57,36 +61,46 @@ class Progress:
         if metrics is not None:
             self._text = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
         if self._bar is not None:
-            if metrics is not None:
-                self._bar.set_postfix_str(self._text, refresh=False)
-            self._bar.update(done - self._done)
+            with unheard():
+                if metrics is not None:
+                    self._bar.set_postfix_str(self._text, refresh=False)
+                self._bar.update(done - self._done)
         self._done = done
         now = self._clock()
         if self._first is None:
             self._first = (done, now)
         elif self._bar is None and now - self._printed >= self._interval:
-            self._printed = now
-            print(self._line(now), file=self._stream, flush=True)
+            self._tell(now)
 
-    def _line(self, now: float) -> str:
+    def _tell(self, now: float) -> None:
+        """Writes a line."""
+        self._printed, self._told = now, self._done
         steps, since = self._first or (self._done, now)
         rate = (self._done - steps) / max(now - since, 1e-9)
-        left = datetime.timedelta(seconds=round((self._total - self._done) / rate)) if rate else "unknown time"
-        parts = [
-            f"step {self._done}/{self._total} ({self._done / self._total:.0%})",
-            f"{rate:.3g} steps/s",
-            f"{left} left",
-        ]
+        parts = [f"step {self._done}/{self._total} ({self._done / self._total:.0%})"]
+        if rate:
+            parts.append(f"{rate:.3g} steps/s")
+        if self._done >= self._total:
+            parts.append(f"{_time(now - self._began)} in all")
+        elif rate:
+            parts.append(f"{_time((self._total - self._done) / rate)} left")
         prefix = f"{self._label}: " if self._label else ""
-        return prefix + ", ".join([*parts, self._text] if self._text else parts)
+        say(prefix + ", ".join([*parts, self._text] if self._text else parts), self._stream)
 
     def close(self) -> None:
-        """Ends the bar's line."""
+        """Ends the bar's line, or writes the last one."""
         if self._bar is not None:
-            self._bar.close()
+            with unheard():
+                self._bar.close()
+        elif self._enabled and self._done > self._told:
+            self._tell(self._clock())
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _time(seconds: float) -> datetime.timedelta:
+    return datetime.timedelta(seconds=round(seconds))

@@ -203,7 +203,7 @@ def _gradients(
         (grads, collections), reports = jax.lax.scan(add, (sync.local(zeros), collections), micros)
         report = _sum_first(reports)
     grads, report = sync.sum((grads, report))
-    return grads, report, sync.agree(collections)
+    return grads, report, jax.tree.map(_strong, sync.agree(collections))
 
 
 def _context(state: TrainState, sync: Sync, index: Any, collections: Any, train: bool = True) -> Context:
@@ -230,6 +230,11 @@ def _at(rate: Rate, step: jax.Array) -> Any:
 def _wide(tree: Any) -> Any:
     """Return the tree in at least float32."""
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+
+def _strong(leaf: Any) -> jax.Array:
+    """Return the array without a weak type, such as ``0.5 * 2`` has, which the next step would be compiled anew for."""
+    return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
 def _sum_first(tree: Any) -> Any:

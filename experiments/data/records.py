@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from train.console import warn
 from train.errors import UsageError
 
 Example = Mapping[str, Any]
@@ -44,7 +44,7 @@ class Skips:
                 f"{problem[0].upper()}{problem[1:]}{more}; {self.remedy}, or pass over such {unit}s by {option}."
             ) from error
         if not quiet:
-            print(f"warning: {problem}; passed over", file=sys.stderr)
+            warn(f"{problem}; passed over")
 
 
 def read_all(

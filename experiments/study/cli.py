@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from experiments.study.allocator import keep_freed_memory
 from experiments.study.config import StudyConfig, fields, nested, settings
 from experiments.study.devices import joined
 from train.cache import enable_compilation_cache
+from train.console import say, unheard
 from train.errors import RunFailed, UsageError
 from train.lock import unlock_all
 from train.memory import is_out_of_memory
@@ -57,7 +59,7 @@ def run(main: Callable[[C], Any], config: type[C], doc: str | None, argv: Sequen
     try:
         parsed = _parse(config, doc, arguments)
         if parsed.print_config:
-            print(json.dumps(nested(settings(parsed)), indent=2))
+            print_results(json.dumps(nested(settings(parsed)), indent=2))
             return
         jax.config.update("jax_debug_nans", before or parsed.debug_nans)
         with joined(parsed):
@@ -71,7 +73,7 @@ def run(main: Callable[[C], Any], config: type[C], doc: str | None, argv: Sequen
             raise
         _leave(RunFailed(f"out of memory ({str(error).splitlines()[0]}); try a smaller batch or model"), 1)
     except BrokenPipeError:  # The reader, `head` say, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         raise SystemExit(1) from None
     finally:
         jax.config.update("jax_debug_nans", before)
@@ -89,7 +91,13 @@ def _parse(config: type[C], doc: str | None, arguments: Sequence[str]) -> C:
     fast = "--fast-dev-run" in (word.replace("_", "-") for word in arguments)
     default: Any = dataclasses.replace(usual.fast(), fast_dev_run=True) if fast else tyro.MISSING_NONPROP
     program = f"python -m experiments.{name}"
-    parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
+    try:
+        with _printing():
+            parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
+    except (RunFailed, BrokenPipeError):  # it had something to say
+        if {"-h", "--help"} & {*arguments}:
+            raise
+        raise SystemExit(2) from None
     check_values(parsed)
     if parsed.tensorboard:
         summary_writer()  # not only when the data is there
@@ -114,5 +122,41 @@ def check_values(config: StudyConfig) -> None:
 
 
 def _leave(error: Exception, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    say(f"error: {error}")
     raise SystemExit(code)
+
+
+def print_results(text: str) -> None:
+    """Prints what was asked for, to standard output.
+
+    Raises:
+        RunFailed: It cannot be written.
+        BrokenPipeError: The reader has seen enough.
+    """
+    with _printing():
+        print(text, flush=True)
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _give_up_stdout()
+        raise RunFailed(
+            f"cannot print ({error.strerror or error}); run the same command again with standard output elsewhere"
+        ) from error
+
+
+def _give_up_stdout() -> None:
+    """Lets go of what standard output did not take, or Python would end with code 120."""
+    with unheard():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def mention(text: str) -> None:
+    """Prints a line to standard output that is no result: where that is closed or full, the run goes on without."""
+    if sys.stdout is not None:
+        say(text, sys.stdout)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+import jax
 from jax.sharding import Mesh
 
+from train.console import say
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.mesh import make_mesh
@@ -46,6 +47,8 @@ class ProcessConfig:
     """Which of them this is, where JAX cannot find it."""
     heartbeat_seconds: int = 60
     """A process not heard of for so long is taken for dead, and the others end."""
+    start_seconds: int = 300
+    """How long to wait at the start until all processes are there."""
 
 
 @contextlib.contextmanager
@@ -55,7 +58,18 @@ def joined(config: Any) -> Iterator[None]:
     if options is None or not options.join:
         yield
         return
-    join(options.coordinator, options.count, options.index, heartbeat_seconds=options.heartbeat_seconds)
+    try:
+        join(
+            options.coordinator,
+            options.count,
+            options.index,
+            heartbeat_seconds=options.heartbeat_seconds,
+            start_seconds=options.start_seconds,
+        )
+    except UsageError as error:
+        if jax.distributed.is_initialized():  # It still waits for the others, and the usual end would wait for it.
+            _end_at_once(f"error: {error}", 2)
+        raise
     with contextlib.ExitStack() as stack:
         if not is_writer():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -67,6 +81,10 @@ def joined(config: Any) -> Iterator[None]:
         except BaseException as error:
             # Of this process alone: the usual end would wait for the others, who wait for this one.
             if (told := lost_peer(error)) is None:
-                traceback.print_exc()
-            print(f"error: {told or 'this process failed, and the others end with it'}", file=sys.stderr, flush=True)
-            os._exit(1)
+                say(traceback.format_exc())
+            _end_at_once(f"error: {told or 'this process failed, and the others end with it'}", 1)
+
+
+def _end_at_once(text: str, code: int) -> NoReturn:
+    say(text)
+    os._exit(code)

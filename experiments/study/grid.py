@@ -17,12 +17,12 @@ import math
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.console import say
 from train.errors import UsageError
 from train.files import differences, dump_json, to_json, write_atomic
 from train.identity import is_allowed, refuse_changes
@@ -178,9 +178,7 @@ def _make_ready(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str
             refuse_changes(str(folder), "an unfinished run", old, identity, allowed=allowed, ways_out=ways_out)
         if finished or not all(is_allowed(name, allowed) for name in changed):
             _put_aside(folder, f"{folder.name}~{key_of(old)[:6]}")
-            print(
-                f"note: {folder.name} is made again, because of another {', '.join(sorted(changed))}", file=sys.stderr
-            )
+            say(f"note: {folder.name} is made again, because of another {', '.join(sorted(changed))}")
     write_atomic(folder / RUN, dump_json(dict(identity)))
 
 

@@ -16,17 +16,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.study import report
+from experiments.study.cli import print_results
 from experiments.study.compare import Question, paired
 from experiments.study.grid import run_name
-from experiments.study.report import COLUMNS, line_of, mean_curves, print_table
+from experiments.study.report import COLUMNS, line_of, mean_curves
 from train import plots
-from train.errors import UsageError
+from train.console import say
+from train.errors import RunFailed, UsageError
 from train.files import differences, write_atomic
 from train.report import Table, escape_markdown, markdown_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 Studies = Mapping[str, str]
+SHOWN = (0, 1, 2, 3, 5, 6)
+"""The columns of a comparison that a sweep shows."""
 
 
 def run(command: str, words: Sequence[str], studies: Studies) -> int:
@@ -39,8 +44,8 @@ def run(command: str, words: Sequence[str], studies: Studies) -> int:
     }
     try:
         commands[command]([*words], studies)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UsageError, RunFailed) as error:
+        say(f"error: {error}")
         return 2
     return 0
 
@@ -109,7 +114,7 @@ def report_all(words: list[str], studies: Studies) -> None:
     write_atomic(out / "report.md", "\n\n".join(text) + "\n")
     head = f"<!doctype html><meta charset=utf-8><title>All studies</title><style>{style}</style>"
     write_atomic(out / "report.html", head + "\n".join(page) + "\n")
-    print(f"{len(folders)} studies: {out / 'report.md'} and {out / 'report.html'}")
+    print_results(f"{len(folders)} studies: {out / 'report.md'} and {out / 'report.html'}")
 
 
 def sweep(words: list[str], studies: Studies) -> None:
@@ -125,11 +130,12 @@ def sweep(words: list[str], studies: Studies) -> None:
     axes = {option: value.split(",") for option, equals, value in pairs if equals and "," in value}
     fixed = [word for word in given if "," not in word]
     rows: list[list[str]] = []
+    columns = [*axes, *(COLUMNS[i] for i in SHOWN)]
     variants = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for number, variant in enumerate(variants, 1):
         folder = out / run_name(variant)
         options = [*fixed, *(f"--{option}={value}" for option, value in variant.items()), f"--workdir={folder}"]
-        print(f"{number} of {len(variants)}: {name} {shlex.join(options)}", file=sys.stderr, flush=True)
+        say(f"{number} of {len(variants)}: {name} {shlex.join(options)}")
         command = [sys.executable, "-m", f"experiments.{name}", *options]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if done.returncode in (130, 143):
@@ -137,12 +143,11 @@ def sweep(words: list[str], studies: Studies) -> None:
         if done.returncode:
             rows.append([*variant.values(), f"failed (code {done.returncode})", *[""] * 5])
             continue
-        rows += [
-            [*variant.values(), *(line[i] for i in (0, 1, 2, 3, 5, 6))] for _, line, _ in lines_of(read_summary(folder))
-        ]
-        columns = [*axes, *(COLUMNS[i] for i in (0, 1, 2, 3, 5, 6))]
+        rows += [[*variant.values(), *(line[i] for i in SHOWN)] for _, line, _ in lines_of(read_summary(folder))]
         write_atomic(out / "sweep.md", markdown_table(Table(columns, rows)) + "\n")
-    print_table(f"{name}, {len(variants)} variants in {out}", [*axes, *(COLUMNS[i] for i in (0, 1, 2, 3, 5, 6))], rows)
+    print_results(
+        report.table(f"{name}, {len(variants)} variants in {out}", [*axes, *(COLUMNS[i] for i in SHOWN)], rows)
+    )
 
 
 def compare(words: list[str], studies: Studies) -> None:
@@ -152,7 +157,9 @@ def compare(words: list[str], studies: Studies) -> None:
         raise UsageError("compare needs two folders of finished studies: compare A B")
     first, second = (read_summary(word) for word in words)
     changed = differences(first["config"], second["config"])
-    print_table("Options that differ", ["option", *words], [[n, str(a), str(b)] for n, (a, b) in changed.items()])
+    print_results(
+        report.table("Options that differ", ["option", *words], [[n, str(a), str(b)] for n, (a, b) in changed.items()])
+    )
     rows = []
     for metric, differing in _paired_rows(first["runs"], second["runs"]).items():
         e = paired(differing)
@@ -160,7 +167,11 @@ def compare(words: list[str], studies: Studies) -> None:
         interval = f"{low:+.4g} to {high:+.4g}" if len(differing) > 1 else "one pair"
         rows.append([metric, f"{e.difference:+.4g}", interval, str(len(differing))])
     print()
-    print_table("B less A, over runs of the same setting", ["metric", "difference", "95 % interval", "pairs"], rows)
+    print_results(
+        report.table(
+            "B less A, over runs of the same setting", ["metric", "difference", "95 % interval", "pairs"], rows
+        )
+    )
     curves = {}
     for word in words:
         folders = [p.parent for p in sorted(Path(word).glob("runs/*/metrics.jsonl")) if "~" not in p.parent.name]
@@ -170,7 +181,7 @@ def compare(words: list[str], studies: Studies) -> None:
         if folders and (found := mean_curves(folders, "train", {name: name for name in sorted(names)})):
             curves[word] = found
     if curves:
-        print(f"\ncurves: {plots.learning_curves(out, curves)}")
+        print_results(f"\ncurves: {plots.learning_curves(out, curves)}")
 
 
 def _paired_rows(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -196,7 +207,7 @@ def write_tables(words: list[str], studies: Studies) -> None:
         shutil.copyfile(Path(word) / "summary.json", RESULTS / f"{name}.json")
     for path, text in tables(studies).items():
         write_atomic(path, text)
-        print(path.relative_to(ROOT))
+        print_results(str(path.relative_to(ROOT)))
 
 
 def tables(studies: Studies) -> dict[Path, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.study.cli import print_results
 from experiments.study.compare import CURVE, Answer, Question, Row, answer, label_of
 from experiments.study.grid import RESULT
 from train import plots
@@ -61,11 +62,10 @@ def write(
         **times,
     }
     write_summary(workdir, summary)
-    print()
-    print_table(heading, COLUMNS, [line for found in answers for line in lines_of(found)])
-    for found in answers:
-        print(f"{found.verdict}: {found.question.claim or found.question.metric}")
-    print(f"\nreport: {os.path.relpath(workdir / 'report.md')}", flush=True)
+    lines = [line for found in answers for line in lines_of(found)]
+    claims = [f"{found.verdict}: {found.question.claim or found.question.metric}" for found in answers]
+    closing = ["", table(heading, COLUMNS, lines) if lines else heading, *claims, ""]
+    print_results("\n".join([*closing, f"report: {os.path.relpath(workdir / 'report.md')}"]))
     return summary
 
 
@@ -113,17 +113,17 @@ def _plot(path: Path, rows: Sequence[Row], question: Question) -> Image:
         plots.bars(path, values, ylabel=metric, reference=reference)
         return image
     places = list(dict.fromkeys(row[by] for row in rows if by in row and metric in row))
-    table = {
+    cells = {
         label: {at: [row[metric] for row in chosen if row.get(by, at) == at] for at in places}
         for label, chosen in of.items()
     }
     if not all(isinstance(at, int | float) for at in places):
-        grouped = {str(at): {label: cells[at] for label, cells in table.items() if cells[at]} for at in places}
+        grouped = {str(at): {n: of_at[at] for n, of_at in cells.items() if of_at[at]} for at in places}
         plots.bars(path, grouped, ylabel=metric)
         return image
-    x = sorted(at for at in places if all(cells[at] for cells in table.values()))
-    least = {label: min(len(cells[at]) for at in x) for label, cells in table.items()} if x else {}
-    series: dict[str, Any] = {n: np.asarray([table[n][at][: least[n]] for at in x]) for n in least}
+    x = sorted(at for at in places if all(of_at[at] for of_at in cells.values()))
+    least = {label: min(len(of_at[at]) for at in x) for label, of_at in cells.items()} if x else {}
+    series: dict[str, Any] = {n: np.asarray([cells[n][at][: least[n]] for at in x]) for n in least}
     series |= {f"{value:.4g}": np.full((len(x), 1), value) for value in thresholds}
     log_x = by != CURVE and len(x) > 1 and x[0] > 0 and x[-1] >= 8 * x[0]
     plots.lines_with_spread(path, x, series, xlabel=by, ylabel=metric, log_x=log_x)
@@ -200,10 +200,10 @@ def _summary(found: Answer) -> dict[str, Any]:
     }
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table with aligned columns; floats get three decimals.
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table with aligned columns; floats get three decimals.
 
-    >>> print_table("Result", ["model", "accuracy"], [["linear", 0.5], ["deep", 0.75]])
+    >>> print(table("Result", ["model", "accuracy"], [["linear", 0.5], ["deep", 0.75]]))
     Result
     model   accuracy
     linear     0.500
@@ -211,9 +211,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     """
     cells = [list(columns), *([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    print(title)
-    for row in cells:
-        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))))
+    lines = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    return "\n".join([title, *lines])
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -22,6 +22,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments.models.transformer import SHARDING_RULES
+from experiments.study.cli import print_results
 from experiments.study.config import TrainingConfig
 from experiments.study.saved import read_state, write_state
 from experiments.study.workdir import Folder, Measured
@@ -313,7 +314,6 @@ def _dry_run(state: TrainState, step: Any, batches: Batches, steps: int, folder:
     data = itertools.repeat(batches(state)) if callable(batches) else batches
     state, cost = measure(state, step, data)
     folder.measured[folder.path] = state
-    print(f"a training step of {folder.path.name}:")
-    for name, value in cost.lines(steps):
-        print(f"  {name:<21}  {value}")
+    lines = [f"  {name:<21}  {value}" for name, value in cost.lines(steps)]
+    print_results("\n".join([f"a training step of {folder.path.name}:", *lines]))
     raise Measured(cost.seconds * steps + cost.first_seconds)

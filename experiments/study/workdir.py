@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.study import grid, report, saved
-from experiments.study.cli import study_name
+from experiments.study.cli import mention, print_results, study_name
 from experiments.study.compare import Question
 from experiments.study.config import StudyConfig, axes, command_line, nested, settings
 from experiments.study.grid import Clock, Function, Row
@@ -175,7 +175,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
     git = environment()["git"]
     run = Run(name, doc or "", config, path, code, git and git["commit"] + ("+" if git["dirty"] else ""), worker)
     if config.dry_run:
-        print(f"{name}: a dry run, nothing is written", flush=True)
+        mention(f"{name}: a dry run, nothing is written")
         yield run
         return
     values = {"study": name, **nested(settings(config))}
@@ -183,7 +183,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
     if not worker:
         allowed = {*config.allowed_names, *axes(config)}
         by_first(lambda: open_workdir(path, values, allow_changed=allowed))
-        print(f"{name}: writing to {os.path.relpath(path)}", flush=True)
+        mention(f"{name}: writing to {os.path.relpath(path)}")
     try:
         yield run
     except BaseException:
@@ -250,7 +250,7 @@ def _dry_run(wanted: Sequence[Row], function: Callable[..., Any]) -> None:
         except Measured as measured:
             seconds[method] = float(measured.args[0])
     total = sum(seconds[setting.get("method")] for setting in wanted)
-    print(f"all {len(wanted)} runs: about {total / 60:.1f} min, evaluation of what is trained aside", flush=True)
+    print_results(f"all {len(wanted)} runs: about {total / 60:.1f} min, evaluation of what is trained aside")
 
 
 def _start_workers(run: Run) -> None:

@@ -327,35 +327,6 @@ def test_a_skipped_step_ends_the_run_unless_that_is_dealt_with():
         fit(start(), STEP, Batches({2}), steps=5)
 
 
-def overflowing(at):
-    """A step whose gradient is 1 and whose update is infinite once; from then on its loss is as well."""
-
-    def linear(params, batch, ctx):
-        return {"linear": Term(params["w"] * batch, weights=1)}
-
-    optimizer = optax.sgd(lambda count: jnp.where(count == at - 1, jnp.inf, 1.0))
-    step = skip_nonfinite(build_train_step(linear, optimizer, loss_weights={"linear": 1.0}))
-    return jax.jit(step), create_state({"w": jnp.float32(0)}, optimizer, key=0)
-
-
-def test_a_state_that_is_not_finite_is_never_saved(tmp_path, capsys):
-    step, state = overflowing(at=4)
-    batches = [np.ones(2, np.float32)] * 20
-    with Checkpointer(tmp_path / "fails", every=2) as checkpointer:
-        with pytest.raises(RunFailed, match=r"params/w not finite after step 4, .* checkpoint is step 2 in"):
-            fit(state, step, batches, steps=9, hooks=[checkpointer])
-        assert checkpointer.latest_step == 2
-    # With bad_steps the next ones are bad and lead back to step 2, from where the second update is infinite again.
-    with Checkpointer(tmp_path / "goes back", every=2) as checkpointer:
-        bad_steps = BadSteps(max_consecutive_bad=3, max_rollbacks=1)
-        with pytest.raises(RunFailed, match=r"3 steps in a row, up to step 12, .* 1 return.s. to a checkpoint"):
-            fit(state, step, batches, steps=20, hooks=[checkpointer], bad_steps=bad_steps)
-        assert float(checkpointer.restore_latest(state).params["w"]) == -3
-    assert "warning: params/w not finite after step 4; nothing is saved" in capsys.readouterr().err
-    with pytest.raises(RunFailed, match=r"params/w not finite after step 4, .* no checkpoint was saved"):
-        fit(state, step, batches, steps=4, bad_steps=BadSteps())  # it would be the result
-
-
 def test_what_must_be_finite_in_a_state():
     def found(**parts):
         return find_nonfinite(start().replace(**parts))

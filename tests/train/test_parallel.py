@@ -208,30 +208,6 @@ def test_mutable_state_agrees(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_compiles_once_and_takes_states_from_elsewhere(backend):
-    traces = []
-
-    def counted(params, batch, ctx):
-        traces.append(None)
-        return several(params, batch, ctx)
-
-    optimizer = optax.adam(0.1)
-    step = data_parallel(build_train_step(counted, optimizer, loss_weights=RATES[several]), **BACKENDS[backend])
-    state = create_state(PARAMS, optimizer, key=0)
-    counts = []
-    for n in range(4):
-        state, metrics = step(state, BATCH)
-        jax.block_until_ready(metrics["loss"])
-        counts.append(len(traces))
-        if n == 1:  # As restored from a checkpoint: on the host, or committed to one device.
-            state = jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), state)
-        if n == 2:
-            state = jax.device_put(state, jax.devices()[3])
-    assert counts == [counts[0]] * 4
-    assert int(state.step) == 4
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_donation_takes_the_state_and_not_the_batch(backend):
     params = {"w": jnp.asarray(PARAMS["w"])}
     on_device = jax.device_put(BATCH)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,8 +28,8 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(folder, **plan):
-    """Starts both processes of a plan."""
+def start(folder, indices=(0, 1), **plan):
+    """Starts the processes of a plan, both of them unless told otherwise."""
     plan = {"folder": str(folder), "port": free_port(), "count": 2, "steps": STEPS} | plan
     path = folder.parent / f"plan-{plan['port']}.json"
     path.write_text(json.dumps(plan))
@@ -39,7 +40,7 @@ def start(folder, **plan):
         subprocess.Popen(
             [*command, str(index)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for index in range(2)
+        for index in indices
     ]
 
 
@@ -126,6 +127,28 @@ def test_a_process_that_hangs_ends_the_others(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(
+    ("indices", "count", "reasons"),
+    [
+        ((0,), 2, ["not all of the others have come"]),
+        ((1,), 2, ["process 0 does not answer at localhost:{port}"]),
+        ((0, 1), 3, ["not all of the others have come", ""]),  # the first may have ended by then
+    ],
+    ids=["no second", "no first", "no third"],
+)
+def test_a_process_that_never_starts_ends_the_others(tmp_path, indices, count, reasons):
+    processes = start(tmp_path / "run", indices, count=count, port=(port := free_port()), start_seconds=6)
+    codes, errors, _ = end(processes, limit=60)
+    assert codes == [2] * len(indices), errors
+    for error, reason in zip(errors, reasons, strict=True):
+        assert error.startswith("error: cannot join the processes of this run (after 6 s ")
+        assert reason.format(port=port) in error
+        assert error.endswith("start all of them at about the same time, and see that each can reach process 0\n")
+        assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.faults
 def test_processes_with_another_config_are_refused(tmp_path):
     codes, errors, _ = end(start(tmp_path / "run", harm={"config": 0.1}))
     assert codes == [2, 2]
@@ -152,4 +175,34 @@ def test_one_process_needs_no_others():
 def test_a_start_without_an_address_is_refused(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: (_ for _ in ()).throw(ValueError("no address")))
     with pytest.raises(UsageError, match=r"cannot join the processes of this run \(no address\); outside of SLURM"):
+        join()
+
+
+def test_others_that_never_come_are_not_waited_for_longer(monkeypatch):
+    given, released = {}, threading.Event()
+
+    def wait(*_, **options):
+        given.update(options)
+        released.wait()
+
+    monkeypatch.setattr(jax.distributed, "initialize", wait)
+    with socket.socket() as first:
+        first.bind(("localhost", 0))
+        address = f"localhost:{first.getsockname()[1]}"
+        for index, listens, reason in [
+            (0, False, "not all of the others have come"),
+            (1, False, f"process 0 does not answer at {address}"),
+            (1, True, f"process 0 answers at {address}, but not all of the others have come"),
+        ]:
+            if listens:
+                first.listen()
+            with pytest.raises(UsageError, match=rf"^cannot join the processes of this run \(after 0.1 s {reason}\); "):
+                join(address, 2, index, start_seconds=0.1)
+    assert given["initialization_timeout"] > 10**5  # at its end JAX aborts the process
+    released.set()
+
+
+def test_a_mistake_of_our_own_is_not_taken_for_the_users(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: {}["a bug"])
+    with pytest.raises(KeyError, match="a bug"):
         join()

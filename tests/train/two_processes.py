@@ -1,7 +1,7 @@
 """A small training, run by one process or by several: `python -m tests.train.two_processes PLAN.json INDEX`.
 
 The plan is a JSON object: folder, port, count, steps, split, and `harm`, what goes wrong: {"signal": "SIGTERM",
-"step": 3, "index": 1} or, for processes whose configs differ, {"config": 1}.
+"step": 3, "index": 1} or, for processes whose configs differ, {"config": 1}; start_seconds, to wait for the others.
 """
 
 import json
@@ -113,7 +113,8 @@ def train(folder, steps, split="fsdp", devices=None, harm=None, index=0):
 
 def main(plan, index):
     """Joins, trains, and lets process 0 write what came out."""
-    processes = ProcessConfig(True, f"localhost:{plan['port']}", plan["count"], index, heartbeat_seconds=10)
+    waiting = {"heartbeat_seconds": 10, "start_seconds": plan.get("start_seconds", 300)}
+    processes = ProcessConfig(True, f"localhost:{plan['port']}", plan["count"], index, **waiting)
     folder, harm = Path(plan["folder"]), plan.get("harm", {})
     with joined(Config(processes)):
         check_same({"config": {"lr": harm.get("config", 0) * index}, "data": "same"})
