@@ -125,7 +125,7 @@ def make_objective(model: CausalLM) -> Objective:
         scored = lossfns.next_token_where(tokens, where=valid, segment_ids=segment_ids)
         right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
         return {
-            "next_token": term(lossfns.next_token, logits, tokens, **places),
+            "next_token": term(lossfns.next_token, logits, tokens, where=valid, segment_ids=segment_ids),
             "accuracy": Term(right, scored[:, 1:]),
             "bytes": Term(batch["bytes"]),
         }

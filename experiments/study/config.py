@@ -54,6 +54,8 @@ class TrainingConfig:
     """Steps between two evaluations on validation data."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints (None: none before the end, for a training of seconds)."""
+    steps_per_call: int = 1
+    """Steps that the device makes in one call, for models whose step is shorter than a call."""
     keep_final: bool = True
     """Whether a training without checkpoints keeps its last state."""
     patience: int | None = None

@@ -260,7 +260,13 @@ def _train(
         data: Any = batches
         if callable(batches):
             step, data = _on_policy(step, batches), itertools.repeat(None)
-        shown: dict[str, Any] = {"log_every": training.log_every, "label": folder.label, "progress": folder.label != ""}
+        calls = 1 if callable(batches) or options.profile else training.steps_per_call
+        shown: dict[str, Any] = {
+            "steps_per_call": calls,
+            "log_every": training.log_every,
+            "label": folder.label,
+            "progress": folder.label != "",
+        }
         state = fit(state, step, data, steps=training.steps, hooks=hooks, bad_steps=bad_steps, **shown)
         if checkpoints is None and training.keep_final:
             write_state(folder.path / FINAL, state)
