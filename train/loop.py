@@ -88,6 +88,7 @@ def fit(
     several = scan_call(step)
     pending: Call | None = None
     latest: Metrics = {}
+    seen = start
     with (
         _Interrupts() as interrupts,
         Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown,
@@ -96,10 +97,13 @@ def fit(
 
         def settle(number: int, metrics: Metrics) -> bool:
             """Looks at a step's metrics; returns whether to go back to a checkpoint."""
+            nonlocal seen
             went = outcome(metrics)
             if went == "done" or (went == "skipped" and bad_steps is None):
                 _check_finite(number, metrics, finite, hooks)
-            shown.update(number, _loss_first(metrics) if number % log_every == 0 or number == steps else None)
+            due = number // log_every > seen // log_every or number == steps
+            shown.update(number, _loss_first(metrics) if due else None)
+            seen = number
             return bad_steps is not None and bad_steps.count(number, metrics)
 
         def call(first: int, drawn: Sequence[Any]) -> Call:
@@ -111,7 +115,7 @@ def fit(
         def settle_all(made: Call) -> bool:
             """Looks at the steps of a call; after a return to a checkpoint makes those again that came behind it."""
             nonlocal state, latest
-            for number, latest in made.steps():
+            for number, latest in made.steps(finite):
                 if settle(number, latest):
                     state = state if bad_steps is None else bad_steps.roll_back(number, state, hooks)
                     rest = made.batches[number + 1 - made.first :]

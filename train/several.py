@@ -6,6 +6,7 @@ state = fit(state, step, data, steps=10_000, steps_per_call=100)
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from train.parallel import Step, scanned
 
 
+@functools.lru_cache(maxsize=16)  # a study trains many networks by one step, and compiles it once
 def scan_call(step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """The compiled function that makes several steps of a step: of one from `data_parallel` in its own way."""
     if hasattr(step, "scanned"):
@@ -40,12 +42,24 @@ class Call:
     batches: Sequence[Any]
     metrics: Any
 
-    def steps(self) -> list[tuple[int, Any]]:
-        """Number and metrics of each step."""
-        if len(self.batches) == 1:
+    @functools.cached_property
+    def fetched(self) -> dict[str, tuple[Any, Any]]:
+        """The metrics on the host."""
+        return dict(jax.device_get(self.metrics))
+
+    def steps(self, finite: Sequence[str]) -> list[tuple[int, Any]]:
+        """Number and metrics of each step that is to be looked at: the last, and all if any was bad.
+
+        Args:
+            finite: Metrics that have to be finite.
+        """
+        count = len(self.batches)
+        if count == 1:
             return [(self.first, self.metrics)]
-        metrics = jax.device_get(self.metrics)
+        sums = [self.fetched[name][0] for name in finite if name in self.fetched]
+        skipped = self.fetched["skipped"][0] if "skipped" in self.fetched else 0
+        is_good = not np.any(skipped) and all(np.isfinite(values).all() for values in sums)
         return [
-            (self.first + i, {name: (total[i], weight[i]) for name, (total, weight) in metrics.items()})
-            for i in range(len(self.batches))
+            (self.first + i, {name: (total[i], weight[i]) for name, (total, weight) in self.fetched.items()})
+            for i in range(count - 1 if is_good else 0, count)
         ]
