@@ -8,11 +8,12 @@ while the next one runs, unless a hook wants to see its state.
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -29,7 +30,7 @@ from train.memory import MemoryErrors
 from train.metrics import means
 from train.processes import preempted
 from train.progress import Progress
-from train.several import Call, scan_call, stack_batches
+from train.several import Call, Calls
 
 State = TypeVar("State")
 Metrics = Mapping[str, tuple[Any, Any]]
@@ -83,69 +84,48 @@ def fit(
     start = int(jax.device_get(getattr(state, "step")))  # noqa: B009 (State is any type here)
     if start >= steps or any(getattr(hook, "stopped", False) for hook in hooks):
         return state
-    batches = iter(data)
-    wait = _must_wait()
-    several = scan_call(step)
+    batches, wait = iter(data), _must_wait()
     pending: Call | None = None
-    latest: Metrics = {}
-    seen = start
+    number = seen = start
     with (
         _Interrupts() as interrupts,
         Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown,
         MemoryErrors(step) as memory,
     ):
 
-        def settle(number: int, metrics: Metrics) -> bool:
-            """Looks at a step's metrics; returns whether to go back to a checkpoint."""
+        def look(number: int, metrics: Metrics) -> bool:  # whether to go back to a checkpoint
             nonlocal seen
-            went = outcome(metrics)
-            if went == "done" or (went == "skipped" and bad_steps is None):
+            if (went := outcome(metrics)) == "done" or (went == "skipped" and bad_steps is None):
                 _check_finite(number, metrics, finite, hooks)
-            due = number // log_every > seen // log_every or number == steps
+            due, seen = number // log_every > seen // log_every or number == steps, number
             shown.update(number, _loss_first(metrics) if due else None)
-            seen = number
             return bad_steps is not None and bad_steps.count(number, metrics)
 
-        def call(first: int, drawn: Sequence[Any]) -> Call:
-            nonlocal state
-            memory.expect(state, drawn[0])
-            state, metrics = step(state, drawn[0]) if len(drawn) == 1 else several(state, stack_batches(drawn))
-            return Call(first, drawn, metrics)
-
-        def settle_all(made: Call) -> bool:
-            """Looks at the steps of a call; after a return to a checkpoint makes those again that came behind it."""
-            nonlocal state, latest
-            for number, latest in made.steps(finite):
-                if settle(number, latest):
-                    state = state if bad_steps is None else bad_steps.roll_back(number, state, hooks)
-                    rest = made.batches[number + 1 - made.first :]
-                    return not rest or settle_all(call(number + 1, rest)) or True
-            return False
-
-        number = start
+        back = None if bad_steps is None else functools.partial(bad_steps.roll_back, hooks=hooks)
+        calls = Calls(state, step, memory, finite, look, back)
         while number < steps:
             size = min([steps_per_call, steps - number, *(hook.every - number % hook.every for hook in hooks)])
             drawn = [_next_batch(batches, number + 1 + i, start, steps) for i in range(size)]
-            made = call(number + 1, drawn)
-            if pending is not None and settle_all(pending):  # of the steps before, while these run
-                made = call(number + 1, drawn)
+            made = calls.make(number + 1, drawn)
+            if pending is not None and calls.settle(pending):  # of the steps before, while these run
+                made = calls.make(number + 1, drawn)
             pending, number = made, number + size
             received = signal.SIGTERM if preempted() else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
             if due or wait:
-                settle_all(pending)
+                calls.settle(pending)
                 pending = None
             if due:
-                last, interrupted = number == steps, received is not None
-                state, unfit = _fit_to_save(number, state, hooks, last, interrupted, bad_steps)
-                ends = _call_hooks(hooks, number, state, means(latest), last, interrupted, unfit)
+                when = number == steps, received is not None
+                calls.state, unfit = _fit_to_save(number, calls.state, hooks, *when, bad_steps)
+                ends = _call_hooks(hooks, number, calls.state, means(calls.latest), *when, unfit)
                 if received is not None:
                     interrupts.leave(received, number, hooks, unfit)
                 if ends:
                     break
         if interrupts.received is not None:  # it came while the last hooks were at work
             interrupts.leave(interrupts.received, number, hooks)
-    return state
+    return cast(State, calls.state)
 
 
 def _check_hooks(hooks: Sequence[Any], log_every: int, steps_per_call: int) -> None:

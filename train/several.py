@@ -63,3 +63,52 @@ class Call:
             (self.first + i, {name: (total[i], weight[i]) for name, (total, weight) in self.fetched.items()})
             for i in range(count - 1 if is_good else 0, count)
         ]
+
+
+class Calls:
+    """The calls of a training, one after the other.
+
+    Args:
+        state: The state before the first.
+        step: The step.
+        memory: What to tell of the first call, see `train.memory.MemoryErrors`.
+        finite: Metrics that have to be finite.
+        look: Called with the number and metrics of a step; returns whether to go back to a checkpoint.
+        roll_back: Called with that number and the state; returns the state to go on with. None if `look` never asks.
+
+    Attributes:
+        state: The state after the last call.
+        latest: Metrics of the last step that was looked at.
+    """
+
+    def __init__(
+        self,
+        state: Any,
+        step: Callable[[Any, Any], Any],
+        memory: Any,
+        finite: Sequence[str],
+        look: Callable[[int, Any], bool],
+        roll_back: Callable[[int, Any], Any] | None,
+    ) -> None:
+        self.state, self.latest = state, dict[str, Any]()
+        self._step, self._memory, self._finite, self._look, self._roll_back = step, memory, finite, look, roll_back
+
+    def make(self, first: int, batches: Sequence[Any]) -> Call:
+        """Makes the steps of these batches, the first of which is number `first`."""
+        self._memory.expect(self.state, batches[0])
+        if len(batches) == 1:
+            self.state, metrics = self._step(self.state, batches[0])
+        else:
+            self.state, metrics = scan_call(self._step)(self.state, stack_batches(batches))
+        return Call(first, batches, metrics)
+
+    def settle(self, call: Call) -> bool:
+        """Looks at the steps of a call; after a return to a checkpoint makes those again that came behind it."""
+        for number, metrics in call.steps(self._finite):
+            self.latest = metrics
+            if self._look(number, metrics) and self._roll_back is not None:
+                self.state = self._roll_back(number, self.state)
+                if rest := call.batches[number + 1 - call.first :]:
+                    self.settle(self.make(number + 1, rest))
+                return True
+        return False

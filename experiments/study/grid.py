@@ -48,12 +48,12 @@ def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def run_name(setting: Mapping[str, Any]) -> str:
-    """The name of a run's folder.
+    """The name of a run's folder; the order of the settings does not matter.
 
-    >>> run_name({"method": "xz", "seed": 0}), run_name({}), run_name({"rate": "1/3"})
+    >>> run_name({"seed": 0, "method": "xz"}), run_name({}), run_name({"rate": "1/3"})
     ('method=xz,seed=0', 'run', 'rate=1_3,73c9')
     """
-    text = ",".join(f"{name}={value}" for name, value in setting.items()) or "run"
+    text = ",".join(f"{name}={value}" for name, value in sorted(setting.items())) or "run"
     plain = re.sub(r"[^\w.=,+ ()-]", "_", text)[:150].lstrip(".")
     return (
         plain if plain == text else f"{plain},{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:4]}"

@@ -76,8 +76,10 @@ class Run:
         check_same({"data": self.data[-1]})
 
     def folder(self, **setting: Any) -> Folder:
-        """The folder of the run with this setting."""
+        """The folder of the run with this setting, which is one of `all`."""
         name = grid.run_name(setting)
+        if self.known and name not in self.known:
+            raise UsageError(f"no run of the study has the setting {setting}; name all of its settings")
         label = name if len(self.known) <= MANY else ""
         return Folder(inside(self.path / "runs", name), label, self.config, self.measured)
 

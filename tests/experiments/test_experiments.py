@@ -39,9 +39,12 @@ def call(name, *arguments):
 
 
 def contents(folder):
-    """The study's own files; the environment may name a newer commit."""
-    files = [path for path in folder.iterdir() if path.is_file() and path.name != "environment.json"]
-    return {path.name: path.read_bytes() for path in files}
+    """The study's own files; the environment, which the summary repeats, may name a newer commit."""
+    left_out = ("environment.json", "summary.json")
+    files = [path for path in folder.iterdir() if path.is_file() and path.name not in left_out]
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["environment"]
+    return {path.name: path.read_bytes() for path in files} | {"summary": summary}
 
 
 def results(folder):
@@ -316,7 +319,7 @@ def test_only_pretraining_studies_are_spread(option, capsys):
 
 def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
     file = tmp_path / "my_words.txt"
-    file.write_text("".join(f"This is line {i}. It is followed by another one.\n\n" for i in range(2_000)))
+    file.write_text("".join(f"This is line {i}.\nIt is followed by another one.\n\n" for i in range(2_000)))
     bert = module("bert_pretrain")
     config = dataclasses.replace(bert.Config().fast(), fast_dev_run=True, workdir=str(tmp_path / "run"))
     data = dataclasses.replace(config.data, path=str(file), tokenizer="bytes")

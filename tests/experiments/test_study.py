@@ -145,6 +145,17 @@ def test_numbers_that_are_not_finite_come_back(tmp_path):
             run.all([{"dose": 1}, {"dose": 1}], lambda dose: {"value": 2})
 
 
+def test_a_folder_is_that_of_a_run(tmp_path):
+    def evaluate(seed, method):
+        assert (run.folder(method=method, seed=seed).path / "run.json").exists()  # in whatever order
+        with pytest.raises(UsageError, match="no run of the study has the setting"):
+            run.folder(seed=seed)
+        return {"value": 1}
+
+    with open_study(dataclasses.replace(Config(), workdir=str(tmp_path)), "") as run:
+        run.all(product(seed=[0], method="ab"), evaluate)
+
+
 def test_a_list_gives_a_row_for_each(tmp_path):
     with open_study(dataclasses.replace(Config(), workdir=str(tmp_path)), "") as run:
         rows = run.all(product(seed=[3, 4]), lambda seed: [{"step": n, "value": seed * n} for n in (1, 2)])

@@ -32,7 +32,7 @@ ADAM, STEPS, EVERY = optax.adam(0.1), 20, 4
 
 
 def objective(params, batch, ctx):
-    return {"square": Term((params["w"] - batch) ** 2)}
+    return {"square": Term((params["w"] - batch) ** 2, weights=1)}
 
 
 STEP = jax.jit(skip_nonfinite(build_train_step(objective, ADAM, loss_weights={"square": 1.0}, ema_decay=0.9)))
@@ -248,7 +248,9 @@ def test_an_interruption_in_a_row_of_bad_steps_says_what_was_saved(tmp_path, cap
 def test_an_update_that_overflows_again_and_again_ends_the_run(tmp_path):
     """A gradient of 1 and an infinite rate at the fourth update, which comes again after each return."""
     optimizer = optax.sgd(lambda count: jnp.where(count == 3, jnp.inf, 1.0))
-    body = build_train_step(lambda p, b, ctx: {"linear": Term(p["w"] * b)}, optimizer, loss_weights={"linear": 1.0})
+    body = build_train_step(
+        lambda p, b, ctx: {"linear": Term(p["w"] * b, weights=1)}, optimizer, loss_weights={"linear": 1.0}
+    )
     step, state = jax.jit(skip_nonfinite(body)), create_state({"w": jnp.float32(0)}, optimizer, key=0)
     batches = [np.ones(2, np.float32)] * 20
     with Checkpointer(tmp_path, every=2) as checkpointer:

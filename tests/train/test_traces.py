@@ -32,7 +32,9 @@ class Counted:
 
     def __call__(self, params, batch, ctx):
         self.traces += 1
-        return {"square": Term((batch["x"] @ params["w"] - params["b"]) ** 2)}, {"half": ctx.state["half"] * 0 + 0.5}
+        return {"square": Term((batch["x"] @ params["w"] - params["b"]) ** 2, weights=1)}, {
+            "half": ctx.state["half"] * 0 + 0.5
+        }
 
 
 @pytest.fixture
