@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns._testing import fuzz, invariances, laws, numerics, signature
+from lossfns._testing import arguments, fuzz, invariances, laws, numerics, signature
 from lossfns._testing.case import ULPS as ULPS
 from lossfns._testing.case import BadCall as BadCall
 from lossfns._testing.case import Inputs as Inputs
@@ -30,6 +30,7 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "result dtype": signature.result_dtype,
     "labels out of range": signature.labels_out_of_range,
     "no recompilation": signature.no_recompilation,
+    "hyper-parameters out of range": arguments.out_of_range,
     "shift of logits": laws.shift,
     "scale of embeddings": laws.scale,
     "symmetry": laws.symmetry,

@@ -1,10 +1,17 @@
 """One row for each public name of lossfns: how to make its inputs, what is right, and what does not apply and why."""
 
 import importlib
+import inspect
 import pkgutil
 
+import lossfns
 from tests import rows
 
 MODULES = [importlib.import_module(f"tests.rows.{module.name}") for module in pkgutil.iter_modules(rows.__path__)]
 LOSS_TABLE = {name: case for module in MODULES for name, case in module.ROWS.items()}
 """Public name -> row; a name may have more rows, told apart by the words after it."""
+
+for _name, _case in LOSS_TABLE.items():
+    if not hasattr(_case.loss, "checks"):  # a function of the row that calls the public one
+        _public, _names = getattr(lossfns, _name.split()[0]), inspect.signature(_case.loss).parameters
+        _case.loss.checks = {name: check for name, check in _public.checks.items() if name in _names}

@@ -1,5 +1,6 @@
 """Quantisation: a rounding that lets gradients pass, and penalties that make weights easy to quantise."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -38,7 +39,7 @@ def _axis(name: str, value: Any) -> int | None:
 @loss(
     static=("bits", "axis", "signed", "scale_gradient"),
     bits=_bits,
-    scale=positive,
+    scale=dataclasses.replace(positive, by_entry=True),
     axis=_axis,
     signed=flag,
     scale_gradient=one_of("lsq", "plain"),

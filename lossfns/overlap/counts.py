@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import hyper, loss, non_negative, one_of, positive
+from lossfns._contract import flag, hyper, loss, non_negative, one_of, positive
 from lossfns.overlap._shared import Axis, Memberships, mean_over_classes, memberships, per_row, ratio, total
 
 
@@ -79,6 +79,7 @@ def soft_f1(
 
 @loss(
     static=("squared", "over", "absent", "axis_name"),
+    squared=flag,
     over=one_of("example", "batch"),
     absent=one_of("skip", "keep"),
     smooth=non_negative,

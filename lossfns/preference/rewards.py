@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import hyper, keep_rows, loss, non_negative_or_off, zero_masked
-from lossfns.preference._inputs import alike, any_finite
+from lossfns._contract import finite, hyper, keep_rows, loss, non_negative_or_off, zero_masked
+from lossfns.preference._inputs import alike
 
 
-@loss(margin=any_finite, centring=non_negative_or_off)
+@loss(margin=finite, centring=non_negative_or_off)
 def bradley_terry(
     chosen: jax.Array,
     rejected: jax.Array,

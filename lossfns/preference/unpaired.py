@@ -9,6 +9,7 @@ from lossfns._contract import (
     accumulation_dtype,
     check_array,
     check_where,
+    finite,
     hyper,
     keep_rows,
     loss,
@@ -107,7 +108,7 @@ def kto(
     return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
 
 
-@loss(beta=positive)
+@loss(beta=positive, shift=finite)
 def bco(
     policy: jax.Array,
     reference: jax.Array,

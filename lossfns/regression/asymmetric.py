@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from lossfns._contract import Number, loss, zero_masked
 from lossfns.regression._shared import each, errors_of
 
-between = Number("between 0 and 1, both excluded", lambda v: (v > 0) & (v < 1))
+between = Number("between 0 and 1, both excluded", lambda v: (v > 0) & (v < 1), by_entry=True)
 
 
 @loss(quantile=between)

@@ -1,5 +1,6 @@
 """Barron's general robust loss, its negative log-likelihood, and the integral that normalises it."""
 
+import dataclasses
 import functools
 import math
 
@@ -20,11 +21,12 @@ from lossfns._contract import (
 )
 from lossfns.regression._shared import each
 
-shape = Number("a number; -inf and inf are allowed", lambda v: v == v)
-shape_of_density = Number("at least 0; inf is allowed", lambda v: v >= 0)
+shape = Number("a number; -inf and inf are allowed", lambda v: v == v, by_entry=True)
+shape_of_density = Number("at least 0; inf is allowed", lambda v: v >= 0, by_entry=True)
+scales = dataclasses.replace(positive, by_entry=True)
 
 
-@loss(alpha=shape, scale=positive)
+@loss(alpha=shape, scale=scales)
 def barron(
     errors: jax.Array,
     *,
@@ -74,7 +76,7 @@ def barron(
     return zero_masked(where, _penalty(errors / scale, alpha))
 
 
-@loss(alpha=shape_of_density, scale=positive)
+@loss(alpha=shape_of_density, scale=scales)
 def adaptive_barron(
     errors: jax.Array,
     *,
