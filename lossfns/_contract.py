@@ -42,6 +42,11 @@ class Number:
     by_entry: bool = False
     """Whether it may be an array, of which the loss makes NaN itself where an entry is out of range."""
 
+    @property
+    def each(self) -> "Number":
+        """The same for an array too, as `entries` takes it."""
+        return dataclasses.replace(self, by_entry=True)
+
     def __call__(self, name: str, value: Any, *, read: bool = True) -> Any:
         """Return `value` ready to be traced; without `read`, the numbers of an array are not looked at."""
         is_array = isinstance(value, np.ndarray | jax.Array)
@@ -218,7 +223,7 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
     Args:
         in_range: For each hyper-parameter, a boolean scalar.
         result: Any tree of arrays.
-        where: What counts, as it was given to the loss; the other places stay 0.
+        where: What counts, as it was given to the loss; the other places stay as they are.
     """
 
     def spoiled(x: Any) -> Any:
@@ -226,10 +231,9 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
             return x
         good = functools.reduce(jnp.logical_and, in_range)
         # A factor spoils the gradient as well, and 1 changes nothing.
-        if where is None:
-            return x * jnp.where(good, 1, jnp.nan).astype(x.dtype)
-        counts = _as_mask_of(jnp.asarray(where), x.ndim)
-        return jnp.where(good | counts, x * jnp.where(good | ~counts, 1, jnp.nan).astype(x.dtype), 0)
+        if where is not None:
+            good |= ~_as_mask_of(jnp.asarray(where), x.ndim)
+        return x * jnp.where(good, 1, jnp.nan).astype(x.dtype)
 
     return jax.tree.map(spoiled, result)
 
@@ -286,6 +290,22 @@ def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
 def hyper(value: Any, dtype: jnp.dtype) -> jax.Array:
     """A scalar hyper-parameter in the dtype of the computation."""
     return jnp.asarray(value).astype(dtype)
+
+
+def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array | None, fill: float = 0) -> jax.Array:
+    """A hyper-parameter as an array of the shape of `x`, from a scalar or an array that broadcasts to it.
+
+    An entry that `check` does not hold for is NaN, a masked one `fill`.
+    """
+    array = jnp.asarray(value, x.dtype)
+    sizes = zip(array.shape[::-1], x.shape[::-1], strict=False)
+    if array.ndim > x.ndim or any(n not in (1, size) for n, size in sizes):
+        raise ValueError(
+            f"{name} must be a scalar or broadcast to the shape {x.shape} of the result, got {array.shape}"
+        )
+    if array.ndim:  # of a scalar, the caller of the loss is told
+        array = jnp.where(check.holds(array), array, jnp.nan)
+    return keep_rows(where, jnp.broadcast_to(array, x.shape), fill)
 
 
 def keep_rows(where: jax.Array | None, x: jax.Array, fill: float | int = 0) -> jax.Array:

@@ -27,9 +27,7 @@ _GOOD = (1.0, 0.5, 0.1, 2.0, -1.0)
 
 
 def out_of_range(case: LossCase, inputs: Inputs) -> str | None:
-    """A hyper-parameter out of range raises ValueError with its name, as a number and as an array; traced, it makes NaN
-    of every valid row and leaves the masked ones at 0.
-    """
+    """A hyper-parameter out of range raises ValueError with its name; traced, it makes NaN of the valid rows alone."""
     numbers = {name: check for name, check in getattr(case.loss, "checks", {}).items() if isinstance(check, Number)}
     if not numbers:
         raise Skip("no numeric hyper-parameter is known")
@@ -57,7 +55,8 @@ def _assert_refused(case: LossCase, inputs: Inputs, name: str, value: Any) -> No
     try:
         case.loss(*inputs, **{**case.variants[0], name: value})
     except ValueError as error:
-        assert name in str(error), f"{name}={value!r}: the message lacks the name: {error}"
+        if name not in str(error):
+            raise AssertionError(f"{name}={value!r}: the message lacks the name: {error}") from error
     else:
         raise AssertionError(f"{name}={value!r} {described(case.variants[0])} raised nothing")
 
@@ -96,7 +95,7 @@ def _assert_spoils(
     compiled, where = jax.jit(run), given[1]
     start = np.asarray(compiled(*given, good))
     assert not np.isnan(start).any(), f"traced {good}: expected no NaN, got {start}"
-    for name, value in ((name, value) for name in good for value in bad[name]):
+    for name, value in ((one, value) for one in good for value in bad[one]):
         got = np.asarray(compiled(*given, {**good, name: value}))
         kept, masked = (got, np.zeros(0)) if where is None else (got[where], got[~where])
         assert np.isnan(kept).all(), f"traced {name}={value}: expected NaN in all valid rows, got {got}"

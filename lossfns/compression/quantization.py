@@ -1,6 +1,5 @@
 """Quantisation: a rounding that lets gradients pass, and penalties that make weights easy to quantise."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -39,7 +38,7 @@ def _axis(name: str, value: Any) -> int | None:
 @loss(
     static=("bits", "axis", "signed", "scale_gradient"),
     bits=_bits,
-    scale=dataclasses.replace(positive, by_entry=True),
+    scale=positive.each,
     axis=_axis,
     signed=flag,
     scale_gradient=one_of("lsq", "plain"),
