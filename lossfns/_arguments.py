@@ -3,8 +3,10 @@
 import dataclasses
 import difflib
 import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import jax
 import numpy as np
@@ -98,7 +100,8 @@ class Signature:
         """Read it from a function."""
         parameters = inspect.signature(function).parameters.values()
         fixed = [p for p in parameters if p.kind is not p.VAR_POSITIONAL]
-        types = {p.name: get_args(p.annotation) or (p.annotation,) for p in fixed}
+        unions = (typing.Union, types.UnionType)
+        known = {p.name: get_args(a) if get_origin(a := p.annotation) in unions else (a,) for p in fixed}
         keywords = tuple(p.name for p in fixed if p.kind is p.KEYWORD_ONLY)
         # A keyword that may be a number is a hyper-parameter, which has a check of its own.
         return cls(
@@ -106,11 +109,11 @@ class Signature:
             tuple(p.name for p in fixed if p.kind is not p.KEYWORD_ONLY),
             keywords,
             {
-                name: tuple(t for t in known if t is not jax.Array)
-                for name, known in types.items()
-                if jax.Array in known and not (name in keywords and float in known)
+                name: tuple(kind for kind in kinds if kind is not jax.Array)
+                for name, kinds in known.items()
+                if jax.Array in kinds and not (name in keywords and float in kinds)
             },
-            frozenset(name for name, known in types.items() if type(None) in known),
+            frozenset(name for name, kinds in known.items() if type(None) in kinds),
             {p.name: p.default for p in fixed if p.kind is p.KEYWORD_ONLY and p.default is not p.empty},
             len(fixed) < len(parameters),
         )

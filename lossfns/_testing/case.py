@@ -58,6 +58,8 @@ class LossCase:
     """Position of the class labels that must be in range, or None."""
     num_classes: Callable[..., int] = lambda *args: int(args[0].shape[-1])
     """``num_classes(*arrays)``: the first label that is out of range."""
+    outside: Mapping[int, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Positions of arrays that may not hold every number, such as probabilities, and numbers that they may not hold."""
     hostile: Callable[[np.random.Generator], Mapping[str, tuple[Inputs, Mapping[str, Any]]]] | None = None
     """Named inputs of one's own, ``name -> (arrays, kwargs)``; the oracle says what is right, NaN included."""
     bad_calls: tuple[BadCall, ...] = ()

@@ -257,6 +257,7 @@ EARLY = LossCase(
     variants=({"momentum": 1.0}, {"momentum": 1.0, "strength": 1.0}),
     sweep={"strength": (1.0, 2.0, 3.0), "momentum": (0.5, 0.6, 0.7)},
     labels=1,
+    outside={2: (-0.5, 1.5)},
     shift_invariant=(0,),
     hostile=hostile_held,
     limits={
