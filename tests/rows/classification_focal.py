@@ -156,7 +156,7 @@ SIGMOID_FOCAL = LossCase(
     non_negative=True,
     hostile=hostile_focal_answers,
     limits={"gamma 0 is the cross-entropy": doubled},
-    outside={1: (-0.5, 1.5)},
+    outside={1: (-1, 2)},
     bad_calls=(
         *WRONG_ANSWERS,
         BadCall((zeros(3), zeros(3)), ("gamma", "-1"), {"gamma": -1}),
@@ -170,6 +170,7 @@ SOFT_SIGMOID_FOCAL = LossCase(
     oracles.sigmoid_focal,
     naive_sigmoid_focal,
     element_masks=True,
+    outside={1: (-0.5, 1.5)},
     non_negative=True,
     hostile=hostile_shares,
     limits={
