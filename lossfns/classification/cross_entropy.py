@@ -79,6 +79,8 @@ def softmax_cross_entropy(
         - Smoothing "all" is Szegedy's, torch's and Optax's. T5X spreads over the others and then subtracts the entropy
           of the smoothed target, a constant, so that its minimum is 0; "others" here does not subtract it.
         - torch's class weights are weights of the mean: average with `class_weights[labels]` as the term's weights.
+          Together with label smoothing they weigh each class's part of the smoothed target q: its values are
+          `soft_cross_entropy(logits, class_weights * q)`, whose sum it divides by that of `class_weights[labels]`.
         - torch has `ignore_index=-100`: pass `where=labels != -100`.
         - Optax takes a label of -1 for the last class.
 

@@ -130,9 +130,10 @@ def dice(
         [0.3333]
 
     Conventions:
-        MONAI, nnU-Net and Optax default to `squared=False` (here 1/2) and add about 1e-5 (Optax 1) to both parts; that
-        is `smooth`, and with `absent="keep"` a class absent from both then costs little. nnU-Net's `batch_dice` is
-        `over="batch"`.
+        MONAI, nnU-Net and Optax default to `squared=False` (here 1/2) and add a little to both parts; that is `smooth`,
+        and with `absent="keep"` a class absent from both then costs little. MONAI and nnU-Net add about 1e-5. Optax
+        halves both parts before it adds its 1, which is `smooth=2` here: in the example 1 - 4/6, not 1 - 3/5.
+        nnU-Net's `batch_dice` is `over="batch"`.
 
     References:
         Milletari et al. 2016, arXiv:1606.04797 (V-Net). Drozdzal et al. 2016, arXiv:1608.04117.
