@@ -245,7 +245,7 @@ def evaluate(
     rest = {name: x for name, x in kwargs.items() if name not in traced}
     try:
         out = _program(case, inputs, rest)(inputs, where, weights, **traced)
-    except jax.errors.ConcretizationTypeError:  # it looks at its numbers before it traces them
+    except TypeError:  # it looks at its numbers before it traces them
         out = _program(case, inputs, kwargs)(inputs, where, weights)
     return jax.tree.map(np.asarray, out)
 
