@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns._testing import fuzz, invariances, laws, numerics, signature, weighing
+from lossfns._testing import arguments, fuzz, invariances, laws, numerics, signature, weighing
 from lossfns._testing.case import ULPS as ULPS
 from lossfns._testing.case import BadCall as BadCall
 from lossfns._testing.case import Inputs as Inputs
@@ -31,6 +31,8 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "result dtype": signature.result_dtype,
     "labels out of range": signature.labels_out_of_range,
     "no recompilation": signature.no_recompilation,
+    "values out of range": signature.values_out_of_range,
+    "hyper-parameters out of range": arguments.out_of_range,
     "shift of logits": laws.shift,
     "scale of embeddings": laws.scale,
     "symmetry": laws.symmetry,
@@ -156,9 +158,8 @@ def check_loss(
     if verbose:
         print(report)
     if report.failed:
-        raise AssertionError(
-            "\n\n".join(_failure(report.loss, result) for result in report.results if result.inputs is not None)
-        )
+        failures = [result for result in report.results if result.status == "failed"]
+        raise AssertionError("\n\n".join(_failure(report.loss, result) for result in failures))
     return report
 
 

@@ -58,6 +58,8 @@ class LossCase:
     """Position of the class labels that must be in range, or None."""
     num_classes: Callable[..., int] = lambda *args: int(args[0].shape[-1])
     """``num_classes(*arrays)``: the first label that is out of range."""
+    outside: Mapping[int, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Positions of arrays that may not hold every number, such as probabilities, and numbers that they may not hold."""
     hostile: Callable[[np.random.Generator], Mapping[str, tuple[Inputs, Mapping[str, Any]]]] | None = None
     """Named inputs of one's own, ``name -> (arrays, kwargs)``; the oracle says what is right, NaN included."""
     bad_calls: tuple[BadCall, ...] = ()
@@ -207,7 +209,7 @@ def _key(*tree: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
+def option_defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
     """Keyword arguments of a function and their defaults; ``...`` where it takes any."""
     parameters = inspect.signature(loss).parameters.values()
     return {"..." if p.kind is p.VAR_KEYWORD else p.name: p.default for p in parameters}
@@ -215,7 +217,7 @@ def _defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
 
 def all_rows(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray | None:
     """A mask that is True everywhere, or None for a function that takes none."""
-    if not case.batched or not {"where", "..."} & set(_defaults(case.loss)):
+    if not case.batched or not {"where", "..."} & set(option_defaults(case.loss)):
         return None
     return np.ones(result_shape(case, inputs, kwargs), bool)
 
@@ -237,13 +239,13 @@ def evaluate(
     weights = row_weights(case, inputs, kwargs) if weights is None else weights
     if where is None and not maskless:
         where = all_rows(case, inputs, kwargs)
-    given = {**{name: _defaults(case.loss).get(name) for name in case.sweep}, **kwargs}
+    given = {**{name: option_defaults(case.loss).get(name) for name in case.sweep}, **kwargs}
     # A number that is 0 may switch something off, which is another program.
     traced = {name: x for name, x in given.items() if name in case.sweep and isinstance(x, float) and x != 0}
     rest = {name: x for name, x in kwargs.items() if name not in traced}
     try:
         out = _program(case, inputs, rest)(inputs, where, weights, **traced)
-    except jax.errors.ConcretizationTypeError:  # it looks at its numbers before it traces them
+    except TypeError:  # it looks at its numbers before it traces them
         out = _program(case, inputs, kwargs)(inputs, where, weights)
     return jax.tree.map(np.asarray, out)
 

@@ -38,7 +38,7 @@ def _axis(name: str, value: Any) -> int | None:
 @loss(
     static=("bits", "axis", "signed", "scale_gradient"),
     bits=_bits,
-    scale=positive,
+    scale=positive.each,
     axis=_axis,
     signed=flag,
     scale_gradient=one_of("lsq", "plain"),

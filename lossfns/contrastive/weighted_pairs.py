@@ -10,6 +10,7 @@ from lossfns._blockwise import LogSum, product, stream
 from lossfns._contract import (
     accumulation_dtype,
     check_where,
+    finite,
     flag,
     hyper,
     keep_rows,
@@ -185,7 +186,7 @@ def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Arr
     )
 
 
-@loss(static=("axis_name",), alpha=positive, beta=positive, mining_margin=non_negative)
+@loss(static=("axis_name",), alpha=positive, beta=positive, threshold=finite, mining_margin=non_negative)
 def multi_similarity(
     embeddings: jax.Array,
     labels: jax.Array,

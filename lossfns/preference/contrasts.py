@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    finite,
     flag,
     hyper,
     loss,
@@ -13,7 +14,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns.preference._inputs import alike, any_finite, wrong_way
+from lossfns.preference._inputs import alike, wrong_way
 
 
 @loss(static=("with_nll",), weight=non_negative, with_nll=flag)
@@ -100,7 +101,7 @@ def _odds_ratio_loss_jvp(
     return _odds_ratio_loss(x, y), by_x * tangents[0] + by_y * tangents[1]
 
 
-@loss(beta=positive, gamma=any_finite, label_smoothing=share_or_off)
+@loss(beta=positive, gamma=finite, label_smoothing=share_or_off)
 def simpo(
     chosen: jax.Array,
     rejected: jax.Array,

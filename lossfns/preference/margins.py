@@ -236,8 +236,8 @@ def exo(
 
     Conventions:
         The authors' code takes the target's logarithms as 0 and -10, which leaves out $q \log(1 - \epsilon)$, at most
-        4.5e-5 at that $\epsilon = e^{-10}$, the default here. TRL takes 1e-3 unless told otherwise: 6.91 on the far
-        wrong side, not 10.
+        4.5e-5 at that $\epsilon = e^{-10}$, the default here. TRL's default is 0, at which the loss is infinite; its
+        older versions took 1e-3 for 0: 6.91 on the far wrong side, not 10.
 
     References:
         Ji et al. 2024, arXiv:2402.00856, equation 16.

@@ -9,6 +9,7 @@ from lossfns._contract import (
     accumulation_dtype,
     check_array,
     check_where,
+    finite,
     hyper,
     keep_rows,
     loss,
@@ -107,7 +108,7 @@ def kto(
     return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
 
 
-@loss(beta=positive)
+@loss(beta=positive, shift=finite)
 def bco(
     policy: jax.Array,
     reference: jax.Array,
@@ -185,7 +186,7 @@ def update_reward_shift(
         axis_name: Name of a mapped device axis, whose devices' batches count together.
 
     Returns:
-        The new state, float32 or wider, without gradient.
+        The new state, float32 or wider, without gradient; NaN if the number so far is negative.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -211,4 +212,5 @@ def update_reward_shift(
     mean, number = _mean(rewards, where, axis_name)
     total = seen.astype(dtype) + number
     share = number / jnp.maximum(total, 1)
-    return RewardShift(shift.astype(dtype) + share * (mean - shift.astype(dtype)), total)
+    sound = jnp.where(seen >= 0, 1, jnp.nan).astype(dtype)
+    return RewardShift(sound * (shift.astype(dtype) + share * (mean - shift.astype(dtype))), sound * total)

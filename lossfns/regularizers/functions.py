@@ -22,13 +22,16 @@ from lossfns._contract import (
     keep_rows,
     non_negative,
     positive,
+    uncompiled,
     zero_masked,
 )
 from lossfns._numerics import log_probabilities, start_of_scan, unit_vectors
+from lossfns._present import index
 
 PyTree = Any
 
 
+@uncompiled(epsilon=positive, steps=index)
 def vat(
     predict: Callable[[jax.Array], jax.Array],
     inputs: jax.Array,
@@ -88,9 +91,6 @@ def vat(
         raise ValueError("inputs must have a first axis of examples, got a scalar")
     check_shape("directions", directions, inputs.shape, "of inputs")
     where = check_where(where, inputs.shape[:1])
-    epsilon = positive("epsilon", epsilon)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps must be a Python integer of at least 0, got {steps!r}")
     dtype = accumulation_dtype(inputs, directions)
     inputs, d = (keep_rows(where, x).astype(dtype) for x in (inputs, directions))
     still = jax.lax.stop_gradient(inputs)
@@ -104,6 +104,7 @@ def vat(
     return zero_masked(where, jnp.sum(jnp.where(p == 0, 0, p * (log_p - log_q)), axis=-1))
 
 
+@uncompiled(target=non_negative, one_sided=flag)
 def gradient_penalty(
     critic: Callable[[jax.Array], jax.Array],
     inputs: jax.Array,
@@ -151,7 +152,6 @@ def gradient_penalty(
     if inputs.ndim == 0:
         raise ValueError("inputs must have a first axis of examples, got a scalar")
     where = check_where(where, inputs.shape[:1])
-    target, one_sided = non_negative("target", target), flag("one_sided", one_sided)
     x = keep_rows(where, inputs).astype(accumulation_dtype(inputs))
 
     def total(x: jax.Array) -> jax.Array:
@@ -168,6 +168,7 @@ def gradient_penalty(
     return zero_masked(where, jnp.square(jnp.maximum(excess, 0) if one_sided else excess))
 
 
+@uncompiled()
 def fisher_diagonal(
     log_likelihood: Callable[..., jax.Array],
     params: PyTree,

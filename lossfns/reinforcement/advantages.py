@@ -220,4 +220,4 @@ def standardised(
     freedom = jnp.maximum(count - hyper(ddof, rewards.dtype), 1)
     deviation = jnp.sqrt(jnp.sum(centred * centred, axis=-1, keepdims=True) / freedom)
     spread = deviation + hyper(epsilon, rewards.dtype)
-    return centred / jnp.where(spread == 0, 1, spread)
+    return zero_masked(present, centred / jnp.where(spread == 0, 1, spread))

@@ -118,6 +118,7 @@ GENERALIZED_KL = LossCase(
             lossfns.kl_divergence(*inputs),
         )
     },
+    outside={1: (-0.5,)},
     bad_calls=(
         BadCall((zeros(3, 4), zeros(3, 5)), ("targets", "(3, 4)", "(3, 5)")),
         BadCall((zeros(), zeros()), ("log_predictions", "at least one class", "()")),

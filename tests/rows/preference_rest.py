@@ -171,6 +171,7 @@ BCO = LossCase(
             lossfns.sigmoid_cross_entropy(jnp.asarray(0.5 * (x[0] - x[1]) - np.float32(0.25)), jnp.asarray(x[2])),
         )
     },
+    outside={2: (-1, 2)},
     bad_calls=(
         BadCall((zeros(3), zeros(3), zeros(3)), ("desirable", "boolean", "float32")),
         BadCall((zeros(3), zeros(2), zeros(3, dtype=bool)), ("reference", "(3,)", "(2,)")),

@@ -95,6 +95,10 @@ ACTIVE_PASSIVE = labelled_case(
             ),
             np.ones(6),
         ),
+        "constant weights leave the value": lambda inputs: (
+            lossfns.normalized_active_passive(*inputs, gamma=0.5, constant_weights=True),
+            lossfns.normalized_active_passive(*inputs, gamma=0.5),
+        ),
         "A = -2 is the absolute error": lambda inputs: (
             lossfns.normalized_active_passive(*inputs, alpha=0.0, log_zero=-2.0),
             jnp.abs(jax.nn.softmax(inputs[0]) - jax.nn.one_hot(inputs[1], CLASSES)).sum(-1),
@@ -105,6 +109,7 @@ ACTIVE_PASSIVE = labelled_case(
         label_call("alpha", "-1", alpha=-1),
         label_call("gamma", "-1", gamma=-1),
         label_call("log_zero", "negative", "0", log_zero=0),
+        label_call("constant_weights", "True or False", "1", constant_weights=1),
     ),
 )
 
@@ -257,6 +262,7 @@ EARLY = LossCase(
     variants=({"momentum": 1.0}, {"momentum": 1.0, "strength": 1.0}),
     sweep={"strength": (1.0, 2.0, 3.0), "momentum": (0.5, 0.6, 0.7)},
     labels=1,
+    outside={2: (-0.5, 1.5)},
     shift_invariant=(0,),
     hostile=hostile_held,
     limits={
