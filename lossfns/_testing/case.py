@@ -65,6 +65,10 @@ class LossCase:
     """False for a function of parameters: any pytrees in, one scalar out, no rows and no ``where``."""
     batch_coupled: bool = False
     """True if a row's value depends on the other rows; the loss then takes ``axis_name``."""
+    nan_stays: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Position of an array of a coupled loss -> the reason why a NaN in it stays in its own row."""
+    flat: str = ""
+    """The reason why an entry that counts may change no value (a plateau, a comparison that is decided)."""
     element_masks: bool = False
     """True if a result with more than one axis may be masked at any element without changing the others."""
     smooth: bool = True

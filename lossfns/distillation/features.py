@@ -20,7 +20,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import unit_vectors
-from lossfns.classification import kl_divergence
+from lossfns.classification.divergences import divergence
 
 
 @loss(static=("half", "average"), half=flag, average=flag)
@@ -162,7 +162,7 @@ def minilm(
         where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
 
     Returns:
-        [B, T], nats for each token, at least 0 up to rounding, float32 or wider; 0 at masked tokens. Its mean over
+        [B, T], nats for each token, at least 0, float32 or wider; 0 at masked tokens. Its mean over
         tokens is the paper's loss.
 
     Raises:
@@ -199,8 +199,8 @@ def minilm(
     dtype = accumulation_dtype(*student.values(), *teacher.values())
     q, k, v = (keep_rows(where, x).astype(dtype) for x in student.values())
     q_t, k_t, v_t = (jax.lax.stop_gradient(keep_rows(where, x).astype(dtype)) for x in teacher.values())
-    attention = kl_divergence(_relations(q, k, where), _relations(q_t, k_t, where))
-    values = kl_divergence(_relations(v, v, where), _relations(v_t, v_t, where))
+    attention = divergence(_relations(q, k, where), _relations(q_t, k_t, where))
+    values = divergence(_relations(v, v, where), _relations(v_t, v_t, where))
     return zero_masked(where, jnp.mean(attention + values, axis=1))
 
 
