@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns._testing import fuzz, invariances, laws, nans, numerics, signature
+from lossfns._testing import fuzz, invariances, laws, nans, numbers, numerics, signature
 from lossfns._testing.case import ULPS as ULPS
 from lossfns._testing.case import BadCall as BadCall
 from lossfns._testing.case import Inputs as Inputs
@@ -20,6 +20,7 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "hostile inputs": numerics.hostile,
     "low precision": numerics.low_precision,
     "a NaN shows": nans.nan_shows,
+    "hyper-parameters": numbers.hyper_parameters,
     "eager = jit": invariances.eager_is_jit,
     "vmap = loop": invariances.vmap_is_loop,
     "masked = deleted": invariances.masked_is_deleted,

@@ -62,7 +62,10 @@ def _check_batch(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], host
             assert good.all() or not depends.any(), f"{what}: expected NaN in every row, got {after[0]}"
         elif case.batched:
             others = np.arange(len(spoiled)) != row
-            assert_same(case, take(after, others), take(before, others), kwargs, f"{what}, the other rows")
+            pair = after, before
+            if case.batch_coupled:  # the gradient of what they share is that of all rows
+                pair = (after[0], ()), (before[0], ())
+            assert_same(case, *(take(x, others) for x in pair), kwargs, f"{what}, the other rows")
         if not hostile and not depends.any() and not case.flat:  # extreme numbers may hide what moderate ones change
             odd = _differ(after[0], before[0])
             assert not odd.any(), f"{what}: nothing depends on it, and a value is {after[0][odd][0]}"

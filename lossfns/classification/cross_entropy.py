@@ -220,7 +220,9 @@ def sigmoid_cross_entropy(
 
 
 def _cap(x: jax.Array, cap: jax.Array) -> jax.Array:
-    return jnp.where(x == -jnp.inf, x, cap * jnp.tanh(x / cap))
+    infinite = jnp.isinf(x)
+    capped = cap * jnp.tanh(jnp.where(infinite, 0, x) / cap)
+    return jnp.where(infinite, jnp.where(x > 0, cap, x), capped)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))

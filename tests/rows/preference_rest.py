@@ -138,6 +138,7 @@ KTO = LossCase(
     num_classes=lambda *x: 2,
     batch_coupled=True,
     differentiable=(0, 1),  # the point of reference is a constant for the gradient
+    nan_stays=dict.fromkeys((0, 1), "the rows share the gain of the mismatched answers alone"),
     hostile=hostile_kto,
     non_negative=True,
     bad_calls=(
