@@ -66,9 +66,9 @@ class LossCase:
     batch_coupled: bool = False
     """True if a row's value depends on the other rows; the loss then takes ``axis_name``."""
     nan_stays: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """Position of an array of a coupled loss -> the reason why a NaN in it stays in its own row."""
-    constant: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Number of `sweep` -> the reason why it has no gradient."""
+    """Position of an array of a coupled loss -> the reason why a NaN in it does not reach every row."""
+    unlike_differences: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Number of `sweep` -> the reason why its gradient is not the derivative of the value."""
     flat: str = ""
     """The reason why an entry that counts may change no value (a plateau, a comparison that is decided)."""
     element_masks: bool = False

@@ -184,6 +184,7 @@ def generalized_kl(log_predictions: jax.Array, targets: jax.Array, *, where: jax
     has = t != 0
     log_t = jnp.log(jnp.where(has, t, 1))
     # A target of 0 keeps its gradient, -x.
-    absent = jnp.exp(x) - t * jnp.where(x == -jnp.inf, 0, x)
+    alone = jnp.where(has, 0, x)
+    absent = jnp.exp(alone) - t * jnp.where(alone == -jnp.inf, 0, alone)
     terms = jnp.where(has, relative_entropy(log_t, x, log_t - jnp.where(has, x, 0)), absent)
     return zero_masked(where, jnp.sum(terms, axis=-1))

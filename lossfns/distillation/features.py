@@ -19,7 +19,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns._numerics import unit_vectors
+from lossfns._numerics import centred, divided, unit_vectors
 from lossfns.classification.divergences import divergence
 
 
@@ -206,10 +206,10 @@ def minilm(
 
 def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array:
     """[B, H, T, T] scaled inner products; masked tokens cannot be attended to, and themselves see nothing but 0."""
-    scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST) / max(x.shape[-1], 1) ** 0.5
-    if where is None:
-        return scores
-    return jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
+    scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST)
+    if where is not None:
+        scores = jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
+    return divided(centred(scores), max(x.shape[-1], 1) ** 0.5)
 
 
 def _both(
