@@ -45,6 +45,12 @@ def divided(x: jax.Array, by: jax.Array | float) -> jax.Array:
     return jnp.where(infinite, x, jnp.where(infinite, 0, x) / by)
 
 
+def soft_capped(x: jax.Array, bound: jax.Array) -> jax.Array:
+    """c tanh(x / c); a class at -inf stays there, and one at +inf is at the bound."""
+    infinite = jnp.isinf(x)
+    return jnp.where(infinite, jnp.where(x > 0, bound, x), bound * jnp.tanh(jnp.where(infinite, 0, x) / bound))
+
+
 def centred(x: jax.Array) -> jax.Array:
     """Rows less their maximum, in float32 or wider: to be subtracted before a temperature divides, while it is exact.
 

@@ -35,7 +35,7 @@ def hyper_parameters(case: LossCase, inputs: Inputs) -> str | None:
     shapes = jax.tree.map(np.shape, inputs)
     for name, batch, kwargs in unpleasant(case, inputs):
         _check_finite(case, batch, kwargs, name)
-        if jax.tree.map(np.shape, batch) == shapes:  # nothing new is compiled
+        if jax.tree.map(np.shape, batch) == shapes and {*kwargs} <= {*case.sweep}:  # nothing new is compiled
             _check_finite(case, batch, {**given[-1], **kwargs}, name)
     return ", ".join(case.sweep)
 

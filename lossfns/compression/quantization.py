@@ -18,6 +18,7 @@ from lossfns._contract import (
     one_of,
     positive,
 )
+from lossfns._numerics import divided
 from lossfns.compression._trees import PyTree, leaves
 
 
@@ -120,7 +121,7 @@ def fake_quantize(
             factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * high)
             step = jax.lax.stop_gradient(step * (1 - factor)) + step * factor
     step = step.reshape(layout if step.ndim else (1,) * x.ndim)
-    ratio = x / step
+    ratio = divided(x, step)
     inside = (ratio > low) & (ratio < high)
     held = jnp.where(inside, ratio, jnp.where(ratio >= high, high, jnp.where(ratio <= low, low, jnp.nan)))
     return (held + jax.lax.stop_gradient(jnp.round(held) - held)) * step
