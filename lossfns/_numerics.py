@@ -40,13 +40,19 @@ def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
 
 
 def divided(x: jax.Array, by: jax.Array | float) -> jax.Array:
-    """x / by for a positive divisor; an infinite x stays as it is, with derivative 0 by the divisor."""
-    infinite = jnp.isinf(x)
+    """X / by for a positive divisor; an infinite x stays as it is, with derivative 0 by the divisor."""
+    infinite = jnp.isinf(x) & (by > 0)
     return jnp.where(infinite, x, jnp.where(infinite, 0, x) / by)
 
 
+def multiplied(x: jax.Array, by: jax.Array | float) -> jax.Array:
+    """X * by for a positive factor; an infinite x stays as it is, with derivative 0 by the factor."""
+    infinite = jnp.isinf(x) & (by > 0)
+    return jnp.where(infinite, x, jnp.where(infinite, 0, x) * by)
+
+
 def soft_capped(x: jax.Array, bound: jax.Array) -> jax.Array:
-    """c tanh(x / c); a class at -inf stays there, and one at +inf is at the bound."""
+    """C tanh(x / c); a class at -inf stays there, and one at +inf is at the bound."""
     infinite = jnp.isinf(x)
     return jnp.where(infinite, jnp.where(x > 0, bound, x), bound * jnp.tanh(jnp.where(infinite, 0, x) / bound))
 
@@ -85,7 +91,7 @@ def expm1_series(t: jax.Array, order: int) -> jax.Array:
 
 @jax.custom_jvp
 def excess(d: jax.Array) -> jax.Array:
-    """d + e^-d - 1, which is never negative; about d^2 / 2, with all digits, near 0."""
+    """D + e^-d - 1, which is never negative; about d^2 / 2, with all digits, near 0."""
     near = jnp.where(jnp.abs(d) < 1, d, 0)
     return jnp.where(jnp.abs(d) < 1, near * near * expm1_series(-near, 2), d + jnp.expm1(-d))
 
@@ -95,7 +101,7 @@ excess.defjvps(lambda tangent, value, d: -jnp.expm1(-d) * tangent)
 
 @jax.custom_jvp
 def relative_entropy(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> jax.Array:
-    """t log(t / p) - t + p of each entry, never negative: with masses of one sum, the terms of KL(t || p).
+    """T log(t / p) - t + p of each entry, never negative: with masses of one sum, the terms of KL(t || p).
 
     The gap is log t - log p, from where it has the most digits; where one of the two is -inf it may be anything.
     Near 0 this is t gap^2 / 2, while t log(t / p) alone is of either sign and cancels in the sum.
@@ -117,9 +123,7 @@ def _relative_entropy_jvp(
     return relative_entropy(*primals), t * d * tangents[0] + apart * tangents[1]
 
 
-def _masses(
-    log_t: jax.Array, log_p: jax.Array, gap: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _masses(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Both masses, the gap (0 where there is none), and where both are; a NaN is both."""
     both = (log_t != -jnp.inf) & (log_p != -jnp.inf)
     return jnp.exp(log_t), jnp.exp(log_p), jnp.where(both, gap, 0), both

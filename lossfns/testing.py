@@ -42,7 +42,14 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
 """Name -> property; the docstring of each says what it demands."""
 
 # These make inputs of their own or look at shapes only, so fewer rows would tell nothing.
-_NOT_SHRUNK = ("a NaN shows", "devices = one device", "errors name both sides", "result dtype", "no recompilation", "fuzz")
+_NOT_SHRUNK = (
+    "a NaN shows",
+    "devices = one device",
+    "errors name both sides",
+    "result dtype",
+    "no recompilation",
+    "fuzz",
+)
 
 
 @dataclasses.dataclass(frozen=True)

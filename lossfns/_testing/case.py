@@ -84,6 +84,8 @@ class LossCase:
     symmetric: tuple[tuple[int, int], ...] = ()
     """Pairs of positions that may be exchanged."""
     non_negative: bool = False
+    below_zero: str = ""
+    """The reason why a value that is not negative may still come out below 0 by its rounding."""
     limits: Mapping[str, Callable[[Inputs], tuple[Any, Any]]] = dataclasses.field(default_factory=dict)
     """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
     free: tuple[int, ...] | None = None
@@ -178,9 +180,7 @@ def value_and_gradients(
     By the moving arrays and by the numbers `more`.
     """
 
-    def run(
-        inputs: Inputs, where: Any, weights: Any, **more: Any
-    ) -> tuple[jax.Array, tuple[Any, ...], dict[str, Any]]:
+    def run(inputs: Inputs, where: Any, weights: Any, **more: Any) -> tuple[jax.Array, tuple[Any, ...], dict[str, Any]]:
         options = {**kwargs, **({} if where is None else {"where": where})}
 
         def values_of(moved: tuple[Any, ...], numbers: dict[str, Any]) -> jax.Array:

@@ -113,7 +113,7 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
 
 
 def mixture_divergence(log_a: jax.Array, log_b: jax.Array, gap: jax.Array, share: jax.Array) -> jax.Array:
-    """share KL(b || m) + (1 - share) KL(a || m) with m = share b + (1 - share) a; the gap is log b - log a.
+    """Share KL(b || m) + (1 - share) KL(a || m) with m = share b + (1 - share) a; the gap is log b - log a.
 
     The share must be inside of 0 .. 1.
     """

@@ -169,7 +169,7 @@ _deviance.defjvps(
 
 
 def _stirling(count: jax.Array) -> jax.Array:
-    """log y! - y log y + y, for counts of at least `_MANY`."""
+    """Log y! - y log y + y, for counts of at least `_MANY`."""
     inverse = 1 / count
     series = jnp.zeros_like(count)
     for coefficient in (-691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12):

@@ -39,4 +39,3 @@ def weighted(
 def scored(log_probs: jax.Array, advantages: jax.Array) -> jax.Array:
     """-A log pi; 0 where A is 0, for an impossible action too."""
     return -advantages * jnp.where(advantages == 0, 0, log_probs)
-

@@ -266,5 +266,6 @@ def kl_estimate(
     """
     where, (new, reference) = _alike(where, log_probs=log_probs, reference_log_probs=reference_log_probs)
     difference = new - reference
-    kinds = {"k1": lambda d: d, "k2": lambda d: d * d / 2, "k3": excess}
-    return zero_masked(where, kinds[kind](difference))
+    if kind == "k3":
+        return zero_masked(where, excess(difference))
+    return zero_masked(where, difference if kind == "k1" else difference * difference / 2)

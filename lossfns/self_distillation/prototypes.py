@@ -17,8 +17,8 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns.self_distillation._batch import Axis, count_present, largest, log_sum_rows
 from lossfns._numerics import log_probabilities, log_softmax
+from lossfns.self_distillation._batch import Axis, count_present, largest, log_sum_rows
 from lossfns.self_distillation._heads import cross_entropy, scaled
 
 

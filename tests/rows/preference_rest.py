@@ -162,6 +162,7 @@ BCO = LossCase(
     naive_bco,
     variants=({}, {"beta": 0.5, "shift": -0.3}),
     sweep={"beta": (0.1, 0.2, 0.5), "shift": (0.0, 0.5, 1.0)},
+    unlike_differences={"shift": "it is the mean of earlier rewards, a constant"},
     labels=2,
     num_classes=lambda *x: 2,
     hostile=lambda rng: {"strong beta": (marked_answers(rng, 4), {"beta": 1e4})},
