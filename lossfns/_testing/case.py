@@ -67,6 +67,12 @@ class LossCase:
     """False for a function of parameters: any pytrees in, one scalar out, no rows and no ``where``."""
     batch_coupled: bool = False
     """True if a row's value depends on the other rows; the loss then takes ``axis_name``."""
+    nan_stays: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Position of an array of a coupled loss -> the reason why a NaN in it does not reach every row."""
+    unlike_differences: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Number of `sweep` -> the reason why its gradient is not the derivative of the value."""
+    flat: str = ""
+    """The reason why an entry that counts may change no value (a plateau, a comparison that is decided)."""
     element_masks: bool = False
     """True if a result with more than one axis may be masked at any element without changing the others."""
     smooth: bool = True
@@ -80,6 +86,8 @@ class LossCase:
     symmetric: tuple[tuple[int, int], ...] = ()
     """Pairs of positions that may be exchanged."""
     non_negative: bool = False
+    below_zero: str = ""
+    """The reason why a value that is not negative may still come out below 0 by its rounding."""
     limits: Mapping[str, Callable[[Inputs], tuple[Any, Any]]] = dataclasses.field(default_factory=dict)
     """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
     free: tuple[int, ...] | None = None
@@ -168,19 +176,22 @@ def _spread(weights: Any, values: jax.Array) -> jax.Array:
 
 def value_and_gradients(
     loss: Callable[..., jax.Array], moving: tuple[int, ...], kwargs: Mapping[str, Any]
-) -> Callable[..., tuple[jax.Array, tuple[Any, ...]]]:
-    """``run(inputs, where, weights, **more)``: the values, and the gradients of ``sum(weights * values)``."""
+) -> Callable[..., tuple[jax.Array, tuple[Any, ...], dict[str, Any]]]:
+    """``run(inputs, where, weights, **more)``: the values, and the gradients of ``sum(weights * values)``.
 
-    def run(inputs: Inputs, where: Any, weights: Any, **more: Any) -> tuple[jax.Array, tuple[Any, ...]]:
-        options = {**kwargs, **more, **({} if where is None else {"where": where})}
-        if not moving:
-            return loss(*inputs, **options), ()
+    By the moving arrays and by the numbers `more`.
+    """
 
-        def values_of(*moved: Any) -> jax.Array:
-            return loss(*with_moved(inputs, moving, moved), **options)
+    def run(inputs: Inputs, where: Any, weights: Any, **more: Any) -> tuple[jax.Array, tuple[Any, ...], dict[str, Any]]:
+        options = {**kwargs, **({} if where is None else {"where": where})}
 
-        values, pull_back = jax.vjp(values_of, *(inputs[i] for i in moving))
-        return values, pull_back(_spread(weights, values))
+        def values_of(moved: tuple[Any, ...], numbers: dict[str, Any]) -> jax.Array:
+            return loss(*with_moved(inputs, moving, moved), **options, **numbers)
+
+        if not moving and not more:
+            return values_of((), {}), (), {}
+        values, pull_back = jax.vjp(values_of, tuple(inputs[i] for i in moving), more)
+        return values, *pull_back(_spread(weights, values))
 
     return run
 
@@ -236,6 +247,19 @@ def evaluate(
     Compiled once for each shape: a mask is always given unless `maskless`, and the numbers of `sweep` are traced, so
     that other masks and other numbers are the same program.
     """
+    return evaluate_all(case, inputs, kwargs, where=where, weights=weights, maskless=maskless)[:2]
+
+
+def evaluate_all(
+    case: LossCase,
+    inputs: Inputs,
+    kwargs: Mapping[str, Any],
+    *,
+    where: Any = None,
+    weights: Any = None,
+    maskless: bool = False,
+) -> tuple[np.ndarray, tuple[Any, ...], dict[str, np.ndarray]]:
+    """As `evaluate`, and the gradients by those numbers of `sweep` that are in use."""
     weights = row_weights(case, inputs, kwargs) if weights is None else weights
     if where is None and not maskless:
         where = all_rows(case, inputs, kwargs)

@@ -21,7 +21,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, row_shift, softmax
+from lossfns._numerics import log_normalizer, row_shift, soft_capped, softmax
 from lossfns.classification._shared import at_label, check_classes, check_labels, one_if
 
 
@@ -93,7 +93,7 @@ def softmax_cross_entropy(
 
     dtype = accumulation_dtype(logits)
     if soft_cap is not None:
-        logits = _cap(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
+        logits = soft_capped(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
     over = None if label_smoothing is None else smoothing_over
     label, log_z, top, shift, mean, _ = _label_and_normalizer(logits, labels, rows, over)
     finite = ~jnp.isinf(top)
@@ -217,10 +217,6 @@ def sigmoid_cross_entropy(
     x = jnp.where(infinite, 0, x)
     values = for_positive * jax.nn.softplus(-x) + for_negative * jax.nn.softplus(x)
     return zero_masked(where, jnp.where(infinite, jnp.where(wrong == 0, 0, wrong * jnp.inf), values))
-
-
-def _cap(x: jax.Array, cap: jax.Array) -> jax.Array:
-    return jnp.where(x == -jnp.inf, x, cap * jnp.tanh(x / cap))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -14,6 +14,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
+from lossfns._numerics import multiplied
 from lossfns.preference._inputs import alike, wrong_way
 
 
@@ -146,7 +147,7 @@ def simpo(
         Meng et al. 2024, arXiv:2405.14734.
     """
     where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    margin = hyper(beta, x.dtype) * (x - y) - hyper(gamma, x.dtype)
+    margin = multiplied(x - y, hyper(beta, x.dtype)) - hyper(gamma, x.dtype)
     return zero_masked(where, wrong_way(margin, label_smoothing))
 
 
@@ -194,7 +195,7 @@ def cpo(
         Xu et al. 2024, arXiv:2401.08417.
     """
     where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    values = wrong_way(hyper(beta, x.dtype) * (x - y), label_smoothing)
+    values = wrong_way(multiplied(x - y, hyper(beta, x.dtype)), label_smoothing)
     if nll_weight is not None:
         values -= hyper(nll_weight, x.dtype) * x
     return zero_masked(where, values)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import Number, hyper, loss, positive, share_or_off, zero_masked
+from lossfns._numerics import multiplied
 from lossfns.preference._inputs import alike, below_half, wrong_way
 
 _target = Number("above 0 and below 1/2", lambda v: (v > 0) & (v < 0.5))
@@ -83,7 +84,7 @@ def dpo(
         IPO" (cDPO).
     """
     where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    return zero_masked(where, wrong_way(hyper(beta, h.dtype) * h, label_smoothing))
+    return zero_masked(where, wrong_way(multiplied(h, hyper(beta, h.dtype)), label_smoothing))
 
 
 @loss(beta=positive, flip_rate=below_half)
@@ -137,7 +138,7 @@ def robust_dpo(
         Ray Chowdhury et al. 2024, arXiv:2403.00409.
     """
     where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    z, epsilon = hyper(beta, h.dtype) * h, hyper(flip_rate, h.dtype)
+    z, epsilon = multiplied(h, hyper(beta, h.dtype)), hyper(flip_rate, h.dtype)
     return zero_masked(where, jax.nn.softplus(-z) - epsilon / (1 - 2 * epsilon) * z)
 
 
@@ -243,7 +244,7 @@ def exo(
         Ji et al. 2024, arXiv:2402.00856, equation 16.
     """
     where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    z, epsilon = hyper(beta, h.dtype) * h, hyper(label_smoothing, h.dtype)
+    z, epsilon = multiplied(h, hyper(beta, h.dtype)), hyper(label_smoothing, h.dtype)
     # The entropy of sigmoid(z) is even in z; written for |z| nothing cancels, and at infinity it is 0.
     far = jnp.isinf(z)
     size = jnp.abs(jnp.where(far, 0, z))

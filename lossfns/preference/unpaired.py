@@ -17,6 +17,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import multiplied
 from lossfns.preference._inputs import alike, signs
 
 AxisName = str | tuple[str, ...] | None
@@ -103,7 +104,7 @@ def kto(
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
     baseline, _ = _mean(off_policy - off_reference, present, axis_name)
     baseline = jax.lax.stop_gradient(jnp.maximum(baseline, 0))
-    gain = hyper(beta, policy.dtype) * (policy - reference - baseline)
+    gain = multiplied(policy - reference - baseline, hyper(beta, policy.dtype))
     weight = jnp.where(sign > 0, hyper(desirable_weight, gain.dtype), hyper(undesirable_weight, gain.dtype))
     return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
 
@@ -155,7 +156,9 @@ def bco(
     """
     where, (policy, reference) = alike(where, policy=policy, reference=reference)
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
-    above = hyper(beta, policy.dtype) * (policy - reference) - jax.lax.stop_gradient(hyper(shift, policy.dtype))
+    above = multiplied(policy - reference, hyper(beta, policy.dtype)) - jax.lax.stop_gradient(
+        hyper(shift, policy.dtype)
+    )
     return zero_masked(where, jax.nn.softplus(-sign * above))
 
 

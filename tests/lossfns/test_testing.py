@@ -29,9 +29,11 @@ def _valid(logits, labels, where):
 def honest(logits, labels, *, temperature=1.0, where=None):
     """Cross-entropy with everything that the contract asks for."""
     mask = _valid(logits, labels, where)
-    logits = jnp.where(mask[:, None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32)) / temperature
+    logits = jnp.where(mask[:, None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
     labels = jnp.where(mask, labels, 0)
     shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=-jnp.inf))
+    exists = shifted != -jnp.inf
+    shifted = jnp.where(exists, jnp.where(exists, shifted, 0) / temperature, -jnp.inf)
     # A gather and not a one-hot product, which would be NaN at infinite logits.
     chosen = jnp.take_along_axis(shifted, labels[:, None], -1, mode="fill", fill_value=jnp.nan)[:, 0]
     chosen = jnp.where((labels >= 0) & (labels < logits.shape[-1]), chosen, jnp.nan)
@@ -198,6 +200,24 @@ _rounded_softmax.defvjp(lambda logits: (_rounded_softmax(logits), logits), _roun
 
 def coarse_gradient(logits, labels, **kwargs):
     return honest(_rounded_softmax(logits), labels, **kwargs)
+
+
+def hides_nan(logits, labels, **kwargs):
+    return honest(jnp.where(logits > -jnp.inf, logits, -jnp.inf), labels, **kwargs)
+
+
+def nan_everywhere(logits, labels, *, where=None, **kwargs):
+    kept = logits if where is None else jnp.where(where[:, None], logits, 0)
+    finite = jnp.where(jnp.isinf(kept), 0, kept).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return honest(logits, labels, where=where, **kwargs) + 0 * finite.sum()
+
+
+def constant_temperature(logits, labels, *, temperature=1.0, where=None):
+    return honest(logits, labels, temperature=jax.lax.stop_gradient(temperature), where=where)
+
+
+def divides_infinity(logits, labels, *, temperature=1.0, where=None):
+    return honest(logits / temperature, labels, where=where)
 
 
 def eager_differs(logits, labels, **kwargs):
@@ -419,6 +439,11 @@ MUTANTS = [
     ("hostile inputs", LossCase(epsilon_in_the_norm, _rows)),
     ("low precision", mutant(CROSS_ENTROPY, computes_low)),
     ("low precision", mutant(CROSS_ENTROPY, coarse_gradient, naive=honest)),
+    ("a NaN shows", mutant(CROSS_ENTROPY, hides_nan)),
+    ("a NaN shows", mutant(CROSS_ENTROPY, nan_everywhere)),
+    ("a NaN shows", mutant(CROSS_ENTROPY, honest, batch_coupled=True)),
+    ("hyper-parameters", mutant(CROSS_ENTROPY, constant_temperature)),
+    ("hyper-parameters", mutant(CROSS_ENTROPY, divides_infinity)),
     ("eager = jit", mutant(CROSS_ENTROPY, eager_differs)),
     ("vmap = loop", LossCase(vmap_differs, make_inputs)),
     ("masked = deleted", mutant(CROSS_ENTROPY, masks_the_result_only)),

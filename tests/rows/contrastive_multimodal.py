@@ -50,6 +50,7 @@ CO_CA = LossCase(
     sweep={"contrastive_weight": (0.5, 1.0, 2.0), "caption_weight": (0.5, 1.0, 2.0), "scale": (10.0, 20.0, 30.0)},
     labels=3,
     num_classes=lambda *inputs: inputs[2].shape[-1],
+    nan_stays={2: "the caption's logits are of one pair"},
     condition=lambda kwargs: 1 / 0.07,  # a rounding of a cosine is multiplied by the scale
     batch_coupled=True,
     modes=("rev",),

@@ -29,6 +29,7 @@ GENERALIZED = labelled_case(
     oracles.generalized_cross_entropy,
     lambda logits, labels: (1 - probability(logits, labels) ** 0.7) / 0.7,
     variants=({}, {"q": 0.3, "truncation": 0.2}),
+    flat="a probability below the truncation",
     sweep={"q": (0.3, 0.5, 0.7), "truncation": (0.1, 0.2, 0.3)},
     limits={
         "q 0 is the cross-entropy": cross_entropy_at(lossfns.generalized_cross_entropy, q=0.0),

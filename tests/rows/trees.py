@@ -57,6 +57,7 @@ TREE_SMOOTHNESS = LossCase(
     graphs,
     oracles.tree_smoothness,
     naive_smoothness,
+    flat="the weight of an edge from a node to itself",
     hostile=hostile_graphs,
     limits={"the Laplacian's quadratic form": laplacian},
     outside={2: (-0.5,)},
