@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.files import escape_output
+
 FOLDER = Path(__file__).parent
 COMMANDS = {
     "report": "all folders of studies on one page: report [FOLDER ...] [--out FOLDER]",
@@ -48,4 +50,5 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    escape_output()
     raise SystemExit(main(sys.argv[1:]))

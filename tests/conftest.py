@@ -1,13 +1,26 @@
-"""Eight CPU devices, strict ranks, and a compilation cache in the temporary folder of the machine."""
+"""Eight CPU devices, strict ranks, and a compilation cache that nobody else can write to."""
 
 import os
 import tempfile
-from pathlib import Path
 
 import jax
 
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / f"lossfns-tests-{jax.__version__}"))
+
+
+def cache_folder() -> str:
+    """A folder of this user alone: what lies in it is run. In the user's cache folder, or else new every time."""
+    from train.cache import user_cache
+    from train.errors import UsageError
+    from train.places import private_folder
+
+    try:
+        return str(private_folder(user_cache() / "tests" / f"jax-{jax.__version__}"))
+    except (OSError, UsageError):
+        return tempfile.mkdtemp(prefix="lossfns-tests-")
+
+
+jax.config.update("jax_compilation_cache_dir", cache_folder())
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -17,7 +17,8 @@ def functions(path):
 
 def test_every_fault_has_a_row_with_a_test():
     numbers = [int(number) for row in ROWS if (number := row.split("|")[1].strip())]
-    assert numbers == list(range(1, 34))
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 36
     for row in ROWS:
         assert "::test_" in row, row
 

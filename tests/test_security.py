@@ -4,17 +4,22 @@ import ast
 import csv
 import html
 import json
+import os
 import re
+import stat
+import unicodedata
 from pathlib import Path
 
+import jax
 import pytest
 
 from experiments import study
 from experiments.data.load import make_builder
 from tests.test_architecture import FILES, RUNS_CODE, SOURCES, imported, rooms_of
+from train.cache import enable_compilation_cache
 from train.errors import UsageError
 from train.logging import MetricsWriter, curve, read_metrics
-from train.places import inside
+from train.places import inside, private_folder
 from train.report import Image, Section, Table, escape_csv, markdown_table, write_report
 from train.tensorboard import TensorBoard
 
@@ -142,13 +147,34 @@ HOSTILE_TEXTS = [
     "`code`",
     "\\|x",
     "\u2028line\x85x",
+    "\ufeff=1",
+    "\u200b=1",
+    "\u2066\u00ad\u034f=1",
+    "\U000e0001=1",
+    "\ufe0f=1",
+    "\u3164=1",
+    "\x01=1",
+    "\uff1d1",
+    "\uff0b1",
+    "\uff0d1",
+    "\uff20SUM(1)",
+    "\ufe66",
+    "\ufe62\ufe63",
+    "\u207a1",
+    "\u22121",
+    "\u20101",
+    "\ufeff\uff1d1",
+    "\u3000\uff1d1",
+    "\ufeffloss",
 ]
 
 
 @pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_a_csv_cell_is_no_formula(tmp_path, text):
     assert escape_csv(text)[0] not in "=+-@\t\r\n"
-    assert escape_csv(text).lstrip()[0] not in "=+-@"
+    seen = [c for c in escape_csv(text) if unicodedata.category(c)[0] not in "CZM" and c != "\u3164"]
+    assert unicodedata.normalize("NFKC", seen[0])[0] not in "=+-@\u2212\u2010"
+    assert escape_csv(text)[0] == seen[0]  # or a program that drops what is not seen would drop the quote's effect too
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, text, {text: -1.5, "loss": 2.0})
         writer.write(2, "train", {"loss": -2.0})
@@ -193,5 +219,70 @@ def test_a_summary_is_plain_json(tmp_path):
     from train.logging import write_summary
 
     text = "</script>\u2028\ud800"
-    path = write_summary(tmp_path, {"name": text[:-1]})
-    assert json.loads(path.read_text()) == {"name": text[:-1]}
+    path = write_summary(tmp_path, {"name": text})
+    assert json.loads(path.read_text()) == {"name": text}
+
+
+def others_write(folder):
+    folder.mkdir()
+    folder.chmod(0o770)
+
+
+def others_own(folder):
+    folder.mkdir(0o700)
+    os.chown(folder, 12345, 12345)
+
+
+def link_of_others(folder):
+    folder.with_name("target").mkdir(0o700)
+    folder.symlink_to("target")
+
+
+def can_be_renamed(folder):
+    folder.mkdir(0o700)
+    folder.parent.chmod(0o777)
+
+
+MADE_FIRST = [others_write, link_of_others, can_be_renamed, others_own]
+
+
+@pytest.mark.parametrize("make", MADE_FIRST)
+def test_no_program_is_taken_from_a_folder_that_others_can_write_to(tmp_path, monkeypatch, capsys, make):
+    if make is others_own and os.geteuid() != 0:
+        pytest.skip("only root gives folders away")
+    folder = tmp_path / "lossfns" / "compiled" / "machine"
+    folder.parent.mkdir(parents=True)
+    make(folder)
+    with pytest.raises(UsageError, match=r"expected .* as a folder of this user alone, but it .*; delete it"):
+        private_folder(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("train.cache._machine", lambda: "machine")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert enable_compilation_cache() is None
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert "warning: compiled programs are not kept: expected " in capsys.readouterr().err
+
+
+def test_a_private_folder_is_this_users_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        made = private_folder(tmp_path / "a")
+        (tmp_path / "b").mkdir(0o755)
+        for folder in (made, private_folder(tmp_path / "b"), private_folder(made / "c" / "d")):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="File exists"):
+        private_folder(tmp_path / "file")
+
+
+def test_the_tests_take_compiled_programs_from_such_a_folder():
+    found = os.lstat(jax.config.jax_compilation_cache_dir)
+    assert stat.S_ISDIR(found.st_mode)
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, os.geteuid())

@@ -8,6 +8,7 @@ list was never finished, and one that differs from it is damaged: either way the
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -16,15 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 
+from train.checkpoint_files import read_leaves, read_meta, write_checkpoint
 from train.console import warn
-from train.errors import RunFailed, UsageError
-from train.files import disk_error, remove_leftovers, to_json, write_atomic
+from train.errors import RunFailed, UsageError, check_count
+from train.files import disk_error, read_json, remove_leftovers, set_aside, to_json, write_atomic
 from train.identity import refuse_changes
 from train.leaves import check_layout, describe, rebuild
-from train.lock import lock_folder, unlock_folder
+from train.lock import check_lock, lock_folder, unlock_folder
 from train.manifest import MANIFEST, find_damage, write_manifest
+from train.places import check_place
 from train.processes import by_first
 from train.stateful import Stateful, decode, encode, stateful
 
@@ -73,10 +75,8 @@ class Checkpointer:
         best: Any = None,
         allow_changed: Collection[str] = (),
     ) -> None:
-        if every < 1 or keep < 1:
-            raise UsageError(f"expected every and keep of at least 1, got {every} and {keep}")
-        self.directory = Path(directory).absolute()
-        self.every, self.keep = every, keep
+        self.directory = check_place(directory, "a directory for checkpoints").absolute()
+        self.every, self.keep = check_count("every", every), check_count("keep", keep)
         self.latest_step: int | None = None
         self._iterator = stateful("iterator", iterator)
         self._extras = {name: stateful(name, extra) for name, extra in (extras or {}).items()}
@@ -96,12 +96,15 @@ class Checkpointer:
 
         Raises:
             UsageError: The folder cannot be written, holds checkpoints of a later step, or is another process's.
-            RunFailed: Saving failed. The checkpoints before are intact.
+            RunFailed: Saving failed, or the folder is no longer this run's. The checkpoints before are intact.
         """
+        step = check_count("step", step, 0)
         if step == self.latest_step:
             return
+        check_lock(self.directory)
         leaves, description = describe(state)
         meta = {
+            "step": step,
             "leaves": description,
             "iterator": None if self._iterator is None else encode("iterator", self._iterator.get_state()),
             "extras": {name: encode(name, extra.get_state()) for name, extra in self._extras.items()},
@@ -113,7 +116,7 @@ class Checkpointer:
         try:
             if jax.process_index() == 0:
                 write_atomic(self.directory / _SAVING, json.dumps({"step": step}))
-            _write(manager, step, leaves, meta)
+            write_checkpoint(manager, step, leaves, meta)
             by_first(lambda: self._prove(step))
         except Exception as error:  # Orbax and TensorStore raise all kinds for a full disk
             self._close_manager()  # it may take the step for saved
@@ -196,10 +199,10 @@ class Checkpointer:
             problem = find_damage(folder)
             if problem is None:
                 try:
-                    meta = _read_meta(folder)
+                    meta = read_meta(folder)
                     self._check_identity(meta, f"the checkpoint of step {step} in {self.directory}")
                     check_layout(state, meta["leaves"], any_dtype="dtype" in self._allowed)
-                    return step, meta, rebuild(state, _read_leaves(folder, state))
+                    return step, meta, rebuild(state, read_leaves(folder, state, meta["leaves"]))
                 except UsageError:
                     raise
                 except Exception as error:  # whatever Orbax makes of a checkpoint it cannot read
@@ -235,7 +238,13 @@ class Checkpointer:
         if missing:
             raise UsageError(f"{where} holds nothing for {', '.join(missing)}; delete it, or leave those extras out")
         for name, extra in self._extras.items():
-            extra.set_state(decode(meta["extras"][name]))
+            try:
+                extra.set_state(decode(meta["extras"][name]))
+            except Exception as error:
+                raise UsageError(
+                    f"{name} refuses its state in {where} ({_reason(error)}); make it as it was when that was saved, "
+                    "or delete that folder to start again"
+                ) from error
         if self._iterator is not None:
             try:
                 self._iterator.set_state(decode(meta["iterator"]))
@@ -275,12 +284,15 @@ class Checkpointer:
             self.directory.mkdir(parents=True, exist_ok=True)
             lock_folder(self.directory, f"checkpointer {id(self)}")
             remove_leftovers(self.directory)
+            if (self.directory / _DELETING).is_symlink():
+                (self.directory / _DELETING).unlink()
             shutil.rmtree(self.directory / _DELETING, ignore_errors=True)
             for found in _steps(self.directory):  # Orbax takes any folder named by a number for a checkpoint
-                if found == unfinished:
-                    shutil.rmtree(self.directory / str(found))
-                elif found in self._bad or not (self.directory / str(found) / MANIFEST).is_file():
-                    _set_aside(self.directory, found)
+                folder = self.directory / str(found)
+                if found == unfinished and not folder.is_symlink():
+                    shutil.rmtree(folder)
+                elif found in self._bad or not (folder / MANIFEST).is_file():
+                    set_aside(folder, f"unreadable-{found}")
         except OSError as error:
             raise disk_error("save checkpoints in", self.directory, error) from error
 
@@ -306,41 +318,6 @@ class Checkpointer:
             shutil.rmtree(self.directory / _DELETING)
 
 
-def _write(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
-    import orbax.checkpoint as ocp
-
-    items = ocp.args.Composite(state=ocp.args.PyTreeSave(leaves), meta=ocp.args.JsonSave(meta))
-    if not manager.save(step, args=items, force=True):
-        raise RuntimeError("Orbax did not save it")
-    manager.wait_until_finished()
-    manager.check_for_errors()
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta: dict[str, Any] = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
-    return meta
-
-
-def _read_leaves(folder: Path, state: Any) -> dict[str, Any]:
-    """The values of a checkpoint by path, placed as those of `state` are; its layout was compared before."""
-    import orbax.checkpoint as ocp
-
-    restore_args = {
-        name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype)
-        if isinstance(leaf, jax.Array) and leaf.committed
-        else ocp.RestoreArgs(restore_type=np.ndarray)
-        for name, leaf in describe(state)[0].items()
-    }
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        leaves: dict[str, Any] = reader.restore(
-            folder / "state", args=ocp.args.PyTreeRestore(restore_args=restore_args)
-        )
-    return leaves
-
-
 def _x64() -> bool:
     return bool(jax.config.read("jax_enable_x64"))
 
@@ -355,23 +332,20 @@ def _steps(directory: Path) -> list[int]:
 def _unfinished_step(directory: Path) -> int | None:
     """The step whose saving was cut off before its list of checksums, if there is one."""
     try:
-        step = int(json.loads((directory / _SAVING).read_text())["step"])
+        step = check_count("step", read_json(directory / _SAVING)["step"], 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None if (directory / str(step) / MANIFEST).exists() else step
 
 
-def _set_aside(directory: Path, step: int) -> None:
-    """Renames a checkpoint that cannot be read, so that nothing takes it for one; an earlier one of that name goes."""
-    aside = directory / f"unreadable-{step}"
-    shutil.rmtree(aside, ignore_errors=True)
-    (directory / str(step)).rename(aside)
-
-
 def _reason(error: BaseException) -> str:
-    """One line that says why."""
+    """One line that says why, in the system's own words where they are somewhere in it."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG):
+        if os.strerror(code) in text:  # behind a path that may be long
+            return os.strerror(code)
+    line = text.splitlines()[0]
+    return line if len(line) <= 300 else f"{line[:150]} ... {line[-150:]}"

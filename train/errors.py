@@ -1,24 +1,43 @@
 """The two ways a run can end badly: the user can mend it, or the run itself failed."""
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+import operator
+from typing import Any
 
 
 class UsageError(ValueError):
     """Something the user can mend; the message says what was expected, what came and what to do."""
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise UsageError unless a value is a whole number from ``least`` up; True is none, and neither is 2.0.
-
-    >>> check_whole("accumulate", 2.0, 1)
-    Traceback (most recent call last):
-    train.errors.UsageError: accumulate is 2.0, but must be a whole number from 1 up.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise UsageError(f"{name} is {value!r}, but must be a whole number from {least} up.")
-
-
 class RunFailed(RuntimeError):
     """A run that cannot go on (a loss that is not finite, a lost device); what was saved so far is intact."""
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A setting that counts something, as an int.
+
+    Args:
+        name: What it is called, for the message.
+        value: A whole number of Python, NumPy or JAX.
+        least: The smallest that is allowed.
+
+    Returns:
+        The number.
+
+    Raises:
+        UsageError: It is no whole number (2.0 and True are none), or too small.
+
+    >>> check_count("every", 5)
+    5
+    >>> check_count("every", True)
+    Traceback (most recent call last):
+    train.errors.UsageError: expected every as a whole number of at least 1, got True
+    """
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise UsageError(f"expected {name} as a whole number of at least {least}, got {value!r:.100}")
+    return number

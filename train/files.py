@@ -1,4 +1,4 @@
-"""Small files on disk: written whole or not at all, and as plain JSON."""
+"""Small files on disk: written whole or not at all, read only where they are plain files, and as plain JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import io
 import json
 import math
 import os
+import stat
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,6 +20,14 @@ import jax
 import numpy as np
 
 from train.errors import RunFailed, UsageError
+from train.places import check_place
+
+OPENED: set[Path] = set()
+"""Folders that this process has locked, and so could write to. One that refuses later is a run that failed."""
+
+_DEPTH = 100  # of nested JSON; Python's own recursion gives out a little later, and where is another in each version
+_NOT_PLAIN = (errno.ELOOP, errno.ENXIO)  # what opening a link, or a pipe or socket without waiting for it, gives
+_ELSEWHERE = (*_NOT_PLAIN, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR)
 
 
 def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> UsageError | RunFailed:
@@ -28,17 +39,22 @@ def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> Usa
         error: What the operating system said.
 
     Returns:
-        `UsageError` for a place that cannot be written at all, `RunFailed` for one that stopped taking data.
+        `UsageError` for a place that cannot be written at all, `RunFailed` for one that stopped taking data: the disk
+        is full or failing, or a folder that this process had opened refuses now.
 
     >>> disk_error("write", "run/report.md", OSError(28, "No space left on device"))
     RunFailed('cannot write run/report.md (No space left on device); make room ... what was saved before is intact')
     """
     reason = error.strerror or str(error)
-    if (
-        isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError | FileExistsError)
-        or error.errno == errno.EROFS
-    ):
-        return UsageError(f"cannot {action} {path} ({reason}); choose a place that can be written")
+    refused = isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError | FileExistsError)
+    if refused or error.errno in _ELSEWHERE:
+        place = Path(os.path.abspath(path))
+        if OPENED.isdisjoint([place, *place.parents]):
+            return UsageError(f"cannot {action} {path} ({reason}); choose a place that can be written")
+        return RunFailed(
+            f"cannot {action} {path} any more ({reason}); see that the folder is there and can be written, and run the "
+            "same command again: what was saved before is intact"
+        )
     return RunFailed(
         f"cannot {action} {path} ({reason}); make room on the disk and run the same command again: "
         "what was saved before is intact"
@@ -69,11 +85,13 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     """
     if not is_writer():
         return
-    path = Path(path)
-    payload = data.encode() if isinstance(data, str) else data
+    path = check_place(path, "a file")
+    payload = encode_text(data) if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # of a killed process that had this number
+        with open(temporary, "xb", opener=_open) as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
@@ -85,6 +103,143 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
         if isinstance(error, OSError):
             raise disk_error("write", path, error) from error
         raise
+
+
+def escape_output() -> None:
+    """Lets `print` write escapes for what the encoding of standard output has not, rather than end the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def encode_text(text: str) -> bytes:
+    r"""Text as UTF-8. Half of a surrogate pair, which UTF-8 has not, becomes the escape that JSON reads as such.
+
+    >>> encode_text("é\ud800")
+    b'\xc3\xa9\\ud800'
+    """
+    return text.encode(errors="backslashreplace")
+
+
+def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Opens a plain file, as an opener of `open`: a link is not followed, no pipe, socket or device waited for.
+
+    Args:
+        path: The file.
+        flags: As in `os.open`.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: It cannot be opened, or is no plain file.
+    """
+    try:
+        descriptor = _open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno not in _NOT_PLAIN:
+            raise
+        raise OSError(error.errno, "it is a link, a pipe or a socket, not a plain file", error.filename) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
+    return descriptor
+
+
+def _open(path: str | os.PathLike[str], flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a plain file (see `open_plain`); raises OSError."""
+    try:
+        with open(path, "rb", opener=open_plain) as file:
+            return file.read()
+    except ValueError as error:  # NUL
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What JSON in UTF-8 says.
+
+    Args:
+        data: The text.
+
+    Returns:
+        Its value, of JSON types.
+
+    Raises:
+        ValueError: It is no JSON, or nested deeper than anything that is written here.
+
+    >>> parse_json(b'{"seed": [1, null]}')
+    {'seed': [1, None]}
+    >>> parse_json("[" * 101 + "]" * 101)
+    Traceback (most recent call last):
+    ValueError: nested more than 100 levels deep
+    """
+    try:
+        value = json.loads(data.decode() if isinstance(data, bytes) else data)
+    except RecursionError:
+        raise ValueError(f"nested more than {_DEPTH} levels deep") from None
+    if _too_deep(value):
+        raise ValueError(f"nested more than {_DEPTH} levels deep")
+    return value
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEPTH + 1):
+        level = [x for x in level if isinstance(x, list | dict)]
+        if not level:
+            return False
+        level = [item for x in level for item in (x.values() if isinstance(x, dict) else x)]
+    return True
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a plain file of JSON says: `parse_json` of `read_bytes`; raises OSError and ValueError."""
+    return parse_json(read_bytes(path))
+
+
+def set_aside(path: Path, name: str) -> Path:
+    """Renames a file or folder that cannot be used, so that nothing takes it for a good one and nothing is lost.
+
+    Args:
+        path: The file or folder.
+        name: Its new name in the same folder.
+
+    Returns:
+        The new place; its name is `NAME-2` and so on where `NAME` is taken.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    number, place = 1, path.with_name(name)
+    while os.path.lexists(place):
+        number += 1
+        place = path.with_name(f"{name}-{number}")
+    return path.rename(place)
+
+
+def make_folder(path: str | os.PathLike[str], what: str = "the folder") -> Path:
+    """Makes a folder and its parents, unless they are there.
+
+    Args:
+        path: The folder.
+        what: What it is, as in "cannot create WHAT PATH".
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: It cannot be made there, or is no path.
+        RunFailed: The disk is full or failing.
+    """
+    path = check_place(path, what)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(f"create {what}", path, error) from error
+    return path
 
 
 def sync_to_disk(path: str | os.PathLike[str]) -> None:
@@ -109,12 +264,13 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
                 path.unlink()
 
 
-def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None) -> Any:
+def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None, depth: int = _DEPTH) -> Any:
     """A value made of JSON types only: dataclasses become objects, arrays lists, paths text.
 
     Args:
         value: Any nesting of mappings, sequences, dataclasses, numbers, arrays, enums, paths and text.
         nonfinite: What stands for NaN and the infinities, which JSON has not; None (null) unless told otherwise.
+        depth: How many levels may be nested.
 
     Returns:
         The same as dict, list, str, int, float, bool and None.
@@ -139,16 +295,18 @@ def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None) -
         return value.as_posix()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if depth < 1 and isinstance(value, Mapping | list | tuple):
+        raise UsageError(f"expected at most {_DEPTH} levels of nested values, got more; does one hold itself?")
     if isinstance(value, Mapping):
-        return {str(key): to_json(item, nonfinite=nonfinite) for key, item in value.items()}
+        return {str(key): to_json(item, nonfinite=nonfinite, depth=depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item, nonfinite=nonfinite) for item in value]
+        return [to_json(item, nonfinite=nonfinite, depth=depth - 1) for item in value]
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         if array.dtype.kind not in "biufOSU":  # bfloat16 and its kin are registered as void types
             array = array.astype(np.float64)
         if array.dtype.kind != "O":
-            return to_json(array.tolist(), nonfinite=nonfinite)
+            return to_json(array.tolist(), nonfinite=nonfinite, depth=depth)
     raise UsageError(f"expected numbers, text, lists and mappings, got {type(value).__name__}, which JSON cannot hold")
 
 

@@ -2,19 +2,23 @@
 
 What a multi-task method makes of T gradients is a combination of them, and its weights depend on G alone. So each
 method is a pure function of a [T, T] matrix: jit-able, without a solver on the host, and finite where gradients are
-zero, parallel or opposed.
+zero, parallel or opposed. Each works on the correlations of the gradients and divides by their norms at the end, so
+that a task counts as exactly with gradients a million times smaller than those of another one.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+
+from train.norms import power_of_two
+from train.small_matrices import exact_products, graded_eigh, nonnegative_minimum
 
 Weights = jax.Array
+_RIDGE = 1e-6
 
 
+@exact_products
 def gram_matrix(gradients: Any) -> jax.Array:
     """Inner products of gradients that are stacked along the leading axis of each leaf.
 
@@ -24,55 +28,60 @@ def gram_matrix(gradients: Any) -> jax.Array:
 
     def of_leaf(x: jax.Array) -> jax.Array:
         rows = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(x.shape[0], -1)
-        return jnp.einsum("ik,jk->ij", rows, rows, precision=jax.lax.Precision.HIGHEST)
+        return jnp.einsum("ik,jk->ij", rows, rows)
 
     leaves = [of_leaf(x) for x in jax.tree.leaves(gradients)]
     return sum(leaves[1:], leaves[0])
 
 
-def _scaled(gram: jax.Array) -> jax.Array:
-    """G over its mean diagonal, so that tolerances mean the same for gradients of any size."""
-    mean = jnp.trace(gram) / gram.shape[0]
-    return gram / jnp.where(mean > 0, mean, 1)
+def scaled_gram_matrix(gradients: Any) -> tuple[jax.Array, jax.Array]:
+    """Inner products of the gradients over a common scale: those of gradients of norm 1e20 are no float32 numbers.
+
+    Args:
+      gradients: stacked along the leading axis of each leaf.
+
+    Returns:
+      G / s^2 [T, T] and s, a power of two near the largest entry of all gradients.
+
+    >>> products, scale = scaled_gram_matrix({"w": jnp.array([[3.0, 4.0], [0.0, 1.0]]) * 2.0**70})
+    >>> print(products, scale == 2.0**72)
+    [[1.5625 0.25  ]
+     [0.25   0.0625]] True
+    """
+    scale = power_of_two(gradients)
+    divided = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) / scale, gradients)
+    return gram_matrix(divided), scale
 
 
-def _minimize(
-    function: Callable[[jax.Array], jax.Array],
-    project: Callable[[jax.Array], jax.Array],
-    start: jax.Array,
-    *,
-    steps: int = 1_000,
-) -> jax.Array:
-    """A convex function's minimum over a convex set: accelerated projected gradients with backtracking and restarts."""
-    slope = jax.value_and_grad(function)
-    tiny = jnp.finfo(start.dtype).eps
+def correlations(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosines between the gradients, and their norms.
 
-    def advance(carry: Any) -> Any:
-        count, x, previous, momentum, curvature, _ = carry
-        following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
-        y = x + (momentum - 1) / following * (x - previous)
-        value, gradient = slope(y)
-        z = project(y - gradient / curvature)
-        way = z - y
-        model = value + gradient @ way + curvature / 2 * (way @ way)
-        accepted = function(z) <= model + 4 * tiny * (1 + jnp.abs(value))
-        restart = (y - z) @ (z - x) > 0
-        moved = jnp.where(accepted, jnp.max(jnp.abs(z - x)) + jnp.max(jnp.abs(x - previous)), jnp.inf)
-        return (
-            count + 1,
-            jnp.where(accepted, z, x),
-            jnp.where(accepted, jnp.where(restart, z, x), previous),
-            jnp.where(accepted, jnp.where(restart, 1.0, following), momentum),
-            curvature * jnp.where(accepted, 0.95, 2.0),
-            moved,
-        )
+    Args:
+      gram: [T, T].
 
-    def going(carry: Any) -> jax.Array:
-        return (carry[0] < steps) & (carry[-1] > tiny)
+    Returns:
+      [T, T] with a unit diagonal, where a zero gradient is orthogonal to all others, and the norms [T].
 
-    one = jnp.ones((), start.dtype)
-    start = project(start)
-    return jax.lax.while_loop(going, advance, (0, start, start, one, one, jnp.inf * one))[1]
+    >>> cosines, norms = correlations(jnp.array([[4.0, 3.0], [3.0, 9.0]]))
+    >>> print(cosines, norms)
+    [[1.  0.5]
+     [0.5 1. ]] [2. 3.]
+    """
+    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0))
+    safe = jnp.where(norms == 0, 1, norms)
+    cosines = jnp.clip(gram / safe[:, None] / safe[None], -1, 1)
+    there = (norms != 0)[:, None] & (norms != 0)[None]
+    return jnp.where(jnp.eye(len(norms), dtype=bool), 1, jnp.where(there, cosines, 0)).astype(gram.dtype), norms
+
+
+def _relative(norms: jax.Array) -> jax.Array:
+    """Norms over the largest of them; those of zero gradients stay 0."""
+    largest = jnp.max(norms)
+    return norms / jnp.where(largest == 0, 1, largest)
+
+
+def _ridged(matrix: jax.Array, ridge: float = _RIDGE) -> jax.Array:
+    return matrix + ridge * jnp.eye(len(matrix), dtype=matrix.dtype)
 
 
 def _equal(gram: jax.Array) -> jax.Array:
@@ -94,10 +103,14 @@ def min_norm(gram: jax.Array) -> Weights:
     >>> print(min_norm(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(3))  # the foot of the height on the hypotenuse
     [0.8 0.2]
     """
-    g = _scaled(gram)
-    return _minimize(lambda w: w @ g @ w / 2, optax.projections.projection_simplex, _equal(g))
+    cosines, norms = correlations(gram)
+    # The shortest x >= 0 with x . shares = 1 points where |x|^2 + (x . shares - 1)^2 is least; w is x over the norms.
+    shares = jnp.where(norms == 0, 1, jnp.min(norms) / jnp.where(norms == 0, 1, norms))
+    x = nonnegative_minimum(_ridged(cosines + shares[:, None] * shares[None]), shares) * shares
+    return x / jnp.sum(x)
 
 
+@exact_products
 def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
     """Each gradient loses its part against each other one that it conflicts with, in a random order; then the sum.
 
@@ -111,24 +124,24 @@ def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
     References:
       Yu et al. 2020, arXiv:2001.06782.
 
-    >>> pcgrad(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jax.random.key(0)).tolist()  # g1 + g2 / 2, and g2 + g1
-    [2.0, 1.5]
+    >>> print(pcgrad(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jax.random.key(0)).round(4))  # g1 + g2 / 2, and g2 + g1
+    [2.  1.5]
     """
-    tasks = gram.shape[0]
+    tasks, (cosines, norms) = gram.shape[0], correlations(gram)
 
     def one(task: jax.Array, order: jax.Array) -> jax.Array:
-        def project(weights: jax.Array, other: jax.Array) -> tuple[jax.Array, None]:
-            conflict = jnp.minimum(weights @ gram[:, other], 0)
-            length = gram[other, other]
-            share = jnp.where((other == task) | (length <= 0), 0, conflict / jnp.where(length > 0, length, 1))
-            return weights.at[other].add(-share), None
+        def project(parts: jax.Array, other: jax.Array) -> tuple[jax.Array, None]:
+            conflict = jnp.minimum(parts @ cosines[other], 0)
+            return parts.at[other].add(jnp.where(other == task, 0, -conflict)), None
 
-        return jax.lax.scan(project, jax.nn.one_hot(task, tasks, dtype=gram.dtype), order)[0]
+        parts = jax.lax.scan(project, jax.nn.one_hot(task, tasks, dtype=gram.dtype), order)[0]
+        return _over(norms, norms[task] * parts, 1.0 * (jnp.arange(tasks) == task))
 
     orders = jax.vmap(lambda k: jax.random.permutation(k, tasks))(jax.random.split(key, tasks))
     return jnp.sum(jax.vmap(one)(jnp.arange(tasks), orders), axis=0)
 
 
+@exact_products
 def cagrad(gram: jax.Array, *, c: float = 0.4, rescale: bool = False) -> Weights:
     r"""The best worst-case improvement within a ball of $c \lVert g_0 \rVert$ around the mean gradient $g_0$.
 
@@ -149,38 +162,42 @@ def cagrad(gram: jax.Array, *, c: float = 0.4, rescale: bool = False) -> Weights
     >>> cagrad(jnp.eye(2), c=0.5).round(4).tolist()  # by symmetry (1 + c) times the mean
     [0.75, 0.75]
     """
-    g = _scaled(gram)
-    mean = _equal(g)
-    radius = c * jnp.sqrt(jnp.maximum(mean @ g @ mean, 0))
+    cosines, norms = correlations(gram)
+    sizes, mean, there = _relative(norms), _equal(gram), norms > 0
+    along = cosines @ (sizes * mean)  # g_0 along each gradient
+    radius = c * jnp.sqrt(jnp.maximum((sizes * mean) @ along, 0))
 
-    def length(w: jax.Array) -> jax.Array:
-        square = w @ g @ w
-        return jnp.where(square > 1e-12, jnp.sqrt(jnp.where(square > 1e-12, square, 1)), 0)
+    def nearest(worst: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The shortest step from g_0 to where no task gains less than `worst`, and its length.
+        x = nonnegative_minimum(_ridged(cosines), jnp.where(there, worst / jnp.where(there, sizes, 1) - along, -1))
+        return x, jnp.sqrt(jnp.maximum(x @ cosines @ x, 0))
 
-    w = _minimize(lambda w: w @ g @ mean + radius * length(w), optax.projections.projection_simplex, mean)
-    norm = length(w)
-    weights = mean + jnp.where(norm > 0, radius / jnp.where(norm > 0, norm, 1), 0) * w
+    def halve(_: Any, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = low + (high - low) / 2
+        within = nearest(middle)[1] <= radius
+        return jnp.where(within, middle, low), jnp.where(within, high, middle)
+
+    gains = jnp.where(there, sizes * along, jnp.inf)
+    bounds = (jnp.min(gains), jnp.min(gains + sizes * radius))
+    x, length = nearest(jax.lax.fori_loop(0, 60, halve, bounds)[1])
+    weights = mean + _over(sizes, x * jnp.where(length > 0, radius / jnp.where(length > 0, length, 1), 0), 0.0)
     return weights / (1 + c**2) if rescale else weights
 
 
-def _pseudo_inverse(gram: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Eigenvalues, eigenvectors, and which eigenvalues are not rounding."""
-    values, vectors = jnp.linalg.eigh(gram)
-    real = values > jnp.max(jnp.abs(values)) * gram.shape[0] * 4 * jnp.finfo(gram.dtype).eps
-    return values, vectors, real
-
-
+@exact_products
 def imtl_g(gram: jax.Array) -> Weights:
     r"""Weights of sum one under which the combination has the same projection onto each gradient's direction.
 
-    $$\frac{g \cdot g_i}{\lVert g_i \rVert} = \frac{g \cdot g_j}{\lVert g_j \rVert}, \quad \text{so } w \propto
-    G^{+} n, \; n_i = \lVert g_i \rVert$$
+    $$\frac{g \cdot g_i}{\lVert g_i \rVert} = \frac{g \cdot g_j}{\lVert g_j \rVert}, \quad \text{so }
+    w \propto D^{-1} C^{+} \mathbf 1, \; G = D C D, \; D_{ii} = \lVert g_i \rVert$$
 
     Args:
       gram: [T, T].
 
     Returns:
-      [T], of sum 1, possibly negative; equal weights where there is no such combination.
+      [T], of sum 1, possibly negative; equal weights where there is no such combination. For linearly dependent
+      gradients, which the paper leaves out, C has a pseudo-inverse (TorchJD takes the one of G).
 
     References:
       Liu et al. 2021, Towards Impartial Multi-task Learning, ICLR.
@@ -188,15 +205,19 @@ def imtl_g(gram: jax.Array) -> Weights:
     >>> print(imtl_g(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4))  # inversely proportional to the norms
     [0.6667 0.3333]
     """
-    g = _scaled(gram)
-    values, vectors, real = _pseudo_inverse(g)
-    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(g), 0))
-    w = vectors @ (jnp.where(real, 1 / jnp.where(real, values, 1), 0) * (vectors.T @ norms))
+    cosines, norms = correlations(gram)
+    values, vectors = jnp.linalg.eigh(cosines)
+    real = values > 4 * len(norms) * jnp.finfo(gram.dtype).eps
+    inverse = jnp.where(real, 1 / jnp.where(real, values, 1), 0)
+    parts = vectors @ (inverse * jnp.sum(vectors, axis=0))
+    w = _over(_relative(norms), parts, 0.0)
     total = jnp.sum(w)
-    exists = jnp.abs(total) > 1e-6 * jnp.maximum(jnp.max(jnp.abs(w)), 1e-6)
-    return jnp.where(exists, w / jnp.where(exists, total, 1), _equal(g))
+    alike = jnp.max(jnp.abs(cosines @ parts - 1)) < 0.1  # Opposed gradients have no such combination.
+    exists = alike & (jnp.abs(total) > 1e-6 * jnp.max(jnp.abs(w)))
+    return jnp.where(exists, w / jnp.where(exists, total, 1), _equal(gram))
 
 
+@exact_products
 def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weights:
     r"""Weights of the Nash bargaining solution, $G \alpha = 1 / \alpha$ with $\alpha > 0$.
 
@@ -204,21 +225,21 @@ def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weight
 
     Args:
       gram: [T, T].
-      ridge: added to the diagonal of G over its mean, for zero and opposed gradients.
+      ridge: added to the diagonal of the correlations, for opposed gradients.
       steps: Newton steps.
 
     Returns:
       [T], positive. The combination has length root of T, whatever the gradients' sizes: scale it outside.
 
     References:
-      Navon et al. 2022, arXiv:2202.01017.
+      Navon et al. 2022, arXiv:2202.01017. The authors' code solves for G over its Frobenius norm, so that its
+      combination is as long as the gradients are, and then clips it to norm 1; and it stops before it has converged.
 
     >>> nash_mtl(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4).tolist()  # one over the norms
     [1.0, 0.5]
     """
-    mean = jnp.trace(gram) / gram.shape[0]
-    scale = jnp.where(mean > 0, mean, 1)
-    g = gram / scale + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    cosines, norms = correlations(gram)
+    g = _ridged(cosines, ridge)
 
     def newton(alpha: jax.Array, _: None) -> tuple[jax.Array, None]:
         gradient = g @ alpha - 1 / alpha
@@ -228,10 +249,13 @@ def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weight
         decrement = jnp.sqrt(jnp.maximum(-way @ (alpha * gradient), 0))
         return alpha * (1 + way / jnp.where(decrement > 0.25, 1 + decrement, 1)), None
 
-    start = 1 / jnp.sqrt(jnp.diagonal(g) * gram.shape[0])
-    return jax.lax.scan(newton, start, None, length=steps)[0] / jnp.sqrt(scale)
+    start = jnp.full_like(norms, len(norms) ** -0.5)
+    alpha = jax.lax.scan(newton, start, None, length=steps)[0]
+    largest = jnp.max(norms)
+    return alpha / jnp.where(norms > 0, norms, jnp.where(largest > 0, largest, 1))
 
 
+@exact_products
 def aligned_mtl(gram: jax.Array) -> Weights:
     r"""Weights that make the gradients orthogonal and of one length, that of the weakest direction they span.
 
@@ -244,15 +268,21 @@ def aligned_mtl(gram: jax.Array) -> Weights:
       [T]; 1/T each for orthogonal gradients of one length.
 
     References:
-      Senushkin et al. 2023, arXiv:2305.19000.
+      Senushkin et al. 2023, arXiv:2305.19000, with the preference 1/T. The authors' code sums the aligned gradients
+      (T times these weights), and leaves a direction out once float32 cannot tell its eigenvalue of G from 0; here one
+      is left out where the gradients are linearly dependent, whatever their norms.
 
     >>> aligned_mtl(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4).tolist()  # both brought to length 1
     [0.5, 0.25]
     """
-    values, vectors, real = _pseudo_inverse(_scaled(gram))
+    cosines, norms = correlations(gram)
+    sizes = _relative(norms)
+    values, vectors = graded_eigh(cosines * sizes[:, None] * sizes[None])
+    # A direction is none where the gradients, each by its own norm, cancel to rounding.
+    real = values > 4 * len(norms) * jnp.finfo(gram.dtype).eps * (sizes**2 @ vectors**2)
     smallest = jnp.min(jnp.where(real, values, jnp.inf))
     root = jnp.where(real, jnp.sqrt(smallest / jnp.where(real, values, 1)), 0)
-    return vectors @ (root * (vectors.T @ _equal(gram)))
+    return vectors @ (root * jnp.mean(vectors, axis=0))
 
 
 def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
@@ -262,7 +292,7 @@ def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
 
     Args:
       gram: [T, T].
-      ridge: added to the diagonal of G over its mean, so that the solution is unique.
+      ridge: added to the diagonal of the correlations, so that the solution is unique.
 
     Returns:
       [T], at least 1/T each.
@@ -274,10 +304,13 @@ def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
     >>> [round(w, 3) for w in weights.tolist()]
     [1.0, 0.75]
     """
-    g = _scaled(gram)
-    g += ridge * jnp.eye(g.shape[0], dtype=g.dtype)
+    cosines, norms = correlations(gram)
+    g, eye = _ridged(cosines, ridge), jnp.eye(len(norms), dtype=gram.dtype)
+    # With w = e_i + x over the norms, x >= 0 is free and the norm of g_i a factor.
+    added = jax.vmap(lambda row: nonnegative_minimum(g, -row))(g)
+    return jnp.mean(jax.vmap(lambda size, x: _over(norms, size * x, 0.0))(norms, added) + eye, axis=0)
 
-    def project(unit: jax.Array) -> jax.Array:
-        return _minimize(lambda w: w @ g @ w / 2, lambda w: jnp.maximum(w, unit), unit)
 
-    return jnp.mean(jax.vmap(project)(jnp.eye(g.shape[0], dtype=g.dtype)), axis=0)
+def _over(norms: jax.Array, values: jax.Array, otherwise: Any) -> jax.Array:
+    """Values over norms; for zero gradients, which no weight changes, something else."""
+    return jnp.where(norms > 0, values / jnp.where(norms > 0, norms, 1), otherwise)

@@ -136,12 +136,14 @@ class BadSteps:
     def __init__(
         self, *, max_consecutive_bad: int = 10, max_rollbacks: int = 3, writer: MetricsWriter | None = None
     ) -> None:
-        if max_consecutive_bad < 1 or max_rollbacks < 0:
+        limits = max_consecutive_bad, max_rollbacks
+        whole = all(isinstance(limit, int) and not isinstance(limit, bool) for limit in limits)
+        if not whole or max_consecutive_bad < 1 or max_rollbacks < 0:
             raise UsageError(
-                "expected max_consecutive_bad of at least 1 and max_rollbacks of at least 0, "
-                f"got {max_consecutive_bad} and {max_rollbacks}"
+                "expected max_consecutive_bad of at least 1 and max_rollbacks of at least 0, as whole numbers, "
+                f"got {max_consecutive_bad!r} and {max_rollbacks!r}"
             )
-        self.max_consecutive_bad, self.max_rollbacks = max_consecutive_bad, max_rollbacks
+        self.max_consecutive_bad, self.max_rollbacks = limits
         self.consecutive = self.total = self.rollbacks = 0
         self._writer = writer
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from train.errors import UsageError
+from train.errors import UsageError, check_count
 from train.logging import MetricsWriter
 from train.memory import MemoryErrors
 from train.metrics import accumulate, means, weighted_loss
@@ -89,7 +89,8 @@ class Evaluate:
         latest_step: The step it was made at, or None.
 
     Raises:
-        UsageError: When called: there is no batch, or the step reports a "loss" that cannot be averaged over batches.
+        UsageError: `every` is no whole number of at least 1. When called: there is no batch, or the step reports a
+            "loss" that cannot be averaged over batches.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Evaluate:
         loss_weights: Mapping[str, float | Callable[[Any], Any]] | None = None,
         derive: Callable[[dict[str, tuple[Any, Any]]], Mapping[str, float]] | None = None,
     ) -> None:
-        self.every, self.split = every, split
+        self.every, self.split = check_count("every", every), split
         self.latest: dict[str, float] = {}
         self.latest_step: int | None = None
         self._step, self._batches, self._writer = step, batches, writer
@@ -147,6 +148,9 @@ class EarlyStopping:
         best: The best value so far.
         best_step: The step it was found at, or None.
         stopped: Whether it ended the training.
+
+    Raises:
+        UsageError: A setting is out of range.
     """
 
     def __init__(
@@ -159,12 +163,13 @@ class EarlyStopping:
         mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
     ) -> None:
-        if mode not in ("min", "max") or (patience is not None and patience < 1) or min_delta < 0:
+        if mode not in ("min", "max") or min_delta < 0:
             raise UsageError(
-                'expected mode "min" or "max", a patience of at least 1 and a min_delta of at least 0, '
-                f"got {mode!r}, {patience} and {min_delta}"
+                f'expected mode "min" or "max" and a min_delta of at least 0, got {mode!r} and {min_delta}'
             )
-        self.metric, self.patience, self.every, self.mode, self.min_delta = metric, patience, every, mode, min_delta
+        self.metric, self.mode, self.min_delta = metric, mode, min_delta
+        self.patience = None if patience is None else check_count("patience", patience)
+        self.every = check_count("every", every)
         self.best: float | None = None
         self.best_step: int | None = None
         self.waited = 0

@@ -37,7 +37,7 @@ def fingerprint(data: Any) -> str:
     for path, leaf in jax.tree_util.tree_flatten_with_path(_plain(data))[0]:
         payload: Any
         if isinstance(leaf, str | bytes):
-            kind, payload = type(leaf).__name__, leaf.encode() if isinstance(leaf, str) else leaf
+            kind, payload = type(leaf).__name__, leaf.encode(errors="surrogatepass") if isinstance(leaf, str) else leaf
         else:
             array = np.asarray(leaf)
             kind, payload = f"{array.dtype}{array.shape}", np.ascontiguousarray(array).reshape(-1).view(np.uint8)

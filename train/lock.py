@@ -1,34 +1,60 @@
 """One writer for a folder: a lock that vanishes with its process, and a text that says whose it is.
 
-The lock is the system's (`flock`) on the open file `.lock`, so a process that is killed leaves none behind, whatever
-its text says. On a file system without locks nothing keeps a second writer away; that is said, and the run goes on.
+The lock is the system's (`flock`), so a process that is killed leaves none behind. It is on the folder itself, where
+the file system can lock folders: there is nothing that could be deleted while a run writes. It is on the open file
+`.lock` as well, which says who has it; NFS, which locks no folders, has only that one, and a run ends when its file is
+gone. On a file system without locks nothing keeps a second writer away; that is said, and the run goes on.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import datetime
 import errno
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 
 from train.console import warn
-from train.errors import UsageError
-from train.files import disk_error, is_writer
+from train.errors import RunFailed, UsageError
+from train.files import OPENED, disk_error, is_writer, open_plain, parse_json
+from train.places import check_place
 
 LOCK = ".lock"
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+_OURS = b'{"host": '  # how the text of a lock begins; a file of that name that says something else is left as it is
 
 
 class FolderInUse(UsageError):
     """Another process writes to the folder."""
 
 
-_held: dict[Path, tuple[int, set[str]]] = {}  # by folder: the descriptor, and the users within this process
+@dataclasses.dataclass
+class _Lock:
+    """What this process holds of a folder."""
+
+    folder: int
+    """Descriptor of the folder."""
+    file: int
+    """Descriptor of its `.lock`."""
+    whole: bool
+    """Whether the folder itself is locked, and not only the file."""
+    names: set[Path] = dataclasses.field(default_factory=set)
+    """The paths by which it was asked for, which a link may lead elsewhere later."""
+    users: set[str] = dataclasses.field(default_factory=set)
+    """The parts of this process that need it."""
+
+    def close(self) -> None:
+        os.close(self.file)
+        os.close(self.folder)
+
+
+_held: dict[Path, _Lock] = {}
 
 
 def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
@@ -40,73 +66,155 @@ def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
 
     Raises:
         FolderInUse: Another process writes to the folder; the message says which.
-        UsageError: The folder cannot be written.
+        UsageError: The folder cannot be written, or its `.lock` is a link or no plain file.
         RunFailed: The disk is full or failing.
     """
+    check_place(folder, "a folder to lock")
     if not is_writer():
         return  # process 0 of this run has it
-    folder = Path(folder).resolve()
-    if folder in _held:
-        _held[folder][1].add(user)
-        return
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise disk_error("lock", folder, error) from error
-    try:
-        _flock(descriptor)
-    except BlockingIOError:
-        owner = _owner(descriptor)
-        os.close(descriptor)
-        raise FolderInUse(
-            f"another run is writing to {folder}: {owner}; wait for it or end it, or give another folder"
-        ) from None
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno not in _NO_LOCKS:
-            raise disk_error("lock", folder, error) from error
-        warn(
-            f"the file system of {folder} has no locks ({error.strerror}); nothing would keep a second run from "
-            "writing there at the same time"
-        )
-        return
-    _held[folder] = (descriptor, {user})
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
-        _write(descriptor, _myself())
+    place = Path(folder).resolve()
+    if place not in _held:
+        try:
+            lock = _take(place)
+        except OSError as error:
+            raise disk_error("lock", place, error) from error
+        if lock is None:
+            return
+        _held[place] = lock
+        OPENED.add(place)
+    _held[place].names.add(Path(os.path.abspath(folder)))
+    _held[place].users.add(user)
+
+
+def is_locked(folder: str | os.PathLike[str]) -> bool:
+    """Whether this process has locked a folder."""
+    return Path(folder).resolve() in _held
+
+
+def check_lock(path: str | os.PathLike[str]) -> None:
+    """Makes sure, before something is written, that the folders which this process locked are still its own.
+
+    Args:
+        path: What is to be written: one of these folders, or something below.
+
+    Raises:
+        RunFailed: Such a folder was moved, deleted or replaced, or the `.lock` was that alone holds the lock: what is
+            written there now may be another run's.
+    """
+    place = Path(os.path.abspath(path))
+    above = {place, *place.parents}
+    for lock in _held.values():
+        for name in lock.names & above:
+            gone = "" if _is_same(name, lock.folder) else f"{name} was moved, deleted or replaced"
+            if not gone and not lock.whole and not _is_same(name / LOCK, lock.file):
+                gone = f"{name / LOCK} was deleted or replaced"
+            if gone:
+                raise RunFailed(
+                    f"{gone} while this run writes to that folder, which may be another run's by now; nothing more is "
+                    "written: see that no other run uses it, put back what was moved, and run the same command again"
+                )
 
 
 def unlock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
     """Lets go of a folder that `lock_folder` locked for the same user; of another it does nothing."""
-    folder = Path(folder).resolve()
-    if folder not in _held:
+    place = Path(folder).resolve()
+    if place not in _held:
         return
-    descriptor, users = _held[folder]
-    users.discard(user)
-    if not users:
-        del _held[folder]
+    lock = _held[place]
+    lock.users.discard(user)
+    if not lock.users:
+        del _held[place]
+        OPENED.discard(place)
         with contextlib.suppress(OSError):
-            _write(descriptor, "")
-        os.close(descriptor)
+            _write(lock.file, "")
+        lock.close()
 
 
 @atexit.register
 def unlock_all() -> None:
     """Lets go of all folders, as the end of the process does."""
-    for folder, (_, users) in list(_held.items()):
-        for user in list(users):
+    for folder, lock in list(_held.items()):
+        for user in list(lock.users):
             unlock_folder(folder, user)
+
+
+def _take(place: Path) -> _Lock | None:
+    """Locks a folder; None where there are no locks. Raises UsageError where another process has it."""
+    if os.name == "nt":  # which opens no folders and has no flock
+        _say_unlocked(place, "no flock on this system")
+        return None
+    with contextlib.ExitStack() as stack:
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, folder)
+        try:
+            not_whole = _try(folder)
+            file = _open_file(place)
+            stack.callback(os.close, file)
+            not_file = _try(file)
+        except BlockingIOError:
+            raise FolderInUse(
+                f"another run is writing to {place}: {_owner(place)}; wait for it or end it, or give another folder"
+            ) from None
+        if not_whole and not_file:
+            _say_unlocked(place, not_file)
+            return None
+        if not_whole and not _is_same(place / LOCK, file):  # deleted between the two, or while this process waited
+            raise UsageError(f"another run has just left {place}; run the same command again")
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+            _write(file, _myself())
+        stack.pop_all()
+        return _Lock(folder, file, whole=not not_whole)
+
+
+def _say_unlocked(place: Path, reason: str) -> None:
+    warn(
+        f"the file system of {place} has no locks ({reason}); nothing would keep a second run from writing "
+        "there at the same time"
+    )
+
+
+def _open_file(place: Path) -> int:
+    try:
+        file = open_plain(place / LOCK, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EINVAL):  # a link, pipe, socket, folder
+            raise
+        raise UsageError(f"cannot lock {place}: {LOCK} is in the way ({error.strerror or error}); delete it") from error
+    if os.fstat(file).st_nlink > 1:
+        os.close(file)
+        raise UsageError(f"cannot lock {place}: {LOCK} is a second name of another file; delete it")
+    return file
+
+
+def _try(descriptor: int) -> str:
+    """Takes a lock, or says why there is none to take. Raises BlockingIOError where another process has it."""
+    try:
+        _flock(descriptor)
+    except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        if denied and stat.S_ISDIR(os.fstat(descriptor).st_mode):  # a file system that locks files alone
+            return error.strerror or str(error)
+        if isinstance(error, BlockingIOError) or error.errno not in _NO_LOCKS:
+            raise
+        return error.strerror or str(error)
+    return ""
 
 
 def _flock(descriptor: int) -> None:
     """Takes the system's lock, or raises `BlockingIOError` where another process has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        raise OSError(errno.ENOSYS, "no flock on this system") from None
+    import fcntl  # which Windows has not
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except PermissionError as error:  # how some network file systems say the same
         raise BlockingIOError(error.errno, error.strerror) from None
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _myself() -> str:
@@ -115,13 +223,18 @@ def _myself() -> str:
 
 
 def _write(descriptor: int, text: str) -> None:
+    """Writes whose lock it is, unless the file says something else than a lock does."""
+    before = os.pread(descriptor, len(_OURS), 0)
+    if before and before != _OURS:
+        return
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, text.encode(), 0)
 
 
-def _owner(descriptor: int) -> str:
+def _owner(place: Path) -> str:
     try:
-        told = json.loads(os.pread(descriptor, 1000, 0))
+        with open(place / LOCK, "rb", opener=open_plain) as file:
+            told = parse_json(file.read(1000))
         return f"process {told['pid']} on {told['host']}, since {told['start']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has not said its name"
@@ -130,7 +243,8 @@ def _owner(descriptor: int) -> str:
 def _forget() -> None:
     """In a forked child: the lock is the parent's, and must not outlive it in a descriptor of the child."""
     while _held:
-        os.close(_held.popitem()[1][0])
+        _held.popitem()[1].close()
+    OPENED.clear()
 
 
 if hasattr(os, "register_at_fork"):

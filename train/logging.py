@@ -1,27 +1,43 @@
-"""What a run leaves behind in its workdir: config, environment, metrics, summary (and the report, from `report.py`)."""
+"""What a run leaves behind in its workdir: config, environment, summary (and metrics and report from their modules)."""
 
 from __future__ import annotations
 
-import csv
 import datetime
 import importlib.metadata
-import io
 import json
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
-from train.console import say
+from train.console import say, warn
 from train.errors import UsageError
-from train.files import ABSENT, differences, disk_error, dump_json, is_writer, remove_leftovers, to_json, write_atomic
+from train.files import (
+    ABSENT,
+    differences,
+    disk_error,
+    dump_json,
+    encode_text,
+    is_writer,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    set_aside,
+    to_json,
+    write_atomic,
+)
 from train.identity import refuse_changes
-from train.lock import lock_folder, unlock_folder
+from train.journal import Journal
+from train.lock import is_locked, lock_folder, unlock_folder
+from train.metrics_writer import Log as Log
+from train.metrics_writer import MetricsWriter as MetricsWriter
+from train.metrics_writer import curve as curve
+from train.metrics_writer import read_metrics as read_metrics
+from train.places import check_place
 from train.report import Image as Image
 from train.report import Section as Section
 from train.report import Table as Table
@@ -62,29 +78,50 @@ def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed:
         UsageError: The folder holds another run or something else, another process has opened it, or it cannot be
             written.
     """
-    workdir = Path(workdir)
     wanted = to_json(config, nonfinite=str)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        content = sorted(name for name in os.listdir(workdir) if not name.startswith("."))
-    except OSError as error:
-        raise disk_error("create the workdir", workdir, error) from error
-    ways_out = "give another --workdir, or delete that folder to start again"
-    if content and "config.json" not in content:
-        raise UsageError(
-            f"{workdir} is not empty and is no run's folder (it has {content[0]} but no config.json); {ways_out}"
-        )
+    workdir = make_folder(workdir, "the workdir")
+    _content_of(workdir)  # first of all, so as to leave nothing in a folder that is something else
+    held = is_locked(workdir)
     if jax.process_index() == 0:
         lock_folder(workdir)
+    try:
+        _take_over(workdir, wanted, allow_changed)
+    except BaseException:
+        if not held:
+            unlock_folder(workdir)
+        raise
+    return workdir
+
+
+_WAYS_OUT = "give another --workdir, or delete that folder to start again"
+
+
+def _content_of(workdir: Path) -> set[str]:
+    """The names in a run's folder, or UsageError where it is something else."""
+    try:
+        content = sorted(name for name in os.listdir(workdir) if not name.startswith("."))
+    except OSError as error:
+        raise disk_error("look into the workdir", workdir, error) from error
+    if content and "config.json" not in content:
+        raise UsageError(
+            f"{workdir} is not empty and is no run's folder (it has {content[0]} but no config.json); {_WAYS_OUT}"
+        )
+    return {*content}
+
+
+def _take_over(workdir: Path, wanted: Any, allow_changed: Collection[str]) -> None:
+    """Compares a folder, which is locked, with the config, and writes config and environment."""
+    content = _content_of(workdir)
+    if jax.process_index() == 0:
         remove_leftovers(workdir)
     path = workdir / "config.json"
-    if {*content} - {"config.json", "environment.json"}:  # else the run ended before it began, by a mistyped name say
+    if content - {"config.json", "environment.json"}:  # else the run ended before it began, by a mistyped name say
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read ({error}); {ways_out}") from error
+            raise UsageError(f"{path} cannot be read ({error}); {_WAYS_OUT}") from error
         changed = refuse_changes(
-            str(workdir), "a run with another config", found, wanted, allowed=allow_changed, ways_out=ways_out
+            str(workdir), "a run with another config", found, wanted, allowed=allow_changed, ways_out=_WAYS_OUT
         )
         if changed:
             _record_changes(workdir / "config_changes.jsonl", changed)
@@ -92,7 +129,6 @@ def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed:
     else:
         write_atomic(path, dump_json(wanted))
     _record_environment(workdir / "environment.json")
-    return workdir
 
 
 def close_workdir(workdir: str | os.PathLike[str]) -> None:
@@ -102,8 +138,9 @@ def close_workdir(workdir: str | os.PathLike[str]) -> None:
 
 def _record_changes(path: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
     values = {name: [None if value is ABSENT else value for value in pair] for name, pair in changed.items()}
-    line = json.dumps({"date": _now(), "changed": values}, ensure_ascii=False) + "\n"
-    write_atomic(path, (path.read_text(encoding="utf-8") if path.exists() else "") + line)
+    if is_writer():
+        line = json.dumps({"date": _now(), "changed": values}, ensure_ascii=False) + "\n"
+        Journal(path).add(encode_text(line))
 
 
 def _now() -> str:
@@ -113,16 +150,33 @@ def _now() -> str:
 def _record_environment(path: Path) -> None:
     """Writes the environment; says so when a run goes on in another one than it was started in."""
     now = environment()
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = None
-    if isinstance(before, dict):
+    before = _read_environment(path)
+    if before is not None:
         names = [name for name in differences(before, now) if name != "date"]
         if not names:
             return
         say(f"note: this run was started in another environment (different: {', '.join(names)})")
     write_atomic(path, dump_json(now))
+
+
+def _read_environment(path: Path) -> dict[str, Any] | None:
+    """What was written at the start, or None; a file that is no such thing is set aside, and said so."""
+    try:
+        before = read_json(path)
+        if isinstance(before, dict):
+            return before
+        reason = f"{type(before).__name__} where an object was expected"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    if is_writer():
+        try:
+            kept = set_aside(path, f"{path.name}.unreadable").name
+        except OSError as error:
+            raise disk_error("rename", path, error) from error
+        warn(f"{path} cannot be read ({reason}); it is kept as {kept} and written again")
+    return None
 
 
 def environment() -> dict[str, Any]:
@@ -168,161 +222,8 @@ def _git_state(source: Path) -> dict[str, Any] | None:
         return None
 
 
-_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def _nonfinite_name(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-class Log(Protocol):
-    """Something that takes numbers: see `MetricsWriter.write`."""
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Takes the numbers of one split at one step."""
-
-    def close(self) -> None:
-        """Ends the log."""
-
-
-class MetricsWriter:
-    """Appends metrics to `metrics.jsonl`, one object a line: `{"step": 50, "split": "train", "values": {...}}`.
-
-    As a hook of `fit` it writes the split "train". JSON has no numbers for NaN and the infinities: they are written as
-    "NaN", "Infinity" and "-Infinity", and `read_metrics` reads them as such. A line cut short by a killed process is
-    dropped when the file is opened again; `close` writes the same numbers as `metrics.csv`. Of several processes only
-    process 0 writes.
-
-    Args:
-        workdir: The run's folder.
-        every: Steps between two lines, when used as a hook.
-
-    Attributes:
-        also: Further logs that get the same numbers, such as `train.tensorboard.TensorBoard`.
-
-    Raises:
-        UsageError: The file cannot be read or written.
-    """
-
-    def __init__(self, workdir: str | os.PathLike[str], *, every: int = 50) -> None:
-        self.every = every
-        self.also: list[Log] = []
-        self.workdir = Path(workdir)
-        self.path = self.workdir / "metrics.jsonl"
-        try:
-            text = self.path.read_bytes() if self.path.exists() else b""
-        except OSError as error:
-            raise disk_error("read", self.path, error) from error
-        if not self.path.exists() or not text.endswith(b"\n"):
-            write_atomic(self.path, text[: text.rfind(b"\n") + 1])
-
-    def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
-        """The hook: one line of the split "train"."""
-        self.write(step, "train", metrics)
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Appends one line.
-
-        Args:
-            step: Number of steps done.
-            split: "train", "validation", "test" or any other name.
-            values: The numbers by name.
-
-        Raises:
-            RunFailed: The disk is full or failing; the lines before are intact.
-        """
-        if not is_writer():
-            return
-        record = {"step": int(step), "split": split, "values": to_json(dict(values), nonfinite=_nonfinite_name)}
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-        size = -1
-        try:
-            with open(self.path, "ab", buffering=0) as file:
-                size = file.tell()
-                data = memoryview(line.encode())
-                while data:
-                    data = data[file.write(data) :]
-                os.fsync(file.fileno())  # a checkpoint that comes later must not outlive it
-        except OSError as error:
-            if size >= 0:
-                os.truncate(self.path, size)  # a full disk may have taken half a line
-            raise disk_error("write", self.path, error) from error
-        for log in self.also:
-            log.write(int(step), split, values)
-
-    def truncate_after(self, step: int) -> None:
-        """Drops the lines of steps after `step`, which a resumed run will write again."""
-        if not is_writer():
-            return
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        kept = b"".join(
-            line for line, record in zip(lines, read_metrics(self.workdir), strict=True) if record["step"] <= step
-        )
-        if len(kept) < sum(map(len, lines)):
-            write_atomic(self.path, kept)
-
-    def close(self) -> None:
-        """Writes `metrics.csv`: one row a line, one column a metric."""
-        if not is_writer():
-            return
-        records = read_metrics(self.workdir)
-        names = sorted({name for record in records for name in record["values"]})
-        buffer = io.StringIO()
-        table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(["step", "split", *map(escape_csv, names)])
-        for record in records:
-            table.writerow(
-                [record["step"], escape_csv(record["split"]), *(record["values"].get(name) for name in names)]
-            )
-        write_atomic(self.workdir / "metrics.csv", buffer.getvalue())
-        for log in self.also:
-            log.close()
-
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`, not all of which need be finite.
-
-    Raises:
-        UsageError: The file is missing, or one of its lines is no such object.
-    """
-    path = Path(workdir) / "metrics.jsonl"
-    try:
-        lines = path.read_bytes().splitlines()  # of text it would break names at further characters
-    except OSError as error:
-        raise UsageError(f"cannot read {path} ({error}); give the folder of a run") from error
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            values = {name: _NONFINITE.get(str(value), value) for name, value in dict(record["values"]).items()}
-            _ = int(record["step"]), str(record["split"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"line {number} of {path} is damaged; delete that line, or the folder to start again"
-            ) from error
-        records.append(record | {"values": values})
-    return records
-
-
-def curve(records: Iterable[Mapping[str, Any]], split: str, metric: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric, as `plots.learning_curves` takes them; what is not finite is left out.
-
-    >>> curve([{"step": 5, "split": "train", "values": {"loss": 0.5}}], "train", "loss")
-    ([5], [0.5])
-    """
-    points = [(r["step"], r["values"].get(metric)) for r in records if r["split"] == split]
-    kept = [(step, value) for step, value in points if value is not None and math.isfinite(value)]
-    return [step for step, _ in kept], [value for _, value in kept]
-
-
 def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
     """Writes the run's final numbers to `summary.json` (not finite: null) and returns its path."""
-    path = Path(workdir) / "summary.json"
+    path = check_place(workdir, "a workdir") / "summary.json"
     write_atomic(path, dump_json(to_json(dict(summary))))
     return path

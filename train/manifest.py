@@ -1,13 +1,14 @@
-"""The list of a folder's files and their SHA-256 sums, which tells whether one of them was lost or changed."""
+"""The list of a folder's files and their SHA-256 sums, which tells whether one of them was lost, changed or added."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
-from train.files import sync_to_disk, write_atomic
+from train.files import open_plain, read_json, sync_to_disk, write_atomic
 
 MANIFEST = "manifest.json"
 
@@ -25,9 +26,9 @@ def write_manifest(folder: Path) -> None:
         UsageError: The folder cannot be written.
         RunFailed: The disk is full or failing.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    sums = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-    for path in files:
+    files = {name: folder / name for name in sorted(_modes(folder)) if name != MANIFEST}
+    sums = {name: _sha256(path) for name, path in files.items()}
+    for path in files.values():
         sync_to_disk(path)
     for below, _, _ in os.walk(folder, topdown=False):
         sync_to_disk(below)
@@ -36,25 +37,50 @@ def write_manifest(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with the files of a folder, in words, or None if they are as they were listed.
+    """What is wrong with the files of a folder, in words, or None if they are as they were listed, and no others.
+
+    No link is followed, and no pipe, socket or device is opened.
 
     Args:
         folder: A folder in which `write_manifest` was called.
     """
     try:
-        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if folder.is_symlink():
+            return "it is a link"
+        modes = _modes(folder)
+        odd = [name for name, mode in sorted(modes.items()) if not stat.S_ISREG(mode)]
+        if odd:
+            return f"{odd[0]} is no plain file"
+        expected = read_json(folder / MANIFEST)
+        if not isinstance(expected, dict) or not expected:
+            return f"{MANIFEST} is empty" if expected == {} else f"{MANIFEST} is no list of files"
         for name, digest in expected.items():
-            if not (folder / name).is_file():
+            if name not in modes:
                 return f"{name} is missing"
             if _sha256(folder / name) != digest:
                 return f"{name} was changed"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         return f"{MANIFEST} cannot be read: {error}"
-    return None if expected else f"{MANIFEST} is empty"
+    added = sorted(modes.keys() - expected.keys() - {MANIFEST})
+    return f"{added[0]} is not on its list of files" if added else None
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    """What everything in a folder is, at any depth, by its name from there; of folders only what is in them."""
+    found: dict[str, int] = {}
+    below = [folder]
+    while below:
+        with os.scandir(below.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(Path(entry.path))
+                else:
+                    found[Path(entry.path).relative_to(folder).as_posix()] = entry.stat(follow_symlinks=False).st_mode
+    return found
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_plain) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

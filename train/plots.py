@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.errors import UsageError
-from train.files import write_atomic
+from train.files import make_folder, write_atomic
+from train.places import check_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -262,7 +263,7 @@ def image_rows(path: str | os.PathLike[str], images: Any, *, height: int = 56) -
     zoom = max(1, height // pixels.shape[2])
     buffer = io.BytesIO()
     imsave(buffer, np.kron(picture, np.ones((zoom, zoom))), cmap="gray", vmin=0, vmax=1, format="png")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent)
     write_atomic(path, buffer.getvalue())
     return Path(path)
 
@@ -284,7 +285,7 @@ def _figure(path: str | os.PathLike[str], size: tuple[float, float], title: str)
             figure.suptitle(title)
         buffer = io.BytesIO()
         canvas.print_png(buffer, metadata={"Software": None})  # or it would hold Matplotlib's version
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(check_place(path, "a file").parent, "the folder of a plot")
     write_atomic(path, buffer.getvalue())
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from train.console import say
+from train.console import say, warn
 from train.errors import UsageError
+from train.files import make_folder
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -36,9 +37,10 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
         The step to train with. A trace under way at the end of the block is finished.
 
     Raises:
-        UsageError: No such steps.
+        UsageError: No such steps, or the folder cannot be written.
     """
     check_steps(first, last)
+    make_folder(folder, "the folder of a profile")
     number: int | None = None
     tracing = done = False
 
@@ -56,16 +58,24 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
             result = step(state, batch)
         if number == last:
             jax.block_until_ready(result)
-            jax.profiler.stop_trace()
             tracing, done = False, True
+            _stop(folder)
         return result
 
     try:
         yield call
     finally:
         if tracing:
-            jax.profiler.stop_trace()
+            _stop(folder)
         if tracing or done:
             say(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}")
-        elif not os.path.exists(folder):  # of a run that was profiled before it was taken up again
+        elif not os.listdir(folder):  # of a run that was profiled before it was taken up again
             say(f"note: no profile, because no step from {first} to {last} was made")
+
+
+def _stop(folder: str | os.PathLike[str]) -> None:
+    """Writes the trace. One that cannot be written is said, and neither ends the run nor hides why it ended."""
+    try:
+        jax.profiler.stop_trace()
+    except Exception as error:  # XLA's, of all kinds
+        warn(f"cannot write the profile to {folder} ({str(error).splitlines()[0]:.300})")

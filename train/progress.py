@@ -45,7 +45,7 @@ class Progress:
         self._enabled = enabled and self._stream is not None
         self._text = ""
         self._done = self._told = start  # the step, and that of the last line
-        self._began = self._printed = clock()
+        self._began = self._printed = self._updated = clock()
         self._first: tuple[int, float] | None = None  # the first step compiles: the rate is counted from its end
         self._bar: Any = None
         with unheard():
@@ -66,14 +66,15 @@ class Progress:
                     self._bar.set_postfix_str(self._text, refresh=False)
                 self._bar.update(done - self._done)
         self._done = done
-        now = self._clock()
+        self._updated = now = self._clock()
         if self._first is None:
             self._first = (done, now)
         elif self._bar is None and now - self._printed >= self._interval:
-            self._tell(now)
+            self._tell()
 
-    def _tell(self, now: float) -> None:
+    def _tell(self) -> None:
         """Writes a line."""
+        now = self._updated
         self._printed, self._told = now, self._done
         steps, since = self._first or (self._done, now)
         rate = (self._done - steps) / max(now - since, 1e-9)
@@ -93,7 +94,7 @@ class Progress:
             with unheard():
                 self._bar.close()
         elif self._enabled and self._done > self._told:
-            self._tell(self._clock())
+            self._tell()
 
     def __enter__(self) -> Progress:
         return self

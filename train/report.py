@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 
 from train.errors import UsageError
 from train.files import to_json, write_atomic
+from train.places import check_place
+
+_BLANK_LETTERS = "\u115f\u1160\u2800"  # two fillers of Hangul (NFKC makes them of two more) and the empty Braille cell
 
 
 class Table(NamedTuple):
@@ -48,7 +52,7 @@ def write_report(workdir: str | os.PathLike[str], title: str, sections: Iterable
     Raises:
         UsageError: A row has more or fewer cells than there are columns, or an image is missing or outside the folder.
     """
-    workdir = Path(workdir)
+    workdir = check_place(workdir, "a workdir")
     parts = [f"# {escape_markdown(title)}"]
     for section in sections:
         parts.append(f"## {escape_markdown(section.heading)}")
@@ -79,13 +83,20 @@ def escape_markdown(text: str) -> str:
 def escape_csv(text: str) -> str:
     """Text in one line that a spreadsheet shows and does not take for a formula.
 
-    A quote goes before `=`, `+`, `-` and `@` at the beginning.
+    A quote goes before a cell that begins with `=`, `+`, `-`, `@` or what Unicode holds for the same (NFKC, and the
+    dashes), and before one that begins with something that is not seen, behind which one could stand.
 
     >>> escape_csv("=HYPERLINK(1)"), escape_csv("accuracy")
     ("'=HYPERLINK(1)", 'accuracy')
     """
     text = "".join(" " if character.isspace() else character for character in text)
-    return "'" + text if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    return "'" + text if text and _may_begin_formula(text[0]) else text
+
+
+def _may_begin_formula(character: str) -> bool:
+    plain = unicodedata.normalize("NFKC", character)
+    category = unicodedata.category(plain[0])
+    return plain[0] in "=+-@\u2212" or category == "Pd" or category[0] in "CZM" or plain in _BLANK_LETTERS
 
 
 def format_cell(value: Any) -> str:

@@ -35,7 +35,7 @@ def encode(name: str, state: Any) -> dict[str, Any]:
         return {"bytes": base64.b64encode(state).decode()}
     try:
         exact = json.loads(json.dumps(state)) == state
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         exact = False
     if not exact:
         raise UsageError(

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from train.checks import Report, check_report
-from train.errors import UsageError, check_whole
+from train.errors import UsageError, check_count
+from train.norms import global_norm
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
 from train.optimizers.wrappers import evaluation_params
 from train.parallel import Step as Step
@@ -74,7 +75,7 @@ def build_train_step(
     """
     if not loss_weights:
         raise UsageError("loss_weights is empty: name at least one term of the objective to train on.")
-    check_whole("accumulate", accumulate, 1)
+    accumulate = check_count("accumulate", accumulate)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Metrics]:
@@ -92,7 +93,7 @@ def build_train_step(
         rates = _adapted(given, current_weights(state.opt_state))
         grads, report, collections = _gradients(objective, state, batch, rates, accumulate, sync, task_gradients)
         loss, losses = jnp.sum(_losses(report.sums, rates)), _losses(report.sums, given)
-        grad_norm = optax.tree.norm(_sum_first(grads) if task_gradients else grads)
+        grad_norm = global_norm(_sum_first(grads) if task_gradients else grads)
         if checks:
             # A gradient beyond the range of float16 is how a loss scale is found, and no error.
             check_report(report, rates, grad_norm if state.loss_scale is None else loss, state.step)

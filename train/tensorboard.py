@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from train.errors import UsageError
-from train.places import inside
+from train.files import make_folder
+from train.places import check_place, inside
 
 
 def summary_writer() -> Any:
@@ -37,18 +37,18 @@ class TensorBoard:
         after: Steps done before; what an earlier process logged behind them is hidden by TensorBoard.
 
     Raises:
-        UsageError: tensorboardX is not installed.
+        UsageError: tensorboardX is not installed, or there can be no such folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, after: int = 0) -> None:
         self._make = summary_writer()
-        self._folder, self._after = Path(folder), after
+        self._folder, self._after = check_place(folder, "a folder for TensorBoard"), after
         self._writers: dict[str, Any] = {}
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Adds the numbers of one split at one step."""
         if split not in self._writers:
-            folder = inside(self._folder, split)
+            folder = make_folder(inside(self._folder, split), "the folder for TensorBoard")
             self._writers[split] = self._make(os.fspath(folder), purge_step=self._after + 1, flush_secs=10)
         for name, value in values.items():
             self._writers[split].add_scalar(name, float(value), step)

@@ -25,18 +25,20 @@ import optax
 
 from train import gram
 from train.errors import UsageError
+from train.optimizers.moments import squarable
 
 
 class Weighting(NamedTuple):
-    """A method: ``init(tasks) -> (weights, state)`` and ``update(weights, state, losses, gram) -> (weights, state)``.
+    """A method: ``init(tasks) -> (weights, state)`` and a function that makes the next of both.
 
-    ``losses`` [T] are those of the step, ``gram`` [T, T] the inner products of the tasks' gradients, or None for a
-    method with ``from_gradients`` False. For such a method the weights returned are those of the next step; for the
-    others they are those of this one, unless ``delayed``.
+    ``update(weights, state, losses, gram, scale)`` gets the losses [T] of the step, and the inner products [T, T] of
+    the tasks' gradients divided by ``scale``, a power of two near the largest entry of them; a method with
+    ``from_gradients`` False gets None and 1. For such a method the weights returned are those of the next step; for
+    the others they are those of this one, unless ``delayed``.
     """
 
     init: Callable[[int], tuple[jax.Array, Any]]
-    update: Callable[[jax.Array, Any, jax.Array, Any], tuple[jax.Array, Any]]
+    update: Callable[..., tuple[jax.Array, Any]]
     from_gradients: bool = False
     delayed: bool = False
 
@@ -89,14 +91,14 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
         if len(losses) != tasks:
             raise UsageError(f"multi_task was made for {tasks} tasks, but loss_weights names {len(losses)}.")
         if isinstance(state, LossWeights):
-            return updates, LossWeights(*weighting.update(state.loss_weights, state.inner, losses, None))
+            return updates, LossWeights(*weighting.update(state.loss_weights, state.inner, losses, None, 1.0))
         if any(x.ndim == 0 or x.shape[0] != tasks for x in jax.tree.leaves(updates)):
             raise UsageError(
                 "this weighting combines the gradients of all tasks: build the step with task_gradients=True, and put "
                 "multi_task first in the chain."
             )
         current = state.upcoming if weighting.delayed else state.gradient_weights
-        weights, inner = weighting.update(current, state.inner, losses, gram.gram_matrix(updates))
+        weights, inner = weighting.update(current, state.inner, losses, *gram.scaled_gram_matrix(updates))
         used = current if weighting.delayed else weights
         combined = jax.tree.map(lambda g: jnp.tensordot(used.astype(g.dtype), g, axes=1), updates)
         return combined, GradientWeights(used, inner, weights if weighting.delayed else None)
@@ -112,7 +114,7 @@ def current_weights(opt_state: Any) -> jax.Array | None:
 def _of_losses(
     weigh: Callable[[Any, jax.Array], tuple[jax.Array, Any]], start: Callable[[int], tuple[jax.Array, Any]]
 ) -> Weighting:
-    return Weighting(start, lambda weights, state, losses, _: weigh(state, losses))
+    return Weighting(start, lambda weights, state, losses, gram, scale=1.0: weigh(state, losses))
 
 
 def fixed(weights: Sequence[float]) -> Weighting:
@@ -232,40 +234,56 @@ def dwa(*, temperature: float = 2.0, period: int = 1) -> Weighting:
     return _of_losses(weigh, start)
 
 
-def famo(*, learning_rate: float = 0.025, decay: float = 0.001) -> Weighting:
+def famo(*, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequence[float] | None = None) -> Weighting:
     r"""Fast adaptive multi-task optimisation: all losses shall fall at one relative rate, without more gradients.
 
-    The weights are $c\, z_i / L_i$ with $z = \mathrm{softmax}(\xi)$ and c such that they have the sum one; $\xi$ moves
-    against what each logarithm of a loss has just gained.
+    The weights are $c\, z_i / (L_i - L_i^{\min})$ with $z = \mathrm{softmax}(\xi)$ and c such that they have the sum
+    one; $\xi$ moves by Adam against what each $\log (L_i - L_i^{\min} + 10^{-8})$ has just gained.
 
     Args:
       learning_rate: of $\xi$.
-      decay: pulls $\xi$ towards 0.
+      decay: times $\xi$ is added to its gradient, which pulls it towards 0.
+      min_losses: $L_i^{\min}$, the least that each loss can be; 0 by default.
 
     Returns:
-      The method, for positive losses. The authors evaluate the loss of a batch again after the update; here the gain is
-      that from one step's loss to the next one's, and weights are made of the loss before: one forward pass a step.
+      The method, for losses above their least. The authors evaluate the loss of a batch again after the update; here
+      the gain is that from one step's loss to the next one's, and weights are made of the loss before: one forward
+      pass a step. Their code has a decay of 0.01 by default, and of 0.001 in most of its experiments, as in LibMTL.
 
     References:
       Liu et al. 2023, arXiv:2306.03792.
+
+    >>> method = famo()
+    >>> weights, state = method.init(2)
+    >>> for loss in (1.0, 0.98):  # the first gains: Adam's first step is as long as its rate
+    ...     weights, state = method.update(weights, state, jnp.array([loss, 1.0]), None)
+    >>> print(state[0].round(4))
+    [-0.025  0.025]
     """
+    adam = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
 
     def start(tasks: int) -> tuple[jax.Array, Any]:
-        return jnp.full(tasks, 1 / tasks), (jnp.zeros(tasks), jnp.zeros(tasks), jnp.zeros((), bool))
+        xi = jnp.zeros(tasks)
+        return jnp.full(tasks, 1 / tasks), (xi, jnp.zeros(tasks), jnp.zeros((), bool), adam.init(xi))
 
     def weigh(state: Any, losses: jax.Array) -> tuple[jax.Array, Any]:
-        xi, before, begun = state
-        logs = jnp.log(jnp.maximum(losses, 1e-8))
+        xi, before, begun, opt_state = state
+        least = 0.0 if min_losses is None else _sized(jnp.asarray(min_losses, jnp.float32), len(losses))
+        logs = jnp.log(jnp.maximum(losses - least, 0) + 1e-8)
         z = jax.nn.softmax(xi)
-        gain = jnp.where(begun, before - logs, 0)
-        xi -= learning_rate * (z * (gain - z @ gain) + decay * xi)
+        gain = before - logs
+        moves, moved = adam.update(z * (gain - z @ gain), opt_state, xi)
+        xi = jnp.where(begun, xi + moves, xi)
+        opt_state = jax.tree.map(lambda new, old: jnp.where(begun, new, old), moved, opt_state)
         weights = jax.nn.softmax(jax.nn.log_softmax(xi) - logs)
-        return weights, (xi, logs, jnp.ones((), bool))
+        return weights, (xi, logs, jnp.ones((), bool), opt_state)
 
     return _of_losses(weigh, start)
 
 
-def gradnorm(*, alpha: float = 1.5, learning_rate: float = 0.025) -> Weighting:
+def gradnorm(
+    *, alpha: float = 1.5, learning_rate: float = 0.025, optimizer: optax.GradientTransformation | None = None
+) -> Weighting:
     r"""Weights that move until the weighted gradients have lengths in proportion to how slowly each task learns.
 
     One step of descent on $\sum_i | w_i \lVert g_i \rVert - \bar G\, r_i^\alpha |$, with $r_i$ the loss over its first
@@ -275,24 +293,30 @@ def gradnorm(*, alpha: float = 1.5, learning_rate: float = 0.025) -> Weighting:
     Args:
       alpha: how strongly slow tasks are favoured.
       learning_rate: of the weights.
+      optimizer: of the weights, in place of Adam at that rate, with which they move at one pace whatever the size of
+        the gradients is; ``optax.sgd(rate)`` takes plain steps.
 
     References:
       Chen et al. 2018, arXiv:1711.02257. The paper takes the gradients of one shared layer; here they are those of all
       parameters.
     """
+    inner = squarable(optax.adam(learning_rate)) if optimizer is None else optimizer
 
     def start(tasks: int) -> tuple[jax.Array, Any]:
-        return jnp.ones(tasks), (jnp.zeros(tasks), jnp.zeros((), bool))
+        return jnp.ones(tasks), (jnp.zeros(tasks), jnp.zeros((), bool), inner.init(jnp.ones(tasks)))
 
-    def update(weights: jax.Array, state: Any, losses: jax.Array, products: Any) -> tuple[jax.Array, Any]:
-        first, begun = state
+    def update(
+        weights: jax.Array, state: Any, losses: jax.Array, products: Any, scale: Any = 1.0
+    ) -> tuple[jax.Array, Any]:
+        first, begun, opt_state = state
         first = jnp.where(begun, first, losses)
-        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))
+        norms = scale * jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))
         progress = jnp.where(first > 0, losses / jnp.where(first > 0, first, 1), 1)
         pace = progress / jnp.maximum(jnp.mean(progress), 1e-12)
         target = jnp.mean(weights * norms) * pace**alpha
-        moved = jnp.maximum(weights - learning_rate * norms * jnp.sign(weights * norms - target), 1e-6)
-        return moved * len(losses) / jnp.sum(moved), (first, jnp.ones((), bool))
+        moves, opt_state = inner.update(norms * jnp.sign(weights * norms - target), opt_state, weights)
+        moved = jnp.maximum(jnp.asarray(optax.apply_updates(weights, moves)), 1e-6)
+        return moved * len(losses) / jnp.sum(moved), (first, jnp.ones((), bool), opt_state)
 
     return Weighting(start, update, from_gradients=True, delayed=True)
 
@@ -300,7 +324,7 @@ def gradnorm(*, alpha: float = 1.5, learning_rate: float = 0.025) -> Weighting:
 def _of_gram(weigh: Callable[[jax.Array], jax.Array]) -> Weighting:
     return Weighting(
         lambda tasks: (jnp.full(tasks, 1 / tasks), ()),
-        lambda weights, state, losses, products: (weigh(products), state),
+        lambda weights, state, losses, products, scale=1.0: (weigh(products), state),
         from_gradients=True,
     )
 
@@ -314,7 +338,7 @@ def pcgrad(key: jax.Array) -> Weighting:
     """Conflicting parts projected away, in an order drawn at each step; see ``train.gram.pcgrad``."""
     return Weighting(
         lambda tasks: (jnp.full(tasks, 1 / tasks), jnp.zeros((), jnp.int32)),
-        lambda weights, count, losses, products: (
+        lambda weights, count, losses, products, scale=1.0: (
             gram.pcgrad(products, jax.random.fold_in(key, count)),
             count + 1,
         ),
@@ -336,7 +360,11 @@ def imtl_g() -> Weighting:
 
 def nash_mtl() -> Weighting:
     """The Nash bargaining solution; see ``train.gram.nash_mtl``."""
-    return _of_gram(gram.nash_mtl)
+    return Weighting(
+        lambda tasks: (jnp.full(tasks, 1 / tasks), ()),
+        lambda weights, state, losses, products, scale=1.0: (gram.nash_mtl(products) / scale, state),
+        from_gradients=True,
+    )
 
 
 def aligned_mtl() -> Weighting:

@@ -23,7 +23,9 @@ from typing import Any, Literal, NamedTuple
 from experiments.data.records import Example as Example
 from experiments.data.records import Skips, sentence_of
 from experiments.data.records import read_all as read_all
+from train.cache import user_cache
 from train.errors import UsageError
+from train.places import check_place
 
 EMBEDDED: dict[str, tuple[str, str]] = {
     "bible_web": ("experiments.data.bible", "BibleWeb"),
@@ -94,8 +96,12 @@ def wording(config: DataConfig) -> Wording:
 def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
     """Returns the folder of prepared data: the argument, `$LOSSFNS_DATA_DIR`, or `lossfns` in the user's cache."""
     chosen = directory or os.environ.get("LOSSFNS_DATA_DIR")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen).expanduser() if chosen else Path(cache) / "lossfns"
+    if not chosen:
+        return user_cache()
+    try:
+        return check_place(chosen, "the folder of prepared data").expanduser()
+    except RuntimeError as error:  # of a user who is not known
+        raise UsageError(f"{chosen} is no folder ({error}); give another by LOSSFNS_DATA_DIR") from error
 
 
 def load(
@@ -139,6 +145,8 @@ def load(
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
     except (ValueError, KeyError) as error:
+        if not have:
+            raise UsageError(f"{name} as it was prepared has no splits; {remedy_for(name, data_dir)}.") from error
         raise UsageError(f"{name} has no split {split!r}; it has {', '.join(have)}, and slices of them.") from error
 
 
@@ -161,13 +169,13 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         UsageError: there is no such data set, or its builder needs what is not installed.
     """
     folder = os.fspath(resolve_data_dir(directory))
-    if name in EMBEDDED:
-        module, cls = EMBEDDED[name]
-        return getattr(importlib.import_module(module), cls)(data_dir=folder, file_format="array_record")
     import tensorflow_datasets as tfds
 
     base = name.split("/")[0].split(":")[0]
     try:
+        if name in EMBEDDED:
+            module, cls = EMBEDDED[name]
+            return getattr(importlib.import_module(module), cls)(data_dir=folder, file_format="array_record")
         _register(base)
         return tfds.builder(name, data_dir=folder, file_format="array_record", try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError as error:
@@ -179,8 +187,13 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         ) from error
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
-    except (AssertionError, ValueError) as error:  # an unknown version or configuration
-        raise UsageError(f"TFDS cannot open {name!r}: {sentence_of(error)}.") from error
+    except Exception as error:
+        if resolve_data_dir(directory).joinpath(base).exists():  # damaged: TFDS raises all kinds
+            advice = remedy_for(name, directory)
+            raise UsageError(f"{name} as it was prepared cannot be read ({sentence_of(error)}); {advice}.") from error
+        if isinstance(error, AssertionError | ValueError):  # an unknown version or configuration
+            raise UsageError(f"TFDS cannot open {name!r}: {sentence_of(error)}.") from error
+        raise
 
 
 def prepare(builder: Any, name: str) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,9 @@ import numpy as np
 import sentencepiece
 
 from experiments.data.load import DataConfig, resolve_data_dir
+from train.console import warn
 from train.errors import UsageError
+from train.files import make_folder, read_bytes, write_atomic
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 SPECIAL_IDS: tuple[int, ...] = (PAD, UNK, CLS, SEP, MASK)
@@ -114,7 +115,8 @@ def make_tokenizer(
         A tokenizer; equal arguments give the same one, byte for byte.
 
     Raises:
-        UsageError: the vocabulary size does not fit the text.
+        UsageError: the vocabulary size does not fit the text, or what is learnt cannot be kept in `directory`.
+        RunFailed: the disk is full.
     """
     if config.tokenizer == "bytes":
         tokenizer: Tokenizer = ByteTokenizer()
@@ -126,26 +128,36 @@ def make_tokenizer(
 
 
 def _cached_model(config: DataConfig, texts: Sequence[str], folder: Path) -> bytes:
-    """Reads the model learnt from exactly this text and these settings, or learns and stores it."""
-    settings = {"type": config.subwords, "size": config.vocab_size, "version": sentencepiece.__version__, "format": 1}
+    """The model learnt from exactly this text and these settings, read if it was kept and is whole, else learnt.
+
+    What is kept is the SHA-256 sum of the model, on a line of its own, and the model: sentencepiece reads many a
+    damaged one without a word, and gives other ids.
+    """
+    settings = {"type": config.subwords, "size": config.vocab_size, "version": sentencepiece.__version__, "format": 2}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for text in texts:
         data = text.encode()
         digest.update(b"%d:" % len(data) + data)  # the length tells two texts from one that holds both
     file = folder / f"{config.subwords}-{config.vocab_size}-{digest.hexdigest()[:24]}.model"
-    if file.exists():
-        return file.read_bytes()
-    model = train_sentencepiece(texts, config.vocab_size, config.subwords)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(model)
-        os.replace(temporary, file)  # atomic: a reader sees the whole file or none
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        told, _, model = read_bytes(file).partition(b"\n")
+        if told == _sum_of(model):
+            return model
+        problem = "is damaged"
+    except FileNotFoundError:
+        problem = ""
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+    if problem:
+        warn(f"the tokenizer {file} {problem}; it is learnt again")
+    model = train_sentencepiece(texts, config.vocab_size, config.subwords)
+    make_folder(folder, "the folder of tokenizers")
+    write_atomic(file, _sum_of(model) + b"\n" + model)
     return model
+
+
+def _sum_of(model: bytes) -> bytes:
+    return hashlib.sha256(model).hexdigest().encode()
 
 
 def train_sentencepiece(texts: Sequence[str], vocab_size: int, subwords: str) -> bytes:

@@ -20,6 +20,7 @@ from experiments.study.devices import joined
 from train.cache import enable_compilation_cache
 from train.console import say, unheard
 from train.errors import RunFailed, UsageError
+from train.files import escape_output
 from train.lock import unlock_all
 from train.memory import is_out_of_memory
 from train.profiling import check_steps
@@ -53,6 +54,7 @@ def run(main: Callable[[C], Any], config: type[C], doc: str | None, argv: Sequen
         "--" + word.removeprefix("--config.") if word.startswith("--config.") else word
         for word in (sys.argv[1:] if argv is None else argv)
     ]
+    escape_output()
     keep_freed_memory()
     enable_compilation_cache()
     before = jax.config.jax_debug_nans  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from typing import Any
 
 from train.console import say
 from train.errors import UsageError
-from train.files import differences, dump_json, to_json, write_atomic
+from train.files import differences, dump_json, make_folder, read_json, to_json, write_atomic
 from train.identity import is_allowed, refuse_changes
 from train.lock import FolderInUse, lock_folder, unlock_folder
 from train.places import inside
@@ -126,12 +126,14 @@ def _numbers(value: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
+        if not isinstance(found, dict) or (path.name == RESULT and not {"key", "setting", "values"} <= {*found}):
+            raise ValueError("expected an object of a run")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged ({error}); delete it, and its run is made again") from error
-    return dict(found)
+    return found
 
 
 def claim(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str]) -> bool:
@@ -148,7 +150,7 @@ def claim(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str]) -> 
     Raises:
         UsageError: The folder holds an unfinished run that differs in something else.
     """
-    by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
+    by_first(lambda: make_folder(folder, "the folder of a run"))
     try:
         lock_folder(folder, USER)
     except FolderInUse:
@@ -187,7 +189,7 @@ def _put_aside(folder: Path, name: str) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     release(folder)
-    folder.mkdir()
+    make_folder(folder, "the folder of a run")
     lock_folder(folder, USER)
 
 

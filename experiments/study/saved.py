@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 from experiments.data.tokenizers import read_tokenizer, tokenizer_files
 from experiments.study.config import from_settings
 from train.errors import UsageError
-from train.files import dump_json, to_json, write_atomic
+from train.files import dump_json, make_folder, to_json, write_atomic
 from train.leaves import check_layout, describe, rebuild
 from train.paths import path_of
 from train.sharding import gather
@@ -45,7 +45,7 @@ def save_model(workdir: Path, params: Any, arguments: Sequence[Any], tokenizer: 
         if bad:
             raise UsageError(f"expected parameters in nested dicts with plain names, got {path_of(keys)!r}")
     folder = workdir / "model"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     arrays = {path_of(keys): np.ascontiguousarray(leaf) for keys, leaf in leaves}
     write_atomic(folder / PARAMETERS, save(arrays))
     for name, content in (tokenizer_files(tokenizer) if tokenizer is not None else {}).items():

@@ -29,7 +29,7 @@ from experiments.study.workdir import Folder, Measured
 from train.checkpoint import Checkpointer
 from train.cost import measure
 from train.errors import RunFailed, UsageError
-from train.files import to_json
+from train.files import make_folder, to_json
 from train.guard import BadSteps, skip_nonfinite
 from train.hooks import EarlyStopping, Hook, run_evaluation
 from train.logging import MetricsWriter
@@ -227,7 +227,7 @@ def _train(
     judge: Callable[[TrainState], Mapping[str, float]] | None,
 ) -> TrainState:
     """Runs the loop with its hooks; returns the last state, or the best one."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path, "the folder of a run")
     options = folder.config
     with MetricsWriter(folder.path, every=training.log_every) as writer, contextlib.ExitStack() as stack:
         bad_steps = BadSteps(max_consecutive_bad=options.max_consecutive_bad, writer=writer)

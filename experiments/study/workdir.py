@@ -24,10 +24,10 @@ from experiments.study.compare import Question
 from experiments.study.config import StudyConfig, axes, command_line, nested, settings
 from experiments.study.grid import Clock, Function, Row
 from train.errors import UsageError
-from train.files import is_writer, to_json
+from train.files import is_writer, make_folder, to_json
 from train.identity import fingerprint
 from train.logging import environment, open_workdir
-from train.places import inside
+from train.places import check_place, inside
 from train.processes import by_first, check_same, wait_for_all
 from train.progress import Progress
 
@@ -172,7 +172,8 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
         UsageError: The folder holds a study of another config, or another process is writing there.
     """
     name, worker = study_name(type(config)), os.environ.get(WORKER) is not None
-    path = Path(config.workdir or inside("runs", f"{name}-fast" if config.fast_dev_run else name))
+    usual = inside("runs", f"{name}-fast" if config.fast_dev_run else name)
+    path = usual if config.workdir is None else check_place(config.workdir, "--workdir")
     code = grid.code_fingerprint(Path(sys.modules[type(config).__module__].__file__ or ""))
     git = environment()["git"]
     run = Run(name, doc or "", config, path, code, git and git["commit"] + ("+" if git["dirty"] else ""), worker)
@@ -261,7 +262,7 @@ def _start_workers(run: Run) -> None:
         raise UsageError("--jobs shares the runs of one process's study; leave it at 1 with --processes.join")
     command = command_line(dataclasses.replace(run.config, workdir=str(run.path.absolute())), run.name)
     folder = run.path / "jobs"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     environment = os.environ | {WORKER: "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for number in range(1, run.config.jobs):
         with open(folder / f"{number}.log", "wb") as log:

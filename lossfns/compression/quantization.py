@@ -18,6 +18,7 @@ from lossfns._contract import (
     one_of,
     positive,
 )
+from lossfns._numerics import divided
 from lossfns.compression._trees import PyTree, leaves
 
 
@@ -38,7 +39,7 @@ def _axis(name: str, value: Any) -> int | None:
 @loss(
     static=("bits", "axis", "signed", "scale_gradient"),
     bits=_bits,
-    scale=positive,
+    scale=positive.each,
     axis=_axis,
     signed=flag,
     scale_gradient=one_of("lsq", "plain"),
@@ -120,7 +121,7 @@ def fake_quantize(
             factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * high)
             step = jax.lax.stop_gradient(step * (1 - factor)) + step * factor
     step = step.reshape(layout if step.ndim else (1,) * x.ndim)
-    ratio = x / step
+    ratio = divided(x, step)
     inside = (ratio > low) & (ratio < high)
     held = jnp.where(inside, ratio, jnp.where(ratio >= high, high, jnp.where(ratio <= low, low, jnp.nan)))
     return (held + jax.lax.stop_gradient(jnp.round(held) - held)) * step
@@ -166,12 +167,12 @@ def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target:
         # Scaled by the largest deviation, which is held fixed: kurtosis does not depend on the scale.
         centred = x - jnp.mean(x)
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(centred)))
-        varies = largest > 8 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(x)))
-        scaled = jnp.where(varies, centred / jnp.where(largest == 0, 1, largest), 0)
-        variance = jnp.where(varies, jnp.mean(jnp.square(scaled)), 1)
+        constant = largest <= 8 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(x)))
+        scaled = jnp.where(constant, 0, centred / jnp.where(largest == 0, 1, largest))
+        variance = jnp.where(constant, 1, jnp.mean(jnp.square(scaled)))
         kurtosis = jnp.mean(jnp.square(jnp.square(scaled))) / jnp.square(variance)
-        total += jnp.where(varies, jnp.square(kurtosis - hyper(target, dtype)), 0)
-        count += varies.astype(dtype)
+        total += jnp.where(constant, 0, jnp.square(kurtosis - hyper(target, dtype)))
+        count += 1 - constant.astype(dtype)
     return hyper(weight, dtype) * total / jnp.maximum(count, 1)
 
 
@@ -234,4 +235,4 @@ def entropy_of_weights(
         distances = jnp.square(x.astype(dtype).reshape(-1, 1) - centres)
         mass += jnp.sum(jax.nn.softmax(-sigma * distances, axis=-1), axis=0)
     p = mass / number
-    return -hyper(weight, dtype) * jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0))
+    return -hyper(weight, dtype) * jnp.sum(p * jnp.log(jnp.where(p == 0, 1, p)))

@@ -204,6 +204,8 @@ def semi_hard_triplet(
     place = jnp.maximum(jnp.minimum(place, number - 1), 0)
     table = distance(norm, x[:, None], everyone.vectors[None])
     far = jnp.take_along_axis(table, jnp.take_along_axis(order, place, axis=1), axis=1)
+    # No order has a place for NaN.
+    far = jnp.where(jnp.any(jnp.isnan(candidates), axis=1, keepdims=True), jnp.nan, far)
     counts = positives & (number > 0)
     hinges = jnp.where(counts, jax.nn.relu(hyper(margin, dtype) + table - far), 0)
     return zero_masked(where, jnp.sum(hinges, axis=1) / jnp.maximum(jnp.sum(counts, axis=1), 1).astype(dtype))

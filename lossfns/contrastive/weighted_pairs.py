@@ -10,6 +10,7 @@ from lossfns._blockwise import LogSum, product, stream
 from lossfns._contract import (
     accumulation_dtype,
     check_where,
+    finite,
     flag,
     hyper,
     keep_rows,
@@ -185,7 +186,7 @@ def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Arr
     )
 
 
-@loss(static=("axis_name",), alpha=positive, beta=positive, mining_margin=non_negative)
+@loss(static=("axis_name",), alpha=positive, beta=positive, threshold=finite, mining_margin=non_negative)
 def multi_similarity(
     embeddings: jax.Array,
     labels: jax.Array,
@@ -249,7 +250,8 @@ def multi_similarity(
         epsilon = hyper(mining_margin, dtype)
         least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
         most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
-        positives, negatives = positives & (scores < most + epsilon), negatives & (scores > least - epsilon)
+        # What is not mined is far enough away, which a NaN is not.
+        positives, negatives = positives & ~(scores >= most + epsilon), negatives & ~(scores <= least - epsilon)
     steep, steep_negative, excess = hyper(alpha, dtype), hyper(beta, dtype), scores - hyper(threshold, dtype)
     values = log_one_plus(-steep * excess, positives) / steep
     return zero_masked(where, values + log_one_plus(steep_negative * excess, negatives) / steep_negative)

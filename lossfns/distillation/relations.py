@@ -302,8 +302,8 @@ def _mean_distances(
     """[N, M] distances over their mean over all pairs of two examples that are present; 0 at distance 0."""
     # Divided by the largest entry after the difference: equal rows then differ by exactly 0, fused or not.
     squares = jnp.sum(jnp.square((mine[:, None] - everyone[None]) / largest), axis=-1)
-    apart = squares > 0
-    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
+    together = squares == 0
+    distances = jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
     here = jnp.take(present, number)
     total = jnp.sum(jnp.where(here[:, None] & present[None], distances, 0))
     total = total if axis_name is None else jax.lax.psum(total, axis_name)

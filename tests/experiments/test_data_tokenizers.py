@@ -1,7 +1,9 @@
 """Tokenizers: round trips, fixed special ids, a cache keyed by content, counts, silence."""
 
 import dataclasses
+import errno
 import os
+import stat
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from experiments.data import tokenizers
 from experiments.data.load import DataConfig
 from experiments.data.tokenizers import SPECIAL_IDS, SPECIAL_NAMES, ByteTokenizer, make_tokenizer
-from train.errors import UsageError
+from train.errors import RunFailed, UsageError
 
 WORDS = "the quick brown fox jumps over lazy dogs while seven wizards brew potent elixirs near quiet rivers"
 TEXTS = [" ".join(np.random.default_rng(i).choice(WORDS.split(), 12)) + "." for i in range(200)]
@@ -96,9 +98,70 @@ def test_a_small_text_gives_fewer_subwords_and_a_tiny_size_is_refused(tmp_path):
 
 def test_nothing_half_written_stays_behind(tmp_path, monkeypatch):
     def fail(*_args):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunFailed, match=r"cannot write .*\.model \(disk full\); make room on the disk"):
         make_tokenizer(SMALL, TEXTS, directory=tmp_path)
     assert not list((tmp_path / "tokenizers").glob("*"))
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The file of a kept tokenizer, what it gives for a text, and a function that makes it again."""
+    first = make_tokenizer(SMALL, TEXTS, directory=tmp_path)
+    (file,) = (tmp_path / "tokenizers").iterdir()
+    model = first._processor.serialized_model_proto()
+    learn = tokenizers.train_sentencepiece
+    assert learn(TEXTS, 90, "unigram") == model
+    monkeypatch.setattr(tokenizers, "train_sentencepiece", lambda *_: model)  # which takes long for 300 times
+    return file, first.encode(TEXTS[0]).tolist(), lambda: make_tokenizer(SMALL, TEXTS[:], directory=tmp_path)
+
+
+def test_a_flipped_bit_changes_no_token(kept, capfd):
+    file, ids, again = kept
+    whole = file.read_bytes()
+    model = whole.partition(b"\n")[2]
+    rng = np.random.default_rng(0)
+    for place, bit in zip(rng.integers(len(whole), size=300), rng.integers(8, size=300), strict=True):
+        harmed = bytearray(whole)
+        harmed[place] ^= 1 << bit
+        file.write_bytes(harmed)
+        assert tokenizers._cached_model(SMALL, TEXTS, file.parent) == model
+        printed = capfd.readouterr()
+        assert printed.err == f"warning: the tokenizer {file} is damaged; it is learnt again\n"
+        assert printed.out == ""
+        assert file.read_bytes() == whole
+    assert again().encode(TEXTS[0]).tolist() == ids
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda file: os.truncate(file, 0),
+        lambda file: os.truncate(file, 100),
+        lambda file: file.write_bytes(file.read_bytes() + b"x"),
+        lambda file: file.write_bytes(file.read_bytes().partition(b"\n")[2]),
+        lambda file: (file.unlink(), os.mkfifo(file)),
+        lambda file: (file.rename(file.with_name("other")), file.symlink_to("other")),
+    ],
+    ids=["empty", "cut", "longer", "without-sum", "pipe", "link"],
+)
+def test_a_kept_tokenizer_that_is_no_whole_file_is_learnt_again(kept, capfd, harm):
+    file, ids, again = kept
+    harm(file)
+    assert again().encode(TEXTS[0]).tolist() == ids
+    assert capfd.readouterr().err.count("it is learnt again") == 1
+    assert file.is_file()
+    assert not file.is_symlink()
+
+
+def test_others_can_read_a_kept_tokenizer(tmp_path):
+    before = os.umask(0o022)
+    try:
+        make_tokenizer(SMALL, TEXTS, directory=tmp_path)
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "tokenizers").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644

@@ -207,3 +207,30 @@ def test_other_errors_of_the_data_keep_their_trace():
     with pytest.raises(RuntimeError, match="a bug in the pipeline") as caught:
         fit(Count(0), step, broken(), steps=3, progress=False)
     assert not isinstance(caught.value, RunFailed)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda info: info.unlink(),
+        lambda info: info.write_bytes(b""),
+        lambda info: info.write_bytes(b"\xff{"),
+        lambda info: info.write_text("[" * 100_000),
+        lambda info: (info.unlink(), info.mkdir()),
+    ],
+    ids=["gone", "empty", "no-text", "nested", "folder"],
+)
+def test_a_prepared_set_whose_description_is_damaged(damaged_digits, tmp_path, harm):
+    prepared = tmp_path / "digits" / "1.0.0"
+    prepared.mkdir(parents=True)
+    (source,) = (damaged_digits[0] / "digits").glob("*/dataset_info.json")
+    (prepared / source.name).write_bytes(source.read_bytes())
+    harm(prepared / source.name)
+    with pytest.raises(UsageError, match=r"digits as it was prepared .*; delete .*digits so that it is prepared anew"):
+        load("digits", "test", data_dir=tmp_path)
+
+
+def test_a_folder_of_prepared_data_that_is_none():
+    for folder in ("a\0b", "a\udcff", "~nobody-has-this-name/x"):
+        with pytest.raises(UsageError, match="give another"):
+            load("digits", "test", data_dir=folder)

@@ -1,8 +1,12 @@
 """One training of a study: bad numbers, early stopping, precision, averages, batches of its own, and what it costs."""
 
 import dataclasses
+import io
 import math
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +16,13 @@ import pytest
 
 from experiments import causal_lm
 from experiments.models.transformer import Bert, TransformerConfig
-from experiments.study import Recipe, Run, Start, StudyConfig, TrainingConfig, cli, fit_model
+from experiments.study import Recipe, Run, Start, StudyConfig, TrainingConfig, cli, fit_model, open_study
+from experiments.study.grid import read_result
 from experiments.study.report import mean_curves
 from experiments.study.workdir import Measured
 from train import Context, MetricsWriter, Term, make_precision, read_metrics
 from train.errors import RunFailed, UsageError
+from train.files import escape_output
 from train.memory import Memory, OutOfMemory
 
 SGD = optax.sgd(0.5)
@@ -272,3 +278,36 @@ def test_a_model_multiplies_in_its_type(dtype):
     short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[dtype]
     # Six in the block, two of the masked-LM head; the pooler and the head of the pair are small and stay as they are.
     assert sorted(products) == sorted([(short, short, "f32")] * 8 + [("f32", "f32", "f32")] * 2)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[", "3", "[" * 100_000, "\xff"], ids=ascii)
+def test_a_result_of_another_form_is_refused(tmp_path, text):
+    path = tmp_path / "result.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"result\.json is damaged .* delete it, and its run is made again"):
+        read_result(tmp_path, "key")
+    assert path.read_text(encoding="latin-1") == text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_that_is_not_utf8_takes_every_letter(monkeypatch, encoding):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    escape_output()
+    print("Ł ± \udcff")
+    stdout.flush()
+    written = stdout.buffer.getvalue().decode(encoding)
+    assert written.endswith("\\udcff\n")
+    assert ("Ł" in written, "±" in written) == (encoding == "utf-8", encoding != "ascii")
+
+
+def test_the_catalogue_is_printed_where_output_is_ascii():
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    subprocess.run([sys.executable, "-m", "lossfns"], env=env, check=True, stdout=subprocess.DEVNULL, timeout=100)
+
+
+@pytest.mark.parametrize("workdir", ["", "a\0b", "a\udcff"])
+def test_a_workdir_that_can_be_none_ends_in_a_sentence(capsys, workdir):
+    wanted = pytest.raises(UsageError, match="expected --workdir as text in UTF-8")
+    with wanted, open_study(StudyConfig(workdir=workdir), ""):
+        pass

@@ -49,6 +49,13 @@ def read(sources, repository, commit, path):
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
+def whole(sources, repository, commit, path):
+    """All of a file as a module of its own, for optimizers."""
+    module = types.ModuleType(Path(path).stem)
+    exec(compile(read(sources, repository, commit, path), path, "exec"), module.__dict__)
+    return module
+
+
 def assigns(statement, name):
     """Whether it is an assignment to this name."""
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])

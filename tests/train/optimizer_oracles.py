@@ -23,8 +23,8 @@ def gradients(params, steps=STEPS):
     return [jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(steps)]
 
 
-def to_jax(tree):
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+def to_jax(tree, kind=jnp.float32):
+    return jax.tree.map(lambda x: jnp.asarray(x, kind), tree)
 
 
 def cubes(params):
@@ -32,15 +32,15 @@ def cubes(params):
     return jax.tree.map(lambda w: w**3, params)
 
 
-def run_with_states(config, params, grads, total_steps=10, values=None):
+def run_with_states(config, params, grads, total_steps=10, values=None, kind=jnp.float32):
     """The parameters after each compiled update, and the optimizer's state."""
     optimizer = make_optimizer(config, total_steps, params)
-    params = to_jax(params)
+    params = to_jax(params, kind)
     state = optimizer.init(params)
     update = jax.jit(lambda g, state, params, value: optimizer.update(g, state, params, value=value, grad_fn=cubes))
     history = []
     for grad, value in zip(grads, values or [0.0] * len(grads), strict=True):
-        updates, state = update(to_jax(grad), state, params, value)
+        updates, state = update(to_jax(grad, kind), state, params, value)
         params = optax.apply_updates(params, updates)
         history.append((params, state))
     return history
@@ -120,7 +120,7 @@ def adafactor(w, grads, decay):
     column, v = np.zeros(w.shape[-1]), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
         b2, squared = 1 - t**-0.8, g**2 + 1e-30
-        if w.ndim == 2 and min(w.shape) >= 128:
+        if w.ndim == 2:
             row = b2 * row + (1 - b2) * squared.sum(1)
             column = b2 * column + (1 - b2) * squared.sum(0)
             u = g / np.sqrt(np.outer(row, column) / row.sum())
@@ -145,9 +145,9 @@ def muon(w, grads, decay, beta=0.95):
         yield from adamw(w, grads, 0.0)
         return
     m = np.zeros_like(w)
-    for t, g in enumerate(grads, start=1):
-        m = beta * m + (1 - beta) * g
-        ahead = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+    for g in grads:
+        m = beta * m + g
+        ahead = g + beta * m
         wide = ahead if w.shape[0] <= w.shape[1] else ahead.T
         u = newton_schulz(wide)
         u = u if w.shape[0] <= w.shape[1] else u.T
@@ -168,7 +168,7 @@ def adagrad(w, grads, decay, eps=1e-10):
     s = np.zeros_like(w)
     for g in grads:
         s = s + g**2
-        w = w - RATE * (g / np.sqrt(s + eps) + decay * w)
+        w = w - RATE * (g / (np.sqrt(s) + eps) + decay * w)
         yield w
 
 
@@ -208,8 +208,8 @@ def amsgrad(w, grads, decay, b1=0.9, b2=0.999, eps=1e-8):
     m, v, largest = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        largest = np.maximum(largest, v / (1 - b2**t))
-        w = w - RATE * (m / (1 - b1**t) / (np.sqrt(largest) + eps) + decay * w)
+        largest = np.maximum(largest, v)
+        w = w - RATE * (m / (1 - b1**t) / (np.sqrt(largest / (1 - b2**t)) + eps) + decay * w)
         yield w
 
 
@@ -225,7 +225,7 @@ def adabelief(w, grads, decay, b1=0.9, b2=0.999, eps=1e-16):
     m, s = np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
         m = b1 * m + (1 - b1) * g
-        s = b2 * s + (1 - b2) * (g - m) ** 2 + 1e-16
+        s = b2 * s + (1 - b2) * (g - m) ** 2 + eps
         w = w - RATE * (m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + eps) + decay * w)
         yield w
 
@@ -234,8 +234,8 @@ def adan(w, grads, decay, b1=0.98, b2=0.92, b3=0.99, eps=1e-8):
     m, d, n, before = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w), grads[0]
     for t, g in enumerate(grads, start=1):
         m, d = b1 * m + (1 - b1) * g, b2 * d + (1 - b2) * (g - before)
-        n = b3 * n + (1 - b3) * (g + (1 - b2) * (g - before)) ** 2
-        u = (m / (1 - b1**t) + (1 - b2) * d / (1 - b2**t)) / (np.sqrt(n / (1 - b3**t)) + eps)
+        n = b3 * n + (1 - b3) * (g + b2 * (g - before)) ** 2
+        u = (m / (1 - b1**t) + b2 * d / (1 - b2**t)) / (np.sqrt(n / (1 - b3**t)) + eps)
         w, before = w - RATE * (u + decay * w), g
         yield w
 
@@ -255,8 +255,8 @@ def sophia(w, grads, decay, b1=0.965, b2=0.99, eps=1e-12, gamma=0.01, every=10):
     m, h = np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
         m = b1 * m + (1 - b1) * g
-        u = np.clip(m / (1 - b1**t) / np.maximum(gamma * h, eps), -1, 1)
         h = b2 * h + (1 - b2) * 3 * w**2 if (t - 1) % every == 0 else h  # The Hessian of `cubes`.
+        u = np.clip(m / np.maximum(gamma * h, eps), -1, 1)
         w = w - RATE * (u + decay * w)
         yield w
 
@@ -275,15 +275,15 @@ def schedule_free(directions):
     return loop
 
 
-def step_scale(t, b1, b2):
-    return np.sqrt(1 - b2**t) / (1 - b1**t)
+def step_scale(t, b1, b2, corrected):
+    return np.sqrt(1 - b2**t) / (1 - b1**t) if corrected else 1.0
 
 
-def prodigy(w, grads, decay, b1=0.9, b2=0.999, eps=1e-8, rate=RATE, d=1e-6):
+def prodigy(w, grads, decay, b1=0.9, b2=0.999, eps=1e-8, rate=RATE, d=1e-6, corrected=False):
     start, r, root = w, 0.0, np.sqrt(b2)
     m, v, s = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
-        gamma = rate * step_scale(t, b1, b2)
+        gamma = rate * step_scale(t, b1, b2, corrected)
         m, v = b1 * m + (1 - b1) * d * g, b2 * v + (1 - b2) * (d * g) ** 2
         r = root * r + (1 - root) * gamma * d**2 * np.sum(g * (start - w))
         s = root * s + (1 - root) * gamma * d**2 * g
@@ -293,11 +293,11 @@ def prodigy(w, grads, decay, b1=0.9, b2=0.999, eps=1e-8, rate=RATE, d=1e-6):
         yield w
 
 
-def dadapt_adamw(w, grads, decay, b1=0.9, b2=0.999, eps=1e-8, rate=RATE, d=1e-6):
+def dadapt_adamw(w, grads, decay, b1=0.9, b2=0.999, eps=1e-8, rate=RATE, d=1e-6, corrected=False):
     r, root = 0.0, np.sqrt(b2)
     m, v, s = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, start=1):
-        gamma = rate * step_scale(t, b1, b2)
+        gamma = rate * step_scale(t, b1, b2, corrected)
         r = root * r + (1 - root) * gamma * d * np.sum(g * s / (np.sqrt(v) + eps))
         m, v = b1 * m + (1 - b1) * d * gamma * g, b2 * v + (1 - b2) * g**2
         s = root * s + (1 - root) * d * gamma * g

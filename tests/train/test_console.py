@@ -1,5 +1,6 @@
 """Standard error that is full, closed, unread or not there: messages are lost, and the run is not."""
 
+import ast
 import errno
 import os
 import signal
@@ -169,3 +170,14 @@ def test_an_experiment_whose_output_is_broken(tmp_path, place, code):
 @pytest.mark.parametrize(("place", "code"), [("2>/dev/full", 2), ("2>&-", 2), ("2> >(true)", 2)])
 def test_a_mistake_that_cannot_be_explained_keeps_its_code(place, code):
     assert cli(place, "--no-such-option").returncode == code
+
+
+def test_nothing_else_writes_to_standard_error():
+    """Nor prints at all in `train`, where a stream that takes nothing would end the run."""
+    for path in [*(ROOT / "train").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        if path.name not in ("console.py", "progress.py"):
+            assert "sys.stderr" not in text, path
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        printing = any(getattr(call.func, "id", "") == "print" for call in calls)
+        assert not printing or path.name == "console.py" or path.is_relative_to(ROOT / "experiments"), path

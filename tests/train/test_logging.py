@@ -21,13 +21,15 @@ import numpy as np
 import pytest
 
 from train.errors import RunFailed, UsageError
-from train.files import differences, to_json, write_atomic
+from train.files import differences, parse_json, to_json, write_atomic
+from train.lock import lock_folder
 from train.logging import (
     Image,
     MetricsWriter,
     Section,
     Table,
     _git_state,
+    close_workdir,
     curve,
     environment,
     open_workdir,
@@ -267,6 +269,36 @@ def test_disk_errors_by_kind(tmp_path, monkeypatch, code, kind):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOENT])
+def test_a_folder_that_refuses_is_a_failed_run_once_it_was_opened(tmp_path, monkeypatch, code):
+    """Exit codes 2 and 1: at the start nothing was begun, later the run has failed; the metrics and all else agree."""
+    opened = os.open
+
+    def refuse(path, flags, *rest, **more):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(code, os.strerror(code))
+        return opened(path, flags, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(UsageError, match=r"cannot lock .* choose a place that can be written"):
+            open_workdir(tmp_path, {})
+    open_workdir(tmp_path, {})
+    writer = MetricsWriter(tmp_path)
+    monkeypatch.setattr(os, "open", refuse)
+    for act in (
+        lambda: writer.write(1, "train", {}),
+        writer.close,
+        lambda: write_summary(tmp_path, {}),
+        lambda: write_report(tmp_path, "t", []),
+        lambda: MetricsWriter(tmp_path / "none"),
+    ):
+        with pytest.raises(RunFailed, match=r"cannot write .* any more .* what was saved before is intact"):
+            act()
+    monkeypatch.undo()
+    close_workdir(tmp_path)
+
+
 def test_files_can_be_read_by_others(tmp_path):
     before = os.umask(0o022)
     try:
@@ -288,6 +320,67 @@ def test_to_json_takes_low_precision_and_refuses_the_rest():
     for odd in (object(), {1, 2}, lambda: 0, np.array([object()]), 1j):
         with pytest.raises(UsageError, match="which JSON cannot hold"):
             to_json({"a": odd})
+
+
+def test_nesting_ends_somewhere(tmp_path):
+    def nested(levels):
+        value = []
+        for _ in range(levels - 1):
+            value = [value]
+        return value
+
+    assert parse_json(json.dumps(to_json(nested(100)))) == nested(100)
+    with pytest.raises(ValueError, match="nested more than 100 levels deep"):
+        parse_json(json.dumps(nested(101)))
+    itself = {}
+    itself["a"] = itself
+    for value in (nested(101), itself):
+        with pytest.raises(UsageError, match="at most 100 levels of nested values"):
+            open_workdir(tmp_path / "a", value)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "[" * 100_000, '{"a": ' * 5000, "\xff", "1" * 5000, ""], ids=ascii)
+def test_a_config_or_environment_of_another_form(tmp_path, capsys, text):
+    workdir = open_workdir(tmp_path / "run", {"a": 1})
+    (workdir / "metrics.jsonl").write_text("")
+    environment = workdir / "environment.json"
+    environment.write_text(text, encoding="latin-1")
+    open_workdir(workdir, {"a": 1})
+    assert "environment.json cannot be read" in capsys.readouterr().err
+    assert (workdir / "environment.json.unreadable").read_text(encoding="latin-1") == text
+    assert isinstance(json.loads(environment.read_text()), dict)
+    (workdir / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"config\.json cannot be read|holds a run with another config"):
+        open_workdir(workdir, {"a": 1})
+    assert (workdir / "config.json").read_text(encoding="latin-1") == text
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "a\udcff", b"a", None, 3], ids=ascii)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: open_workdir(path, {}),
+        MetricsWriter,
+        read_metrics,
+        lambda path: write_summary(path, {}),
+        lambda path: write_report(path, "title", []),
+        lambda path: write_atomic(path, ""),
+        lock_folder,
+    ],
+)
+def test_a_path_is_text_that_names_a_place(path, use):
+    with pytest.raises(UsageError, match=r"expected .* as text in UTF-8 that is not empty and has no NUL, got"):
+        use(path)
+
+
+def test_a_file_is_written_through_no_link(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / f".a.{os.getpid()}.tmp").symlink_to("victim")
+    (tmp_path / "a").symlink_to("victim")
+    write_atomic(tmp_path / "a", "new")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "a").read_text() == "new"
 
 
 def test_differences_tell_types_apart():

@@ -330,6 +330,39 @@ def test_progress_in_a_log_is_a_line_now_and_then():
     ]
 
 
+@pytest.mark.parametrize(
+    ("steps", "total", "lines"),
+    [
+        # The first step takes 10 s, the others 2 s.
+        (range(1, 4), 3, ["pretrain: step 3/3 (100%), 0.5 steps/s, 0:00:14 in all, loss 2.5"]),
+        ([1], 1, ["pretrain: step 1/1 (100%), 0:00:10 in all, loss 2.5"]),
+        (range(1, 4), 9, ["pretrain: step 3/9 (33%), 0.5 steps/s, 0:00:12 left, loss 2.5"]),  # it was ended early
+        ([1], 9, ["pretrain: step 1/9 (11%), loss 2.5"]),
+        # A line is due at 16 s, and is not said twice.
+        (range(1, 5), 4, ["pretrain: step 4/4 (100%), 0.5 steps/s, 0:00:16 in all, loss 2.5"]),
+        ([], 4, []),
+    ],
+)
+def test_progress_in_a_log_says_the_last_step(steps, total, lines):
+    now = [0.0]
+    stream = Terminal(tty=False)
+    with Progress(total, label="pretrain", stream=stream, interval=16, clock=lambda: now[0]) as progress:
+        for step in steps:
+            now[0] += 10 if step == 1 else 2
+            progress.update(step, {"loss": 2.5})
+        now[0] += 0.25
+    assert stream.text.splitlines() == lines
+
+
+def test_a_short_training_says_its_last_step(capsys):
+    fit(Count(0), counting, itertools.count(1.0), steps=3, label="pretrain")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pretrain: step 3/3 (100%), ")
+    assert line.endswith(" in all, loss 3, grad_norm 1, half 1.5")
+    fit(Count(0), counting, itertools.count(1.0), steps=3, progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_on_a_terminal_is_a_bar():
     stream = Terminal(tty=True)
     with Progress(10, start=4, label="pretrain", stream=stream) as progress:

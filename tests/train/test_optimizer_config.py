@@ -51,6 +51,7 @@ LAYERED = {
         ({"name": "adafactor", "b2": 0.9}, "adafactor has no b2"),
         ({"b3": 0.5}, "adamw has no b3: .* adan"),
         ({"name": "adan", "b3": 1.0}, r"b3 must be in \[0, 1\)"),
+        ({"bias_correction": True}, "chosen for prodigy and dadapt_adamw only, not for adamw"),
         ({"proximal_l1": -1.0}, "proximal_l1 must be"),
         ({"plateau_factor": 1.0}, r"plateau_factor must be in \(0, 1\)"),
         ({"plateau_window": 0}, "plateau_window must be a whole number from 1 up, not 0"),

@@ -152,6 +152,7 @@ def test_the_description_says_where_what_is_different():
     ]
     found = OptimizerConfig(name="prodigy", schedule="constant", learning_rate=1.0, weight_decay=0.1)
     assert describe(found).splitlines() == [
-        "adam with the step size found by prodigy: b1 0.9, b2 0.999, eps 1e-08; decoupled weight decay 0.1 on matrices",
+        "adam with the step size found by prodigy: b1 0.9, b2 0.999, eps 1e-08, without bias correction; "
+        "decoupled weight decay 0.1 on matrices",
         "learning rate 1: constant, times that step size",
     ]

@@ -337,7 +337,7 @@ def test_arguments_that_do_not_fit(arguments, batch, message):
 def test_arguments_that_never_fit():
     with pytest.raises(UsageError, match="at least one term"):
         build_train_step(objective, SGD, loss_weights={})
-    with pytest.raises(UsageError, match="accumulate is 0"):
+    with pytest.raises(UsageError, match="expected accumulate as a whole number"):
         build_train_step(objective, SGD, loss_weights=RATES, accumulate=0)
     with pytest.raises(UsageError, match="ema=True"):
         jax.jit(build_eval_step(objective, use_ema=True))(start(), BATCH)

@@ -19,7 +19,15 @@ from train.errors import UsageError
 from train.optimizers.config import OptimizerConfig
 from train.optimizers.cores import Link, core_links, decaying
 from train.optimizers.groups import by_group, groups_of
-from train.optimizers.links import add_l1, centralize, mask_of, parameter_rates, proximal_l1, reduce_on_plateau
+from train.optimizers.links import (
+    add_l1,
+    centralize,
+    clip_by_global_norm,
+    mask_of,
+    parameter_rates,
+    proximal_l1,
+    reduce_on_plateau,
+)
 from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
 from train.optimizers.wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
 from train.paths import check_matches, map_with_path, paths_of
@@ -67,25 +75,25 @@ def make_optimizer(
         momentum         m = mu m + g;                     w - eta m                     (m starts at 0)
         nesterov         m = mu m + g;                     w - eta (g + mu m)
         rmsprop          w - eta g / (sqrt(v) + eps), with momentum if it is not 0
-        adagrad          s = s + g^2;                      w - eta g / sqrt(s + eps)
+        adagrad          s = s + g^2;                      w - eta g / (sqrt(s) + eps)
         adadelta         u = g sqrt(x + eps) / sqrt(v + eps);   w - eta u                (x: average of u^2 before)
         adam             w - eta m^ / (sqrt(v^) + eps)
         adamw            w - eta (m^ / (sqrt(v^) + eps) + decay w)
         nadamw           adamw with (b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)) in place of m^
         radam            adam's step times the rectification r(t); eta m^ while the variance of v^ is untractable
-        amsgrad          adam with the largest v^ so far
+        amsgrad          adam with the largest v so far in place of v
         adamax           n = max(b2 n, |g| + eps);         w - eta m^ / n
-        adabelief        adam with the average of (g - m)^2 + 1e-16 in place of v
-        adan             w - eta (m^ + (1 - b2) d^) / (sqrt(n^) + eps), d: average of g - g_before,
-                         n: average of (g + (1 - b2) (g - g_before))^2 with b3
+        adabelief        adam with s = b2 s + (1 - b2) (g - m)^2 + eps in place of v
+        adan             w - eta (m^ + b2 d^) / (sqrt(n^) + eps), d: average of g - g_before with b2,
+                         n: average of (g + b2 (g - g_before))^2 with b3
         adopt            m = b1 m + (1 - b1) clip(g / max(sqrt(v_before), eps), t^0.25);    w - eta m
         lion             u = sign(b1 m + (1 - b1) g);      w - eta (u + decay w);        m = b2 m + (1 - b2) g
         lamb             u = adam's + decay w;             w - eta u |w| / |u|
         adafactor        u = g / sqrt(v_row v_col / mean), clipped to RMS 1;  w - eta u max(RMS(w), 1e-3)
-        muon             u = orthogonalised momentum * 0.2 sqrt(max(rows, columns));     w - eta (u + decay w)
-        sophia           w - eta (clip(m^ / max(gamma h, eps), 1) + decay w), h: average of the Hessian's diagonal
-        prodigy,         adam with a step size d that estimates the distance to the solution, times eta
-        dadapt_adamw
+        muon             m = mu m + g;  u = 0.2 sqrt(max(rows, columns)) orthogonal(g + mu m);  w - eta (u + decay w)
+        sophia           w - eta (clip(m / max(gamma h, eps), 1) + decay w), h: average of the Hessian's diagonal
+        prodigy,         adam with a step size d that estimates the distance to the solution, times eta; m and v
+        dadapt_adamw     in place of m^ and v^, unless `bias_correction` is set
         schedule_free_*  z = z - eta u(y), x = average of z, y = (1 - b1) z + b1 x: gradients at y, evaluated at x
 
     Args:
@@ -102,16 +110,27 @@ def make_optimizer(
         matches no parameter or freezes all of them.
 
     Conventions:
-      Decoupled decay is multiplied by the learning rate (PyTorch, Optax), Adafactor's too (Optax's alone is not) and
-      Adan's (its paper divides by 1 + eta decay instead); Prodigy's and D-Adaptation's by the step size they find. LAMB
-      scales by the trust ratio only parameters that decay, as its authors' code does; `optax.lamb` scales all. Muon
-      leaves embeddings, heads and everything that is not a matrix to plain Adam (`optax.contrib.muon`: all matrices to
-      Muon, the rest to Adam with Nesterov momentum) and has the shape-independent scale of Liu et al. AMSGrad takes the
-      largest of the unbiased averages (PyTorch and the paper: of the biased ones). Adagrad's squares start at 0
-      (Optax's own: 0.1). RMSProp adds eps to the root (PyTorch; Optax's default: under it). Sophia is Sophia-H with
-      Optax's details: h is that of the steps before, signs instead of Gaussian directions, m without bias (the paper
-      has none of the three); the Gauss-Newton-Bartlett estimate would need labels drawn from the model. Frozen
-      parameters have no optimizer state and do not count in the norm that is clipped or in SAM's.
+      Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule alone),
+      Adafactor's too (Optax's alone is not), Prodigy's and D-Adaptation's by the step size they find. Adan's is that of
+      its authors' `no_prox=True`: by default they divide by 1 + eta decay instead. LAMB scales by the trust ratio only
+      parameters that decay, as its authors' code does; `optax.lamb` scales all. Adan's b2 is its authors', 1 - beta_2
+      of the paper; Optax exchanges the two. AMSGrad compares averages of squares before their bias is corrected, as
+      PyTorch does and, without corrections, the paper (Optax: after). Adagrad adds eps to the root (the paper,
+      PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's default: under it); both start at 0 (Optax's
+      Adagrad: 0.1). AdaBelief has its eps in both places, as the paper (its authors' code rectifies as RAdam does, by
+      default). RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4). NAdam has no
+      schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^). Adamax takes |g| + eps (PyTorch; the
+      paper: |g|). Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow from 128 on) and has
+      the learning rate of the schedule, relative to the parameter. ADOPT decays at its first update, too, which
+      otherwise only starts v (its authors' code does not). Muon leaves embeddings, heads and everything that is not a
+      matrix to plain Adam (`optax.contrib.muon`: all matrices to Muon, the rest to Adam with Nesterov momentum), has
+      the shape-independent scale of Liu et al. (Jordan et al.: sqrt(max(1, rows / columns))) and no bias correction, as
+      both (Optax corrects). Sophia is Sophia-H with signs instead of Gaussian directions, as Optax; Optax's corrects
+      the bias of m and lets an estimate count from the next step on. The Gauss-Newton-Bartlett estimate would need
+      labels drawn from the model. The averages of schedule_free_adamw weigh steps by the squares of their learning
+      rates (its authors' code, Optax; the paper's rates include sqrt(1 - b2^t)). Optimizers that square gradients take
+      entries beyond 1e15 for 1e15, so that no average becomes infinite. Frozen parameters have no optimizer state and
+      do not count in the norm that is clipped or in SAM's.
 
     References:
       Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
@@ -239,7 +258,7 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
     if config.clip_value is not None:
         links.append(Link(f"clip each entry to +-{config.clip_value:g}", optax.clip(config.clip_value)))
     if config.clip_norm is not None:
-        links.append(Link(f"clip to global norm {config.clip_norm:g}", optax.clip_by_global_norm(config.clip_norm)))
+        links.append(Link(f"clip to global norm {config.clip_norm:g}", clip_by_global_norm(config.clip_norm)))
     if config.l1:
         links.append(Link(f"L1 penalty {config.l1:g} on {where}", optax.masked(add_l1(config.l1), mask)))
     if config.l2:

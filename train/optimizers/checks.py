@@ -128,6 +128,10 @@ def _check_name_of(config: Any) -> None:
 def _check_together(config: Any) -> None:
     """Settings that exclude each other."""
     name = config.name
+    if config.bias_correction and name not in SELF_RATED:
+        raise UsageError(
+            f"bias_correction can be chosen for {' and '.join(SELF_RATED)} only, not for {name}: leave it at False."
+        )
     if name in SCHEDULE_FREE:
         if config.schedule != "constant":
             raise UsageError(

@@ -69,9 +69,13 @@ class OptimizerConfig:
     """Decay of the average of squares in Adan. None: 0.99."""
 
     eps: float | None = None
-    """Added to the root of the average of squared gradients in the Adam family (in Adagrad and Adadelta under the root;
-    in ADOPT and Sophia the least that is divided by). None: 1e-8; LAMB, Adadelta and ADOPT 1e-6, Adagrad 1e-10, Sophia
-    1e-12, AdaBelief 1e-16."""
+    """Added to the root of the average of squared gradients in the Adam family (in Adadelta under the root, in
+    AdaBelief also to the average itself; in ADOPT and Sophia the least that is divided by). None: 1e-8; LAMB,
+    Adadelta and ADOPT 1e-6, Adagrad 1e-10, Sophia 1e-12, AdaBelief 1e-16."""
+
+    bias_correction: bool = False
+    """Adam's bias correction in prodigy and dadapt_adamw, whose authors leave it out by default; their schedules should
+    then warm up. The rest of the Adam family always has it."""
 
     weight_decay: float | None = None
     """Decoupled weight decay, multiplied by the learning rate. None: 0.01 for AdamW, NAdamW, Adan, Lion, LAMB, Muon,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from train.norms import global_norm
 from train.optimizers.config import OptimizerConfig
 from train.optimizers.matrices import input_axes
 from train.paths import map_with_path, paths_of
@@ -190,7 +191,7 @@ def self_rated(
 
     Args:
       make: `optax.contrib.prodigy` or `optax.contrib.dadapt_adamw`.
-      config: its betas, eps and weight decay are used.
+      config: its betas, eps, bias correction and weight decay are used.
       schedule: factor of the step size that is found.
       mask: parameters -> a tree of booleans: which of them decay.
 
@@ -198,7 +199,14 @@ def self_rated(
       A transformation whose updates are complete: no learning rate comes after it.
     """
     b1, b2, decay = config.setting("b1"), config.setting("b2"), config.setting("weight_decay")
-    inner = make(schedule, betas=(b1, b2), eps=config.setting("eps"))
+
+    def correction(count: jax.Array) -> Any:
+        return (1 - b2**count) ** 0.5 / (1 - b1**count)
+
+    def rate_at(count: jax.Array) -> Any:  # Optax multiplies it by the bias correction.
+        return schedule(count) if config.bias_correction else schedule(count) / correction(count + 1)
+
+    inner = make(rate_at, betas=(b1, b2), eps=config.setting("eps"))
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, new = inner.update(grads, state, params)
@@ -206,7 +214,7 @@ def self_rated(
         idle = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(new.grad_sum)), start=jnp.zeros(())) == 0
         new = new._replace(estim_lr=jnp.where(idle, state.estim_lr, new.estim_lr))
         updates = jax.tree.map(lambda u: jnp.where(idle, jnp.zeros_like(u), u), updates)
-        rate = state.estim_lr * schedule(state.count) * (1 - b2**new.count) ** 0.5 / (1 - b1**new.count)
+        rate = state.estim_lr * rate_at(state.count) * correction(new.count)
 
         def decayed(update: jax.Array, weight: jax.Array, chosen: bool) -> jax.Array:
             return update - (decay * rate).astype(update.dtype) * weight if chosen and decay else update
@@ -214,6 +222,39 @@ def self_rated(
         return jax.tree.map(decayed, updates, params, mask(params)), new
 
     return optax.GradientTransformation(inner.init, update)
+
+
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Scales gradients down to a norm that all of them together may have at most.
+
+    `optax.clip_by_global_norm` makes 0 of a gradient of 1e20, the square of which no float32 number is.
+
+    >>> print(clip_by_global_norm(1.0).update(jnp.array([0.0, -4e20]), optax.EmptyState())[0])
+    [ 0. -1.]
+    """
+
+    def clip(grads: Any, _: Any) -> Any:
+        norm = global_norm(grads)
+        return jax.tree.map(lambda g: jnp.where(norm < limit, g, (g / norm.astype(g.dtype)) * limit), grads)
+
+    return optax.stateless(clip)
+
+
+def trust_ratio() -> optax.GradientTransformation:
+    """Gives each update the norm of its parameter, unless one of them is 0.
+
+    `optax.scale_by_trust_ratio` takes an update of 1e-25, the square of which no float32 number is, for 0.
+
+    >>> print(trust_ratio().update(jnp.array([3e-25, 4e-25]), optax.EmptyState(), jnp.array([0.0, 10.0]))[0])
+    [6. 8.]
+    """
+
+    def scale(update: jax.Array, weight: jax.Array) -> jax.Array:
+        norm, size = global_norm(update), global_norm(weight)
+        moves = (norm != 0) & (size != 0)
+        return jnp.where(moves, update / jnp.where(moves, norm, 1) * size, update).astype(update.dtype)
+
+    return optax.stateless_with_tree_map(scale)
 
 
 def mask_of(config: OptimizerConfig) -> Callable[[Any], Any]:

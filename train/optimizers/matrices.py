@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from train.norms import power_of_two
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
@@ -46,6 +48,24 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """
     cut = input_axes(shape)
     return math.prod(shape[:cut]), math.prod(shape[cut:])
+
+
+def unit_frobenius(matrix: jax.Array) -> jax.Array:
+    """A matrix over its Frobenius norm, whatever its size; 0 stays 0.
+
+    Args:
+      matrix: of any shape; for norms that no float32 number has the square of, too.
+
+    Returns:
+      The matrix of norm 1, in at least float32.
+
+    Example:
+      >>> print(unit_frobenius(jnp.array([[3e25, 4e25]])), unit_frobenius(jnp.array([[3e-25, 0.0]])))
+      [[0.6 0.8]] [[1. 0.]]
+    """
+    wide = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)) / power_of_two(matrix)
+    norm = jnp.sqrt(jnp.sum(jnp.square(wide)))
+    return wide / jnp.where(norm == 0, 1, norm)
 
 
 def newton_schulz(matrix: jax.Array) -> jax.Array:

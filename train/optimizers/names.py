@@ -36,6 +36,8 @@ OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 SCHEDULE_FREE = ("schedule_free_sgd", "schedule_free_adamw")
 SELF_RATED = ("prodigy", "dadapt_adamw")
 SECOND_ORDER = ("sophia",)
+# Those that square nothing, or take care of it themselves.
+LINEAR = ("sgd", "momentum", "nesterov", "adamax", "lion", "muon", "sophia", "schedule_free_sgd")
 
 _ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 _NONE = {"weight_decay": 0.0}

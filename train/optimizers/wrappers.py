@@ -13,6 +13,7 @@ import optax
 from optax import contrib
 
 from train.errors import UsageError
+from train.norms import global_norm
 from train.optimizers.links import is_masked
 from train.state import TrainState
 
@@ -151,9 +152,9 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
 
     def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         _check_grad_fn(grad_fn, "sam_radius")
-        norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads))
-        scale = radius / jnp.where(norm == 0, 1, norm)
-        ascended = jax.tree.map(lambda w, g: w + (scale * g).astype(w.dtype), params, grads)
+        norm = global_norm(grads)
+        unit = jnp.where(norm == 0, 1, norm)
+        ascended = jax.tree.map(lambda w, g: w + (radius * (g / unit)).astype(w.dtype), params, grads)
         return optimizer.update(grad_fn(ascended), state, params, grad_fn=grad_fn, **extra)
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -1,0 +1,109 @@
+"""A file that a run adds to line by line, and that notices what else is done to it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+from train.console import warn
+from train.files import disk_error, open_plain, read_bytes, set_aside, write_atomic
+from train.lock import check_lock
+
+
+class Journal:
+    """Lines that are on the disk when they have been added, with a copy of them in memory.
+
+    A line that was cut short, by a killed process or a full disk, is dropped when the file is opened again. Where the
+    file is found deleted, emptied, cut short or changed under the run, that is said, its lines are written again, and
+    what was found is kept as `NAME.changed`; lines that were added to it by something else are kept in it.
+
+    Args:
+        path: The file, made if it is not there; its folder must be.
+
+    Raises:
+        UsageError: It cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        found = self._read()
+        self._content = (found or b"")[: (found or b"").rfind(b"\n") + 1]
+        if found != self._content:
+            write_atomic(self.path, self._content)
+
+    def lines(self) -> list[bytes]:
+        """The lines, without their ends."""
+        return self._content.splitlines()  # of text it would break names at further characters
+
+    def add(self, line: bytes) -> None:
+        """Adds one line, and waits until the disk has it.
+
+        Args:
+            line: With its end.
+
+        Raises:
+            RunFailed: The disk is full or failing, the file or its folder cannot be written any more, or the folder is
+                no longer this run's (see `check_lock`). The lines before are intact.
+        """
+        check_lock(self.path)
+        try:
+            size = os.lstat(self.path).st_size
+        except OSError:
+            size = -1
+        if size != len(self._content):
+            self.verify()
+        try:
+            with open(self.path, "ab", buffering=0, opener=open_plain) as file:
+                self._append(file, line)
+        except OSError as error:
+            raise disk_error("write", self.path, error) from error
+        self._content += line
+
+    def _append(self, file: io.FileIO, line: bytes) -> None:
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())  # a checkpoint that comes later must not outlive it
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(file.fileno(), len(self._content))  # a full disk may have taken half a line
+            raise
+
+    def replace(self, lines: list[bytes]) -> None:
+        """Writes other lines in place of all that are there."""
+        check_lock(self.path)
+        self.verify()
+        content = b"".join(line + b"\n" for line in lines)
+        if content != self._content:
+            write_atomic(self.path, content)
+            self._content = content
+
+    def verify(self) -> None:
+        """Compares the file with the lines that were added, says what was done to it, and mends it."""
+        found = self._read()
+        if found == self._content:
+            return
+        if found is not None and found.startswith(self._content) and found.endswith(b"\n"):
+            added = len(found.splitlines()) - len(self.lines())
+            warn(f"{self.path} has {added} more lines than this run wrote; they are kept")
+            self._content = found
+            return
+        what, kept = "deleted" if found is None else "emptied" if not found else "changed", ""
+        try:
+            if found:
+                kept = f", what it held is kept as {set_aside(self.path, self.path.name + '.changed').name}"
+        except OSError as error:
+            raise disk_error("rename", self.path, error) from error
+        write_atomic(self.path, self._content)
+        warn(f"{self.path} was {what} while this run writes it; its {len(self.lines())} lines are written again{kept}")
+
+    def _read(self) -> bytes | None:
+        try:
+            return read_bytes(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise disk_error("read", self.path, error) from error

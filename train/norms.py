@@ -1,0 +1,54 @@
+"""Norms whose squares neither overflow nor underflow."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def power_of_two(tree: Any) -> jax.Array:
+    """A power of two near the largest entry of a tree, to divide by without rounding.
+
+    Args:
+      tree: any pytree of arrays.
+
+    Returns:
+      A float32 (or wider) scalar, at most the largest absolute entry and more than half of it; 1 if all entries are 0
+      or one of them is not finite.
+
+    Example:
+      >>> print(power_of_two({"a": jnp.array([3.0, -5.0]), "b": jnp.zeros(2)}), power_of_two([]))
+      4.0 1.0
+    """
+    leaves = [_wide(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    if not leaves:
+        return jnp.ones(())
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
+    ordinary = jnp.isfinite(largest) & (largest > 0)
+    exponent = jnp.frexp(jnp.where(ordinary, largest, 1))[1] - 1
+    # Beyond these exponents a float32 or its reciprocal is no normal number.
+    return jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(exponent, -126, 126))
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Euclidean norm of all entries of a tree, right wherever the entries and the norm are float32 numbers.
+
+    The sum of the squares alone is infinite for an entry of 1e20 and 0 for one of 1e-25.
+
+    Args:
+      tree: any pytree of arrays.
+
+    Returns:
+      A float32 (or wider) scalar; infinite or NaN only if an entry is, or if the norm is too large for its type.
+
+    Example:
+      >>> print(global_norm({"a": jnp.array([3e20]), "b": jnp.array([4e20])}), global_norm(jnp.array([3e-25, 4e-25])))
+      5e+20 5e-25
+    """
+    scale = power_of_two(tree)
+    squares = [jnp.sum(jnp.square(_wide(x) / scale)) for x in jax.tree.leaves(tree)]
+    return scale * jnp.sqrt(sum(squares, start=jnp.zeros((), scale.dtype)))
+
+
+def _wide(x: Any) -> jax.Array:
+    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
