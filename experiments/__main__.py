@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import how_to_install, missing_packages
 from train.files import escape_output
 
 FOLDER = Path(__file__).parent
@@ -29,6 +30,9 @@ def studies() -> dict[str, str]:
 def main(words: Sequence[str]) -> int:
     """Lists, runs a command, or says what to do with the name of a study; returns the exit code."""
     found = studies()
+    if missing := missing_packages():
+        print(f"error: {how_to_install(missing)}", file=sys.stderr)
+        return 2
     if words and words[0] in COMMANDS:
         from experiments.study import overview
 

@@ -1,5 +1,6 @@
 """Pure, compiled loss functions: arrays in, one value per example out."""
 
+import types as _types
 import typing as _typing
 
 from lossfns.classification import asymmetric as asymmetric
@@ -217,6 +218,9 @@ from lossfns.trees import arc_cross_entropy as arc_cross_entropy
 from lossfns.trees import dependency_tree_crf as dependency_tree_crf
 from lossfns.trees import span_tree_crf as span_tree_crf
 from lossfns.trees import tree_smoothness as tree_smoothness
+
+__version__ = "0.1.0"
+__all__ = [name for name, x in globals().items() if name[0] != "_" and not isinstance(x, _types.ModuleType)]
 
 if not _typing.TYPE_CHECKING:  # else every misspelt name would have a type
 

@@ -206,8 +206,9 @@ def test_no_file_and_no_function_is_too_long():
 def test_names_imported_for_others_only_are_marked():
     """`from x import y as y` in an __init__ makes y public; anything else there would be public by accident."""
     tree = ast.parse((ROOT / "lossfns/__init__.py").read_text())
-    private, *imports, fallback = tree.body[1:]
-    assert ast.unparse(private) == "import typing as _typing"
+    types, typing, *imports, version, names, fallback = tree.body[1:]
+    assert [ast.unparse(node) for node in (types, typing)] == ["import types as _types", "import typing as _typing"]
+    assert [ast.unparse(node.targets[0]) for node in (version, names)] == ["__version__", "__all__"]
     assert [node.name for node in ast.walk(fallback) if isinstance(node, ast.FunctionDef)] == ["__getattr__"]
     for node in imports:
         assert isinstance(node, ast.ImportFrom)
