@@ -36,8 +36,13 @@ def test_steps_of_channels_have_gradients_of_their_own():
 
 
 def test_a_step_that_is_not_positive_is_not_a_step():
-    values = lossfns.fake_quantize(jnp.ones((2, 2)), bits=4, scale=jnp.array([1.0, -1.0]), axis=1)
-    np.testing.assert_array_equal(np.isnan(values), [[False, True]] * 2)
+    def quantized(scale):
+        return lossfns.fake_quantize(jnp.ones((2, 2)), bits=4, scale=scale, axis=1)
+
+    steps = jnp.array([1.0, -1.0])
+    with pytest.raises(ValueError, match="scale must be positive and finite"):
+        quantized(steps)
+    np.testing.assert_array_equal(np.isnan(jax.jit(quantized)(steps)), [[False, True]] * 2)
 
 
 @pytest.mark.parametrize("location", [-1.0, 0.0, 2.0])

@@ -595,4 +595,5 @@ def test_a_function_of_parameters_is_checked_without_rows():
     status = {result.property: result.status for result in report.results}
     assert {name for name, value in status.items() if value == "passed"} == {
         "oracle", "gradients", "hostile inputs", "low precision", "eager = jit", "vmap = loop", "result dtype", "fuzz",
+        "a NaN shows",
     }  # fmt: skip
