@@ -90,6 +90,19 @@ def test_all_studies_stand_on_one_page(tmp_path, capsys):
     assert "is no folder of a finished study" in capsys.readouterr().err
 
 
+def test_a_page_shows_what_looks_like_html_as_text(tmp_path, capsys):
+    hostile = "<script>alert(1)</script>&\"'"
+    question = SUMMARY["questions"][0]
+    comparison = question["comparisons"][0] | {"treatment": hostile, "baseline": hostile, "verdict": hostile}
+    questions = [question | {"claim": hostile, "verdict": hostile, "metric": hostile, "comparisons": [comparison]}]
+    given = folder(tmp_path / "a", title=hostile, command=hostile, questions=questions)
+    (tmp_path / "a" / "plots" / '<script>"x.png').write_bytes(b"")
+    assert main(["report", given, "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;") == 8
+
+
 def test_two_folders_are_compared(tmp_path, capsys):
     rows = [row | {"accuracy": row["accuracy"] + 0.1} for row in SUMMARY["runs"]]
     other = folder(tmp_path / "b", config={"study": "toy_classifier", "seed": 1}, runs=rows)
