@@ -82,7 +82,11 @@ def test_the_search_finds_what_it_looks_for(text):
 HTML = re.compile(r"<\s*/?\s*(?:html|body|script|table|div|span|a|img|iframe)\b[^>]*>", re.IGNORECASE)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
+WRITES_HTML = Path("experiments/study/overview.py")
+"""The page of all studies: tests/experiments/test_pages.py holds that it escapes whatever it is given."""
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path != WRITES_HTML], ids=str)
 def test_no_source_writes_html(path):
     """Reports are Markdown, whose cells are escaped below; who adds HTML has to escape it and to say so here."""
     nodes = ast.walk(ast.parse((ROOT / path).read_text()))

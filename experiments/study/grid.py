@@ -54,7 +54,7 @@ def run_name(setting: Mapping[str, Any]) -> str:
     ('method=xz,seed=0', 'run', 'rate=1_3,73c9')
     """
     text = ",".join(f"{name}={value}" for name, value in sorted(setting.items())) or "run"
-    plain = re.sub(r"[^\w.=,+ ()-]", "_", text)[:150].lstrip(".")
+    plain = re.sub(r"[^\w.=,+ ()-]", "_", text, flags=re.ASCII)[:150].lstrip(".")
     return (
         plain if plain == text else f"{plain},{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:4]}"
     )

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from experiments.study.report import COLUMNS, line_of, mean_curves
 from train import plots
 from train.console import say
 from train.errors import RunFailed, UsageError
-from train.files import differences, write_atomic
+from train.files import differences, dump_json, make_folder, write_atomic
 from train.report import Table, escape_markdown, markdown_table
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +89,7 @@ def report_all(words: list[str], studies: Studies) -> None:
     folders = [Path(word) for word in words] or sorted(p.parent for p in Path("runs").rglob("summary.json"))
     if not folders:
         raise UsageError("there is no finished study in runs/; run one, or give folders")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "the folder of the page")
     text, page = ["# All studies"], ["<h1>All studies</h1>"]
     for folder in folders:
         summary = read_summary(folder)
@@ -201,10 +200,11 @@ def _paired_rows(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[st
 
 def write_tables(words: list[str], studies: Studies) -> None:
     """Takes over the summaries of the given folders, then writes the tables that the summaries in docs/results make."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    make_folder(RESULTS)
     for word in words:
-        name = read_summary(word)["config"]["study"]
-        shutil.copyfile(Path(word) / "summary.json", RESULTS / f"{name}.json")
+        summary = read_summary(word)
+        runs = [{n: v for n, v in row.items() if not isinstance(v, list)} for row in summary["runs"]]  # no curves
+        write_atomic(RESULTS / f"{summary['config']['study']}.json", dump_json(summary | {"runs": runs}))
     for path, text in tables(studies).items():
         write_atomic(path, text)
         print_results(str(path.relative_to(ROOT)))

@@ -145,9 +145,10 @@ def _build(recipe: Recipe, training: TrainingConfig, mesh: Mesh | None) -> Compi
     )
     place: dict[str, Any] = {"mesh": mesh}
     if training.devices is not None:
-        if training.devices > len(jax.devices()):
-            raise UsageError(f"--devices is {training.devices}, but there are {len(jax.devices())}")
-        place["devices"] = jax.devices()[: training.devices]
+        there = jax.local_devices()  # of several processes each then trains the same by itself
+        if training.devices > len(there):
+            raise UsageError(f"--devices is {training.devices}, but there are {len(there)}")
+        place["devices"] = there[: training.devices]
     evaluate = build_eval_step(objective, use_ema=training.ema_decay is not None)
     return Compiled(
         optimizer,

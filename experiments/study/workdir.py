@@ -83,30 +83,30 @@ class Run:
         label = name if len(self.known) <= MANY else ""
         return Folder(inside(self.path / "runs", name), label, self.config, self.measured)
 
-    def all(self, settings_: Sequence[Mapping[str, Any]], function: Function, on: Sequence[Row] = ()) -> list[Row]:
+    def all(self, wanted: Sequence[Mapping[str, Any]], function: Function, on: Sequence[Row] = ()) -> list[Row]:
         """Makes every run that is not there yet.
 
         Args:
-            settings_: The setting of each run, of JSON types.
+            wanted: The grid: the setting of each run, of JSON types.
             function: Called with the setting; gives a mapping, or a list of them (a curve, several probes).
             on: Results of an earlier `all` that these runs build on: those whose settings agree.
 
         Returns:
             The rows of all runs, in the order of the settings: setting and values. Of a dry run none.
         """
-        wanted = [to_json(dict(setting)) for setting in settings_]
-        identities = [self._identity(setting, on) for setting in wanted]
-        names = [grid.run_name(setting) for setting in wanted]
+        plain = [to_json(dict(setting)) for setting in wanted]
+        identities = [self._identity(setting, on) for setting in plain]
+        names = [grid.run_name(setting) for setting in plain]
         if len({*names}) < len(names):
             raise UsageError("two runs of the study have the same setting; name each value of an option once")
-        for name, setting, identity in zip(names, wanted, identities, strict=True):
+        for name, setting, identity in zip(names, plain, identities, strict=True):
             self.known[name] = setting, grid.key_of(identity)
         if self.config.dry_run:
-            _dry_run(wanted, function)
+            _dry_run(plain, function)
             return []
         if self.config.jobs > 1 and not self.worker and not self.workers:
             _start_workers(self)
-        return _make_all(self, wanted, identities, function)
+        return _make_all(self, plain, identities, function)
 
     def _identity(self, setting: Row, on: Sequence[Row]) -> dict[str, Any]:
         counted = {name: v for name, v in settings(self.config).items() if name not in axes(self.config)}
