@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import map_rows
 from lossfns._contract import (
     accumulation_dtype,
     check_array,
@@ -101,14 +102,25 @@ def soft_dtw(
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
     """A grid with a row and a column before the first steps; an absent step is passed through at no cost."""
-    distances = jnp.sum(jnp.square(x[..., :, None, :] - y[..., None, :, :]), axis=-1)
     nothing = [(0, 0)] * (x.ndim - 2)
-    steps = jnp.pad(-distances / gamma, [*nothing, (1, 0), (1, 0)], constant_values=-jnp.inf)
+    steps = jnp.pad(-_squared_distances(x, y) / gamma, [*nothing, (1, 0), (1, 0)], constant_values=-jnp.inf)
     # The first row and column stand for no step: present, but entered by no move.
-    row = jnp.pad(in_x, [*nothing, (1, 0)], constant_values=True)[..., :, None]
-    column = jnp.pad(in_y, [*nothing, (1, 0)], constant_values=True)[..., None, :]
+    row = jnp.pad(in_x, [*nothing, (1, 0)], constant_values=True)
+    column = jnp.pad(in_y, [*nothing, (1, 0)], constant_values=True)
+    return -gamma * log_sum_of_paths(_moves, steps, row, column)
+
+
+def _moves(steps: jax.Array, row: jax.Array, column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     never = jnp.full_like(steps, -jnp.inf)
     down = jnp.where(row, jnp.where(column, steps, never), 0)
     right = jnp.where(row, jnp.where(column, steps, 0), never)
-    diagonal = jnp.where(row & column, steps, never)
-    return -gamma * log_sum_of_paths(down, right, diagonal)
+    return down, right, jnp.where(row & column, steps, never)
+
+
+def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """[..., N, M] from differences, which are never all held."""
+
+    def from_all(part: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(part[..., None, :] - y[None]), axis=-1)
+
+    return jnp.moveaxis(map_rows(from_all, jnp.moveaxis(x, -2, 0), y.size), 0, -2)
