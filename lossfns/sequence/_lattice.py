@@ -71,7 +71,7 @@ class _Grid(NamedTuple):
     @classmethod
     def of(cls, moves: Moves, tables: Any, rows: Any, columns: Any) -> "_Grid":
         height = jax.tree.leaves(tables)[0].shape[-2]
-        turned = jax.tree.map(lambda x: jnp.moveaxis(_turn(x, 1), -2, 0), tables)
+        turned = jax.tree.map(lambda x: _turn(jnp.moveaxis(x, -2, 0), 1), tables)
         return cls(moves, turned, rows, columns, height)
 
     @property
@@ -97,11 +97,19 @@ class _Grid(NamedTuple):
         row = n - jnp.arange(self.one.shape[-1])
         return ((row >= 0) & (row < self.height)).reshape((1,) * (self.one.ndim - 2) + (-1,))
 
-    def at(self, n: jax.Array) -> tuple[Any, tuple[Any, Any]]:
-        """What belongs to the cells of antidiagonal n: from the tables, and from rows and columns."""
+    def get(self, turned: jax.Array, n: jax.Array) -> jax.Array:
+        """Antidiagonal n of a turned table."""
+        return jax.lax.dynamic_index_in_dim(turned, n % self.height, 0, keepdims=False)
+
+    def set(self, turned: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
+        """A turned table with other cells on antidiagonal n."""
+        cells = jnp.where(self.inside(n), cells, self.get(turned, n))
+        return jax.lax.dynamic_update_index_in_dim(turned, cells, n % self.height, 0)
+
+    def lines(self, n: jax.Array) -> tuple[Any, Any]:
+        """What belongs to the rows and columns of the cells of antidiagonal n."""
         row = (n - jnp.arange(self.one.shape[-1])) % self.height
-        parts = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, n % self.height, 0, keepdims=False), self.turned)
-        return parts, (jax.tree.map(lambda x: jnp.take(x, row, axis=-1), self.rows), self.columns)
+        return jax.tree.map(lambda x: jnp.take(x, row, axis=-1), self.rows), self.columns
 
     def ways(self, last: jax.Array, last_but_one: jax.Array, weights: tuple[jax.Array, ...]) -> list[jax.Array]:
         """Log-sums of coming into each cell by each move."""
@@ -110,8 +118,8 @@ class _Grid(NamedTuple):
 
     def step(self, state: _State, n: jax.Array) -> tuple[_State, jax.Array]:
         """The state one antidiagonal further, and the constant that was taken out."""
-        parts, fixed = self.at(n)
-        cells = log_add(*self.ways(state.last, state.last_but_one, self.moves(parts, *fixed)))
+        parts = jax.tree.map(lambda x: self.get(x, n), self.turned)
+        cells = log_add(*self.ways(state.last, state.last_but_one, self.moves(parts, *self.lines(n))))
         cells = jnp.where(self.inside(n), cells, -jnp.inf)
         _, top = row_shift(jnp.maximum(cells, state.last))
         # It cancels in the gradient.
@@ -119,47 +127,41 @@ class _Grid(NamedTuple):
 
 
 def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tuple[jax.Array, Any]:
-    """Cuturi and Blondel's algorithm 2 for any moves; two tables are held beside each of those given."""
+    """Cuturi and Blondel's algorithm 2, for any moves. On the way back the slopes take the place of the tables."""
     grid = _Grid.of(moves, tables, rows, columns)
-
-    def record(table: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
-        before = jax.lax.dynamic_index_in_dim(table, n % grid.height, 0, keepdims=False)
-        cells = jnp.where(grid.inside(n), cells, before)
-        return jax.lax.dynamic_update_index_in_dim(table, cells, n % grid.height, 0)
-
-    def recorded(table: jax.Array, n: jax.Array) -> jax.Array:
-        cells = jax.lax.dynamic_index_in_dim(table, n % grid.height, 0, keepdims=False)
-        return jnp.where(grid.inside(n), cells, -jnp.inf)
+    start = grid.start()
+    log_sums = grid.set(grid.blank(jnp.full_like(grid.one, -jnp.inf)), jnp.int32(0), start.last)
 
     def forward(carry, n):  # type: ignore[no-untyped-def]
         state, log_sums = carry
         state, top = grid.step(state, n)
-        return (state, record(log_sums, n, state.last)), top
+        return (state, grid.set(log_sums, n, state.last)), top
 
-    start = grid.start()
-    log_sums = record(grid.blank(jnp.full_like(grid.one, -jnp.inf)), jnp.int32(0), start.last)
     (state, log_sums), tops = jax.lax.scan(forward, (start, log_sums), grid.numbers)
 
+    def log_sums_at(n: jax.Array) -> jax.Array:
+        return jnp.where(grid.inside(n), grid.get(log_sums, n), -jnp.inf)
+
     def backward(carry, inputs):  # type: ignore[no-untyped-def]
-        (here, before), slopes = carry
+        here, before, turned = carry
         n, top = inputs
-        parts, fixed = grid.at(n)
-        weights, pull_back = jax.vjp(lambda parts: grid.moves(parts, *fixed), parts)
-        shares = _softmax(grid.ways(recorded(log_sums, n - 1), recorded(log_sums, n - 2) - top, weights))
-        entered = [jnp.where(grid.inside(n), here * share, 0) for share in shares]
-        slopes = jax.tree.map(lambda table, slope: record(table, n, slope), slopes, pull_back(tuple(entered))[0])
+        parts, lines = jax.tree.map(lambda x: grid.get(x, n), turned), grid.lines(n)
+        weights, pull_back = jax.vjp(lambda parts: moves(parts, *lines), parts)
+        shares = _softmax(grid.ways(log_sums_at(n - 1), log_sums_at(n - 2) - top, weights))
+        entered = tuple(jnp.where(grid.inside(n), here * share, 0) for share in shares)
+        turned = jax.tree.map(lambda x, slope: grid.set(x, n, slope), turned, *pull_back(entered))
         down, right, *diagonal = entered
-        return ((before + down + _left(right), sum(map(_left, diagonal), jnp.zeros_like(before))), slopes), None
+        return (before + down + _left(right), sum(map(_left, diagonal), jnp.zeros_like(down)), turned), None
 
     value = _end(state)
-    last = jnp.arange(grid.one.shape[-1]) == grid.one.shape[-1] - 1
-    here = jnp.where(last & (value[..., None] > -jnp.inf), 1.0, 0.0).astype(grid.one.dtype)
-    slopes = jax.tree.map(lambda x: grid.blank(jnp.zeros_like(x)), grid.turned)
+    reached = (value > -jnp.inf).astype(grid.one.dtype)
+    here = jnp.zeros_like(start.last).at[..., -1].set(reached)
     # The constant that left the antidiagonal before the last one: no diagonal move comes from before the first.
-    tops_before = jnp.concatenate([jnp.zeros_like(tops[:1]), tops[:-1]])
-    carry = (here, jnp.zeros_like(here)), slopes
-    (_, slopes), _ = jax.lax.scan(backward, carry, (grid.numbers, tops_before), reverse=True)
-    return value, jax.tree.map(lambda x: _turn(jnp.moveaxis(x, 0, -2), -1), slopes)
+    tops = jnp.concatenate([jnp.zeros_like(tops[:1]), tops])[:-1]
+    carry = here, jnp.zeros_like(here), grid.turned
+    (_, _, slopes), _ = jax.lax.scan(backward, carry, (grid.numbers, tops), reverse=True)
+    slopes = jax.tree.map(lambda x: grid.set(x, jnp.int32(0), jnp.zeros_like(here)), slopes)  # no move enters the first
+    return value, jax.tree.map(lambda x: jnp.moveaxis(_turn(x, -1), 0, -2), slopes)
 
 
 def _softmax(ways: list[jax.Array]) -> list[jax.Array]:
@@ -177,9 +179,14 @@ def _left(x: jax.Array) -> jax.Array:
 
 
 def _turn(x: jax.Array, way: int) -> jax.Array:
-    """[..., I, J] with column j moved down (1) or up (-1) by j places; what leaves comes in on the other side."""
-    height, width = x.shape[-2:]
-    column = jnp.arange(width).reshape((1,) * (x.ndim - 1) + (width,))
-    for bit in range((width - 1).bit_length()):  # by powers of two: a gather would need a table of indices
-        x = jnp.where(column >> bit & 1 == 1, jnp.roll(x, way * (1 << bit) % height, axis=-2), x)
-    return x
+    """[I, ..., J] with column j moved down (1) or up (-1) by j places; what leaves comes in on the other side.
+
+    Row by row: at once it would take a table of indices, or several copies.
+    """
+    shift = way * jnp.arange(x.shape[-1])
+
+    def row(number: jax.Array) -> jax.Array:
+        index = ((number - shift) % x.shape[0]).reshape((1,) * (x.ndim - 1) + (-1,))
+        return jnp.take_along_axis(x, index, axis=0)[0]
+
+    return jax.lax.map(row, jnp.arange(x.shape[0]))

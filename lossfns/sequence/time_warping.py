@@ -102,12 +102,20 @@ def soft_dtw(
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
     """A grid with a row and a column before the first steps; an absent step is passed through at no cost."""
-    nothing = [(0, 0)] * (x.ndim - 2)
-    steps = jnp.pad(-_squared_distances(x, y) / gamma, [*nothing, (1, 0), (1, 0)], constant_values=-jnp.inf)
     # The first row and column stand for no step: present, but entered by no move.
-    row = jnp.pad(in_x, [*nothing, (1, 0)], constant_values=True)
-    column = jnp.pad(in_y, [*nothing, (1, 0)], constant_values=True)
-    return -gamma * log_sum_of_paths(_moves, steps, row, column)
+    before = [(0, 0)] * (x.ndim - 2) + [(1, 0)]
+    row, column = (jnp.pad(present, before, constant_values=True) for present in (in_x, in_y))
+
+    def steps_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        some, is_step = part
+        # From differences, which are never all held: a matrix product would lose the digits of near ones.
+        steps = -jnp.sum(jnp.square(some[..., None, :] - y[None]), axis=-1) / gamma
+        steps = jnp.where(is_step.reshape((-1,) + (1,) * (steps.ndim - 1)), steps, -jnp.inf)
+        return jnp.pad(steps, [(0, 0), *before], constant_values=-jnp.inf)
+
+    rows = jnp.pad(jnp.moveaxis(x, -2, 0), [(1, 0)] + [(0, 0)] * (x.ndim - 1))
+    steps = map_rows(steps_of, (rows, jnp.arange(len(rows)) > 0), y.size)
+    return -gamma * log_sum_of_paths(_moves, jnp.moveaxis(steps, 0, -2), row, column)
 
 
 def _moves(steps: jax.Array, row: jax.Array, column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -115,12 +123,3 @@ def _moves(steps: jax.Array, row: jax.Array, column: jax.Array) -> tuple[jax.Arr
     down = jnp.where(row, jnp.where(column, steps, never), 0)
     right = jnp.where(row, jnp.where(column, steps, 0), never)
     return down, right, jnp.where(row & column, steps, never)
-
-
-def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """[..., N, M] from differences, which are never all held."""
-
-    def from_all(part: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(part[..., None, :] - y[None]), axis=-1)
-
-    return jnp.moveaxis(map_rows(from_all, jnp.moveaxis(x, -2, 0), y.size), 0, -2)
