@@ -59,9 +59,7 @@ def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | 
     return check_where(where, labels.shape)
 
 
-def sides(
-    vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName
-) -> tuple[Side, Side]:
+def sides(vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[Side, Side]:
     """The examples of this device, and those of all."""
     here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
     return here, of_all_devices(here, axis_name)

@@ -213,7 +213,7 @@ def semi_hard_triplet(
 
 
 def _next_farther(candidates: jax.Array, bounds: jax.Array, number: jax.Array) -> jax.Array:
-    """For each of the bounds [N, M] the nearest of the `number` finite candidates [N, M] above it, else the farthest."""
+    """For each bound [N, M] the nearest of the `number` finite candidates [N, M] above it, or else the farthest."""
     order = jnp.argsort(candidates, axis=1)
     ascending = jnp.take_along_axis(candidates, order, axis=1)
     place = jax.vmap(lambda row, bounds: jnp.searchsorted(row, bounds, side="right"))(ascending, bounds)

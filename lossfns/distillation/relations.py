@@ -136,7 +136,9 @@ def relational_angle(
     def at_corner(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         mine, fixed, number = part
         others = present[None] & (number[:, None] != apart[None])
-        ways, goal = (unit_vectors(every[None] - own[:, None]) for every, own in ((all_ours, mine), (all_theirs, fixed)))
+        ways, goal = (
+            unit_vectors(every[None] - own[:, None]) for every, own in ((all_ours, mine), (all_theirs, fixed))
+        )
         count = jnp.sum(others, axis=1, dtype=ways.dtype)
         return _angle_gaps(ways, jax.lax.stop_gradient(goal), others) / jnp.maximum(count * (count - 1), 1)
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from lossfns._numerics import log_add, row_shift, start_of_scan
 
 Moves = Callable[[Any, Any, Any], tuple[jax.Array, ...]]
-"""`moves(tables, rows, columns)`: log-weights of entering a cell from above (i - 1, j), from the left (i, j - 1) and, if
-there is a third, from (i - 1, j - 1), given what belongs to the cell, to its row and to its column."""
+"""`moves(tables, rows, columns)`: log-weights of entering a cell from above (i - 1, j), from the left (i, j - 1) and
+perhaps from (i - 1, j - 1), given what belongs to the cell, to its row and to its column."""
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
