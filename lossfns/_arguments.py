@@ -111,7 +111,7 @@ class Signature:
             {
                 name: tuple(kind for kind in kinds if kind is not jax.Array)
                 for name, kinds in known.items()
-                if jax.Array in kinds and not (name in keywords and float in kinds)
+                if jax.Array in kinds and not (name in keywords and {float, int} & {*kinds})
             },
             frozenset(name for name, kinds in known.items() if type(None) in kinds),
             {p.name: p.default for p in fixed if p.kind is p.KEYWORD_ONLY and p.default is not p.empty},
