@@ -1,1 +1,33 @@
-"""Runnable studies: `python -m experiments` lists them."""
+"""Runnable studies, with their models and data."""
+
+from importlib.util import find_spec
+
+INSTALL = "python -m pip install -c constraints.txt -e '.[experiments]'"
+_NEEDED = (
+    "chex",
+    "flax",
+    "grain",
+    "matplotlib",
+    "optax",
+    "orbax",
+    "scipy",
+    "sklearn",
+    "tensorflow_datasets",
+    "tqdm",
+    "tyro",
+)
+
+
+def missing_packages() -> list[str]:
+    """What the studies import and this environment does not have."""
+    return [name for name in _NEEDED if find_spec(name) is None]
+
+
+def how_to_install(missing: list[str]) -> str:
+    """One sentence with the command.
+
+    >>> how_to_install(["tyro"])
+    "the studies need tyro, which is not installed here: python -m pip install -c constraints.txt -e '.[experiments]'"
+    """
+    verb = "is" if len(missing) == 1 else "are"
+    return f"the studies need {', '.join(missing)}, which {verb} not installed here: {INSTALL}"

@@ -1,35 +1,58 @@
-"""Lists the experiments: `python -m experiments`."""
+"""Lists the studies, and gathers what they found: `python -m experiments`."""
 
 from __future__ import annotations
 
 import ast
-import pkgutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import how_to_install, missing_packages
 from train.files import escape_output
 
 FOLDER = Path(__file__).parent
+COMMANDS = {
+    "report": "all folders of studies on one page: report [FOLDER ...] [--out FOLDER]",
+    "sweep": "runs variants of a study: sweep NAME --a.b=1,2,3 --seeds=5",
+    "compare": "what differs between two folders of studies, in options and in results: compare A B",
+    "tables": "writes the result tables of README.md and docs/results.md: tables [FOLDER ...]",
+}
 
 
-def experiments() -> dict[str, str]:
-    """Returns the name of each experiment and the first line of its docstring, in alphabetical order.
-
-    A module of this folder that defines `main` and `Config` is an experiment; it is read, not imported.
-    """
+def studies() -> dict[str, str]:
+    """The name of each study and the first line of its docstring, in alphabetical order; read, not imported."""
     found = {}
-    for module in pkgutil.iter_modules([str(FOLDER)]):
-        tree = ast.parse((FOLDER / f"{module.name}.py").read_text(encoding="utf-8")) if not module.ispkg else None
-        if tree and {"Config", "main"} <= {getattr(node, "name", "") for node in tree.body}:
-            found[module.name] = (ast.get_docstring(tree) or "").splitlines()[0]
+    for path in sorted(FOLDER.glob("[!_]*.py")):
+        found[path.stem] = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
     return found
+
+
+def main(words: Sequence[str]) -> int:
+    """Lists, runs a command, or says what to do with the name of a study; returns the exit code."""
+    found = studies()
+    if missing := missing_packages():
+        print(f"error: {how_to_install(missing)}", file=sys.stderr)
+        return 2
+    if words and words[0] in COMMANDS:
+        from experiments.study import overview
+
+        return overview.run(words[0], words[1:], found)
+    if words and words[0] not in ("-h", "--help"):
+        name = words[0].removeprefix("experiments.").removesuffix(".py")
+        if name in found:
+            print(f"run it with `python -m experiments.{' '.join([name, *words[1:]])}`; --help shows its options")
+        else:
+            print(
+                f"error: there is no study or command {words[0]!r}; `python -m experiments` lists them", file=sys.stderr
+            )
+        return 2
+    print("Run one with `python -m experiments.NAME`; --help shows its options, --dry-run what it costs.\n")
+    for group in (found, {f"python -m experiments {name}": text for name, text in COMMANDS.items()}):
+        width = max(map(len, group))
+        print("\n".join(f"  {name:<{width}}  {line}" for name, line in group.items()) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
     escape_output()
-    names = experiments()
-    width = max(map(len, names))
-    print(
-        "Run one with `python -m experiments.NAME`, see its options with `--help` and what it costs with `--dry-run`.\n"
-    )
-    for name, line in names.items():
-        print(f"  {name:<{width}}  {line}")
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,5 +1,8 @@
 """Pure, compiled loss functions: arrays in, one value per example out."""
 
+import types as _types
+import typing as _typing
+
 from lossfns.classification import asymmetric as asymmetric
 from lossfns.classification import balanced_softmax as balanced_softmax
 from lossfns.classification import brier as brier
@@ -215,3 +218,17 @@ from lossfns.trees import arc_cross_entropy as arc_cross_entropy
 from lossfns.trees import dependency_tree_crf as dependency_tree_crf
 from lossfns.trees import span_tree_crf as span_tree_crf
 from lossfns.trees import tree_smoothness as tree_smoothness
+
+__version__ = "0.1.0"
+__all__ = [name for name, x in globals().items() if name[0] != "_" and not isinstance(x, _types.ModuleType)]
+
+if not _typing.TYPE_CHECKING:  # else every misspelt name would have a type
+
+    def __getattr__(name: str) -> _typing.NoReturn:
+        """Say what a name that other libraries have is called here."""
+        from lossfns._synonyms import alike, named
+
+        public = [] if name.startswith("_") else [known for known in globals() if not known.startswith("_")]
+        found = named(name, public) or alike(name, public)
+        hint = f"; did you mean {' or '.join(found)}?" if found else ""
+        raise AttributeError(f"module 'lossfns' has no attribute {name!r}{hint}")

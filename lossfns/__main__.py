@@ -1,13 +1,16 @@
-"""``python -m lossfns`` prints the catalogue; ``python -m lossfns NAME``, a definition and its papers."""
+"""``python -m lossfns`` prints the catalogue; ``python -m lossfns NAME``, a definition and its papers.
+
+A name of another library does as well: ``python -m lossfns mse``.
+"""
 
 import argparse
-import difflib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
 from lossfns._catalogue import Entry, catalogue, definition, functions
+from lossfns._synonyms import alike, named
 
 
 def table(entries: Sequence[Entry]) -> str:
@@ -29,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table(catalogue()))
     elif name in functions():
         print(definition(name))
+    elif len(found := named(name, functions())) == 1:
+        print(f"{name} is lossfns.{found[0]} here.\n\n{definition(found[0])}")
     else:
-        close = difflib.get_close_matches(name, functions(), n=3, cutoff=0.5)
-        meant = f"did you mean {' or '.join(close)}?" if close else "python -m lossfns lists them all"
-        parser.error(f"there is no {name!r}; {meant}")
+        found = found or alike(name, functions())
+        hint = f"did you mean {' or '.join(found)}?" if found else "python -m lossfns lists them all"
+        parser.error(f"there is no {name!r}; {hint}")
 
 
 if __name__ == "__main__":

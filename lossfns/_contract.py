@@ -1,14 +1,14 @@
 """The one signature of every loss: checked, masked, computed in float32 or wider, compiled.
 
 A loss is written as a plain function and decorated with `loss`. Shapes and dtypes are looked at while tracing, so
-the checks cost nothing afterwards; hyper-parameters given as Python numbers are looked at before tracing and then
-traced, so sweeping one recompiles nothing.
+the checks cost nothing afterwards; hyper-parameters are looked at before tracing and then traced, so sweeping one
+recompiles nothing. One that is traced already and out of range makes NaN.
 """
 
 import dataclasses
 import functools
-import inspect
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -16,42 +16,89 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lossfns._arguments import Signature
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Check = Callable[[str, Any], Any]
-"""`check(name, value)` returns the value to use or raises; it sees Python values only, never tracers."""
+"""`check(name, value)` returns the value to use or raises; it is not asked about None where that is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A numeric hyper-parameter: Python numbers are checked and made floats, arrays pass unseen (they may be traced).
+    """A numeric hyper-parameter: a Python number, or an array.
 
-    With `off_at_zero` a Python 0 becomes None, so that a term that is switched off is not even compiled.
+    What can be read is checked: Python numbers, which become floats, and arrays of this process. Reading a scalar JAX
+    array of the CPU costs an eager call some 5 microseconds; on an accelerator it waits for the array. A traced array
+    cannot be read: `loss` makes NaN of the values that it spoils.
     """
 
     meaning: str
     holds: Callable[[Any], Any]
+    """Whether each number is in range; NaN must not be. It is given NumPy arrays and traced ones."""
     off_at_zero: bool = False
+    """Whether a Python 0 becomes None, so that a term that is switched off is not even compiled."""
+    by_entry: bool = False
+    """Whether it may be an array, of which the loss makes NaN itself where an entry is out of range."""
 
-    def __call__(self, name: str, value: Any) -> Any:
-        """Return `value` ready to be traced."""
-        if value is None or isinstance(value, jax.Array):
+    @property
+    def each(self) -> "Number":
+        """The same for an array too, as `entries` takes it."""
+        return dataclasses.replace(self, by_entry=True)
+
+    def __call__(self, name: str, value: Any, *, read: bool = True) -> Any:
+        """Return `value` ready to be traced; without `read`, the numbers of an array are not looked at."""
+        is_array = isinstance(value, np.ndarray | jax.Array)
+        if not (is_array or isinstance(value, int | float | np.generic)) or isinstance(value, bool | np.bool_):
+            remedy = "; convert it with jnp.asarray(...)" if isinstance(value, list | tuple) else ""
+            raise TypeError(f"{name} must be a number or an array, got {value!r}{remedy}")
+        rank = value.ndim if is_array else 0
+        if is_array and value.dtype.kind not in "fiu" and not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"{name} must be real numbers, got dtype {value.dtype} (shape {value.shape})")
+        if rank and not self.by_entry:
+            raise ValueError(f"{name} must be a scalar, got shape {value.shape}")
+        if is_array and not (read and is_readable(value)):
             return value
-        if isinstance(value, bool | np.bool_ | str) or not isinstance(value, int | float | np.ndarray | np.generic):
-            raise TypeError(f"{name} must be a number or an array, got {value!r}")
-        if not np.all(self.holds(np.asarray(value))):
+        number = np.asarray(value) if rank else _as_float(np.asarray(value).item() if is_array else value)
+        if not (np.all(self.holds(number)) if rank else self.holds(number)):
             raise ValueError(f"{name} must be {self.meaning}, got {value}")
-        if isinstance(value, np.ndarray) and value.ndim:
+        if rank or isinstance(value, jax.Array):
             return value
-        return None if self.off_at_zero and value == 0 else float(value)
+        return None if self.off_at_zero and number == 0 else number
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer that is larger than any float
+        return math.copysign(math.inf, value > 0 or -1)
+
+
+def is_readable(value: Any) -> bool:
+    """Whether the numbers of an array are known now, in this process."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    return not isinstance(value, jax.Array) or value.is_fully_addressable or value.is_fully_replicated
 
 
 positive = Number("positive and finite", lambda v: (v > 0) & (v < math.inf))
 non_negative = Number("at least 0 and finite", lambda v: (v >= 0) & (v < math.inf))
 non_negative_or_off = dataclasses.replace(non_negative, off_at_zero=True)
+finite = Number("finite", lambda v: (v > -math.inf) & (v < math.inf))
 share = Number("between 0 and 1", lambda v: (v >= 0) & (v <= 1))
 share_or_off = dataclasses.replace(share, off_at_zero=True)
+
+
+def static_number(number: Number) -> Check:
+    """A number that selects a program, so one that is known before tracing."""
+
+    def check(name: str, value: Any) -> float:
+        if not is_readable(value):
+            raise TypeError(f"{name} must be a Python number, got a traced array")
+        return float(number(name, value))
+
+    return check
 
 
 def one_of(*choices: str) -> Check:
@@ -83,10 +130,18 @@ def optional_size(name: str, value: Any) -> int | None:
     return int(value)
 
 
+def axis_names(name: str, value: Any) -> Any:
+    """The static name of a mapped axis, or several, or None."""
+    names = value if isinstance(value, tuple) else (value,)
+    if value is not None and not all(isinstance(axis, str) for axis in names):
+        raise TypeError(f"{name} must be the name of a mapped axis or a tuple of names, got {value!r}")
+    return value
+
+
 def loss(
     *, static: Sequence[str] = (), term_weights: Callable[..., jax.Array] | None = None, **checks: Check
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compile a loss and check its hyper-parameters before tracing.
+    """Compile a loss and check its arguments before tracing.
 
     Args:
         static: Names of keyword arguments that select a program (names of axes, choices, block sizes); all other
@@ -97,34 +152,105 @@ def loss(
         **checks: A check for each keyword argument that has one.
 
     Returns:
-        A decorator. The decorated function has the same signature and an attribute `compiled`, the jitted function.
+        A decorator. The decorated function has the same signature and two attributes: `compiled`, the jitted function,
+        and `checks`.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(function).parameters.values()
-        keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        # Defaults are passed explicitly: otherwise leaving an option out and giving its default would be two programs.
-        defaults = {p.name: p.default for p in keywords if p.default is not p.empty}
-        unknown = {*static, *checks} - {p.name for p in keywords}
-        if unknown:
-            raise TypeError(f"{function.__name__} has no keyword arguments {sorted(unknown)}")
         if term_weights is not None:  # both functions made of this one carry it
             weigh = jax.jit(term_weights, static_argnames=tuple(static), inline=True)
             function.term_weights = weigh  # type: ignore[attr-defined]
-        compiled = jax.jit(function, static_argnames=tuple(static), inline=True)
 
         @functools.wraps(function)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            options = {**defaults, **kwargs}
-            for name, check in checks.items():
-                if name in options:
-                    options[name] = check(name, options[name])
-            return cast(R, compiled(*args, **options))
+        def body(*args: P.args, **kwargs: P.kwargs) -> R:
+            outer, _tracing.inside = _tracing.inside, True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _tracing.inside = outer
 
-        wrapper.compiled = compiled  # type: ignore[attr-defined]
-        return wrapper
+        return _guarded(function, jax.jit(body, static_argnames=tuple(static), inline=True), static, checks)
 
     return decorate
+
+
+class _Tracing(threading.local):
+    """Whether a loss is being traced: those that it calls get its hyper-parameters, which it looks at itself."""
+
+    inside = False
+
+
+_tracing = _Tracing()
+
+
+def uncompiled(**checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The same for what cannot be compiled alone, such as a function of functions; `checks` as in `loss`."""
+    return lambda function: _guarded(function, function, (), checks)
+
+
+def _guarded(
+    function: Callable[P, R], compiled: Callable[..., Any], static: Sequence[str], checks: dict[str, Check]
+) -> Callable[P, R]:
+    """`compiled`, called with arguments that were checked as those of `function`."""
+    signature = Signature.of(function)
+    # Defaults are passed explicitly: otherwise leaving an option out and giving its default would be two programs.
+    defaults = dict(signature.defaults)
+    unknown = {*static, *checks} - {*signature.keywords}
+    if unknown:
+        raise TypeError(f"{function.__name__} has no keyword arguments {sorted(unknown)}")
+    if "axis_name" in signature.keywords:
+        checks = {**checks, "axis_name": axis_names}
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        signature.check(args, kwargs)
+        options = {**defaults, **kwargs}
+        unread: list[jax.Array] = []
+        for name, check in checks.items():
+            value = options.get(name)
+            if value is None and (name in signature.optional or name not in options):
+                continue
+            if not isinstance(check, Number):
+                options[name] = check(name, value)
+            elif getattr(value, "ndim", 0):  # entries under the mask may hold anything
+                options[name] = check(name, value, read=options.get("where") is None)
+            else:
+                options[name] = check(name, value)
+                if not is_readable(value) and not _tracing.inside:
+                    unread.append(check.holds(value))
+        result = compiled(*args, **options)
+        return cast(R, nan_out_of_range(unread, result, options.get("where")) if unread else result)
+
+    wrapper.compiled = compiled  # type: ignore[attr-defined]
+    wrapper.checks = checks  # type: ignore[attr-defined]
+    return wrapper
+
+
+def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> Any:
+    """The floating arrays of a result, NaN in value and gradient where a hyper-parameter is not in range.
+
+    Args:
+        in_range: For each hyper-parameter, a boolean scalar.
+        result: Any tree of arrays.
+        where: What counts, as it was given to the loss; the other places stay as they are.
+    """
+
+    def spoiled(x: Any) -> Any:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        good = functools.reduce(jnp.logical_and, in_range)
+        # A factor spoils the gradient as well, and 1 changes nothing.
+        if where is not None:
+            good |= ~_as_mask_of(jnp.asarray(where), x.ndim)
+        return x * jnp.where(good, 1, jnp.nan).astype(x.dtype)
+
+    return jax.tree.map(spoiled, result)
+
+
+def _as_mask_of(where: jax.Array, rank: int) -> jax.Array:
+    """A mask with the last axes that are missing, or with an example present where any of its entries is."""
+    where = jnp.any(where, axis=tuple(range(rank, where.ndim))) if where.ndim > rank else where
+    return jnp.expand_dims(where, tuple(range(where.ndim, rank)))
 
 
 def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
@@ -172,10 +298,23 @@ def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
 
 def hyper(value: Any, dtype: jnp.dtype) -> jax.Array:
     """A scalar hyper-parameter in the dtype of the computation."""
-    array = jnp.asarray(value)
-    if array.ndim:
-        raise ValueError(f"a hyper-parameter must be a scalar, got shape {array.shape}")
-    return array.astype(dtype)
+    return jnp.asarray(value).astype(dtype)
+
+
+def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array | None, fill: float = 0) -> jax.Array:
+    """A hyper-parameter as an array of the shape of `x`, from a scalar or an array that broadcasts to it.
+
+    An entry that `check` does not hold for is NaN, a masked one `fill`.
+    """
+    array = jnp.asarray(value, x.dtype)
+    sizes = zip(array.shape[::-1], x.shape[::-1], strict=False)
+    if array.ndim > x.ndim or any(n not in (1, size) for n, size in sizes):
+        raise ValueError(
+            f"{name} must be a scalar or broadcast to the shape {x.shape} of the result, got {array.shape}"
+        )
+    if array.ndim:  # of a scalar, the caller of the loss is told
+        array = jnp.where(check.holds(array), array, jnp.nan)
+    return keep_rows(where, jnp.broadcast_to(array, x.shape), fill)
 
 
 def keep_rows(where: jax.Array | None, x: jax.Array, fill: float | int = 0) -> jax.Array:

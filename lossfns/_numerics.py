@@ -1,6 +1,7 @@
 """Shifted log-sum-exp and safe normalisation: where losses lose their digits."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -38,16 +39,94 @@ def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
     return jnp.exp(x - shift - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None])
 
 
+def divided(x: jax.Array, by: jax.Array | float) -> jax.Array:
+    """X / by for a positive divisor; an infinite x stays as it is, with derivative 0 by the divisor."""
+    infinite = jnp.isinf(x) & (by > 0)
+    return jnp.where(infinite, x, jnp.where(infinite, 0, x) / by)
+
+
+def multiplied(x: jax.Array, by: jax.Array | float) -> jax.Array:
+    """X * by for a positive factor; an infinite x stays as it is, with derivative 0 by the factor."""
+    infinite = jnp.isinf(x) & (by > 0)
+    return jnp.where(infinite, x, jnp.where(infinite, 0, x) * by)
+
+
+def soft_capped(x: jax.Array, bound: jax.Array) -> jax.Array:
+    """C tanh(x / c); a class at -inf stays there, and one at +inf is at the bound."""
+    infinite = jnp.isinf(x)
+    return jnp.where(infinite, jnp.where(x > 0, bound, x), bound * jnp.tanh(jnp.where(infinite, 0, x) / bound))
+
+
+def centred(x: jax.Array) -> jax.Array:
+    """Rows less their maximum, in float32 or wider: to be subtracted before a temperature divides, while it is exact.
+
+    Classes at +inf share the maximum, 0, and all others are then at -inf.
+    """
+    top, shift = row_shift(x)
+    x = x.astype(shift.dtype)
+    return jnp.where(top == jnp.inf, jnp.where(x == jnp.inf, 0, -jnp.inf), x) - shift
+
+
+def log_softmax(x: jax.Array) -> jax.Array:
+    """Log-probabilities of rows of maximum 0; in a row of nothing but -inf no class has any."""
+    log_z = log_normalizer(x, jnp.zeros_like(x[..., :1]))
+    return x - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None]
+
+
 def log_probabilities(x: jax.Array) -> jax.Array:
     """Log softmax over the last axis, in float32 or wider; -inf for a class at -inf, which gets no gradient.
 
     Classes at +inf share all of the probability evenly, and in a row of nothing but -inf no class has any.
     """
-    top, shift = row_shift(x)
-    x = x.astype(shift.dtype)
-    x = jnp.where(top == jnp.inf, jnp.where(x == jnp.inf, 0, -jnp.inf), x)
-    log_z = log_normalizer(x, shift)
-    return x - shift - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None]
+    return log_softmax(centred(x))
+
+
+def expm1_series(t: jax.Array, order: int) -> jax.Array:
+    """The sum of t^j / (j + order)! over j from 0, for |t| up to 1: e^t, less its first terms, over t^order."""
+    total = jnp.ones_like(t)
+    for j in range(18 if t.dtype == jnp.float64 else 10, 0, -1):
+        total = 1 + t / (j + order) * total
+    return total / math.factorial(order)
+
+
+@jax.custom_jvp
+def excess(d: jax.Array) -> jax.Array:
+    """D + e^-d - 1, which is never negative; about d^2 / 2, with all digits, near 0."""
+    near = jnp.where(jnp.abs(d) < 1, d, 0)
+    return jnp.where(jnp.abs(d) < 1, near * near * expm1_series(-near, 2), d + jnp.expm1(-d))
+
+
+excess.defjvps(lambda tangent, value, d: -jnp.expm1(-d) * tangent)
+
+
+@jax.custom_jvp
+def relative_entropy(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> jax.Array:
+    """T log(t / p) - t + p of each entry, never negative: with masses of one sum, the terms of KL(t || p).
+
+    The gap is log t - log p, from where it has the most digits; where one of the two is -inf it may be anything.
+    Near 0 this is t gap^2 / 2, while t log(t / p) alone is of either sign and cancels in the sum.
+    """
+    t, p, d, both = _masses(log_t, log_p, gap)
+    # With p for t e^-d, which overflows, where p is the larger.
+    term = jnp.where(d < -1, p + t * (d - 1), t * excess(jnp.where(d < -1, 0, d)))
+    return jnp.where(both, term, jnp.where((log_t == -jnp.inf) | (t == 0), p, jnp.inf))
+
+
+@relative_entropy.defjvp
+def _relative_entropy_jvp(
+    primals: tuple[jax.Array, jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    t, p, d, both = _masses(*primals)
+    # p - t without a difference, for the digits of near masses; d is 0 unless there are both.
+    apart = jnp.where(d >= 0, t * jnp.expm1(-jnp.where(d >= 0, d, 0)), -p * jnp.expm1(jnp.where(d >= 0, 0, d)))
+    apart = jnp.where(both, apart, p - t)
+    return relative_entropy(*primals), t * d * tangents[0] + apart * tangents[1]
+
+
+def _masses(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Both masses, the gap (0 where there is none), and where both are; a NaN is both."""
+    both = (log_t != -jnp.inf) & (log_p != -jnp.inf)
+    return jnp.exp(log_t), jnp.exp(log_p), jnp.where(both, gap, 0), both
 
 
 def magnitude(x: jax.Array) -> jax.Array:

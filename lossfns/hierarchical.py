@@ -18,6 +18,7 @@ from lossfns._contract import (
     non_negative,
     one_of,
     optional_size,
+    uncompiled,
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
@@ -25,6 +26,7 @@ from lossfns._present import nan_unless, places
 from lossfns.classification import softmax_cross_entropy
 
 
+@uncompiled()
 def hierarchical_cross_entropy(
     logits: Mapping[str, jax.Array], labels: Mapping[str, jax.Array], *, where: Mapping[str, Any] | None = None
 ) -> dict[str, jax.Array]:

@@ -1,14 +1,14 @@
 """Weighted sums and means, optionally over a mapped device axis: the only place that averages."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, loss
 
 
-def _sums(
-    values: jax.Array, weights: jax.Array | None, axis_name: str | tuple[str, ...] | None
-) -> tuple[jax.Array, jax.Array]:
+def _sums(values: jax.Array, weights: Any, axis_name: str | tuple[str, ...] | None) -> tuple[jax.Array, jax.Array]:
     check_array("values", values, "real")
     dtype = accumulation_dtype(values)
     if weights is None:
@@ -22,26 +22,30 @@ def _sums(
                 f"got weights {weights.shape} for values {values.shape}"
             )
         dtype = accumulation_dtype(values, weights)
-        weights = jnp.broadcast_to(weights.astype(dtype), values.shape)
+        weights = weights.astype(dtype)
+        # A least weight of its own, and no condition in the sums, which would hold another array of their size.
+        sound = jnp.where(jnp.min(jax.lax.stop_gradient(weights), initial=0) >= 0, 1, jnp.nan).astype(dtype)
+        weights = jnp.broadcast_to(weights, values.shape)
         # A value without weight is replaced before the product: 0 * NaN is NaN, in the gradient as well.
-        total = jnp.sum(jnp.where(weights == 0, 0, values.astype(dtype)) * weights), jnp.sum(weights)
+        weighed = jnp.sum(jnp.where(weights == 0, 0, values.astype(dtype)) * weights)
+        total = sound * weighed, sound * jnp.sum(weights)
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 @loss(static=("axis_name",))
 def weighted_sum(
-    values: jax.Array, weights: jax.Array | None = None, *, axis_name: str | tuple[str, ...] | None = None
+    values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: str | tuple[str, ...] | None = None
 ) -> jax.Array:
     r"""Sum of values times weights over all entries, $\sum_i w_i v_i$.
 
     Args:
         values: [...], any real dtype; summed in float32 or wider.
-        weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real; None is one each.
-            A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
+        weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real, not negative;
+            None is one each. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
         axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) to sum over as well.
 
     Returns:
-        A scalar.
+        A scalar; NaN if a weight is negative.
 
     Raises:
         ValueError: If the weights do not broadcast to the values.
@@ -56,7 +60,7 @@ def weighted_sum(
 
 @loss(static=("axis_name",))
 def weighted_mean(
-    values: jax.Array, weights: jax.Array | None = None, *, axis_name: str | tuple[str, ...] | None = None
+    values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: str | tuple[str, ...] | None = None
 ) -> jax.Array:
     r"""Mean of values by weights over all entries, $\sum_i w_i v_i / \sum_i w_i$; 0 if there is nothing to average.
 
@@ -71,7 +75,7 @@ def weighted_mean(
             denominator is that of all of them.
 
     Returns:
-        A scalar.
+        A scalar; NaN if a weight is negative.
 
     Raises:
         ValueError: If the weights do not broadcast to the values.

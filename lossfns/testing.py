@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns._testing import fuzz, invariances, laws, numerics, signature, weighing
+from lossfns._testing import arguments, fuzz, invariances, laws, nans, numbers, numerics, signature, weighing
 from lossfns._testing.case import ULPS as ULPS
 from lossfns._testing.case import BadCall as BadCall
 from lossfns._testing.case import Inputs as Inputs
@@ -19,6 +19,8 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "gradients": numerics.gradients,
     "hostile inputs": numerics.hostile,
     "low precision": numerics.low_precision,
+    "a NaN shows": nans.nan_shows,
+    "hyper-parameters": numbers.hyper_parameters,
     "eager = jit": invariances.eager_is_jit,
     "vmap = loop": invariances.vmap_is_loop,
     "masked = deleted": invariances.masked_is_deleted,
@@ -31,6 +33,8 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "result dtype": signature.result_dtype,
     "labels out of range": signature.labels_out_of_range,
     "no recompilation": signature.no_recompilation,
+    "values out of range": signature.values_out_of_range,
+    "hyper-parameters out of range": arguments.out_of_range,
     "shift of logits": laws.shift,
     "scale of embeddings": laws.scale,
     "symmetry": laws.symmetry,
@@ -41,7 +45,14 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
 """Name -> property; the docstring of each says what it demands."""
 
 # These make inputs of their own or look at shapes only, so fewer rows would tell nothing.
-_NOT_SHRUNK = ("devices = one device", "errors name both sides", "result dtype", "no recompilation", "fuzz")
+_NOT_SHRUNK = (
+    "a NaN shows",
+    "devices = one device",
+    "errors name both sides",
+    "result dtype",
+    "no recompilation",
+    "fuzz",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +167,8 @@ def check_loss(
     if verbose:
         print(report)
     if report.failed:
-        raise AssertionError(
-            "\n\n".join(_failure(report.loss, result) for result in report.results if result.inputs is not None)
-        )
+        failures = [result for result in report.results if result.status == "failed"]
+        raise AssertionError("\n\n".join(_failure(report.loss, result) for result in failures))
     return report
 
 

@@ -26,11 +26,9 @@ def definitions(path):
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
 
 
-def is_study(path):
-    return len(path.parts) == 2 and path.parts[0] == "experiments" and {"Config", "main"} <= {*definitions(path)}
-
-
-STUDIES = {path.stem: path for path in SOURCES if is_study(path)}
+STUDIES = {
+    path.stem: path for path in SOURCES if len(path.parts) == 2 and path.stem[0] != "_" and path.parts[0] == ROOMS[2]
+}
 
 
 def imported(path, text=None):
@@ -69,16 +67,32 @@ def test_no_source_imports_the_tests_or_the_notebooks(path):
     assert not rooms_of(imported(path)) & {"tests", "notebooks"}
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[0] == "experiments"], ids=str)
-def test_no_experiment_is_imported(path):
-    lines = (ROOT / path).read_text().split("if TYPE_CHECKING:\n    ")  # a name in an annotation loads nothing
-    text = lines[0] + "".join(line.partition("\n\n")[2] for line in lines[1:])
-    assert not imported(path, text) & {f"experiments.{study}" for study in STUDIES}
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] != "tests"], ids=str)
+def test_no_study_is_imported(path):
+    """Not under TYPE_CHECKING either: what two files share stands in neither of them."""
+    assert not imported(path) & {f"experiments.{study}" for study in STUDIES}
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_every_experiment_has_the_five_parts_in_their_order(study):
+def test_a_study_is_one_file_with_its_parts_in_order(study):
     assert [name for name in definitions(STUDIES[study]) if name in PARTS] == PARTS
+    assert (ROOT / STUDIES[study]).read_text().count("\n") <= 250
+
+
+def test_only_studies_stand_on_top_of_the_experiments():
+    entries = {path.name for path in (ROOT / "experiments").iterdir() if path.name != "__pycache__"}
+    wings = {"study", "evaluation", "baselines", "data", "models", "benchmarks"}
+    assert entries == {"__init__.py", "__main__.py", *wings} | {f"{study}.py" for study in STUDIES}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[:2] == ("experiments", "study")], ids=str)
+def test_the_harness_is_plain_functions_of_few_parameters(path):
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.FunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([name for name in names if name != "self"]) <= 7, node.name
+        if isinstance(node, ast.ClassDef):
+            assert {ast.unparse(base) for base in node.bases} <= {"NamedTuple", "Exception"}, node.name
 
 
 RUNS_CODE = Path("tests/peers/authors.py")
@@ -168,9 +182,7 @@ def test_at_least_150_bad_calls_are_refused():
 
 
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
-LONG = {
-    "experiments/toy_classifier.py:_section": "the text of one page, which is read from top to bottom",
-}
+LONG: dict[str, str] = {}
 """Path, or path:function, and why it is better in one piece."""
 
 
@@ -194,6 +206,10 @@ def test_no_file_and_no_function_is_too_long():
 def test_names_imported_for_others_only_are_marked():
     """`from x import y as y` in an __init__ makes y public; anything else there would be public by accident."""
     tree = ast.parse((ROOT / "lossfns/__init__.py").read_text())
-    for node in tree.body[1:]:
+    types, typing, *imports, version, names, fallback = tree.body[1:]
+    assert [ast.unparse(node) for node in (types, typing)] == ["import types as _types", "import typing as _typing"]
+    assert [ast.unparse(node.targets[0]) for node in (version, names)] == ["__version__", "__all__"]
+    assert [node.name for node in ast.walk(fallback) if isinstance(node, ast.FunctionDef)] == ["__getattr__"]
+    for node in imports:
         assert isinstance(node, ast.ImportFrom)
         assert all(alias.asname == alias.name for alias in node.names)

@@ -30,6 +30,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 _OURS = b'{"host": '  # how the text of a lock begins; a file of that name that says something else is left as it is
 
 
+class FolderInUse(UsageError):
+    """Another process writes to the folder."""
+
+
 @dataclasses.dataclass
 class _Lock:
     """What this process holds of a folder."""
@@ -61,8 +65,8 @@ def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
         user: Which part of the process needs it; the lock is released when all of them have released it.
 
     Raises:
-        UsageError: Another process writes to the folder; the message says which. Or the folder cannot be written, or
-            its `.lock` is a link or no plain file.
+        FolderInUse: Another process writes to the folder; the message says which.
+        UsageError: The folder cannot be written, or its `.lock` is a link or no plain file.
         RunFailed: The disk is full or failing.
     """
     check_place(folder, "a folder to lock")
@@ -148,7 +152,7 @@ def _take(place: Path) -> _Lock | None:
             stack.callback(os.close, file)
             not_file = _try(file)
         except BlockingIOError:
-            raise UsageError(
+            raise FolderInUse(
                 f"another run is writing to {place}: {_owner(place)}; wait for it or end it, or give another folder"
             ) from None
         if not_whole and not_file:

@@ -8,11 +8,12 @@ while the next one runs, unless a hook wants to see its state.
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -29,6 +30,7 @@ from train.memory import MemoryErrors
 from train.metrics import means
 from train.processes import preempted
 from train.progress import Progress
+from train.several import Call, Calls
 
 State = TypeVar("State")
 Metrics = Mapping[str, tuple[Any, Any]]
@@ -46,6 +48,7 @@ def fit(
     progress: bool = True,
     finite: Sequence[str] = ("loss", "grad_norm"),
     bad_steps: BadSteps | None = None,
+    steps_per_call: int = 1,
 ) -> State:
     """Trains until `state.step == steps`.
 
@@ -62,6 +65,9 @@ def fit(
         bad_steps: What is done about steps that `skip_nonfinite` skipped: they then do not end the run. While they
             come in a row nothing is saved, so that the last checkpoint is one from before. A state that is not finite,
             though its loss and gradient are, is not saved either: it goes back to the last checkpoint at once.
+        steps_per_call: Steps that the device makes in one call, at most: a call ends where a hook is due. For models
+            whose step is shorter than a call. Nothing else changes, but for rounding (the compiler may fuse the steps
+            otherwise) and an interruption, which waits for the end of the call.
 
     Returns:
         The state after the last step: step `steps`, or earlier if a hook stopped the training.
@@ -74,58 +80,57 @@ def fit(
         SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130); the step was finished and the saving hooks ran,
             unless its state is not fit to be saved, which is said.
     """
-    _check_hooks(hooks, log_every)
+    _check_hooks(hooks, log_every, steps_per_call)
     start = int(jax.device_get(getattr(state, "step")))  # noqa: B009 (State is any type here)
     if start >= steps or any(getattr(hook, "stopped", False) for hook in hooks):
         return state
-    batches = iter(data)
-    wait = _must_wait()
-    pending: tuple[int, Metrics] | None = None
+    batches, wait = iter(data), _must_wait()
+    pending: Call | None = None
+    number = seen = start
     with (
         _Interrupts() as interrupts,
         Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown,
         MemoryErrors(step) as memory,
     ):
 
-        def settle(number: int, metrics: Metrics) -> bool:
-            """Looks at a step's metrics; returns whether to go back to a checkpoint."""
-            went = outcome(metrics)
-            if went == "done" or (went == "skipped" and bad_steps is None):
+        def look(number: int, metrics: Metrics) -> bool:  # whether to go back to a checkpoint
+            nonlocal seen
+            if (went := outcome(metrics)) == "done" or (went == "skipped" and bad_steps is None):
                 _check_finite(number, metrics, finite, hooks)
-            shown.update(number, _loss_first(metrics) if number % log_every == 0 or number == steps else None)
+            due, seen = number // log_every > seen // log_every or number == steps, number
+            shown.update(number, _loss_first(metrics) if due else None)
             return bad_steps is not None and bad_steps.count(number, metrics)
 
-        def roll_back(number: int) -> State:
-            return state if bad_steps is None else bad_steps.roll_back(number, state, hooks)
-
-        for number in range(start + 1, steps + 1):
-            batch = _next_batch(batches, number, start, steps)
-            memory.expect(state, batch)
-            state, metrics = step(state, batch)
-            if pending is not None and settle(*pending):  # of the step before, while this one runs
-                state, metrics = step(roll_back(number - 1), batch)
-            pending = (number, metrics)
+        back = None if bad_steps is None else functools.partial(bad_steps.roll_back, hooks=hooks)
+        calls = Calls(state, step, memory, finite, look, back)
+        while number < steps:
+            size = min([steps_per_call, steps - number, *(hook.every - number % hook.every for hook in hooks)])
+            drawn = [_next_batch(batches, number + 1 + i, start, steps) for i in range(size)]
+            made = calls.make(number + 1, drawn)
+            if pending is not None and calls.settle(pending):  # of the steps before, while these run
+                made = calls.make(number + 1, drawn)
+            pending, number = made, number + size
             received = signal.SIGTERM if preempted() else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
             if due or wait:
-                state = roll_back(number) if settle(*pending) else state
+                calls.settle(pending)
                 pending = None
             if due:
-                last, interrupted = number == steps, received is not None
-                state, unfit = _fit_to_save(number, state, hooks, last, interrupted, bad_steps)
-                ends = _call_hooks(hooks, number, state, means(metrics), last, interrupted, unfit)
+                when = number == steps, received is not None
+                calls.state, unfit = _fit_to_save(number, calls.state, hooks, *when, bad_steps)
+                ends = _call_hooks(hooks, number, calls.state, means(calls.latest), *when, unfit)
                 if received is not None:
                     interrupts.leave(received, number, hooks, unfit)
                 if ends:
                     break
         if interrupts.received is not None:  # it came while the last hooks were at work
             interrupts.leave(interrupts.received, number, hooks)
-    return state
+    return cast(State, calls.state)
 
 
-def _check_hooks(hooks: Sequence[Any], log_every: int) -> None:
-    if log_every < 1:
-        raise UsageError(f"expected log_every of at least 1, got {log_every}")
+def _check_hooks(hooks: Sequence[Any], log_every: int, steps_per_call: int) -> None:
+    if log_every < 1 or steps_per_call < 1:
+        raise UsageError(f"expected log_every and steps_per_call of at least 1, got {log_every} and {steps_per_call}")
     for hook in hooks:
         every = getattr(hook, "every", None)
         if not callable(hook) or isinstance(every, bool) or not isinstance(every, int) or every < 1:

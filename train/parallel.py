@@ -145,6 +145,7 @@ def data_parallel(
         raise UsageError(f"backend {backend!r} is unknown: choose one of {', '.join(map(repr, _BACKENDS))}.")
     if mesh is not None and (backend != "jit" or devices is not None):
         raise UsageError(f"a mesh says which devices there are and needs backend 'jit', got {backend!r}, {devices}.")
+    where: Any = {"mesh": mesh, "check_vma": check_vma}
     mesh = mesh or line_mesh(devices)
     parts = local_parts(mesh)
     # A step that may fail a check keeps the state it was given.
@@ -184,7 +185,22 @@ def data_parallel(
 
     # As jax.jit has it, to look at the program without running it: the state may consist of shapes.
     call.lower, call.step, call.parts = lower, step, parts  # type: ignore[attr-defined]
+    call.scanned = lambda: data_parallel(scanned(step), backend, devices, donate, **where)  # type: ignore[attr-defined]
     return call
+
+
+def scanned(step: Step) -> Step:
+    """Return a step that goes through several batches, stacked on their second axis: ``[B, steps, ...]``.
+
+    The first axis is still that of the examples, which devices and micro-batches split. Each metric gets a new first
+    axis, one entry a step.
+    """
+
+    def body(state: Any, batches: Any, sync: Sync) -> tuple[Any, Any]:
+        each = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batches)
+        return jax.lax.scan(lambda state, batch: step.body(state, batch, sync), state, each)
+
+    return dataclasses.replace(step, body=body)
 
 
 def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:

@@ -242,6 +242,32 @@ def confusion_matrix(path: str | os.PathLike[str], counts: Any, classes: Sequenc
     return Path(path)
 
 
+def image_rows(path: str | os.PathLike[str], images: Any, *, height: int = 56) -> Path:
+    """Grey images in rows, with a line between them, as they are: no axes, no smoothing.
+
+    Args:
+        path: The PNG file.
+        images: `[rows, columns, H, W]`, 0 black to 1 white.
+        height: Least height of an image in the picture; small ones are enlarged by a whole factor.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.image import imsave
+
+    pixels = np.clip(np.asarray(images, dtype=float), 0, 1)
+    _require(pixels.size and pixels.ndim == 4, "rows of images")
+    bordered = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.5)
+    rows, columns, tall, wide = bordered.shape
+    picture = bordered.transpose(0, 2, 1, 3).reshape(rows * tall, columns * wide)
+    zoom = max(1, height // pixels.shape[2])
+    buffer = io.BytesIO()
+    imsave(buffer, np.kron(picture, np.ones((zoom, zoom))), cmap="gray", vmin=0, vmax=1, format="png")
+    make_folder(Path(path).parent)
+    write_atomic(path, buffer.getvalue())
+    return Path(path)
+
+
 @contextmanager
 def _figure(path: str | os.PathLike[str], size: tuple[float, float], title: str) -> Iterator[Figure]:
     """A figure that is saved at the end, in a style that no file of the user's changes."""

@@ -21,12 +21,29 @@ import grain
 import jax
 import numpy as np
 
-from experiments.data.text import Tokens
-from experiments.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL_IDS
+from experiments.data.load import DataConfig
+from experiments.data.text import Corpus, Tokens, read_corpus, tokenize
+from experiments.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL_IDS, Tokenizer, make_tokenizer
 from lossfns.language import apply_mlm_mask
 from train.errors import UsageError
 
 Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PairText:
+    """The tokenizer, and train, validation and test as sentences and as tokens."""
+
+    tokenizer: Tokenizer
+    corpora: dict[str, Corpus]
+    tokens: dict[str, Tokens]
+
+
+def read_pair_text(config: DataConfig) -> PairText:
+    """Reads the three splits; the tokenizer is learnt from train alone."""
+    corpora = {split: read_corpus(config, split) for split in ("train", "validation", "test")}
+    tokenizer = make_tokenizer(config, corpora["train"].sentences)
+    return PairText(tokenizer, corpora, {split: tokenize(corpus, tokenizer) for split, corpus in corpora.items()})
 
 
 @dataclass(frozen=True)
@@ -136,14 +153,16 @@ class PairSource:
     seq_len: int
     mask_rate: float
     seed: int
+    rows: np.ndarray | None = None
 
     def __call__(self, step: int, index: np.ndarray) -> Batch:
-        """Returns batch number `step`, made of the boundaries `index`."""
+        """Returns batch number `step`, made of the boundaries `index`, or those rows of it that are wanted."""
         rng = np.random.default_rng([self.seed, step])
         batch = make_pairs(self.tokens, self.bounds, np.asarray(index), rng, self.seq_len)
         with jax.default_device(_host()):
             masked = _masker(self.vocab_size, self.mask_rate)(np.uint32(self.seed), np.uint32(step), batch["tokens"])
-        return batch | {name: np.asarray(value) for name, value in masked.items()}
+        whole = batch | {name: np.asarray(value) for name, value in masked.items()}
+        return whole if self.rows is None else {name: value[self.rows] for name, value in whole.items()}
 
 
 @functools.cache
@@ -169,7 +188,14 @@ def _host() -> jax.Device | None:
 
 
 def train_batches(
-    tokens: Tokens, vocab_size: int, *, batch_size: int, seq_len: int = 64, mask_rate: float = 0.15, seed: int = 0
+    tokens: Tokens,
+    vocab_size: int,
+    *,
+    batch_size: int,
+    seq_len: int = 64,
+    mask_rate: float = 0.15,
+    seed: int = 0,
+    rows: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Returns endless training batches; the iterator's `get_state` and `set_state` resume it exactly.
 
@@ -180,13 +206,14 @@ def train_batches(
         seq_len: T.
         mask_rate: share of the tokens to predict.
         seed: of order, pairs and masks.
+        rows: which rows of each batch to give, as from `train.process_rows`; None gives all.
 
     Returns:
         Batches {"tokens" (masked), "labels" (the original tokens), "segments": int32 [B, T], "masked" (predict here),
         "valid": bool [B, T], "is_next": int32 [B]}.
     """
     bounds = find_boundaries(tokens)
-    make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed)
+    make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed, rows)
     return iter(endless(len(bounds.position), batch_size, seed).map_with_index(make).to_iter_dataset(READ))
 
 
@@ -198,6 +225,7 @@ def eval_batches(
     seq_len: int = 64,
     mask_rate: float = 0.15,
     seed: int = 0,
+    rows: np.ndarray | None = None,
     max_batches: int | None = None,
 ) -> grain.MapDataset:
     """Returns one fixed pass over a held-out split: random access, the same batches at every use.
@@ -206,7 +234,7 @@ def eval_batches(
     see `train_batches`; `max_batches` takes only the first of them (an unbiased sample: the order is shuffled).
     """
     bounds = find_boundaries(tokens)
-    make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed)
+    make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed, rows)
     indices = grain.MapDataset.range(len(bounds.position)).shuffle(seed=seed)
     batches = indices.batch(batch_size, drop_remainder=True)
     if len(batches) == 0:

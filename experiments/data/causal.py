@@ -11,6 +11,7 @@ one line end after each document. `bytes` counts those behind the predicted toke
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,9 +19,12 @@ import grain
 import numpy as np
 
 from experiments.data.bert import READ, Batch, endless
-from experiments.data.text import Corpus
-from experiments.data.tokenizers import CLS, PAD, SEP, ByteTokenizer, Tokenizer
+from experiments.data.load import DataConfig
+from experiments.data.text import Corpus, read_corpus
+from experiments.data.tokenizers import CLS, PAD, SEP, ByteTokenizer, Tokenizer, make_tokenizer
 from train.errors import UsageError
+
+HELD_OUT = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,33 @@ class Stream:
     bytes: np.ndarray
 
 
+@dataclass(frozen=True)
+class CausalText:
+    """The tokenizer, and each split as a stream of tokens and as plain bytes."""
+
+    tokenizer: Tokenizer
+    streams: dict[str, Stream]
+    texts: dict[str, bytes]
+    lost_bytes: dict[str, int]
+    """Of the held-out splits: bytes of the characters that the tokenizer cannot write."""
+
+    def document_bytes(self, split: str) -> np.ndarray:
+        """Returns the length of each document, with its line end; float64 [documents]."""
+        return np.bincount(self.streams[split].document, self.streams[split].bytes)
+
+
+def read_causal_text(config: DataConfig) -> CausalText:
+    """Reads train, validation and test; the tokenizer is learnt from train alone."""
+    corpora = {split: read_corpus(config, split) for split in ("train", *HELD_OUT)}
+    tokenizer = make_tokenizer(config, corpora["train"].sentences)
+    return CausalText(
+        tokenizer,
+        {split: make_stream(corpus, tokenizer) for split, corpus in corpora.items()},
+        {split: plain_bytes(corpus) for split, corpus in corpora.items()},
+        {split: lost_bytes(corpora[split], tokenizer) for split in HELD_OUT},
+    )
+
+
 def document_texts(corpus: Corpus) -> list[str]:
     """Returns the text of each document: its sentences, joined by spaces.
 
@@ -41,6 +72,19 @@ def document_texts(corpus: Corpus) -> list[str]:
     """
     edges = np.flatnonzero(np.diff(corpus.document, prepend=-1, append=-1))
     return [" ".join(corpus.sentences[a:b]) for a, b in pairwise(edges)]
+
+
+def plain_bytes(corpus: Corpus) -> bytes:
+    """Returns the text that is predicted: each document and a line end."""
+    return "".join(f"{text}\n" for text in document_texts(corpus)).encode()
+
+
+def lost_bytes(corpus: Corpus, tokenizer: Tokenizer) -> int:
+    """Returns the number of bytes of the characters that are gone after encoding and decoding."""
+    lost: Counter[str] = Counter()
+    for text in document_texts(corpus):
+        lost += Counter(text) - Counter(tokenizer.decode(tokenizer.encode(text)))
+    return sum(len(character.encode()) * count for character, count in lost.items())
 
 
 def make_stream(corpus: Corpus, tokenizer: Tokenizer) -> Stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import grain
 import numpy as np
@@ -11,6 +12,22 @@ import numpy as np
 from experiments.data.bert import READ, Batch, endless
 from experiments.data.load import load, read_all, remedy_for
 from train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ImageDataConfig:
+    """Which images, and what is held out."""
+
+    name: str = "glyphs"
+    """Data set: glyphs, digits, or the name of a TFDS data set with the features image and label."""
+    views: Literal["faces", "same"] = "faces"
+    """Two typefaces of a character, or the same image twice; augmented both. Only glyphs have faces."""
+    held_out_faces: tuple[int, ...] = (2, 5, 10, 13)
+    """Typefaces of the test, in no training: indices into experiments.data.glyphs.FACES."""
+    max_examples: int | None = None
+    """Read at most this many images of each split (None: all)."""
+    skip_budget: int = 0
+    """Damaged records of a split that are passed over; one more ends the run."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,11 @@ class Images:
     def take(self, index: np.ndarray) -> Images:
         """Returns the images of an index or boolean array."""
         return Images(self.image[index], self.label[index], self.face[index])
+
+    def numbered(self) -> Images:
+        """Returns the same with a channel axis, and with labels that count the classes that occur from 0."""
+        image = self.image if self.image.ndim == 4 else self.image[..., None]
+        return Images(image, np.unique(self.label, return_inverse=True)[1].astype(np.int32), self.face)
 
 
 def read_images(
@@ -121,10 +143,10 @@ def pair_batches(images: Images, *, batch_size: int, seed: int = 0, faces: bool 
     return iter(endless(size, batch_size, seed).map_with_index(make).to_iter_dataset(READ))
 
 
-def labelled_batches(images: Images, *, batch_size: int, seed: int = 0) -> grain.DatasetIterator:
-    """Returns endless shuffled batches {"image": uint8 [B, H, W], "label": int32 [B]}; resumable."""
-
-    def gather(index: np.ndarray) -> Batch:
-        return {"image": images.image[index], "label": images.label[index]}
-
-    return iter(endless(len(images), batch_size, seed).map(gather).to_iter_dataset(READ))
+def pixels_of(images: Images) -> np.ndarray:
+    """The pixels [N, D] as features, averaged over squares to at most 16 by 16 of them."""
+    image = images.image.astype(np.float32)
+    factor = max(1, image.shape[1] // 16)
+    height, width = (size // factor for size in image.shape[1:3])
+    image = image[:, : height * factor, : width * factor]
+    return image.reshape(len(image), height, factor, width, factor, -1).mean((2, 4)).reshape(len(image), -1)

@@ -79,6 +79,7 @@ class SentencePieceTokenizer:
     """Subwords of a sentencepiece model whose first five ids are the special tokens."""
 
     def __init__(self, model: bytes, counts: np.ndarray | None = None):
+        self.model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._processor.vocab_size()
         self.counts = np.zeros(self.vocab_size, np.int64) if counts is None else counts
@@ -189,3 +190,32 @@ def train_sentencepiece(texts: Sequence[str], vocab_size: int, subwords: str) ->
             "--data.vocab-size, or --data.tokenizer=bytes."
         ) from error
     return model.getvalue()
+
+
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files that keep a tokenizer in a folder, by name; `read_tokenizer` reads them."""
+    kind = "bytes" if isinstance(tokenizer, ByteTokenizer) else "sentencepiece"
+    files = {"tokenizer.json": json.dumps({"kind": kind, "counts": tokenizer.counts.tolist()}).encode()}
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        files["tokenizer.model"] = tokenizer.model
+    return files
+
+
+def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer | None:
+    """The tokenizer that a folder keeps, or None.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, content in tokenizer_files(ByteTokenizer()).items():
+    ...         _ = pathlib.Path(folder, name).write_bytes(content)
+    ...     read_tokenizer(folder).decode([70, 71])
+    'AB'
+    """
+    file = Path(folder) / "tokenizer.json"
+    if not file.exists():
+        return None
+    told = json.loads(file.read_text(encoding="utf-8"))
+    counts = np.asarray(told["counts"], np.int64)
+    if told["kind"] == "bytes":
+        return ByteTokenizer(counts)
+    return SentencePieceTokenizer((Path(folder) / "tokenizer.model").read_bytes(), counts)

@@ -1,11 +1,16 @@
 """A small convolutional encoder, and random views of images as matrix products."""
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+CHUNK = 256
+"""Images that are encoded at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,3 +127,25 @@ def resampling(size: int, shift: jax.Array, scale: jax.Array) -> jax.Array:
     pixels = jnp.arange(size)
     source = (pixels[None, :] - middle - shift[:, None]) / scale[:, None] + middle
     return jnp.maximum(0.0, 1.0 - jnp.abs(source[:, :, None] - pixels[None, None, :]))
+
+
+def encode(config: EncoderConfig, params: Any, images: np.ndarray, scale: float) -> np.ndarray:
+    """Representations [N, features] of images as they are, without augmentation, some hundred at once.
+
+    Args:
+        config: Of the encoder.
+        params: Its parameters.
+        images: uint8 [N, H, W, C].
+        scale: The largest value of a pixel.
+    """
+    blocks = []
+    for start in range(0, len(images), CHUNK):
+        rows = images[start : start + CHUNK].astype(np.float32)
+        padded = np.concatenate([rows, np.zeros((CHUNK - len(rows), *rows.shape[1:]), np.float32)])
+        blocks.append(np.asarray(_encode(config, scale, params, padded))[: len(rows)])
+    return np.concatenate(blocks)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(config: EncoderConfig, scale: float, params: Any, images: jax.Array) -> Any:
+    return ConvEncoder(config).apply({"params": params}, images / scale)

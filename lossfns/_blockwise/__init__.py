@@ -17,6 +17,8 @@ filtered or approximated, and sums are kept in float32 or wider with a running m
   those expected (as those of a mean are); for others it is recomputed. Saves a third of the work where all reductions
   are sums.
 - `stream_symmetric(block, whole, items)`: log-sums over the rows of a symmetric table, at half the work.
+- `map_rows(function, rows, entries)`: results of rows that are no sums over columns, as of the nearest and the farthest
+  column, for a group of rows at a time.
 - `product(part, rows)`: the scores' matrix product in the form that is fast on CPU, in both passes, with bfloat16
   operands as well: they are multiplied as they are and summed in float32.
 - `speculate`: the trick behind `expected`, for functions that make their own gradient; `gradient_of` is its other half.
@@ -42,6 +44,8 @@ from lossfns._blockwise.reductions import Shifted as Shifted
 from lossfns._blockwise.reductions import ShiftedLogSum as ShiftedLogSum
 from lossfns._blockwise.reductions import Sum as Sum
 from lossfns._blockwise.ring import stream_ring as stream_ring
+from lossfns._blockwise.rows import keep as keep
+from lossfns._blockwise.rows import map_rows as map_rows
 from lossfns._blockwise.speculative import speculate as speculate
 from lossfns._blockwise.symmetric import stream_symmetric as stream_symmetric
 from lossfns._blockwise.trees import vary_alike as vary_alike

@@ -74,7 +74,8 @@ def _log_sums(block: Any, size: int, small: jax.Array | None, whole: Any, items:
 
     def step(state: Any, pair: jax.Array) -> tuple[Any, None]:
         _, _, scores, (index, other), off_diagonal = table.scores(pair)
-        for axis, at in ((0, other[0]), (1, index[0])):
+        # Without a block off the diagonal, XLA would take seconds to sum a constant table of -inf while it compiles.
+        for axis, at in ((0, other[0]), (1, index[0]))[: table.steps]:
             x = scores if axis == 0 else jnp.where(off_diagonal, scores, -jnp.inf)
             before, total = (lax.dynamic_slice_in_dim(s, at, size) for s in state)
             if small is not None:
@@ -144,9 +145,12 @@ class _Triangle:
     dtype: Any
 
     @property
+    def steps(self) -> int:
+        return -(-self.blocks.count // self.blocks.size) if self.blocks.size else 0
+
+    @property
     def pairs(self) -> jax.Array:
-        steps = -(-self.blocks.count // self.blocks.size) if self.blocks.size else 0
-        return jnp.array([(i, j) for i in range(steps) for j in range(i + 1)], jnp.int32).reshape(-1, 2)
+        return jnp.array([(i, j) for i in range(self.steps) for j in range(i + 1)], jnp.int32).reshape(-1, 2)
 
     def scores(self, pair: jax.Array) -> tuple[Any, Any, jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
         """Floating arguments, the scores as a function of them, the scores, both indices, whether off the diagonal."""

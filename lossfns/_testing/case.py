@@ -58,6 +58,8 @@ class LossCase:
     """Position of the class labels that must be in range, or None."""
     num_classes: Callable[..., int] = lambda *args: int(args[0].shape[-1])
     """``num_classes(*arrays)``: the first label that is out of range."""
+    outside: Mapping[int, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Positions of arrays that may not hold every number, such as probabilities, and numbers that they may not hold."""
     hostile: Callable[[np.random.Generator], Mapping[str, tuple[Inputs, Mapping[str, Any]]]] | None = None
     """Named inputs of one's own, ``name -> (arrays, kwargs)``; the oracle says what is right, NaN included."""
     bad_calls: tuple[BadCall, ...] = ()
@@ -65,6 +67,12 @@ class LossCase:
     """False for a function of parameters: any pytrees in, one scalar out, no rows and no ``where``."""
     batch_coupled: bool = False
     """True if a row's value depends on the other rows; the loss then takes ``axis_name``."""
+    nan_stays: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Position of an array of a coupled loss -> the reason why a NaN in it does not reach every row."""
+    unlike_differences: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Number of `sweep` -> the reason why its gradient is not the derivative of the value."""
+    flat: str = ""
+    """The reason why an entry that counts may change no value (a plateau, a comparison that is decided)."""
     element_masks: bool = False
     """True if a result with more than one axis may be masked at any element without changing the others."""
     smooth: bool = True
@@ -78,6 +86,8 @@ class LossCase:
     symmetric: tuple[tuple[int, int], ...] = ()
     """Pairs of positions that may be exchanged."""
     non_negative: bool = False
+    below_zero: str = ""
+    """The reason why a value that is not negative may still come out below 0 by its rounding."""
     limits: Mapping[str, Callable[[Inputs], tuple[Any, Any]]] = dataclasses.field(default_factory=dict)
     """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
     free: tuple[int, ...] | None = None
@@ -166,19 +176,22 @@ def _spread(weights: Any, values: jax.Array) -> jax.Array:
 
 def value_and_gradients(
     loss: Callable[..., jax.Array], moving: tuple[int, ...], kwargs: Mapping[str, Any]
-) -> Callable[..., tuple[jax.Array, tuple[Any, ...]]]:
-    """``run(inputs, where, weights, **more)``: the values, and the gradients of ``sum(weights * values)``."""
+) -> Callable[..., tuple[jax.Array, tuple[Any, ...], dict[str, Any]]]:
+    """``run(inputs, where, weights, **more)``: the values, and the gradients of ``sum(weights * values)``.
 
-    def run(inputs: Inputs, where: Any, weights: Any, **more: Any) -> tuple[jax.Array, tuple[Any, ...]]:
-        options = {**kwargs, **more, **({} if where is None else {"where": where})}
-        if not moving:
-            return loss(*inputs, **options), ()
+    By the moving arrays and by the numbers `more`.
+    """
 
-        def values_of(*moved: Any) -> jax.Array:
-            return loss(*with_moved(inputs, moving, moved), **options)
+    def run(inputs: Inputs, where: Any, weights: Any, **more: Any) -> tuple[jax.Array, tuple[Any, ...], dict[str, Any]]:
+        options = {**kwargs, **({} if where is None else {"where": where})}
 
-        values, pull_back = jax.vjp(values_of, *(inputs[i] for i in moving))
-        return values, pull_back(_spread(weights, values))
+        def values_of(moved: tuple[Any, ...], numbers: dict[str, Any]) -> jax.Array:
+            return loss(*with_moved(inputs, moving, moved), **options, **numbers)
+
+        if not moving and not more:
+            return values_of((), {}), (), {}
+        values, pull_back = jax.vjp(values_of, tuple(inputs[i] for i in moving), more)
+        return values, *pull_back(_spread(weights, values))
 
     return run
 
@@ -207,7 +220,7 @@ def _key(*tree: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
+def option_defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
     """Keyword arguments of a function and their defaults; ``...`` where it takes any."""
     parameters = inspect.signature(loss).parameters.values()
     return {"..." if p.kind is p.VAR_KEYWORD else p.name: p.default for p in parameters}
@@ -215,7 +228,7 @@ def _defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
 
 def all_rows(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray | None:
     """A mask that is True everywhere, or None for a function that takes none."""
-    if not case.batched or not {"where", "..."} & set(_defaults(case.loss)):
+    if not case.batched or not {"where", "..."} & set(option_defaults(case.loss)):
         return None
     return np.ones(result_shape(case, inputs, kwargs), bool)
 
@@ -234,16 +247,29 @@ def evaluate(
     Compiled once for each shape: a mask is always given unless `maskless`, and the numbers of `sweep` are traced, so
     that other masks and other numbers are the same program.
     """
+    return evaluate_all(case, inputs, kwargs, where=where, weights=weights, maskless=maskless)[:2]
+
+
+def evaluate_all(
+    case: LossCase,
+    inputs: Inputs,
+    kwargs: Mapping[str, Any],
+    *,
+    where: Any = None,
+    weights: Any = None,
+    maskless: bool = False,
+) -> tuple[np.ndarray, tuple[Any, ...], dict[str, np.ndarray]]:
+    """As `evaluate`, and the gradients by those numbers of `sweep` that are in use."""
     weights = row_weights(case, inputs, kwargs) if weights is None else weights
     if where is None and not maskless:
         where = all_rows(case, inputs, kwargs)
-    given = {**{name: _defaults(case.loss).get(name) for name in case.sweep}, **kwargs}
+    given = {**{name: option_defaults(case.loss).get(name) for name in case.sweep}, **kwargs}
     # A number that is 0 may switch something off, which is another program.
     traced = {name: x for name, x in given.items() if name in case.sweep and isinstance(x, float) and x != 0}
     rest = {name: x for name, x in kwargs.items() if name not in traced}
     try:
         out = _program(case, inputs, rest)(inputs, where, weights, **traced)
-    except jax.errors.ConcretizationTypeError:  # it looks at its numbers before it traces them
+    except TypeError:  # it looks at its numbers before it traces them
         out = _program(case, inputs, kwargs)(inputs, where, weights)
     return jax.tree.map(np.asarray, out)
 

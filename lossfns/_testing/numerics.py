@@ -67,7 +67,7 @@ def gradients(case: LossCase, inputs: Inputs) -> str | None:
 _STEP = 1e-5
 
 
-def _slope_tolerance(case: LossCase, kwargs: Mapping[str, Any]) -> float:
+def slope_tolerance(case: LossCase, kwargs: Mapping[str, Any]) -> float:
     return 1e-5 * case.condition(kwargs) ** 2
 
 
@@ -84,7 +84,7 @@ def _check_slope(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], slop
 
     difference = (objective(_STEP) - objective(-_STEP)) / (2 * _STEP)
     slope = float(_dot(list(slopes), ways))
-    close = abs(slope - difference) <= _slope_tolerance(case, kwargs) * (1 + abs(difference))
+    close = abs(slope - difference) <= slope_tolerance(case, kwargs) * (1 + abs(difference))
     assert close, f"slope {described(kwargs)}: finite differences give {difference:.9g}, the gradient {slope:.9g}"
 
 
@@ -125,7 +125,7 @@ def _check_every_mode(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any])
     if case.smooth:
         second = difference("gradient")
         pairs += [(name, here[name], second) for name in here if " over " in name]
-    ulps = _slope_tolerance(case, kwargs) / float(np.finfo(np.float64).eps)
+    ulps = slope_tolerance(case, kwargs) / float(np.finfo(np.float64).eps)
     for name, got, wanted in pairs:
         assert_close(got, wanted, f"{name} against differences {described(kwargs)}", ulps=ulps, dtype=np.float64)
 
@@ -183,7 +183,10 @@ def hostile(case: LossCase, inputs: Inputs) -> str | None:
             assert np.isfinite(values).all(), f"{name}: expected finite values, got {values.ravel()[:4]}"
         finite = np.isfinite(values)
         if case.batched and not case.batch_coupled:
-            finite = finite.all(axis=tuple(range(1, finite.ndim)))
+            others = tuple(range(1, finite.ndim))
+            for leaf in jax.tree.leaves(take(slopes, ~np.isnan(values).any(axis=others))):
+                assert not np.isnan(leaf).any(), f"{name}: the value is infinite and the gradient is NaN"
+            finite = finite.all(axis=others)
             slopes = take(slopes, finite)
         if finite.all() or (case.batched and not case.batch_coupled):
             for leaf in jax.tree.leaves(slopes):

@@ -20,7 +20,9 @@ from lossfns._testing.case import (
     count_rows,
     described,
     evaluate,
+    is_floating,
     result_shape,
+    row_mask,
     take,
 )
 
@@ -82,17 +84,44 @@ def labels_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
     if case.labels is None:
         raise Skip("no class labels")
     for kwargs in case.variants:
-        expected = evaluate(case, inputs, kwargs)
-        for wrong in (-1, case.num_classes(*inputs), -100, 2**30):
-            labels = np.array(inputs[case.labels])
-            labels[(0,) + (-1,) * (labels.ndim - 1)] = wrong
-            given = (*inputs[: case.labels], labels, *inputs[case.labels + 1 :])
-            values, slopes = evaluate(case, given, kwargs)
-            assert np.isnan(values[0]).any(), f"label {wrong} {described(kwargs)}: expected NaN, got {values[0]}"
-            if not case.batch_coupled:
-                others = take((values, slopes), slice(1, None))
-                assert_same(case, others, take(expected, slice(1, None)), kwargs, f"rows beside one with label {wrong}")
+        _assert_spoils_its_row(case, inputs, case.labels, (-1, case.num_classes(*inputs), -100, 2**30), kwargs)
     return None
+
+
+def values_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
+    """A target, weight or the like out of its range makes its own row NaN, and leaves the others and masked ones."""
+    if not case.outside:
+        raise Skip("arrays may hold any number")
+    kwargs = case.variants[0]
+    for position, numbers in case.outside.items():
+        nan = (np.nan,) if is_floating(inputs[position]) else ()
+        _assert_spoils_its_row(case, inputs, position, (*numbers, *nan), kwargs)
+        where = row_mask(np.arange(count_rows(inputs)) > 0, result_shape(case, inputs, kwargs))
+        for wrong in numbers:
+            values, slopes = evaluate(case, _with_first(inputs, position, wrong), kwargs, where=where)
+            for leaf in (values, *jax.tree.leaves(slopes)):
+                assert (leaf[0] == 0).all(), f"{wrong} in array {position} of a masked row: expected 0, got {leaf[0]}"
+    return None
+
+
+def _with_first(inputs: Inputs, position: int, value: float) -> Inputs:
+    """The last entry of the first row of an array replaced."""
+    array = np.array(inputs[position])
+    array[(0,) + (-1,) * (array.ndim - 1)] = value
+    return (*inputs[:position], array, *inputs[position + 1 :])
+
+
+def _assert_spoils_its_row(
+    case: LossCase, inputs: Inputs, position: int, numbers: Sequence[float], kwargs: Mapping[str, Any]
+) -> None:
+    expected = evaluate(case, inputs, kwargs)
+    for wrong in numbers:
+        values, slopes = evaluate(case, _with_first(inputs, position, wrong), kwargs)
+        what = f"{wrong} in array {position} {described(kwargs)}"
+        assert np.isnan(values[0]).any(), f"{what}: expected NaN, got {values[0]}"
+        if not case.batch_coupled:
+            others = take((values, slopes), slice(1, None))
+            assert_same(case, others, take(expected, slice(1, None)), kwargs, f"rows beside one with {what}")
 
 
 def no_recompilation(case: LossCase, inputs: Inputs) -> str | None:

@@ -65,7 +65,9 @@ def check_pair(
 
 def focused(nats: jax.Array, gamma: jax.Array) -> jax.Array:
     """(1 - p)^gamma (-log p) of -log p; 0 with gradient 0 at p = 1, where the power alone has none for gamma < 1."""
-    doubt = -jnp.expm1(-nats)
+    infinite = nats == jnp.inf
+    finite = jnp.where(infinite, 1, nats)
+    doubt = -jnp.expm1(-finite)
     sure = doubt <= 0
     power = jnp.exp(gamma * jnp.log(jnp.where(sure, 1, doubt)))
-    return jnp.where(sure, 0, power * nats)
+    return jnp.where(infinite, nats, jnp.where(sure, 0, power * finite))

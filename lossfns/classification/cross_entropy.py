@@ -10,6 +10,7 @@ from lossfns._contract import (
     check_array,
     check_shape,
     check_where,
+    entries,
     hyper,
     keep_rows,
     loss,
@@ -20,7 +21,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, row_shift, softmax
+from lossfns._numerics import log_normalizer, row_shift, soft_capped, softmax
 from lossfns.classification._shared import at_label, check_classes, check_labels, one_if
 
 
@@ -78,6 +79,8 @@ def softmax_cross_entropy(
         - Smoothing "all" is Szegedy's, torch's and Optax's. T5X spreads over the others and then subtracts the entropy
           of the smoothed target, a constant, so that its minimum is 0; "others" here does not subtract it.
         - torch's class weights are weights of the mean: average with `class_weights[labels]` as the term's weights.
+          Together with label smoothing they weigh each class's part of the smoothed target q: its values are
+          `soft_cross_entropy(logits, class_weights * q)`, whose sum it divides by that of `class_weights[labels]`.
         - torch has `ignore_index=-100`: pass `where=labels != -100`.
         - Optax takes a label of -1 for the last class.
 
@@ -90,7 +93,7 @@ def softmax_cross_entropy(
 
     dtype = accumulation_dtype(logits)
     if soft_cap is not None:
-        logits = _cap(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
+        logits = soft_capped(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
     over = None if label_smoothing is None else smoothing_over
     label, log_z, top, shift, mean, _ = _label_and_normalizer(logits, labels, rows, over)
     finite = ~jnp.isinf(top)
@@ -116,7 +119,8 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A positive target of a masked class gives inf.
+        [...], nats for each row, float32 or wider; 0 at masked rows. A positive target of a masked class gives inf, a
+        negative target NaN.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -150,10 +154,10 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
     inside = jnp.sum(jnp.where(x == -jnp.inf, 0, x - shift) * targets, axis=-1)
     values = log_normalizer(x, shift) * jnp.sum(targets, axis=-1) - inside
     values = jnp.where(lost, jnp.inf, jnp.where(finite[..., 0], values, 0))
-    return zero_masked(where, values)
+    return zero_masked(where, values * one_if(jnp.all(targets >= 0, axis=-1), dtype))
 
 
-@loss(label_smoothing=share_or_off, positive_weight=non_negative)
+@loss(label_smoothing=share_or_off, positive_weight=non_negative.each)
 def sigmoid_cross_entropy(
     logits: jax.Array,
     targets: jax.Array,
@@ -178,7 +182,7 @@ def sigmoid_cross_entropy(
 
     Returns:
         [...], nats for each entry, float32 or wider; 0 at masked entries. Several labels for one example stay apart;
-        sum or average them with the weights of the term.
+        sum or average them with the weights of the term. A target outside 0 .. 1 gives NaN.
 
     Raises:
         ValueError: If shapes do not fit or a hyper-parameter is out of range.
@@ -200,27 +204,19 @@ def sigmoid_cross_entropy(
     where = check_where(where, logits.shape)
     dtype = accumulation_dtype(logits, targets)
     x, targets = keep_rows(where, logits).astype(dtype), keep_rows(where, targets).astype(dtype)
+    targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
     if label_smoothing is not None:
         epsilon = hyper(label_smoothing, dtype)
         targets = (1 - epsilon) * targets + epsilon / 2
     for_positive, for_negative = targets, 1 - targets
     if positive_weight is not None:
-        weight = jnp.asarray(positive_weight, dtype)
-        if weight.ndim > x.ndim or any(
-            w not in (1, n) for w, n in zip(weight.shape[::-1], x.shape[::-1], strict=False)
-        ):
-            raise ValueError(f"positive_weight must broadcast to the logits {x.shape}, got {weight.shape}")
-        for_positive *= jnp.broadcast_to(weight, x.shape)
+        for_positive *= entries("positive_weight", positive_weight, non_negative, x, where)
     # An infinite logit costs nothing if it is right and infinity if it is not; 0 times infinity would be NaN.
     infinite = jnp.isinf(x)
-    wrong = jnp.where(x > 0, for_negative, for_positive) != 0
+    wrong = jax.lax.stop_gradient(jnp.where(x > 0, for_negative, for_positive))
     x = jnp.where(infinite, 0, x)
     values = for_positive * jax.nn.softplus(-x) + for_negative * jax.nn.softplus(x)
-    return zero_masked(where, jnp.where(infinite, jnp.where(wrong, jnp.inf, 0), values))
-
-
-def _cap(x: jax.Array, cap: jax.Array) -> jax.Array:
-    return jnp.where(x == -jnp.inf, x, cap * jnp.tanh(x / cap))
+    return zero_masked(where, jnp.where(infinite, jnp.where(wrong == 0, 0, wrong * jnp.inf), values))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -1,12 +1,10 @@
 """Divergences between two distributions over classes, on logits."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._numerics import log_probabilities
+from lossfns._numerics import centred, divided, log_add, log_normalizer, relative_entropy, row_shift
 from lossfns.classification._shared import check_classes, check_pair
 
 
@@ -26,7 +24,7 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A class that the target
+        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the target
         has and the prediction has not gives inf.
 
     Raises:
@@ -48,14 +46,33 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
         Kullback and Leibler 1951, doi:10.1214/aoms/1177729694.
     """
     x, y, where = check_pair("logits", logits, "target_logits", target_logits, where)
-    log_p, log_t = log_probabilities(x), log_probabilities(y)
-    target = jnp.exp(log_t)
-    has = log_t > -jnp.inf
-    lost = jnp.any(has & (log_p == -jnp.inf) & (target > 0), axis=-1)
-    common = has & (log_p > -jnp.inf)
-    gaps = jnp.where(common, log_t, 0) - jnp.where(common, log_p, 0)
-    values = jnp.sum(target * gaps, axis=-1)
-    return zero_masked(where, _of_distributions(jnp.where(lost, jnp.inf, values), log_t))
+    return zero_masked(where, divergence(x, y))
+
+
+def divergence(x: jax.Array, target: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """KL(softmax(target / T) || softmax(x / T)) over the last axis, for logits in one dtype."""
+    log_p, log_t, gap = log_pair(x, target, temperature)
+    return of_distributions(jnp.sum(relative_entropy(log_t, log_p, gap), axis=-1), log_t)
+
+
+def log_pair(
+    x: jax.Array, y: jax.Array, temperature: jax.Array | float = 1.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities of x / T and y / T, and the second less the first, 0 where one of them is -inf."""
+    below_x, below_y = centred(x), centred(y)
+    # Near logits have an exact difference, which centring each of them would round.
+    direct = (y - x) - (row_shift(y)[1] - row_shift(x)[1])
+    gap = jnp.where(jnp.abs(y - x) <= jnp.abs(below_x), direct, below_y - below_x)
+    gap = jnp.where((below_x == -jnp.inf) | (below_y == -jnp.inf), 0, gap)
+    below_x, below_y = divided(below_x, temperature), divided(below_y, temperature)
+    of_x, of_y = _log_normalizer(below_x), _log_normalizer(below_y)
+    return below_x - of_x, below_y - of_y, gap / temperature - (of_y - of_x)
+
+
+def _log_normalizer(x: jax.Array) -> jax.Array:
+    """[..., 1], of rows of maximum 0; 0 in a row of nothing but -inf."""
+    log_z = log_normalizer(x, jnp.zeros_like(x[..., :1]))[..., None]
+    return jnp.where(log_z == -jnp.inf, 0, log_z)
 
 
 @loss()
@@ -70,7 +87,7 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, between 0 and log 2 up to rounding, float32 or wider; 0 at masked rows.
+        [...], nats for each row, at least 0 and at most log 2 up to rounding, float32 or wider; 0 at masked rows.
 
     Raises:
         ValueError: If the shapes differ.
@@ -91,17 +108,34 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
         Lin 1991, doi:10.1109/18.61115.
     """
     x, y, where = check_pair("logits_a", logits_a, "logits_b", logits_b, where)
-    log_a, log_b = log_probabilities(x), log_probabilities(y)
-    in_both = (log_a > -jnp.inf) & (log_b > -jnp.inf)
-    gap = jnp.where(in_both, log_b, 0) - jnp.where(in_both, log_a, 0)
-    # log m - log a = log((1 + b / a) / 2); a class that the other lacks has that of m = a / 2.
-    of_a = jnp.exp(log_a) * jnp.where(in_both, math.log(2) - jax.nn.softplus(gap), math.log(2))
-    of_b = jnp.exp(log_b) * jnp.where(in_both, math.log(2) - jax.nn.softplus(-gap), math.log(2))
-    values = jnp.sum(of_a + of_b, axis=-1) / 2
-    return zero_masked(where, _of_distributions(_of_distributions(values, log_a), log_b))
+    log_a, log_b, gap = log_pair(x, y)
+    return zero_masked(where, mixture_divergence(log_a, log_b, gap, jnp.asarray(0.5, x.dtype)))
 
 
-def _of_distributions(values: jax.Array, log_probabilities: jax.Array) -> jax.Array:
+def mixture_divergence(log_a: jax.Array, log_b: jax.Array, gap: jax.Array, share: jax.Array) -> jax.Array:
+    """Share KL(b || m) + (1 - share) KL(a || m) with m = share b + (1 - share) a; the gap is log b - log a.
+
+    The share must be inside of 0 .. 1.
+    """
+    log_share, log_rest = jnp.log(share), jnp.log1p(-share)
+    only_a, only_b = log_b == -jnp.inf, log_a == -jnp.inf
+    gap = jnp.where(only_a | only_b, 0, gap)
+    log_m = log_add(log_rest + log_a, log_share + log_b)
+    # log a - log m = -log(1 + share (b / a - 1)), which has all digits where the two are near.
+    from_a = jnp.where(only_a, -log_rest, -_log_mean(gap, share))
+    from_b = jnp.where(only_b, -log_share, -_log_mean(-gap, 1 - share))
+    terms = (1 - share) * relative_entropy(log_a, log_m, from_a) + share * relative_entropy(log_b, log_m, from_b)
+    return of_distributions(of_distributions(jnp.sum(terms, axis=-1), log_a), log_b)
+
+
+def _log_mean(gap: jax.Array, share: jax.Array) -> jax.Array:
+    """log(1 - share + share e^gap)."""
+    near = jnp.abs(gap) < 1
+    far = jnp.logaddexp(jnp.log1p(-share), jnp.log(share) + jnp.where(near, 0, gap))
+    return jnp.where(near, jnp.log1p(share * jnp.expm1(jnp.where(near, gap, 0))), far)
+
+
+def of_distributions(values: jax.Array, log_probabilities: jax.Array) -> jax.Array:
     """NaN in rows of nothing but -inf, which are no distributions."""
     return jnp.where(jnp.all(log_probabilities == -jnp.inf, axis=-1), jnp.nan, values)
 
@@ -120,7 +154,7 @@ def generalized_kl(log_predictions: jax.Array, targets: jax.Array, *, where: jax
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], units of the masses times nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked
+        [...], units of the masses times nats for each row, at least 0, float32 or wider; 0 at masked
         rows. A negative target gives NaN, a positive one of a predicted mass of 0 inf.
 
     Raises:
@@ -147,8 +181,10 @@ def generalized_kl(log_predictions: jax.Array, targets: jax.Array, *, where: jax
     where = check_where(where, log_predictions.shape[:-1])
     dtype = accumulation_dtype(log_predictions, targets)
     x, t = keep_rows(where, log_predictions).astype(dtype), keep_rows(where, targets).astype(dtype)
-    has, missing = t != 0, x == -jnp.inf
+    has = t != 0
     log_t = jnp.log(jnp.where(has, t, 1))
-    terms = t * (log_t - jnp.where(missing, 0, x)) - t + jnp.exp(x)
-    terms = jnp.where(has & missing, jnp.inf, terms)
+    # A target of 0 keeps its gradient, -x.
+    alone = jnp.where(has, 0, x)
+    absent = jnp.exp(alone) - t * jnp.where(alone == -jnp.inf, 0, alone)
+    terms = jnp.where(has, relative_entropy(log_t, x, log_t - jnp.where(has, x, 0)), absent)
     return zero_masked(where, jnp.sum(terms, axis=-1))

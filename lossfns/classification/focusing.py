@@ -29,7 +29,7 @@ at_least_minus_one = Number("at least -1 and finite", lambda v: (v >= -1) & (v <
 below_one = Number("at least 0 and below 1", lambda v: (v >= 0) & (v < 1))
 
 
-@loss(gamma=non_negative, alpha=non_negative)
+@loss(gamma=non_negative, alpha=non_negative.each)
 def focal(
     logits: jax.Array,
     labels: jax.Array,
@@ -81,7 +81,10 @@ def focal(
 def _weight_of_class(alpha: jax.Array, labels: jax.Array, classes: int) -> jax.Array:
     if alpha.shape not in ((), (classes,)):
         raise ValueError(f"alpha must be a number or have the shape ({classes},) of the classes, got {alpha.shape}")
-    return jnp.take(alpha, labels, mode="clip") if alpha.ndim else alpha
+    if alpha.ndim:
+        alpha = jnp.take(alpha, labels, mode="clip")
+        alpha = jnp.where(non_negative.holds(alpha), alpha, jnp.nan)
+    return alpha
 
 
 @loss(gamma=non_negative, alpha=share)

@@ -162,8 +162,8 @@ def ldam(
     counts = check_counts(class_counts, logits, dtype)
     present = ~(counts <= 0)
     rarest = jnp.min(jnp.where(present, counts, jnp.inf))
-    ratio = jnp.where(present, rarest / jnp.where(present, counts, 1), jnp.nan)
-    margins = jnp.broadcast_to(hyper(max_margin, dtype) * jnp.sqrt(jnp.sqrt(ratio)), logits.shape)
+    margins = hyper(max_margin, dtype) * jnp.sqrt(jnp.sqrt(rarest / jnp.where(present, counts, rarest)))
+    margins = jnp.broadcast_to(jnp.where(present, margins, jnp.nan), logits.shape)
     x = keep_rows(where, logits)
     x = x.astype(dtype) - row_shift(x)[1]
     x = jnp.where(at_label(safe_labels, x.shape[-1]), x - margins, x)

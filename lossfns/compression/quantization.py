@@ -18,14 +18,15 @@ from lossfns._contract import (
     one_of,
     positive,
 )
+from lossfns._numerics import divided
 from lossfns.compression._trees import PyTree, leaves
 
 
 def _bits(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a Python integer, got {value!r}")
-    if not 2 <= value <= 16:
-        raise ValueError(f"{name} must be between 2 and 16, got {value}")
+    if not 1 <= value <= 16:
+        raise ValueError(f"{name} must be between 1 and 16, got {value}")
     return int(value)
 
 
@@ -35,12 +36,22 @@ def _axis(name: str, value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+def _zero_point(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, jax.Array):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | np.integer | np.ndarray):
+        raise TypeError(f"{name} must be an integer, an array of integers or None, got {value!r}")
+    return value
+
+
 @loss(
-    static=("bits", "axis", "signed", "scale_gradient"),
+    static=("bits", "axis", "signed", "symmetric", "scale_gradient"),
     bits=_bits,
-    scale=positive,
+    scale=positive.each,
+    zero_point=_zero_point,
     axis=_axis,
     signed=flag,
+    symmetric=flag,
     scale_gradient=one_of("lsq", "plain"),
 )
 def fake_quantize(
@@ -48,16 +59,18 @@ def fake_quantize(
     *,
     bits: int,
     scale: float | jax.Array | None = None,
+    zero_point: int | jax.Array | None = None,
     axis: int | None = None,
     signed: bool = True,
+    symmetric: bool = True,
     scale_gradient: str = "lsq",
 ) -> jax.Array:
-    r"""Round to a grid of $2^b$ steps, with a gradient that passes through the rounding.
+    r"""Round to a grid of $2^b$ levels, with a gradient that passes through the rounding.
 
     $$\hat x = s \cdot \mathrm{round}(\mathrm{clip}(x / s, -Q_N, Q_P))$$
 
-    with $Q_N = 2^{b-1}$ and $Q_P = 2^{b-1} - 1$, or 0 and $2^b - 1$ without a sign. The gradient takes the rounding for
-    the identity:
+    with $Q_N = 2^{b-1}$ and $Q_P = 2^{b-1} - 1$, or 0 and $2^b - 1$ without a sign; both are moved down by the zero
+    point $z$. One bit with a sign is $\hat x = \pm s$. The gradient takes the rounding for the identity:
 
     $$\frac{\partial \hat x}{\partial x} = [-Q_N < x/s < Q_P], \quad \frac{\partial \hat x}{\partial s} =
     g \cdot \begin{cases} \mathrm{round}(x/s) - x/s & \text{inside} \\ -Q_N \text{ or } Q_P & \text{outside}
@@ -65,20 +78,25 @@ def fake_quantize(
 
     Args:
         x: [...], weights or activations.
-        bits: $b$, a Python integer in 2 .. 16.
+        bits: $b$, a Python integer in 1 .. 16.
         scale: $s$, the step: a scalar, or [n] for the n entries of `axis`, each its own. It may be learnt. None takes
-            the largest magnitude over $Q_P$, without a gradient.
+            the largest magnitude over $Q_P$ (of one bit with a sign, the mean magnitude), without a gradient; then all
+            of x counts as inside, but for negative entries on a grid without a sign.
+        zero_point: $z$, the level that stands for 0, in $-Q_N .. Q_P$: an integer, or integers [n]; without a gradient.
+            None for level 0. Needs `scale`.
         axis: The axis of the channels; None for one step for all of x.
-        signed: Whether the grid reaches below 0.
+        signed: Whether the levels begin below 0.
+        symmetric: False takes step and zero point from the smallest and the largest entry, or 0 if that is beyond them,
+            so that the grid spans both; only without `scale`.
         scale_gradient: "lsq" has $g = 1 / \sqrt{N Q_P}$ with N the number of entries that share the step, "plain" has
             $g = 1$.
 
     Returns:
-        The shape of x, float32 or wider. A step that is not positive gives NaN.
+        The shape of x, float32 or wider. A step that is not positive and a zero point that is no level give NaN.
 
     Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If an array is not floating or bits and axis are not integers.
+        ValueError: If shapes do not fit, an option is out of range, or two options exclude each other.
+        TypeError: If an array is not floating, or bits, axis and zero point are not integers.
 
     Example:
         Three bits and a step of 1: -4 .. 3.
@@ -86,44 +104,99 @@ def fake_quantize(
         >>> print(fake_quantize(jnp.array([-9.0, -0.6, 0.4, 2.2, 9.0]), bits=3, scale=1.0))
         [-4. -1.  0.  2.  3.]
 
+        Two bits from -1 to 2 are steps of 1, one bit the sign times the mean magnitude.
+
+        >>> print(fake_quantize(jnp.array([-1.0, 0.2, 2.0]), bits=2, symmetric=False))
+        [-1.  0.  2.]
+        >>> print(fake_quantize(jnp.array([-1.0, 0.0, 2.0]), bits=1))
+        [-1.  1.  1.]
+
     Conventions:
-        Halves are rounded to even, as by torch. The gradient stops where $x / s$ leaves the grid, as in the paper; in
-        torch's `fake_quantize` half a step later, where its rounding does. The paper starts the step at
-        $2 \,\mathrm{mean} |x| / \sqrt{Q_P}$. A grid that is symmetric (-3 .. 3) has one step less; many kernels for
-        weights want that, and a None scale never reaches the lowest step, except by -max.
+        - Halves are rounded to even, as by torch. With a given step the gradient stops where $x / s$ leaves the grid,
+          as in LSQ; in torch's `fake_quantize` half a step later, where its rounding does.
+        - LSQ starts the step at $2 \,\mathrm{mean} |x| / \sqrt{Q_P}$. Without a given step and zero point, the lowest
+          level is never reached (-3 .. 3 of three bits), which many kernels for weights want.
+        - Jacob et al. round the zero point to a level, so that 0 is exact, and so does torch's `fake_quantize`, which
+          is this with `scale` and `zero_point`. LSQ's successors learn the zero point, too.
+        - One bit: the sign of 0 is +1. BinaryConnect has no step and passes all gradients, as here without `scale`;
+          XNOR-Net has the mean magnitude, through which its gradient takes a second way, left out here.
 
     References:
-        Bengio et al. 2013, arXiv:1308.3432 (straight-through). Esser et al. 2019, arXiv:1902.08153 (LSQ).
+        Bengio et al. 2013, arXiv:1308.3432 (straight-through). Esser et al. 2019, arXiv:1902.08153 (LSQ). Jacob et al.
+        2018, arXiv:1712.05877 (zero point). Courbariaux et al. 2015, arXiv:1511.00363 (BinaryConnect). Rastegari et al.
+        2016, arXiv:1603.05279 (XNOR-Net).
     """
     check_array("x", x)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     if axis is not None and not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis must be an axis of x with shape {x.shape}, got {axis}")
-    shape = () if axis is None else (x.shape[axis],)
-    layout = [1] * x.ndim
-    if axis is not None:
-        layout[axis] = -1
-    dtype = accumulation_dtype(x)
-    x = x.astype(dtype)
+    _check_options(scale, zero_point, symmetric)
+    binary = bits == 1 and signed and symmetric and zero_point is None
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    low, high = (-1, 1) if binary else (low, high)
+    x = x.astype(accumulation_dtype(x))
     if scale is None:
-        rest = None if axis is None else tuple(i for i in range(x.ndim) if i != axis % x.ndim)
-        largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=rest, initial=0)
-        step = jnp.where(largest == 0, 1, largest / high)
+        step, zero = _range(x, axis, low, high, binary, symmetric)
     else:
-        step = jnp.asarray(scale)
-        if step.shape not in ((), shape):
-            wanted = "a scalar" if axis is None else f"a scalar or have the shape {shape} of axis {axis}"
-            raise ValueError(f"scale must be {wanted}, got shape {step.shape}")
-        step = step.astype(dtype)
+        step, zero = _given(x, axis, "scale", scale).astype(x.dtype), jnp.zeros((1,) * x.ndim, x.dtype)
         step = jnp.where(step > 0, step, jnp.nan)
+        if zero_point is not None:
+            zero = _given(x, axis, "zero_point", zero_point).astype(x.dtype)
+            zero = jnp.where((zero >= low) & (zero <= high), zero, jnp.nan)
         if scale_gradient == "lsq":
-            factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * high)
+            factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * max(high, 1))
             step = jax.lax.stop_gradient(step * (1 - factor)) + step * factor
-    step = step.reshape(layout if step.ndim else (1,) * x.ndim)
-    ratio = x / step
-    inside = (ratio > low) & (ratio < high)
-    held = jnp.where(inside, ratio, jnp.where(ratio >= high, high, jnp.where(ratio <= low, low, jnp.nan)))
-    return (held + jax.lax.stop_gradient(jnp.round(held) - held)) * step
+    ratio, least, most = divided(x, step), low - zero, high - zero
+    # A range that was chosen for x has all of it inside, wherever its ends come to lie by rounding.
+    inside = (
+        (ratio > least) & (ratio < most) if scale is not None else (ratio > 0 if symmetric and not signed else True)
+    )
+    level = jnp.where(ratio >= 0, 1, jnp.where(ratio < 0, -1, ratio)) if binary else jnp.round(ratio)
+    level = jax.lax.stop_gradient(jnp.clip(level, least, most))
+    if binary:  # nothing but zeros: a mean magnitude of 0
+        level = jnp.where(jnp.any(x != 0, axis=_others(x, axis), keepdims=True), level, 0) if scale is None else level
+    return jnp.where(inside, ratio + jax.lax.stop_gradient(level - ratio), level) * step
+
+
+def _check_options(scale: Any, zero_point: Any, symmetric: bool) -> None:
+    if scale is None and zero_point is not None:
+        raise ValueError("zero_point needs scale; for both to be taken from x give symmetric=False alone")
+    if scale is not None and not symmetric:
+        raise ValueError("symmetric=False takes scale and zero point from x, got a scale; give zero_point with it")
+
+
+def _others(x: jax.Array, axis: int | None) -> tuple[int, ...]:
+    """All axes but that of the channels."""
+    return tuple(i for i in range(x.ndim) if axis is None or i != axis % x.ndim)
+
+
+def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
+    """A number for all of x or for each of its channels, ready to broadcast."""
+    value = jnp.asarray(value)
+    if name == "zero_point":
+        check_array(name, value, "integer")
+    shape = () if axis is None else (x.shape[axis],)
+    if value.shape not in ((), shape):
+        wanted = "a scalar" if axis is None else f"a scalar or have the shape {shape} of axis {axis}"
+        raise ValueError(f"{name} must be {wanted}, got shape {value.shape}")
+    return jnp.expand_dims(value, _others(x, axis)) if value.ndim else value.reshape((1,) * x.ndim)
+
+
+def _range(
+    x: jax.Array, axis: int | None, low: int, high: int, binary: bool, symmetric: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The step and the zero point of a grid that spans x, without a gradient; a step of 1 where all is 0."""
+    x, rest = jax.lax.stop_gradient(x), _others(x, axis)
+    if symmetric:
+        size = jnp.abs(x)
+        number = max(math.prod(x.shape[i] for i in rest), 1)
+        mean, largest = jnp.sum(size / number, rest, keepdims=True), jnp.max(size, rest, keepdims=True, initial=0)
+        reach = mean if binary else largest
+        return jnp.where(reach == 0, 1, reach / high), jnp.zeros((1,) * x.ndim, x.dtype)
+    least = jnp.min(x, axis=rest, keepdims=True, initial=0)
+    most = jnp.max(x, axis=rest, keepdims=True, initial=0)
+    step = most / (high - low) - least / (high - low)
+    step = jnp.where(step == 0, 1, step)
+    return step, jnp.clip(jnp.round(low - least / step), low, high)
 
 
 @loss(weight=non_negative, target=positive)
@@ -166,12 +239,12 @@ def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target:
         # Scaled by the largest deviation, which is held fixed: kurtosis does not depend on the scale.
         centred = x - jnp.mean(x)
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(centred)))
-        varies = largest > 8 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(x)))
-        scaled = jnp.where(varies, centred / jnp.where(largest == 0, 1, largest), 0)
-        variance = jnp.where(varies, jnp.mean(jnp.square(scaled)), 1)
+        constant = largest <= 8 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(x)))
+        scaled = jnp.where(constant, 0, centred / jnp.where(largest == 0, 1, largest))
+        variance = jnp.where(constant, 1, jnp.mean(jnp.square(scaled)))
         kurtosis = jnp.mean(jnp.square(jnp.square(scaled))) / jnp.square(variance)
-        total += jnp.where(varies, jnp.square(kurtosis - hyper(target, dtype)), 0)
-        count += varies.astype(dtype)
+        total += jnp.where(constant, 0, jnp.square(kurtosis - hyper(target, dtype)))
+        count += 1 - constant.astype(dtype)
     return hyper(weight, dtype) * total / jnp.maximum(count, 1)
 
 
@@ -234,4 +307,4 @@ def entropy_of_weights(
         distances = jnp.square(x.astype(dtype).reshape(-1, 1) - centres)
         mass += jnp.sum(jax.nn.softmax(-sigma * distances, axis=-1), axis=0)
     p = mass / number
-    return -hyper(weight, dtype) * jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0))
+    return -hyper(weight, dtype) * jnp.sum(p * jnp.log(jnp.where(p == 0, 1, p)))

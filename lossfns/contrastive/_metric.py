@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, stream
+from lossfns._blockwise import LogSum, map_rows, stream
 from lossfns._contract import check_array, check_rank, check_shape, check_where, keep_rows
 from lossfns._numerics import log_normalizer, magnitude, row_shift, unit_vectors
 from lossfns.contrastive._shared import AxisName, Side, negatives, of_all_devices, pair_numbers
@@ -24,6 +24,14 @@ def distance(norm: str, a: jax.Array, b: jax.Array) -> jax.Array:
     if norm == "l1":
         return jnp.sum(magnitude(a - b), axis=-1)
     return jnp.sum(jnp.square(a - b), axis=-1) if norm == "squared_l2" else length(a - b)
+
+
+def distances(norm: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """[N, M] distances of all rows from differences: those of near neighbours would be lost in a matrix product.
+
+    The differences [N, M, D] are never held.
+    """
+    return map_rows(lambda part: distance(norm, part[:, None], y[None]), x, y.size)
 
 
 def gap(norm: str, x: jax.Array, near: jax.Array, far: jax.Array) -> jax.Array:
@@ -51,16 +59,21 @@ def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | 
     return check_where(where, labels.shape)
 
 
-def sides(
-    vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName
-) -> tuple[Side, Side, jax.Array, jax.Array]:
-    """The examples of this device, those of all, and which of these [N, M] are positives and negatives of which."""
-    labels = keep_rows(where, labels)
-    here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, labels)
-    everyone = of_all_devices(here, axis_name)
-    same = labels[:, None] == everyone.label[None]
-    present = jnp.ones_like(same) if where is None else where[:, None] & everyone.present[None]
-    return here, everyone, present & same & (here.pair[:, None] != everyone.pair[None]), present & ~same
+def sides(vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[Side, Side]:
+    """The examples of this device, and those of all."""
+    here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
+    return here, of_all_devices(here, axis_name)
+
+
+def relations(anchors: Side, others: Side) -> tuple[jax.Array, jax.Array]:
+    """Which of the others are positives and which are negatives of each anchor, both [N, M]."""
+    assert anchors.label is not None
+    assert others.label is not None
+    same = anchors.label[:, None] == others.label[None]
+    present = jnp.ones_like(same)
+    if anchors.present is not None and others.present is not None:
+        present = anchors.present[:, None] & others.present[None]
+    return present & same & (anchors.pair[:, None] != others.pair[None]), present & ~same
 
 
 def log_one_plus(scores: jax.Array, counts: jax.Array) -> jax.Array:

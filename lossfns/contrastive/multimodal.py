@@ -185,7 +185,8 @@ def hard_negative_pairs(
 
     Returns:
         Rows, integers, to take from the features that are fused; of this device's batch, as in ALBEF, because those of
-        others are not here. `present` is the mask for their `image_text_matching`.
+        others are not here. `present` is the mask for their `image_text_matching`. As integers cannot be NaN, a traced
+        temperature out of range goes unseen.
 
     Raises:
         ValueError: If shapes do not fit or a hyper-parameter is out of range.

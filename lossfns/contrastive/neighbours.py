@@ -120,10 +120,12 @@ def nnclr(
 def _nearest(z: jax.Array, support: jax.Array, where: jax.Array | None) -> jax.Array:
     """For each unit vector the one of the support with the largest cosine; NaN if there is none."""
     cosines = product(z, support.T)
-    if where is None:
-        return support[jnp.argmax(cosines, axis=1)]
-    best = jnp.argmax(jnp.where(where[None], cosines, -jnp.inf), axis=1)
-    return jnp.where(jnp.any(where), support[best], jnp.nan)
+    if where is not None:
+        cosines = jnp.where(where[None], cosines, -jnp.inf)
+    best = jnp.argmax(cosines, axis=1)
+    # Without a place all are at -inf, and a NaN is the largest.
+    finite = jnp.isfinite(jnp.take_along_axis(cosines, best[:, None], axis=1))
+    return jnp.where(finite, support[best], jnp.nan)
 
 
 def _negatives(rows: Side, columns: Side, index: jax.Array) -> LogSum:

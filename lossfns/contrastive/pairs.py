@@ -9,6 +9,7 @@ from lossfns._blockwise import ColumnLogSum, LogSum, Sum, product, stream, strea
 from lossfns._contract import (
     accumulation_dtype,
     check_where,
+    finite,
     flag,
     hyper,
     keep_rows,
@@ -204,7 +205,7 @@ def _log_sum_of(parts: jax.Array) -> jax.Array:
     return jnp.where(empty, -jnp.inf, jax.nn.logsumexp(jnp.where(empty, 0, parts), axis=0))
 
 
-@loss(static=("axis_name", "ring", "block_size"), scale=positive, ring=flag, block_size=optional_size)
+@loss(static=("axis_name", "ring", "block_size"), scale=positive, bias=finite, ring=flag, block_size=optional_size)
 def siglip(
     a: jax.Array,
     b: jax.Array,

@@ -4,7 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._blockwise import product, vary_alike
-from lossfns._contract import accumulation_dtype, flag, hyper, keep_rows, loss, optional_size, positive, zero_masked
+from lossfns._contract import (
+    accumulation_dtype,
+    finite,
+    flag,
+    hyper,
+    keep_rows,
+    loss,
+    optional_size,
+    positive,
+    zero_masked,
+)
 from lossfns._numerics import unit_vectors
 from lossfns.classification._shared import at_label, one_if
 from lossfns.contrastive._metric import check_classes, log_sum_of_others
@@ -72,7 +82,7 @@ def proxy_nca(
     return zero_masked(where, values * one_if(in_range, dtype))
 
 
-@loss(static=("axis_name",), scale=positive)
+@loss(static=("axis_name",), scale=positive, margin=finite)
 def proxy_anchor(
     embeddings: jax.Array,
     proxies: jax.Array,

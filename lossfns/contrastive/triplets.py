@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import keep, map_rows
 from lossfns._contract import (
     accumulation_dtype,
     check_where,
@@ -14,8 +15,8 @@ from lossfns._contract import (
     one_of,
     zero_masked,
 )
-from lossfns.contrastive._metric import NORMS, check_labelled, distance, gap, sides
-from lossfns.contrastive._shared import check_pair
+from lossfns.contrastive._metric import NORMS, check_labelled, distances, gap, relations, sides
+from lossfns.contrastive._shared import Side, check_pair
 
 
 @loss(static=("norm", "swap"), margin=non_negative, norm=one_of(*NORMS), swap=flag)
@@ -86,7 +87,7 @@ def batch_hard_triplet(
 
     With $g_i = \max_{p} d(x_i, x_p) - \min_{n} d(x_i, x_n)$ over all others of the anchor's class and all of other
     classes, the value is $\log(1 + e^{g_i})$, or $\max(0, m + g_i)$ with a margin; 0 for an anchor without a positive
-    or without a negative. The [N, N] distances are held, without a gradient; only the triplets chosen have one.
+    or without a negative. Only the triplets chosen have a gradient. The [N, N] distances are never held.
 
     Args:
         embeddings: [N, D]; not normalised here.
@@ -124,20 +125,21 @@ def batch_hard_triplet(
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     x = keep_rows(where, embeddings).astype(dtype)
-    _, everyone, positives, negatives = sides(x, labels, where, axis_name)
-    table = _table(norm, x, everyone.vectors)
-    farthest = jnp.argmax(jnp.where(positives, table, -1), axis=1)
-    nearest = jnp.argmin(jnp.where(negatives, table, jnp.inf), axis=1)
+    here, everyone = sides(x, labels, where, axis_name)
+    others = jax.lax.stop_gradient(everyone.vectors)
+
+    def choice(anchors: Side) -> tuple[jax.Array, jax.Array, jax.Array]:
+        positives, negatives = relations(anchors, everyone)
+        table = distances(norm, anchors.vectors, others)
+        farthest = jnp.argmax(jnp.where(positives, table, -1), axis=1)
+        nearest = jnp.argmin(jnp.where(negatives, table, jnp.inf), axis=1)
+        return farthest, nearest, jnp.any(positives, axis=1) & jnp.any(negatives, axis=1)
+
+    fixed = here._replace(vectors=jax.lax.stop_gradient(x))
+    farthest, nearest, has_both = map_rows(choice, fixed, everyone.vectors.size)
     excess = gap(norm, x, everyone.vectors[farthest], everyone.vectors[nearest])
     values = jax.nn.softplus(excess) if margin is None else jax.nn.relu(hyper(margin, dtype) + excess)
-    has_both = jnp.any(positives, axis=1) & jnp.any(negatives, axis=1)
     return zero_masked(where, jnp.where(has_both, values, 0))
-
-
-def _table(norm: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Distances [N, M] without a gradient, from differences: a matrix product would lose those of near neighbours."""
-    x, y = jax.lax.stop_gradient((x, y))
-    return distance(norm, x[:, None], y[None])
 
 
 @loss(static=("norm", "axis_name"), margin=non_negative, norm=one_of(*NORMS))
@@ -155,7 +157,8 @@ def semi_hard_triplet(
     $$\frac{1}{|P(i)|} \sum_{p \in P(i)} \max\bigl(0,\; m + d(x_i, x_p) - d(x_i, x_{n(i, p)})\bigr)$$
 
     where $n(i, p)$ is the nearest example of another class with $d(x_i, x_n) > d(x_i, x_p)$, or the farthest of all
-    negatives if there is none. 0 for an anchor without a positive or without a negative. The [N, N] distances are held.
+    negatives if there is none. 0 for an anchor without a positive or without a negative. Of all tables [N, N] only the
+    numbers n(i, p) are held, for the gradient.
 
     Args:
         embeddings: [N, D]; not normalised here.
@@ -194,16 +197,26 @@ def semi_hard_triplet(
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     x = keep_rows(where, embeddings).astype(dtype)
-    _, everyone, positives, negatives = sides(x, labels, where, axis_name)
-    fixed = _table(norm, x, everyone.vectors)
-    candidates = jnp.where(negatives, fixed, jnp.inf)
+    here, everyone = sides(x, labels, where, axis_name)
+
+    def mean_hinge(anchors: Side) -> jax.Array:
+        positives, negatives = relations(anchors, everyone)
+        table = distances(norm, anchors.vectors, everyone.vectors)
+        number = jnp.sum(negatives, axis=1, keepdims=True)
+        chosen = keep(_next_farther(jnp.where(negatives, jax.lax.stop_gradient(table), jnp.inf), table, number))
+        far = jnp.take_along_axis(table, chosen, axis=1)
+        unknown = jnp.any(negatives & jnp.isnan(table), axis=1, keepdims=True)  # no order has a place for NaN
+        far = jnp.where(unknown, jnp.nan, far)
+        counts = positives & (number > 0)
+        hinges = jnp.where(counts, jax.nn.relu(hyper(margin, dtype) + table - far), 0)
+        return jnp.sum(hinges, axis=1) / jnp.maximum(jnp.sum(counts, axis=1), 1).astype(dtype)
+
+    return zero_masked(where, map_rows(mean_hinge, here, everyone.vectors.size))
+
+
+def _next_farther(candidates: jax.Array, bounds: jax.Array, number: jax.Array) -> jax.Array:
+    """For each bound [N, M] the nearest of the `number` finite candidates [N, M] above it, or else the farthest."""
     order = jnp.argsort(candidates, axis=1)
     ascending = jnp.take_along_axis(candidates, order, axis=1)
-    number = jnp.sum(negatives, axis=1, keepdims=True)
-    place = jax.vmap(lambda row, bounds: jnp.searchsorted(row, bounds, side="right"))(ascending, fixed)
-    place = jnp.maximum(jnp.minimum(place, number - 1), 0)
-    table = distance(norm, x[:, None], everyone.vectors[None])
-    far = jnp.take_along_axis(table, jnp.take_along_axis(order, place, axis=1), axis=1)
-    counts = positives & (number > 0)
-    hinges = jnp.where(counts, jax.nn.relu(hyper(margin, dtype) + table - far), 0)
-    return zero_masked(where, jnp.sum(hinges, axis=1) / jnp.maximum(jnp.sum(counts, axis=1), 1).astype(dtype))
+    place = jax.vmap(lambda row, bounds: jnp.searchsorted(row, bounds, side="right"))(ascending, bounds)
+    return jnp.take_along_axis(order, jnp.maximum(jnp.minimum(place, number - 1), 0), axis=1)

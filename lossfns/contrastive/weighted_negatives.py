@@ -206,8 +206,9 @@ def _corrected(own: jax.Array, log_means: jax.Array, number: jax.Array, temperat
     log_means = jnp.where(alone, 0, log_means)
     # The share that is taken away, of what is there: above 1 the bound holds, long before the exponential overflows.
     taken = tau * jnp.exp(jnp.minimum(own[None] - log_means, 80))
-    log_g = log_means + jnp.log1p(-jnp.where(taken < 1, taken, 0)) - jnp.log1p(-tau)
-    log_g = jnp.where((taken < 1) & (log_g > -1 / t), log_g, -1 / t)
+    all_taken = taken >= 1
+    log_g = log_means + jnp.log1p(-jnp.where(all_taken, 0, taken)) - jnp.log1p(-tau)
+    log_g = jnp.where(all_taken | (log_g <= -1 / t), -1 / t, log_g)
     values = jax.nn.softplus(jnp.log(jnp.maximum(number, 1)) + log_g - own[None])
     return jnp.mean(jnp.where(alone, 0, values), axis=0)
 

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, product, stream
+from lossfns._blockwise import LogSum, keep, map_rows, product, stream
 from lossfns._contract import (
     accumulation_dtype,
     check_where,
+    finite,
     flag,
     hyper,
     keep_rows,
@@ -19,7 +20,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns.contrastive._metric import check_labelled, log_one_plus, sides
+from lossfns.contrastive._metric import check_labelled, log_one_plus, relations, sides
 from lossfns.contrastive._shared import (
     Side,
     against_negatives,
@@ -185,7 +186,7 @@ def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Arr
     )
 
 
-@loss(static=("axis_name",), alpha=positive, beta=positive, mining_margin=non_negative)
+@loss(static=("axis_name",), alpha=positive, beta=positive, threshold=finite, mining_margin=non_negative)
 def multi_similarity(
     embeddings: jax.Array,
     labels: jax.Array,
@@ -243,13 +244,20 @@ def multi_similarity(
     dtype = accumulation_dtype(embeddings)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    here, everyone, positives, negatives = sides(units(where, embeddings, dtype), labels, where, axis_name)
-    scores = product(here.vectors, everyone.vectors.T)
-    if mining_margin is not None:
-        epsilon = hyper(mining_margin, dtype)
-        least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
-        most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
-        positives, negatives = positives & (scores < most + epsilon), negatives & (scores > least - epsilon)
-    steep, steep_negative, excess = hyper(alpha, dtype), hyper(beta, dtype), scores - hyper(threshold, dtype)
-    values = log_one_plus(-steep * excess, positives) / steep
-    return zero_masked(where, values + log_one_plus(steep_negative * excess, negatives) / steep_negative)
+    here, everyone = sides(units(where, embeddings, dtype), labels, where, axis_name)
+    steep, steep_negative, level = (hyper(x, dtype) for x in (alpha, beta, threshold))
+    columns = everyone.vectors.T
+
+    def both_sums(anchors: Side) -> jax.Array:
+        positives, negatives = relations(anchors, everyone)
+        scores = keep(product(anchors.vectors, columns))
+        if mining_margin is not None:
+            epsilon = hyper(mining_margin, dtype)
+            least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
+            most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
+            # What is not mined is far enough away, which a NaN is not.
+            positives, negatives = positives & ~(scores >= most + epsilon), negatives & ~(scores <= least - epsilon)
+        values = log_one_plus(-steep * (scores - level), positives) / steep
+        return values + log_one_plus(steep_negative * (scores - level), negatives) / steep_negative
+
+    return zero_masked(where, map_rows(both_sums, here, everyone.pair.size))

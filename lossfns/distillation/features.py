@@ -19,8 +19,8 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns._numerics import unit_vectors
-from lossfns.classification import kl_divergence
+from lossfns._numerics import centred, divided, unit_vectors
+from lossfns.classification.divergences import divergence
 
 
 @loss(static=("half", "average"), half=flag, average=flag)
@@ -162,7 +162,7 @@ def minilm(
         where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
 
     Returns:
-        [B, T], nats for each token, at least 0 up to rounding, float32 or wider; 0 at masked tokens. Its mean over
+        [B, T], nats for each token, at least 0, float32 or wider; 0 at masked tokens. Its mean over
         tokens is the paper's loss.
 
     Raises:
@@ -199,17 +199,17 @@ def minilm(
     dtype = accumulation_dtype(*student.values(), *teacher.values())
     q, k, v = (keep_rows(where, x).astype(dtype) for x in student.values())
     q_t, k_t, v_t = (jax.lax.stop_gradient(keep_rows(where, x).astype(dtype)) for x in teacher.values())
-    attention = kl_divergence(_relations(q, k, where), _relations(q_t, k_t, where))
-    values = kl_divergence(_relations(v, v, where), _relations(v_t, v_t, where))
+    attention = divergence(_relations(q, k, where), _relations(q_t, k_t, where))
+    values = divergence(_relations(v, v, where), _relations(v_t, v_t, where))
     return zero_masked(where, jnp.mean(attention + values, axis=1))
 
 
 def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array:
     """[B, H, T, T] scaled inner products; masked tokens cannot be attended to, and themselves see nothing but 0."""
-    scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST) / max(x.shape[-1], 1) ** 0.5
-    if where is None:
-        return scores
-    return jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
+    scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST)
+    if where is not None:
+        scores = jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
+    return divided(centred(scores), max(x.shape[-1], 1) ** 0.5)
 
 
 def _both(

@@ -20,6 +20,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import divided, row_shift
 
 
 @loss(static=("block_size", "axis_name"), temperature=positive, block_size=optional_size)
@@ -94,12 +95,14 @@ def linear_distillation(
     def rows(hidden: jax.Array) -> jax.Array:
         return keep_rows(where, hidden).reshape(-1, hidden.shape[-1]).T
 
-    whole = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "by": 1 / t}
-    columns = {"student": student[1:], "teacher": teacher[1:]}
+    whole = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "t": t}
+    columns = {"student": _centred(student, dtype, axis_name), "teacher": _centred(teacher, dtype, axis_name)}
     narrowed: list[Any] = [narrow(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
     block = functools.partial(_block, *narrowed)
     (of_teacher, gap), of_student = stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
     values = jnp.square(t) * (gap - (of_teacher - of_student))
+    # Three sums that nearly cancel may fall below 0 by their rounding, which is no reason to lose the gradient.
+    values += jax.lax.stop_gradient(jnp.where(values < 0, -values, 0))
     return zero_masked(where, values.reshape(shape))
 
 
@@ -107,10 +110,20 @@ def _block(student_dtype: Any, teacher_dtype: Any, whole: Any, part: Any, index:
     def logits(who: str, dtype: Any) -> jax.Array:
         head, bias = part[who]
         x = product(head, whole[who], dtype)
-        return (x if bias is None else x + bias[:, None]) * whole["by"]
+        return divided(x if bias is None else x + bias[:, None], whole["t"])
 
     student, teacher = logits("student", student_dtype), logits("teacher", teacher_dtype)
     return Mean(teacher, jnp.where(teacher == -jnp.inf, 0, teacher - student)), LogSum(student)
+
+
+def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Head and bias, this less its maximum over all classes: what all logits share would be rounded by the division."""
+    _, head, bias = model
+    if bias is None:
+        return head, None
+    top = row_shift(bias.astype(dtype))[0]
+    top = top if axis_name is None else jax.lax.pmax(top, axis_name)
+    return head, bias.astype(dtype) - jnp.where(jnp.isinf(top), 0, top)
 
 
 def _head(who: str, hidden: jax.Array, head: jax.Array, bias: jax.Array | None) -> Any:

@@ -13,9 +13,9 @@ from lossfns._contract import (
     share,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, log_probabilities, magnitude, row_shift
-from lossfns.classification import kl_divergence
+from lossfns._numerics import centred, divided, log_normalizer, log_probabilities, magnitude, row_shift
 from lossfns.classification._shared import at_label, check_classes, check_labels, check_pair, one_if
+from lossfns.classification.divergences import divergence, log_pair, mixture_divergence
 
 
 def _student_and_teacher(
@@ -44,7 +44,7 @@ def knowledge_distillation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A class that the
+        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the
         teacher has and the student has not gives inf.
 
     Raises:
@@ -70,7 +70,7 @@ def knowledge_distillation(
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
     t = hyper(temperature, x.dtype)
-    return zero_masked(where, jnp.square(t) * kl_divergence(x / t, y / t))
+    return zero_masked(where, jnp.square(t) * divergence(x, y, t))
 
 
 @loss(temperature=positive, target_weight=non_negative, others_weight=non_negative)
@@ -101,7 +101,7 @@ def dkd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A label outside
+        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A label outside
         0 .. V-1 gives NaN.
 
     Raises:
@@ -134,19 +134,19 @@ def dkd(
     t = hyper(temperature, x.dtype)
     is_label = at_label(labels, x.shape[-1])
 
-    def parts(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[..., 2] logits of the label and of the rest, and [..., V] logits of the others."""
-        others = jnp.where(is_label, -jnp.inf, logits)
+    def binary(logits: jax.Array) -> jax.Array:
+        """[..., 2], the label and the rest of a distribution softened by T."""
+        below = divided(centred(logits), t)
+        others = jnp.where(is_label, -jnp.inf, below)
         shift = row_shift(others)[1]
         rest = log_normalizer(others, shift) + shift[..., 0]
-        mine = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-        return jnp.stack([mine, rest], axis=-1), others
+        return jnp.stack([jnp.take_along_axis(below, labels[..., None], axis=-1)[..., 0], rest], axis=-1)
 
-    (binary, others), (binary_t, others_t) = parts(x / t), parts(y / t)
-    target = hyper(target_weight, x.dtype) * kl_divergence(binary, binary_t)
+    target = hyper(target_weight, x.dtype) * divergence(binary(x), binary(y))
+    others, others_t = (jnp.where(is_label, -jnp.inf, logits) for logits in (x, y))
     # A teacher without any other class has nothing to say of them.
     none = jnp.all(others_t == -jnp.inf, axis=-1, keepdims=True)
-    spread = kl_divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t))
+    spread = divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t), t)
     rest = hyper(others_weight, x.dtype) * spread
     return zero_masked(where, jnp.square(t) * (target + rest) * one_if(in_range, x.dtype))
 
@@ -161,7 +161,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. A class that the
+        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the
         student has and the teacher has not gives inf.
 
     Raises:
@@ -182,7 +182,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         Gu et al. 2023, arXiv:2306.08543 (MiniLLM).
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
-    return zero_masked(where, kl_divergence(y, x))
+    return zero_masked(where, divergence(y, x))
 
 
 @loss(static=("normalize",), beta=share, normalize=flag)
@@ -207,7 +207,7 @@ def generalized_jsd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0 up to rounding, float32 or wider; 0 at masked rows. Never above the
+        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. Never above the
         entropy of beta unless normalised; classes that one side lacks are no trouble.
 
     Raises:
@@ -230,24 +230,14 @@ def generalized_jsd(
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
     b = hyper(beta, x.dtype)
-    log_s, log_t = log_probabilities(x), log_probabilities(y)
-    has_s, has_t = log_s > -jnp.inf, log_t > -jnp.inf
-    both = has_s & has_t
-    gap = jnp.where(both, log_t, 0) - jnp.where(both, log_s, 0)
+    log_s, log_t, gap = log_pair(x, y)
     inside = (b > 0) & (b < 1)
     b_in = jnp.where(inside, b, 0.5)
-    log_b, log_rest = jnp.log(b_in), jnp.log1p(-b_in)
-    # log t - log m = -log(b + (1 - b) s / t), and the same the other way round, each without leaving logarithms.
-    of_teacher = jnp.where(both, -jnp.logaddexp(log_b, log_rest - gap), -log_b)
-    of_student = jnp.where(both, -jnp.logaddexp(log_b + gap, log_rest), -log_rest)
-    terms = b_in * jnp.where(has_t, jnp.exp(log_t) * of_teacher, 0)
-    terms += (1 - b_in) * jnp.where(has_s, jnp.exp(log_s) * of_student, 0)
-    values = jnp.where(inside, jnp.sum(terms, axis=-1), 0)
-    if normalize:
-        ends = jnp.where(b == 0, kl_divergence(x, y), kl_divergence(y, x))
-        values = jnp.where(inside, values / (b_in * (1 - b_in)), ends)
-    empty = jnp.all(~has_s, axis=-1) | jnp.all(~has_t, axis=-1)
-    return zero_masked(where, jnp.where(empty, jnp.nan, values))
+    values = mixture_divergence(log_s, log_t, gap, b_in)
+    if not normalize:
+        return zero_masked(where, jnp.where(inside, values, 0 * values))
+    ends = jnp.where(b == 0, divergence(x, y), divergence(y, x))
+    return zero_masked(where, jnp.where(inside, values / (b_in * (1 - b_in)), ends))
 
 
 @loss()

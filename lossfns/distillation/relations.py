@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import keep, map_rows
 from lossfns._contract import (
     accumulation_dtype,
     check_array,
@@ -68,11 +69,17 @@ def relational_distance(
     """
     student, teacher, where = _pairs(student_embeddings, teacher_embeddings, where)
     spaces, present, number = _batch(student, teacher, where, axis_name)
-    ours, theirs = (_mean_distances(*space, present, number, axis_name) for space in spaces)
-    gaps = ours - jax.lax.stop_gradient(theirs)
-    others = present[None] & (number[:, None] != jnp.arange(len(present))[None])
-    values = jnp.sum(jnp.where(others, _huber(gaps), 0), axis=-1)
-    return zero_masked(where, values / jnp.maximum(jnp.sum(others, axis=-1, dtype=values.dtype), 1))
+    (ours, our_mean), (theirs, their_mean) = (_distances(*space, present, number, axis_name) for space in spaces)
+    (mine, everyone, largest), _ = spaces
+
+    def mean_gap(part: tuple[jax.Array, ...]) -> jax.Array:
+        mine, known, fixed, number = part
+        others = present[None] & (number[:, None] != jnp.arange(len(present))[None])
+        gaps = _known_lengths(known, mine, everyone, largest) / our_mean - fixed / jax.lax.stop_gradient(their_mean)
+        sums = jnp.sum(jnp.where(others, _huber(gaps), 0), axis=-1)
+        return sums / jnp.maximum(jnp.sum(others, axis=-1, dtype=sums.dtype), 1)
+
+    return zero_masked(where, map_rows(mean_gap, (mine, ours, theirs, number), everyone.size))
 
 
 @loss(static=("axis_name",))
@@ -114,8 +121,8 @@ def relational_angle(
         [0.5    0.0429 0.0429]
 
     Conventions:
-        The authors' code averages over all N^3 entries, which is (N-1)(N-2)/N^2 of the mean here. The cosines take
-        N^3 numbers; there is no form in blocks.
+        The authors' code averages over all N^3 entries, which is (N-1)(N-2)/N^2 of the mean here. Time grows as N^3;
+        the cosines at some examples are held at a time, and worked out again for the gradient.
 
     References:
         Park et al. 2019, arXiv:1904.05068.
@@ -123,16 +130,46 @@ def relational_angle(
     student, teacher, where = _pairs(student_embeddings, teacher_embeddings, where)
     spaces, present, number = _batch(student, teacher, where, axis_name)
 
-    def cosines(own: jax.Array, others: jax.Array, largest: jax.Array) -> jax.Array:
-        ways = unit_vectors(others[None] - own[:, None])
-        return jnp.einsum("jid,jkd->jik", ways, ways, precision=jax.lax.Precision.HIGHEST)
+    (ours, all_ours, _), (theirs, all_theirs, _) = spaces
+    apart = jnp.arange(len(present))
 
-    gaps = cosines(*spaces[0]) - jax.lax.stop_gradient(cosines(*spaces[1]))
-    index = jnp.arange(len(present))
-    others = present[None] & (number[:, None] != index[None])
-    triples = others[:, :, None] & others[:, None, :] & (index[:, None] != index[None])[None]
-    values = jnp.sum(jnp.where(triples, _huber(gaps), 0), axis=(1, 2))
-    return zero_masked(where, values / jnp.maximum(jnp.sum(triples, axis=(1, 2), dtype=values.dtype), 1))
+    def at_corner(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        mine, fixed, number = part
+        others = present[None] & (number[:, None] != apart[None])
+        ways, goal = (
+            unit_vectors(every[None] - own[:, None]) for every, own in ((all_ours, mine), (all_theirs, fixed))
+        )
+        count = jnp.sum(others, axis=1, dtype=ways.dtype)
+        return _angle_gaps(ways, jax.lax.stop_gradient(goal), others) / jnp.maximum(count * (count - 1), 1)
+
+    entries = len(present) * (len(present) + all_ours.shape[1] + all_theirs.shape[1])
+    return zero_masked(where, map_rows(at_corner, (ours, theirs, number), entries))
+
+
+@jax.custom_jvp
+def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Array:
+    """[N], the sum of Huber's loss of the cosines between any two of the ways [N, M, D] less those of the goal's."""
+    return jnp.sum(jnp.where(_pairs_of(others), _huber(_cosine_gaps(ways, goal)), 0), axis=(1, 2))
+
+
+@_angle_gaps.defjvp
+def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    # Each pair stands on both sides of the diagonal, with the same slope: one product in place of two.
+    ways, goal, others = primals
+    slopes = jnp.where(_pairs_of(others), jnp.clip(_cosine_gaps(ways, goal), -1, 1), 0)
+    by_ways = 2 * jnp.einsum("jik,jkd->jid", slopes, ways, precision=jax.lax.Precision.HIGHEST)
+    return _angle_gaps(*primals), jnp.sum(by_ways * tangents[0], axis=(1, 2))
+
+
+def _cosine_gaps(ways: jax.Array, goal: jax.Array) -> jax.Array:
+    ours, theirs = (jnp.einsum("jid,jkd->jik", x, x, precision=jax.lax.Precision.HIGHEST) for x in (ways, goal))
+    return ours - theirs
+
+
+def _pairs_of(others: jax.Array) -> jax.Array:
+    """[N, M, M], which pairs are of two that are both among the others [N, M]."""
+    index = jnp.arange(others.shape[1])
+    return others[:, :, None] & others[:, None, :] & (index[:, None] != index[None])[None]
 
 
 @loss(static=("axis_name",))
@@ -174,13 +211,17 @@ def similarity_preserving(
     """
     student, teacher, where = _pairs(student_features, teacher_features, where, flatten=True)
     spaces, present, _ = _batch(student, teacher, where, axis_name)
+    (ours, all_ours, top), (theirs, all_theirs, their_top) = spaces
+    count = jnp.maximum(jnp.sum(present, dtype=ours.dtype), 1)
+    columns, their_columns = all_ours / top, all_theirs / their_top
 
-    def similarities(own: jax.Array, others: jax.Array, largest: jax.Array) -> jax.Array:
-        return unit_vectors(_inner(own / largest, others / largest))
+    def mean_square(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        mine, fixed = part
+        similarities = unit_vectors(keep(_inner(mine / top, columns)))
+        goal = keep(jax.lax.stop_gradient(unit_vectors(_inner(fixed / their_top, their_columns))))
+        return jnp.sum(jnp.square(similarities - goal), axis=-1) / count
 
-    gaps = similarities(*spaces[0]) - jax.lax.stop_gradient(similarities(*spaces[1]))
-    count = jnp.maximum(jnp.sum(present, dtype=gaps.dtype), 1)
-    return zero_masked(where, jnp.sum(jnp.square(gaps), axis=-1) / count)
+    return zero_masked(where, map_rows(mean_square, (ours, theirs), len(present)))
 
 
 @loss(temperature=positive, dataset_size=positive)
@@ -291,25 +332,45 @@ def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum("id,jd->ij", a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _mean_distances(
+def _distances(
     mine: jax.Array,
     everyone: jax.Array,
     largest: jax.Array,
     present: jax.Array,
     number: jax.Array,
     axis_name: Axis,
-) -> jax.Array:
-    """[N, M] distances over their mean over all pairs of two examples that are present; 0 at distance 0."""
-    # Divided by the largest entry after the difference: equal rows then differ by exactly 0, fused or not.
-    squares = jnp.sum(jnp.square((mine[:, None] - everyone[None]) / largest), axis=-1)
-    apart = squares > 0
-    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
-    here = jnp.take(present, number)
-    total = jnp.sum(jnp.where(here[:, None] & present[None], distances, 0))
+) -> tuple[jax.Array, jax.Array]:
+    """Distances [N, M], without a gradient, and their mean over all pairs of two that are present, 1 if that is 0."""
+
+    def of_rows(part: jax.Array) -> tuple[jax.Array, jax.Array]:
+        row = _lengths(part, everyone, largest)
+        return jax.lax.stop_gradient(row), jnp.sum(jnp.where(present[None], row, 0), axis=1)
+
+    table, sums = map_rows(of_rows, mine, everyone.size)
+    total = jnp.sum(jnp.where(jnp.take(present, number), sums, 0))
     total = total if axis_name is None else jax.lax.psum(total, axis_name)
-    count = jnp.sum(present, dtype=distances.dtype)
+    count = jnp.sum(present, dtype=table.dtype)
     mean = total / jnp.maximum(count * (count - 1), 1)
-    return distances / jnp.where(mean == 0, 1, mean)
+    return table, jnp.where(mean == 0, 1, mean)
+
+
+def _lengths(part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Array:
+    """[N, M] distances over the largest entry; 0, with gradient 0, at distance 0."""
+    # Divided after the difference: equal rows then differ by exactly 0, fused or not.
+    squares = jnp.sum(jnp.square((part[:, None] - everyone[None]) / largest), axis=-1)
+    together = squares == 0
+    return jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
+
+
+@jax.custom_jvp
+def _known_lengths(known: jax.Array, part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Array:
+    """`_lengths(part, everyone, largest)`, known already: only their derivatives take the differences again."""
+    return known
+
+
+@_known_lengths.defjvp
+def _known_lengths_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    return primals[0], jax.jvp(_lengths, primals[1:], tangents[1:])[1]
 
 
 def _huber(gaps: jax.Array) -> jax.Array:

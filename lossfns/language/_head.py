@@ -27,6 +27,7 @@ from lossfns._blockwise import (
 from lossfns._blockwise.sizes import even
 from lossfns._blockwise.trees import Blocks, add_at, is_half, set_at, vary_alike
 from lossfns._contract import accumulation_dtype
+from lossfns._numerics import soft_capped
 
 
 class Problem(NamedTuple):
@@ -61,8 +62,8 @@ class Statistics(NamedTuple):
 
 
 def cap(x: jax.Array, bound: jax.Array | None) -> jax.Array:
-    """C tanh(x / c); a class at -inf stays there."""
-    return x if bound is None else jnp.where(x == -jnp.inf, x, bound * jnp.tanh(x / bound))
+    """Logits under a soft cap, None for none."""
+    return x if bound is None else soft_capped(x, bound)
 
 
 def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: Any = None) -> Statistics:
@@ -290,8 +291,8 @@ def _add_gradient(
             slope += jnp.where(logits > -jnp.inf, slopes.total[:, None], 0)
         slope = slope if fresh is None else jnp.where(fresh, slope, 0)
         if bound is not None:
-            ratio = jnp.where(some == -jnp.inf, 0, some / bound)
-            bent = jnp.tanh(ratio)
+            ratio = jnp.where(jnp.isinf(some), 0, some / bound)
+            bent = jnp.where(some == jnp.inf, 1, jnp.tanh(ratio))
             d_bound += jnp.sum(slope * (bent - ratio * (1 - bent * bent)))
             slope *= 1 - bent * bent
         if bias is not None:

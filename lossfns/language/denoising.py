@@ -1,13 +1,23 @@
 """Denoising objectives beside BERT's: replaced tokens and corrupted spans."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lossfns._contract import check_array, check_shape, loss, non_negative_or_off, share
+from lossfns._contract import (
+    Number,
+    check_array,
+    check_shape,
+    loss,
+    non_negative_or_off,
+    share,
+    static_number,
+    uncompiled,
+)
 from lossfns._present import check_prefix, index
 from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
 
@@ -98,6 +108,12 @@ class CorruptedSpans(NamedTuple):
     targets_where: jax.Array
 
 
+@uncompiled(
+    first_sentinel=index,
+    rate=static_number(share),
+    mean_length=static_number(Number("at least 1 and finite", lambda v: (v >= 1) & (v < math.inf))),
+    eos_id=index,
+)
 def corrupt_spans(
     key: jax.Array,
     tokens: jax.Array,
@@ -146,10 +162,6 @@ def corrupt_spans(
     References:
         Raffel et al. 2020, arXiv:1910.10683, and the authors' `random_spans_noise_mask`.
     """
-    rate = share("rate", rate)
-    if not isinstance(mean_length, int | float) or not mean_length >= 1:
-        raise ValueError(f"mean_length must be a number of at least 1, got {mean_length!r}")
-    first_sentinel = index("first_sentinel", first_sentinel)
     tokens = check_array("tokens", jnp.asarray(tokens) if isinstance(tokens, np.ndarray) else tokens, "integer")
     if tokens.ndim == 0:
         raise ValueError("tokens must have a last axis of positions, got a scalar")
@@ -159,9 +171,8 @@ def corrupt_spans(
             f"first_sentinel must be at least {spans.max() - 1} for {spans.max()} spans, got {first_sentinel}"
         )
     sizes = (int((np.arange(len(cut)) - cut + spans).max()), int((cut + spans).max()))
-    eos = None if eos_id is None else index("eos_id", eos_id)
     static = tuple(map(int, cut)), tuple(map(int, spans))
-    return _corrupt_spans(key, tokens, tokens_where, *static, first_sentinel, sizes, eos)
+    return _corrupt_spans(key, tokens, tokens_where, *static, first_sentinel, sizes, eos_id)
 
 
 def _sizes(longest: int, rate: float, mean_length: float) -> tuple[np.ndarray, np.ndarray]:

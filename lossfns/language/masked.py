@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lossfns._contract import check_array, check_shape, check_where, loss, share
+from lossfns._contract import check_array, check_shape, check_where, loss, share, static_number, uncompiled
+from lossfns._present import index
 from lossfns.classification import softmax_cross_entropy
 
 
@@ -59,6 +60,13 @@ class MaskedTokens(NamedTuple):
     masked: jax.Array
 
 
+@uncompiled(
+    mask_id=index,
+    vocab_size=index,
+    rate=static_number(share),
+    mask_share=static_number(share),
+    random_share=static_number(share),
+)
 def apply_mlm_mask(
     key: jax.Array,
     tokens: jax.Array,
@@ -116,8 +124,6 @@ def apply_mlm_mask(
         Devlin et al. 2018, arXiv:1810.04805, appendix A.1, and the authors' `create_pretraining_data.py` (whole words
         too).
     """
-    rate = share("rate", rate)
-    mask_share, random_share = share("mask_share", mask_share), share("random_share", random_share)
     if mask_share + random_share > 1 + 1e-9:
         raise ValueError(f"mask_share and random_share must sum to at most 1, got {mask_share} + {random_share}")
     excluded = _special_ids(special, mask_id, vocab_size)

@@ -15,6 +15,7 @@ from lossfns._contract import (
     loss,
     non_negative,
     positive,
+    uncompiled,
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
@@ -287,6 +288,7 @@ def frequency_weighted(
     return zero_masked(where, values * mine)
 
 
+@uncompiled(vocab_size=index)
 def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
     r"""For each position the set of earlier tokens less the token itself: what `unlikelihood` shall avoid.
 
@@ -311,7 +313,6 @@ def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
         Welleck et al. 2019, arXiv:1908.04319.
     """
     check_array("tokens", tokens, "integer")
-    vocab_size = index("vocab_size", vocab_size)
     if tokens.ndim == 0:
         raise ValueError("tokens must have a last axis of positions, got a scalar")
     length = tokens.shape[-1]

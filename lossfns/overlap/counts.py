@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import hyper, loss, non_negative, one_of, positive
+from lossfns._contract import flag, hyper, loss, non_negative, one_of, positive
 from lossfns.overlap._shared import Axis, Memberships, mean_over_classes, memberships, per_row, ratio, total
 
 
@@ -79,6 +79,7 @@ def soft_f1(
 
 @loss(
     static=("squared", "over", "absent", "axis_name"),
+    squared=flag,
     over=one_of("example", "batch"),
     absent=one_of("skip", "keep"),
     smooth=non_negative,
@@ -129,9 +130,10 @@ def dice(
         [0.3333]
 
     Conventions:
-        MONAI, nnU-Net and Optax default to `squared=False` (here 1/2) and add about 1e-5 (Optax 1) to both parts; that
-        is `smooth`, and with `absent="keep"` a class absent from both then costs little. nnU-Net's `batch_dice` is
-        `over="batch"`.
+        MONAI, nnU-Net and Optax default to `squared=False` (here 1/2) and add a little to both parts; that is `smooth`,
+        and with `absent="keep"` a class absent from both then costs little. MONAI and nnU-Net add about 1e-5. Optax
+        halves both parts before it adds its 1, which is `smooth=2` here: in the example 1 - 4/6, not 1 - 3/5.
+        nnU-Net's `batch_dice` is `over="batch"`.
 
     References:
         Milletari et al. 2016, arXiv:1606.04797 (V-Net). Drozdzal et al. 2016, arXiv:1608.04117.

@@ -4,11 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lossfns._contract import Number, accumulation_dtype, check_array, check_shape, check_where, keep_rows
 
-any_finite = Number("finite", np.isfinite)
 below_half = Number("at least 0 and below 1/2", lambda v: (v >= 0) & (v < 0.5))
 
 

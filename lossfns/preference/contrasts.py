@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    finite,
     flag,
     hyper,
     loss,
@@ -13,7 +14,8 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns.preference._inputs import alike, any_finite, wrong_way
+from lossfns._numerics import multiplied
+from lossfns.preference._inputs import alike, wrong_way
 
 
 @loss(static=("with_nll",), weight=non_negative, with_nll=flag)
@@ -100,7 +102,7 @@ def _odds_ratio_loss_jvp(
     return _odds_ratio_loss(x, y), by_x * tangents[0] + by_y * tangents[1]
 
 
-@loss(beta=positive, gamma=any_finite, label_smoothing=share_or_off)
+@loss(beta=positive, gamma=finite, label_smoothing=share_or_off)
 def simpo(
     chosen: jax.Array,
     rejected: jax.Array,
@@ -145,7 +147,7 @@ def simpo(
         Meng et al. 2024, arXiv:2405.14734.
     """
     where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    margin = hyper(beta, x.dtype) * (x - y) - hyper(gamma, x.dtype)
+    margin = multiplied(x - y, hyper(beta, x.dtype)) - hyper(gamma, x.dtype)
     return zero_masked(where, wrong_way(margin, label_smoothing))
 
 
@@ -193,7 +195,7 @@ def cpo(
         Xu et al. 2024, arXiv:2401.08417.
     """
     where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    values = wrong_way(hyper(beta, x.dtype) * (x - y), label_smoothing)
+    values = wrong_way(multiplied(x - y, hyper(beta, x.dtype)), label_smoothing)
     if nll_weight is not None:
         values -= hyper(nll_weight, x.dtype) * x
     return zero_masked(where, values)

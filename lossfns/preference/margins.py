@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import Number, hyper, loss, positive, share_or_off, zero_masked
+from lossfns._numerics import multiplied
 from lossfns.preference._inputs import alike, below_half, wrong_way
 
 _target = Number("above 0 and below 1/2", lambda v: (v > 0) & (v < 0.5))
@@ -83,7 +84,7 @@ def dpo(
         IPO" (cDPO).
     """
     where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    return zero_masked(where, wrong_way(hyper(beta, h.dtype) * h, label_smoothing))
+    return zero_masked(where, wrong_way(multiplied(h, hyper(beta, h.dtype)), label_smoothing))
 
 
 @loss(beta=positive, flip_rate=below_half)
@@ -137,7 +138,7 @@ def robust_dpo(
         Ray Chowdhury et al. 2024, arXiv:2403.00409.
     """
     where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    z, epsilon = hyper(beta, h.dtype) * h, hyper(flip_rate, h.dtype)
+    z, epsilon = multiplied(h, hyper(beta, h.dtype)), hyper(flip_rate, h.dtype)
     return zero_masked(where, jax.nn.softplus(-z) - epsilon / (1 - 2 * epsilon) * z)
 
 
@@ -236,14 +237,14 @@ def exo(
 
     Conventions:
         The authors' code takes the target's logarithms as 0 and -10, which leaves out $q \log(1 - \epsilon)$, at most
-        4.5e-5 at that $\epsilon = e^{-10}$, the default here. TRL takes 1e-3 unless told otherwise: 6.91 on the far
-        wrong side, not 10.
+        4.5e-5 at that $\epsilon = e^{-10}$, the default here. TRL's default is 0, at which the loss is infinite; its
+        older versions took 1e-3 for 0: 6.91 on the far wrong side, not 10.
 
     References:
         Ji et al. 2024, arXiv:2402.00856, equation 16.
     """
     where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    z, epsilon = hyper(beta, h.dtype) * h, hyper(label_smoothing, h.dtype)
+    z, epsilon = multiplied(h, hyper(beta, h.dtype)), hyper(label_smoothing, h.dtype)
     # The entropy of sigmoid(z) is even in z; written for |z| nothing cancels, and at infinity it is 0.
     far = jnp.isinf(z)
     size = jnp.abs(jnp.where(far, 0, z))

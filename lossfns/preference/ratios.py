@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import check_array, check_shape, hyper, keep_rows, loss, one_of, positive, zero_masked
+from lossfns._numerics import multiplied
 from lossfns.preference._inputs import alike
 
 
@@ -70,7 +71,7 @@ def nca(
     """
     where, chosen, rejected = _log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
     beta = hyper(beta, chosen.dtype)
-    chosen, rejected = beta * chosen, beta * rejected
+    chosen, rejected = multiplied(chosen, beta), multiplied(rejected, beta)
     noise = jax.nn.softplus(chosen) + jax.nn.softplus(rejected)
     return zero_masked(where, jax.nn.softplus(-chosen) + noise / 2)
 
@@ -193,7 +194,7 @@ def apo(
     """
     where, chosen, rejected = _log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
     beta = hyper(beta, chosen.dtype)
-    chosen, rejected = beta * chosen, beta * rejected
+    chosen, rejected = multiplied(chosen, beta), multiplied(rejected, beta)
     if form == "zero":
         values = jax.nn.sigmoid(-chosen) + jax.nn.sigmoid(rejected)
     else:

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import hyper, keep_rows, loss, non_negative_or_off, zero_masked
-from lossfns.preference._inputs import alike, any_finite
+from lossfns._contract import entries, finite, hyper, loss, non_negative_or_off, zero_masked
+from lossfns.preference._inputs import alike
 
 
-@loss(margin=any_finite, centring=non_negative_or_off)
+@loss(margin=finite.each, centring=non_negative_or_off)
 def bradley_terry(
     chosen: jax.Array,
     rejected: jax.Array,
@@ -51,10 +51,9 @@ def bradley_terry(
         Eisenstein et al. 2023, arXiv:2312.09244 (centring).
     """
     where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    gap = jnp.asarray(margin).astype(x.dtype)
-    if gap.shape not in ((), x.shape):
-        raise ValueError(f"margin must be a scalar or have the shape {x.shape} of chosen, got {gap.shape}")
-    gap = keep_rows(where, jnp.broadcast_to(gap, x.shape))
+    if jnp.shape(margin) not in ((), x.shape):
+        raise ValueError(f"margin must be a scalar or have the shape {x.shape} of chosen, got {jnp.shape(margin)}")
+    gap = entries("margin", margin, finite, x, where)
     values = jax.nn.softplus(gap - (x - y))
     if centring is not None:
         values += hyper(centring, x.dtype) * jnp.square(x + y)

@@ -9,6 +9,7 @@ from lossfns._contract import (
     accumulation_dtype,
     check_array,
     check_where,
+    finite,
     hyper,
     keep_rows,
     loss,
@@ -16,6 +17,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import multiplied
 from lossfns.preference._inputs import alike, signs
 
 AxisName = str | tuple[str, ...] | None
@@ -102,12 +104,12 @@ def kto(
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
     baseline, _ = _mean(off_policy - off_reference, present, axis_name)
     baseline = jax.lax.stop_gradient(jnp.maximum(baseline, 0))
-    gain = hyper(beta, policy.dtype) * (policy - reference - baseline)
+    gain = multiplied(policy - reference - baseline, hyper(beta, policy.dtype))
     weight = jnp.where(sign > 0, hyper(desirable_weight, gain.dtype), hyper(undesirable_weight, gain.dtype))
     return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
 
 
-@loss(beta=positive)
+@loss(beta=positive, shift=finite)
 def bco(
     policy: jax.Array,
     reference: jax.Array,
@@ -154,7 +156,9 @@ def bco(
     """
     where, (policy, reference) = alike(where, policy=policy, reference=reference)
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
-    above = hyper(beta, policy.dtype) * (policy - reference) - jax.lax.stop_gradient(hyper(shift, policy.dtype))
+    above = multiplied(policy - reference, hyper(beta, policy.dtype)) - jax.lax.stop_gradient(
+        hyper(shift, policy.dtype)
+    )
     return zero_masked(where, jax.nn.softplus(-sign * above))
 
 
@@ -185,7 +189,7 @@ def update_reward_shift(
         axis_name: Name of a mapped device axis, whose devices' batches count together.
 
     Returns:
-        The new state, float32 or wider, without gradient.
+        The new state, float32 or wider, without gradient; NaN if the number so far is negative.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -211,4 +215,5 @@ def update_reward_shift(
     mean, number = _mean(rewards, where, axis_name)
     total = seen.astype(dtype) + number
     share = number / jnp.maximum(total, 1)
-    return RewardShift(shift.astype(dtype) + share * (mean - shift.astype(dtype)), total)
+    sound = jnp.where(seen >= 0, 1, jnp.nan).astype(dtype)
+    return RewardShift(sound * (shift.astype(dtype) + share * (mean - shift.astype(dtype))), sound * total)

@@ -153,7 +153,10 @@ def _min_snr_weight(signal: jax.Array, gamma: jax.Array, target: str) -> jax.Arr
     if target == "velocity":
         return jnp.minimum(signal, gamma * (1 - signal))
     ratio = signal / (1 - signal)
-    return jnp.minimum(ratio, gamma) if target == "clean" else jnp.minimum(1, gamma / ratio)
+    if target == "clean":
+        return jnp.minimum(ratio, gamma)
+    high = ratio > gamma
+    return jnp.where(high, gamma / jnp.where(high, ratio, 1), 1)
 
 
 @loss(sigma_min=share)

@@ -8,6 +8,7 @@ from lossfns._contract import (
     check_array,
     check_shape,
     check_where,
+    finite,
     flag,
     hyper,
     loss,
@@ -61,7 +62,14 @@ def denoising(
     return zero_masked(where, mean_over_features(_ERRORS[error](predictions - clean)))
 
 
-@loss(static=("kind",), kind=one_of("gaussian", "mask", "salt_pepper"), scale=non_negative, rate=share)
+@loss(
+    static=("kind",),
+    kind=one_of("gaussian", "mask", "salt_pepper"),
+    scale=non_negative,
+    rate=share,
+    low=finite,
+    high=finite,
+)
 def corrupt(
     key: jax.Array,
     images: jax.Array,

@@ -1,7 +1,6 @@
 """What the regression losses share: errors of predictions, and options for each entry."""
 
 import jax
-import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows
 
@@ -20,14 +19,3 @@ def both(predictions: jax.Array, targets: jax.Array, where: jax.Array | None) ->
     check_where(where, predictions.shape)
     dtype = accumulation_dtype(predictions, targets)
     return keep_rows(where, predictions).astype(dtype), keep_rows(where, targets).astype(dtype)
-
-
-def each(name: str, value: float | jax.Array, x: jax.Array, where: jax.Array | None, fill: float) -> jax.Array:
-    """An option as an array of the shape of `x`, from a scalar or an array that broadcasts to it."""
-    array = jnp.asarray(value, x.dtype)
-    sizes = zip(array.shape[::-1], x.shape[::-1], strict=False)
-    if array.ndim > x.ndim or any(n not in (1, size) for n, size in sizes):
-        raise ValueError(
-            f"{name} must be a scalar or broadcast to the shape {x.shape} of the result, got {array.shape}"
-        )
-    return keep_rows(where, jnp.broadcast_to(array, x.shape), fill)

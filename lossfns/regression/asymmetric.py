@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import Number, loss, zero_masked
-from lossfns.regression._shared import each, errors_of
+from lossfns._contract import Number, entries, loss, zero_masked
+from lossfns.regression._shared import errors_of
 
 between = Number("between 0 and 1, both excluded", lambda v: (v > 0) & (v < 1))
 
 
-@loss(quantile=between)
+@loss(quantile=between.each)
 def quantile(
     predictions: jax.Array, targets: jax.Array, *, quantile: float | jax.Array = 0.5, where: jax.Array | None = None
 ) -> jax.Array:
@@ -26,7 +26,7 @@ def quantile(
 
     Returns:
         [...], units of the target, float32 or wider; 0 at masked entries. The gradient is 0 where the two are equal. A
-        traced quantile that is not between 0 and 1 gives NaN.
+        traced quantile that is not between 0 and 1 gives NaN, in an array at its entries.
 
     Raises:
         ValueError: If the shapes differ or the quantile is not between 0 and 1.
@@ -45,12 +45,12 @@ def quantile(
         Koenker and Bassett 1978, doi:10.2307/1913643.
     """
     error = errors_of(predictions, targets, where)
-    q = _inside(each("quantile", quantile, error, where, 0.5))
+    q = entries("quantile", quantile, between, error, where, 0.5)
     slope = jnp.where(error > 0, 1 - q, jnp.where(error < 0, -q, 0 * q))
     return zero_masked(where, jnp.where(error == 0, 0 * q, slope * error))
 
 
-@loss(expectile=between)
+@loss(expectile=between.each)
 def expectile(
     predictions: jax.Array, targets: jax.Array, *, expectile: float | jax.Array = 0.5, where: jax.Array | None = None
 ) -> jax.Array:
@@ -66,7 +66,7 @@ def expectile(
 
     Returns:
         [...], squared units of the target, float32 or wider; 0 at masked entries. A traced expectile that is not
-        between 0 and 1 gives NaN.
+        between 0 and 1 gives NaN, in an array at its entries.
 
     Raises:
         ValueError: If the shapes differ or the expectile is not between 0 and 1.
@@ -85,9 +85,5 @@ def expectile(
         Newey and Powell 1987, doi:10.2307/1911031. Kostrikov et al. 2021, arXiv:2110.06169 (IQL).
     """
     error = errors_of(predictions, targets, where)
-    tau = _inside(each("expectile", expectile, error, where, 0.5))
+    tau = entries("expectile", expectile, between, error, where, 0.5)
     return zero_masked(where, jnp.where(error > 0, 1 - tau, tau) * jnp.square(error))
-
-
-def _inside(level: jax.Array) -> jax.Array:
-    return jnp.where((level > 0) & (level < 1), level, jnp.nan)

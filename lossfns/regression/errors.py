@@ -92,9 +92,11 @@ def huber(
     """
     size = jnp.abs(errors_of(predictions, targets, where))
     delta = hyper(delta, size.dtype)
-    # The quadratic part is cut before squaring: squaring first would overflow on the branch that is not taken.
-    near = jnp.minimum(size, delta)
-    return zero_masked(where, near * near / 2 + delta * (size - near))
+    # Each part is cut before anything is made of it: beyond delta the square could overflow, and up to it a linear part
+    # of size - size would round the gradient by delta.
+    near = jnp.where(size > delta, delta, size)
+    far = jnp.where(size > delta, size - delta, 0)
+    return zero_masked(where, near * near / 2 + delta * far)
 
 
 @loss(beta=non_negative)

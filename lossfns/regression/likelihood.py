@@ -17,6 +17,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
+from lossfns._numerics import excess
 
 
 @loss(static=("full",), beta=share_or_off, full=flag)
@@ -85,48 +86,92 @@ def gaussian_nll(
     return zero_masked(where, values)
 
 
-@loss(static=("full",), full=flag)
+@loss(static=("full", "log_rate"), full=flag, log_rate=flag)
 def poisson_nll(
-    log_rates: jax.Array, targets: jax.Array, *, full: bool = False, where: jax.Array | None = None
+    rates: jax.Array,
+    targets: jax.Array,
+    *,
+    log_rate: bool = True,
+    full: bool = False,
+    where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Negative log-likelihood of a Poisson distribution with predicted log-rate, $e^x - y x$.
+    r"""Negative log-likelihood of a Poisson distribution, $r - y \log r$ with the rate r, often given as $r = e^x$.
 
     Args:
-        log_rates: [...], floating, the logarithms $x$ of the expected counts.
+        rates: [...], floating: the logarithms $x$ of the expected counts, or, with `log_rate=False`, the expected
+            counts $r$.
         targets: [...], the same shape, counts $y$ of at least 0, any real dtype; they need not be whole. Nothing is
             broadcast.
-        full: Whether to add the constant $\log y!$.
+        log_rate: Whether the rates are given as logarithms.
+        full: Whether to add the constant $\log y!$. The sum keeps its digits at any count.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats, float32 or wider; 0 at masked entries. A negative count gives NaN; a rate of 0 (a log-rate of -inf)
-        costs 0 for the count 0 and inf for any other.
+        [...], nats, float32 or wider; 0 at masked entries. A negative count or rate gives NaN; a rate of 0 (a log-rate
+        of -inf) costs 0 for the count 0, with the gradient 1 by the rate, and inf for any other.
 
     Raises:
         ValueError: If the shapes differ.
-        TypeError: If log-rates are not floating.
+        TypeError: If rates are not floating.
 
     Example:
         At rate 2 the count 0 costs 2, and the count 1 costs 2 - log 2.
 
         >>> print(poisson_nll(jnp.log(jnp.array([2.0, 2.0])), jnp.array([0, 1])).round(4))
         [2.     1.3069]
+        >>> print(poisson_nll(jnp.array([2.0, 0.0]), jnp.array([1, 0]), log_rate=False).round(4))
+        [1.3069 0.    ]
 
     Conventions:
-        torch's `poisson_nll_loss` with `log_input=True` is this; its `full=True` adds Stirling's approximation for
-        counts above 1, which is 0.0413 too small at 2; here it is the log-factorial itself. Keras takes the rate and
-        adds 1e-7 to it inside the logarithm.
+        torch's `poisson_nll_loss` is this, with `log_input` for `log_rate`; it adds 1e-8 to a rate inside the
+        logarithm, and its `full=True` adds Stirling's approximation for counts above 1, which is 0.0413 too small at
+        2; here it is the log-factorial itself. Keras takes the rate and adds 1e-7 to it inside the logarithm.
     """
-    check_array("log_rates", log_rates)
+    check_array("rates", rates)
     check_array("targets", targets, "real")
-    check_shape("targets", targets, log_rates.shape, "of log_rates")
-    where = check_where(where, log_rates.shape)
-    dtype = accumulation_dtype(log_rates, targets)
-    x, y = keep_rows(where, log_rates).astype(dtype), keep_rows(where, targets).astype(dtype)
+    check_shape("targets", targets, rates.shape, "of rates")
+    where = check_where(where, rates.shape)
+    dtype = accumulation_dtype(rates, targets)
+    x, y = keep_rows(where, rates).astype(dtype), keep_rows(where, targets).astype(dtype)
     y = jnp.where(y >= 0, y, jnp.nan)
     # A rate of 0 and the count 0 would be infinity times 0.
-    sure = (x == -jnp.inf) & (y == 0)
-    values = jnp.exp(x) - y * jnp.where(sure, 0, x)
+    sure = (x == (-jnp.inf if log_rate else 0)) & (y == 0)
+    rate = jnp.exp(x) if log_rate else x
+    log_of_rate = jnp.where(sure, 0, x) if log_rate else jnp.log(jnp.where(sure, 1, x))
+    values = rate - y * log_of_rate
     if full:
-        values += jax.lax.lgamma(y + 1)
+        many = y >= _MANY
+        count, rate = jnp.where(many, y, _MANY), jnp.where(many, rate, _MANY)
+        near = jnp.abs(rate - count) < count / 2
+        gap = jnp.log(count) - jnp.where(many, log_of_rate, 0)
+        if not log_rate:
+            gap = jnp.where(near, -jnp.log1p(jnp.where(near, rate - count, 0) / count), gap)
+        values = jnp.where(many, _deviance(rate, count, gap) + _stirling(count), values + jax.lax.lgamma(y + 1))
     return zero_masked(where, values)
+
+
+# From this count on log y! is y log y - y and a series; what is large in it meets the rate before it is added.
+_MANY = 10.0
+
+
+@jax.custom_jvp
+def _deviance(rate: jax.Array, count: jax.Array, gap: jax.Array) -> jax.Array:
+    """Half the deviance, y log(y / r) - y + r, of the gap log(y / r)."""
+    far = gap < -1
+    return jnp.where(far, rate + count * (gap - 1), count * excess(jnp.where(far, 0, gap)))
+
+
+_deviance.defjvps(
+    lambda tangent, value, rate, count, gap: (1 - count / rate) * tangent,
+    lambda tangent, value, rate, count, gap: gap * tangent,
+    None,
+)
+
+
+def _stirling(count: jax.Array) -> jax.Array:
+    """Log y! - y log y + y, for counts of at least `_MANY`."""
+    inverse = 1 / count
+    series = jnp.zeros_like(count)
+    for coefficient in (-691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12):
+        series = series * inverse * inverse + coefficient
+    return jnp.log(2 * math.pi * count) / 2 + series * inverse

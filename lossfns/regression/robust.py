@@ -13,18 +13,18 @@ from lossfns._contract import (
     accumulation_dtype,
     check_array,
     check_where,
+    entries,
     keep_rows,
     loss,
     positive,
     zero_masked,
 )
-from lossfns.regression._shared import each
 
 shape = Number("a number; -inf and inf are allowed", lambda v: v == v)
 shape_of_density = Number("at least 0; inf is allowed", lambda v: v >= 0)
 
 
-@loss(alpha=shape, scale=positive)
+@loss(alpha=shape.each, scale=positive.each)
 def barron(
     errors: jax.Array,
     *,
@@ -49,7 +49,8 @@ def barron(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], float32 or wider; 0 at masked entries. An array of scales that holds 0 or less gives NaN there.
+        [...], float32 or wider; 0 at masked entries. A traced alpha of NaN or a traced scale of 0 or less gives NaN, in
+        an array at its entries.
 
     Raises:
         ValueError: If shapes do not fit, alpha is NaN or the scale is not positive.
@@ -74,7 +75,7 @@ def barron(
     return zero_masked(where, _penalty(errors / scale, alpha))
 
 
-@loss(alpha=shape_of_density, scale=positive)
+@loss(alpha=shape_of_density.each, scale=positive.each)
 def adaptive_barron(
     errors: jax.Array,
     *,
@@ -98,7 +99,7 @@ def adaptive_barron(
 
     Returns:
         [...], nats, float32 or wider; 0 at masked entries. A traced alpha below 0, which has no distribution, or a
-        scale of 0 or less gives NaN.
+        scale of 0 or less gives NaN, in an array at its entries.
 
     Raises:
         ValueError: If shapes do not fit, alpha is below 0 or the scale is not positive.
@@ -121,7 +122,7 @@ def adaptive_barron(
     """
     log_z = log_partition(jnp.asarray(alpha, _dtype(errors))) if jnp.ndim(alpha) < jnp.ndim(errors) else None
     errors, alpha, scale = _options(errors, alpha, scale, where)
-    log_z = log_partition(alpha) if log_z is None else each("alpha", log_z, errors, where, 0)
+    log_z = log_partition(alpha) if log_z is None else entries("alpha", log_z, shape, errors, where)
     return zero_masked(where, _penalty(errors / scale, alpha) + jnp.log(scale) + log_z)
 
 
@@ -136,8 +137,8 @@ def _options(
     dtype = _dtype(errors)
     where = check_where(where, errors.shape)
     errors = keep_rows(where, errors).astype(dtype)
-    scale = each("scale", scale, errors, where, 1)
-    return errors, each("alpha", alpha, errors, where, 1), jnp.where(scale > 0, scale, jnp.nan)
+    scale = entries("scale", scale, positive, errors, where, 1)
+    return errors, entries("alpha", alpha, shape, errors, where, 1), scale
 
 
 @jax.custom_jvp

@@ -22,13 +22,17 @@ from lossfns._contract import (
     keep_rows,
     non_negative,
     positive,
+    uncompiled,
     zero_masked,
 )
 from lossfns._numerics import log_probabilities, start_of_scan, unit_vectors
+from lossfns._present import index
+from lossfns.classification.divergences import divergence
 
 PyTree = Any
 
 
+@uncompiled(epsilon=positive, steps=index)
 def vat(
     predict: Callable[[jax.Array], jax.Array],
     inputs: jax.Array,
@@ -88,22 +92,19 @@ def vat(
         raise ValueError("inputs must have a first axis of examples, got a scalar")
     check_shape("directions", directions, inputs.shape, "of inputs")
     where = check_where(where, inputs.shape[:1])
-    epsilon = positive("epsilon", epsilon)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps must be a Python integer of at least 0, got {steps!r}")
     dtype = accumulation_dtype(inputs, directions)
     inputs, d = (keep_rows(where, x).astype(dtype) for x in (inputs, directions))
     still = jax.lax.stop_gradient(inputs)
-    log_p = jax.lax.stop_gradient(_checked_log_probabilities(predict(still), inputs))
+    before = jax.lax.stop_gradient(_checked_logits(predict(still), inputs))
+    p = jnp.exp(log_probabilities(before))
     d = _row_units(d)
     for _ in range(steps):
-        d = _row_units(_curvature_times(predict, still, jnp.exp(log_p), d))
+        d = _row_units(_curvature_times(predict, still, p, d))
     moved = inputs + hyper(epsilon, dtype) * jax.lax.stop_gradient(d)
-    log_q = _checked_log_probabilities(predict(moved), inputs)
-    p = jnp.exp(log_p)
-    return zero_masked(where, jnp.sum(jnp.where(p == 0, 0, p * (log_p - log_q)), axis=-1))
+    return zero_masked(where, divergence(_checked_logits(predict(moved), inputs), before))
 
 
+@uncompiled(target=non_negative, one_sided=flag)
 def gradient_penalty(
     critic: Callable[[jax.Array], jax.Array],
     inputs: jax.Array,
@@ -151,7 +152,6 @@ def gradient_penalty(
     if inputs.ndim == 0:
         raise ValueError("inputs must have a first axis of examples, got a scalar")
     where = check_where(where, inputs.shape[:1])
-    target, one_sided = non_negative("target", target), flag("one_sided", one_sided)
     x = keep_rows(where, inputs).astype(accumulation_dtype(inputs))
 
     def total(x: jax.Array) -> jax.Array:
@@ -168,6 +168,7 @@ def gradient_penalty(
     return zero_masked(where, jnp.square(jnp.maximum(excess, 0) if one_sided else excess))
 
 
+@uncompiled()
 def fisher_diagonal(
     log_likelihood: Callable[..., jax.Array],
     params: PyTree,
@@ -245,10 +246,10 @@ def _rows(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def _checked_log_probabilities(logits: jax.Array, inputs: jax.Array) -> jax.Array:
+def _checked_logits(logits: jax.Array, inputs: jax.Array) -> jax.Array:
     check_array("predict(inputs)", logits)
     check_shape("predict(inputs)", logits, (inputs.shape[0], *logits.shape[-1:]), "[examples, classes]")
-    return log_probabilities(logits)
+    return logits.astype(accumulation_dtype(logits))
 
 
 def _curvature_times(predict: Callable[[jax.Array], jax.Array], x: jax.Array, p: jax.Array, d: jax.Array) -> jax.Array:

@@ -1,7 +1,5 @@
 """The formulas that the losses of this family share; arrays in one dtype, nothing checked."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -41,14 +39,3 @@ def weighted(
 def scored(log_probs: jax.Array, advantages: jax.Array) -> jax.Array:
     """-A log pi; 0 where A is 0, for an impossible action too."""
     return -advantages * jnp.where(advantages == 0, 0, log_probs)
-
-
-def k3(difference: jax.Array) -> jax.Array:
-    """e^-d - 1 + d, by its series near 0, where the terms cancel and their rounding could be negative."""
-    near = jnp.abs(difference) < 0.5
-    small = jnp.where(near, difference, 0)
-    series = jnp.zeros_like(small)
-    for n in range(15, 1, -1):
-        series = series * -small + 1 / math.factorial(n)
-    far = jnp.where(near, 1, difference)
-    return jnp.where(near, small * small * series, jnp.expm1(-far) + far)

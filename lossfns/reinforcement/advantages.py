@@ -83,22 +83,22 @@ def gae(
         )
         # A row of which nothing is left does not use it, whatever it holds.
         last = jnp.where(jnp.any(present, axis=-1), bootstrap.astype(dtype), 0)
-    goes_on = jnp.ones(rewards.shape, dtype)
-    if ends is not None:
-        goes_on = 1 - check_array("ends", ends, "boolean").astype(dtype)
-        check_shape("ends", ends, rewards.shape, "of rewards")
+    if ends is None:
+        ends = jnp.zeros(rewards.shape, bool)
+    check_shape("ends", check_array("ends", ends, "boolean"), rewards.shape, "of rewards")
     gamma, lam = hyper(discount, dtype), hyper(decay, dtype)
 
     def step(
         later: tuple[jax.Array, jax.Array], now: tuple[jax.Array, ...]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        next_advantage, next_value = later
-        reward, value, more, here = now
-        advantage = reward + gamma * more * (next_value + lam * next_advantage) - value
-        carry = jnp.where(here, advantage, next_advantage), jnp.where(here, value, next_value)
+        reward, value, ends_here, here = now
+        # A choice, where a product with 0 would let a NaN of the next episode through.
+        next_advantage, next_value = (jnp.where(ends_here, 0, x) for x in later)
+        advantage = reward + gamma * (next_value + lam * next_advantage) - value
+        carry = jnp.where(here, advantage, later[0]), jnp.where(here, value, later[1])
         return carry, jnp.where(here, advantage, 0)
 
-    columns = keep_rows(where, rewards).astype(dtype), keep_rows(where, values).astype(dtype), goes_on, present
+    columns = keep_rows(where, rewards).astype(dtype), keep_rows(where, values).astype(dtype), ends, present
     steps = tuple(jnp.moveaxis(x, -1, 0) for x in columns)
     zero = start_of_scan(jnp.zeros_like(last), *columns[:2], last, present)
     _, advantages = jax.lax.scan(step, (zero, zero + last), steps, reverse=True)
@@ -220,4 +220,4 @@ def standardised(
     freedom = jnp.maximum(count - hyper(ddof, rewards.dtype), 1)
     deviation = jnp.sqrt(jnp.sum(centred * centred, axis=-1, keepdims=True) / freedom)
     spread = deviation + hyper(epsilon, rewards.dtype)
-    return centred / jnp.where(spread == 0, 1, spread)
+    return zero_masked(present, centred / jnp.where(spread == 0, 1, spread))

@@ -19,7 +19,8 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns.reinforcement._surrogates import clip_share, clipped, k3, weighted
+from lossfns._numerics import excess
+from lossfns.reinforcement._surrogates import clip_share, clipped, weighted
 from lossfns.reinforcement.advantages import standardised
 
 NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "constant")
@@ -224,7 +225,7 @@ def grpo(
         values = weighted(new, log_ratio, advantages, low, high)
     if reference_log_probs is not None:
         reference = jax.lax.stop_gradient(keep_rows(where, reference_log_probs).astype(dtype))
-        values += hyper(kl_weight, dtype) * k3(new - reference)
+        values += hyper(kl_weight, dtype) * excess(new - reference)
     if length is not None:
         values *= new.shape[-1] / hyper(length, dtype)
     return zero_masked(where, values)

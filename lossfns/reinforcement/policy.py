@@ -17,8 +17,8 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, row_shift, softmax
-from lossfns.reinforcement._surrogates import clip_share, clipped, k3, scored
+from lossfns._numerics import excess, log_normalizer, row_shift, softmax
+from lossfns.reinforcement._surrogates import clip_share, clipped, scored
 
 
 def _alike(where: jax.Array | None, **arrays: jax.Array) -> tuple[jax.Array | None, list[jax.Array]]:
@@ -266,5 +266,6 @@ def kl_estimate(
     """
     where, (new, reference) = _alike(where, log_probs=log_probs, reference_log_probs=reference_log_probs)
     difference = new - reference
-    kinds = {"k1": lambda d: d, "k2": lambda d: d * d / 2, "k3": k3}
-    return zero_masked(where, kinds[kind](difference))
+    if kind == "k3":
+        return zero_masked(where, excess(difference))
+    return zero_masked(where, difference if kind == "k1" else difference * difference / 2)

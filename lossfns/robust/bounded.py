@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import Number, accumulation_dtype, hyper, keep_rows, loss, non_negative, share, zero_masked
+from lossfns._contract import Number, accumulation_dtype, flag, hyper, keep_rows, loss, non_negative, share, zero_masked
 from lossfns._numerics import log_probabilities
 from lossfns.classification import softmax_cross_entropy
 from lossfns.classification._shared import at_label, check_labels, focused, one_if
@@ -116,7 +116,14 @@ def symmetric_cross_entropy(
     return zero_masked(where, active + hyper(beta, nats.dtype) * hyper(log_zero, nats.dtype) * jnp.expm1(-nats))
 
 
-@loss(alpha=non_negative, beta=non_negative, gamma=non_negative, log_zero=negative)
+@loss(
+    static=("constant_weights",),
+    alpha=non_negative,
+    beta=non_negative,
+    gamma=non_negative,
+    log_zero=negative,
+    constant_weights=flag,
+)
 def normalized_active_passive(
     logits: jax.Array,
     labels: jax.Array,
@@ -125,6 +132,7 @@ def normalized_active_passive(
     beta: float | jax.Array = 1.0,
     gamma: float | jax.Array = 0.0,
     log_zero: float | jax.Array = -4.0,
+    constant_weights: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Normalised cross-entropy plus reverse cross-entropy (NCE + RCE), an active and a passive loss.
@@ -138,6 +146,7 @@ def normalized_active_passive(
         beta: $\beta$, weight of the passive loss.
         gamma: Focusing exponent $\gamma$; 0 is the normalised cross-entropy, more the normalised focal loss.
         log_zero: A, what stands for log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
+        constant_weights: Whether the gradient takes the powers $(1 - p_k)^\gamma$ for constants.
         where: [...], boolean; False deletes the row.
 
     Returns:
@@ -156,7 +165,8 @@ def normalized_active_passive(
 
     Conventions:
         The paper's CIFAR-10 runs have alpha = beta = 1, its CIFAR-100 runs alpha 10 and beta 0.1. The authors' code
-        clips the labels at 1e-4, which makes A = -9.21; A = -4 is that of `symmetric_cross_entropy`'s paper.
+        clips the labels at 1e-4, which makes A = -9.21; A = -4 is that of `symmetric_cross_entropy`'s paper. It has
+        `constant_weights=True`, in the sum below the line as well; the value is the same.
 
     References:
         Ma et al. 2020, arXiv:2006.13554.
@@ -168,10 +178,17 @@ def normalized_active_passive(
     absent = label == -jnp.inf
     nats = jnp.where(absent, 0, -label)
     exponent = hyper(gamma, dtype)
-    total = jnp.sum(focused(jnp.where(log_p == -jnp.inf, 0, -log_p), exponent), axis=-1)
+    weighed = _with_constant_weight if constant_weights else focused
+    total = jnp.sum(weighed(jnp.where(log_p == -jnp.inf, 0, -log_p), exponent), axis=-1)
     certain = total == 0
-    active = jnp.where(certain, 0, focused(nats, exponent) / jnp.where(certain, 1, total))
+    active = jnp.where(certain, 0, weighed(nats, exponent) / jnp.where(certain, 1, total))
     active = jnp.where(absent, 1, active)
     passive = hyper(log_zero, dtype) * jnp.where(absent, -1, jnp.expm1(-nats))
     values = hyper(alpha, dtype) * active + hyper(beta, dtype) * passive
     return zero_masked(where, values * one_if(in_range, dtype))
+
+
+def _with_constant_weight(nats: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`focused`, of which the power of 1 - p has no gradient by p."""
+    doubt = jax.lax.stop_gradient(-jnp.expm1(-nats))
+    return jnp.where(doubt > 0, jnp.exp(gamma * jnp.log(jnp.where(doubt > 0, doubt, 1))), 0) * nats

@@ -19,6 +19,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import centred
 
 
 def _both_heads(whole: Any, part: Any, index: jax.Array) -> tuple[LogSum, Mean]:
@@ -96,7 +97,7 @@ def linear_dino(
     dtype = accumulation_dtype(*arrays, *([] if center is None else [center]))
     if rows == 0:
         return jnp.zeros(0, dtype)
-    middle = jnp.zeros(prototypes, dtype) if center is None else center.astype(dtype)
+    middle = jnp.zeros(prototypes, dtype) if center is None else centred(center.astype(dtype))
     constants = jax.lax.stop_gradient((keep_rows(where, teacher).T, teacher_head, middle))
     scales = [1 / hyper(x, dtype) for x in (student_temperature, teacher_temperature)]
     whole = ((keep_rows(where, student).T, constants[0]), scales)

@@ -17,8 +17,9 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import log_probabilities, log_softmax
 from lossfns.self_distillation._batch import Axis, count_present, largest, log_sum_rows
-from lossfns.self_distillation._heads import cross_entropy, log_softmax, scaled
+from lossfns.self_distillation._heads import cross_entropy, scaled
 
 
 def _rounds(name: str, value: object) -> int:
@@ -41,17 +42,12 @@ def _check_scores(name: str, scores: jax.Array, where: jax.Array | None) -> jax.
     return where
 
 
-def _log_softmax(x: jax.Array) -> jax.Array:
-    """Log-probabilities of any rows."""
-    return log_softmax(scaled(x, 1.0))
-
-
 def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: Axis) -> jax.Array:
     """Sinkhorn's rounds on logarithms: prototypes to equal mass over the batch, then rows to mass one."""
 
     def one_round(_: int, log_q: jax.Array) -> jax.Array:
         columns = log_sum_rows(log_q, where, axis_name)
-        return _log_softmax(log_q - jnp.where(columns == -jnp.inf, 0, columns))
+        return log_probabilities(log_q - jnp.where(columns == -jnp.inf, 0, columns))
 
     return jax.lax.fori_loop(0, iterations, one_round, log_q)
 
@@ -61,7 +57,7 @@ def _log_codes(
 ) -> jax.Array:
     """Logarithms of the codes. The rounds start at the scores themselves: only a column's offset is taken out first."""
     if iterations == 0:
-        return _log_softmax(scaled(scores, epsilon))
+        return log_softmax(scaled(scores, epsilon))
     above = scores - largest(scores, where, axis_name)
     return _balanced(above / hyper(epsilon, scores.dtype), where, iterations, axis_name)
 
@@ -252,14 +248,14 @@ def msn(
         return jnp.zeros(0, dtype)
     logits = scaled(keep_rows(where, scores).astype(dtype), temperature)
     targets = keep_rows(where, jax.lax.stop_gradient(target_scores)).astype(dtype)
-    targets = scaled(targets, jax.lax.stop_gradient(target_temperature))
+    targets = scaled(targets, target_temperature)
     if sinkhorn_iterations:
-        targets = _balanced(_log_softmax(targets), where, sinkhorn_iterations, axis_name)
+        targets = _balanced(log_softmax(targets), where, sinkhorn_iterations, axis_name)
     values = cross_entropy(logits, targets)
 
     count = count_present(where, logits, axis_name)
     log_mean = log_sum_rows(log_softmax(logits), where, axis_name) - jnp.log(jnp.maximum(count, 1))
-    used = log_mean > -jnp.inf
+    used = log_mean != -jnp.inf
     log_mean = jnp.where(used, log_mean, 0)
     entropy = -jnp.sum(jnp.where(used, jnp.exp(log_mean) * log_mean, 0))
     values += hyper(entropy_weight, dtype) * (math.log(scores.shape[1]) - entropy)

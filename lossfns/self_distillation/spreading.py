@@ -87,10 +87,10 @@ def koleo(
     squares = jnp.sum(jnp.square(units - everyone[nearest]), axis=-1)
     # Closer than the rounding of unit vectors, rows are equal: the root of nothing has no derivative, and that of
     # noise a huge one.
-    apart = squares > (2 * jnp.finfo(units.dtype).eps) ** 2
-    distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
+    together = squares <= (2 * jnp.finfo(units.dtype).eps) ** 2
+    distance = jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
     small = hyper(eps, units.dtype)
-    values = -jnp.where(apart, jnp.log(jnp.where(apart, distance, 1) + small), jnp.log(small))
+    values = -jnp.where(together, jnp.log(small), jnp.log(jnp.where(together, 1, distance) + small))
     return zero_masked(where, jnp.where(found, values, 0))
 
 
@@ -103,7 +103,7 @@ def _nearest(units: jax.Array, everyone: jax.Array, present: jax.Array, own: jax
     scores, candidates = jax.lax.top_k(jnp.where(usable, dots, -jnp.inf), min(_CANDIDATES, everyone.shape[0]))
     squares = jnp.sum(jnp.square(units[:, None] - everyone[candidates]), axis=-1)
     best = jnp.argmin(jnp.where(scores == -jnp.inf, jnp.inf, squares), axis=-1)
-    return jnp.take_along_axis(candidates, best[:, None], axis=-1)[:, 0], scores[:, 0] > -jnp.inf
+    return jnp.take_along_axis(candidates, best[:, None], axis=-1)[:, 0], scores[:, 0] != -jnp.inf
 
 
 @loss(static=("knots", "axis_name"), knots=optional_size, largest_frequency=positive)

@@ -18,6 +18,7 @@ from lossfns._contract import (
     share,
     zero_masked,
 )
+from lossfns._numerics import centred
 from lossfns.self_distillation._batch import Axis, total
 from lossfns.self_distillation._heads import cross_entropy, scaled
 
@@ -48,7 +49,8 @@ def _cross_entropies(
     def costs(s: jax.Array, t: jax.Array, keep: jax.Array | None) -> jax.Array:
         s, t = keep_rows(keep, s).astype(dtype), keep_rows(keep, t).astype(dtype)
         if center is not None:
-            t = t - jnp.expand_dims(jax.lax.stop_gradient(center).astype(dtype), range(t.ndim - 1))
+            # A constant in all of the centre would round the logits, and changes nothing.
+            t = t - jnp.expand_dims(centred(jax.lax.stop_gradient(center).astype(dtype)), range(t.ndim - 1))
         return zero_masked(keep, cross_entropy(scaled(s, temperatures[0]), scaled(t, temperatures[1])))
 
     if block_size is None or math.prod(rows) == 0:

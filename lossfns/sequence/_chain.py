@@ -88,7 +88,7 @@ def _start(scores: jax.Array, *others: jax.Array) -> tuple[jax.Array, jax.Array]
 def _forward(scores: jax.Array, transitions: jax.Array, first: jax.Array, present: jax.Array) -> _Forward:
     weights, column = _by_column(transitions)
     smallest = _smallest(scores.dtype)
-    reachable = jnp.broadcast_to(jnp.any(transitions > -jnp.inf, axis=-2), scores.shape[1:])
+    reachable = jnp.broadcast_to(jnp.any(transitions != -jnp.inf, axis=-2), scores.shape[1:])
     column = jnp.broadcast_to(column, scores.shape[1:])
 
     def step(carry, inputs):  # type: ignore[no-untyped-def]
@@ -132,7 +132,7 @@ def _backward(forward: _Forward, transitions: jax.Array, first: jax.Array, prese
     def step(after, inputs):  # type: ignore[no-untyped-def]
         before, into, is_first, is_present = inputs
         # Below the smallest sum there is no mass here, or this form is not used at all.
-        some = (is_present & ~is_first)[..., None] & (into >= smallest)
+        some = (is_present & ~is_first)[..., None] & ~(into < smallest)
         share = jnp.where(some, after / jnp.where(some, into, 1), 0)
         earlier = before * jnp.einsum("...j,...ij->...i", share, weights, precision=_HIGHEST)
         states = jnp.where(is_present[..., None], after, 0)
@@ -184,7 +184,7 @@ def _exact_posterior(scores: jax.Array, transitions: jax.Array, first: jax.Array
         parts = jnp.exp(ways - best)
         into = jnp.sum(parts, axis=-1, keepdims=True)
         entered = is_present & ~is_first
-        some = entered[..., None, None] & (into > 0)
+        some = entered[..., None, None] & (into != 0)
         share = jnp.where(some, parts * after[..., None] / jnp.where(some, into, 1), 0)
         states = jnp.where(is_present[..., None], after, 0)
         return (jnp.where(entered[..., None], jnp.sum(share, axis=-2), after), pairs + share), states

@@ -1,47 +1,192 @@
-"""Sums over the monotone paths through a grid, along its antidiagonals."""
+"""Sums over the monotone paths through a grid, along its antidiagonals.
+
+Cell (i, j) lies on antidiagonal i + j. For each j those numbers are I in a row, so kept modulo I they fill a table
+[I, J] without a gap: antidiagonals are read from and written to rows of such a table.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._numerics import log_add, row_shift, start_of_scan
-from lossfns._present import places
+
+Moves = Callable[[Any, Any, Any], tuple[jax.Array, ...]]
+"""`moves(tables, rows, columns)`: log-weights of entering a cell from above (i - 1, j), from the left (i, j - 1) and
+perhaps from (i - 1, j - 1), given what belongs to the cell, to its row and to its column."""
 
 
-def log_sum_of_paths(*moves: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.Array:
     """Log of the sum over paths from the first to the last cell of a grid of exp of the sum of the moves' weights.
 
+    Its derivative is how often paths enter each cell by each move, from one pass forward and one back.
+
     Args:
-        *moves: Log-weights [..., I, J] of entering a cell from above (i - 1, j), from the left (i, j - 1) and, if there
-            is a third, from (i - 1, j - 1). Weights of moves from outside of the grid must be -inf.
+        moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside of the grid must weigh -inf.
+        tables: Pytree of floats [..., I, J].
+        rows: Pytree of integers or booleans [..., I].
+        columns: Pytree of integers or booleans [..., J].
 
     Returns:
         [...]; -inf if there is no path. All cells of an antidiagonal are worked out at once, in I + J - 1 steps.
     """
-    width = moves[0].shape[-1]
+    grid = _Grid.of(moves, tables, rows, columns)
 
-    def shifted(x: jax.Array) -> jax.Array:
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 0)], constant_values=-jnp.inf)[..., :width]
+    def step(state, n):  # type: ignore[no-untyped-def]
+        return grid.step(state, n)[0], None
 
-    def step(carry, inputs):  # type: ignore[no-untyped-def]
-        last, last_but_one, total = carry
-        sources = (last, shifted(last), shifted(last_but_one))
-        cells = log_add(*(source + move for source, move in zip(sources, inputs, strict=False)))
-        # A constant taken out of both diagonals keeps the numbers small and so exact; it cancels in the gradient.
-        _, top = row_shift(jnp.maximum(cells, last))
-        return (cells - top, last - top, total + top[..., 0]), None
-
-    diagonals = tuple(_by_diagonal(move)[1:] for move in moves)
-    first = jnp.where(places(width, moves[0].ndim - 1) == 0, 0.0, -jnp.inf).astype(moves[0].dtype)
-    first = start_of_scan(jnp.broadcast_to(first, (*moves[0].shape[:-2], width)), *moves)
-    carry = first, jnp.full_like(first, -jnp.inf), jnp.zeros_like(first[..., 0])
-    (last, _, total), _ = jax.lax.scan(step, carry, diagonals)
-    return last[..., -1] + total
+    return _end(jax.lax.scan(step, grid.start(), grid.numbers)[0])
 
 
-def _by_diagonal(x: jax.Array) -> jax.Array:
-    """[..., I, J] to [I + J - 1, ..., J], where entry n, j is cell (n - j, j), and -inf outside of the grid."""
-    *batch, height, width = x.shape
-    x = jnp.pad(jnp.swapaxes(x, -1, -2), [(0, 0)] * (x.ndim - 1) + [(0, width)], constant_values=-jnp.inf)
-    # Read with one column fewer, each row starts one place later than the row before.
-    x = x.reshape(*batch, width * (height + width))[..., : width * (height + width - 1)]
-    return jnp.moveaxis(x.reshape(*batch, width, height + width - 1), -1, 0)
+@log_sum_of_paths.defjvp
+def _log_sum_of_paths_jvp(moves, primals, tangents):  # type: ignore[no-untyped-def]
+    value, slopes = _value_and_slopes(moves, *primals)
+    pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(tangents[0]), strict=True)
+    return value, sum(jnp.sum(slope * tangent, axis=(-2, -1)) for slope, tangent in pairs)
+
+
+class _State(NamedTuple):
+    """Log-sums of two antidiagonals, less a constant that keeps the numbers small and so exact, and its sum."""
+
+    last: jax.Array
+    last_but_one: jax.Array
+    total: jax.Array
+
+
+def _end(state: _State) -> jax.Array:
+    return state.last[..., -1] + state.total
+
+
+class _Grid(NamedTuple):
+    moves: Moves
+    turned: Any
+    """The tables, [I, ..., J], entry (n mod I, j) for cell (n - j, j)."""
+    rows: Any
+    columns: Any
+    height: int
+
+    @classmethod
+    def of(cls, moves: Moves, tables: Any, rows: Any, columns: Any) -> "_Grid":
+        height = jax.tree.leaves(tables)[0].shape[-2]
+        turned = jax.tree.map(lambda x: _turn(jnp.moveaxis(x, -2, 0), 1), tables)
+        return cls(moves, turned, rows, columns, height)
+
+    @property
+    def one(self) -> jax.Array:
+        return jax.tree.leaves(self.turned)[0]
+
+    @property
+    def numbers(self) -> jax.Array:
+        return jnp.arange(1, self.height + self.one.shape[-1] - 1)
+
+    def blank(self, value: jax.Array) -> jax.Array:
+        """`value`, as a scan may begin with it."""
+        return start_of_scan(value, *jax.tree.leaves((self.turned, self.rows, self.columns)))
+
+    def start(self) -> _State:
+        shape, dtype = self.one.shape[1:], self.one.dtype
+        first = jnp.where(jnp.arange(shape[-1]) == 0, 0.0, -jnp.inf).astype(dtype)
+        first = self.blank(jnp.broadcast_to(first, shape))
+        return _State(first, jnp.full_like(first, -jnp.inf), jnp.zeros_like(first[..., 0]))
+
+    def inside(self, n: jax.Array) -> jax.Array:
+        """Which columns antidiagonal n crosses, [..., J] of ones before."""
+        row = n - jnp.arange(self.one.shape[-1])
+        return ((row >= 0) & (row < self.height)).reshape((1,) * (self.one.ndim - 2) + (-1,))
+
+    def get(self, turned: jax.Array, n: jax.Array) -> jax.Array:
+        """Antidiagonal n of a turned table."""
+        return jax.lax.dynamic_index_in_dim(turned, n % self.height, 0, keepdims=False)
+
+    def set(self, turned: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
+        """A turned table with other cells on antidiagonal n."""
+        cells = jnp.where(self.inside(n), cells, self.get(turned, n))
+        return jax.lax.dynamic_update_index_in_dim(turned, cells, n % self.height, 0)
+
+    def lines(self, n: jax.Array) -> tuple[Any, Any]:
+        """What belongs to the rows and columns of the cells of antidiagonal n."""
+        row = (n - jnp.arange(self.one.shape[-1])) % self.height
+        return jax.tree.map(lambda x: jnp.take(x, row, axis=-1), self.rows), self.columns
+
+    def ways(self, last: jax.Array, last_but_one: jax.Array, weights: tuple[jax.Array, ...]) -> list[jax.Array]:
+        """Log-sums of coming into each cell by each move."""
+        sources = last, _right(last, -jnp.inf), _right(last_but_one, -jnp.inf)
+        return [source + weight for source, weight in zip(sources, weights, strict=False)]
+
+    def step(self, state: _State, n: jax.Array) -> tuple[_State, jax.Array]:
+        """The state one antidiagonal further, and the constant that was taken out."""
+        parts = jax.tree.map(lambda x: self.get(x, n), self.turned)
+        cells = log_add(*self.ways(state.last, state.last_but_one, self.moves(parts, *self.lines(n))))
+        cells = jnp.where(self.inside(n), cells, -jnp.inf)
+        _, top = row_shift(jnp.maximum(cells, state.last))
+        # It cancels in the gradient.
+        return _State(cells - top, state.last - top, state.total + top[..., 0]), top
+
+
+def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tuple[jax.Array, Any]:
+    """Cuturi and Blondel's algorithm 2, for any moves. On the way back the slopes take the place of the tables."""
+    grid = _Grid.of(moves, tables, rows, columns)
+    start = grid.start()
+    log_sums = grid.set(grid.blank(jnp.full_like(grid.one, -jnp.inf)), jnp.int32(0), start.last)
+
+    def forward(carry, n):  # type: ignore[no-untyped-def]
+        state, log_sums = carry
+        state, top = grid.step(state, n)
+        return (state, grid.set(log_sums, n, state.last)), top
+
+    (state, log_sums), tops = jax.lax.scan(forward, (start, log_sums), grid.numbers)
+
+    def log_sums_at(n: jax.Array) -> jax.Array:
+        return jnp.where(grid.inside(n), grid.get(log_sums, n), -jnp.inf)
+
+    def backward(carry, inputs):  # type: ignore[no-untyped-def]
+        here, before, turned = carry
+        n, top = inputs
+        parts, lines = jax.tree.map(lambda x: grid.get(x, n), turned), grid.lines(n)
+        weights, pull_back = jax.vjp(lambda parts: moves(parts, *lines), parts)
+        shares = _softmax(grid.ways(log_sums_at(n - 1), log_sums_at(n - 2) - top, weights))
+        entered = tuple(jnp.where(grid.inside(n), here * share, 0) for share in shares)
+        turned = jax.tree.map(lambda x, slope: grid.set(x, n, slope), turned, *pull_back(entered))
+        down, right, *diagonal = entered
+        return (before + down + _left(right), sum(map(_left, diagonal), jnp.zeros_like(down)), turned), None
+
+    value = _end(state)
+    reached = (value > -jnp.inf).astype(grid.one.dtype)
+    here = jnp.zeros_like(start.last).at[..., -1].set(reached)
+    # The constant that left the antidiagonal before the last one: no diagonal move comes from before the first.
+    tops = jnp.concatenate([jnp.zeros_like(tops[:1]), tops])[:-1]
+    carry = here, jnp.zeros_like(here), grid.turned
+    (_, _, slopes), _ = jax.lax.scan(backward, carry, (grid.numbers, tops), reverse=True)
+    slopes = jax.tree.map(lambda x: grid.set(x, jnp.int32(0), jnp.zeros_like(here)), slopes)  # no move enters the first
+    return value, jax.tree.map(lambda x: jnp.moveaxis(_turn(x, -1), 0, -2), slopes)
+
+
+def _softmax(ways: list[jax.Array]) -> list[jax.Array]:
+    """Shares of a few ways, entry by entry; 0 where all are -inf."""
+    total = log_add(*ways)
+    return [jnp.exp(way - jnp.where(total == -jnp.inf, 0, total)) for way in ways]
+
+
+def _right(x: jax.Array, fill: float) -> jax.Array:
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 0)], constant_values=fill)[..., :-1]
+
+
+def _left(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)])[..., 1:]
+
+
+def _turn(x: jax.Array, way: int) -> jax.Array:
+    """[I, ..., J] with column j moved down (1) or up (-1) by j places; what leaves comes in on the other side.
+
+    Row by row: at once it would take a table of indices, or several copies.
+    """
+    shift = way * jnp.arange(x.shape[-1])
+
+    def row(number: jax.Array) -> jax.Array:
+        index = ((number - shift) % x.shape[0]).reshape((1,) * (x.ndim - 1) + (-1,))
+        return jnp.take_along_axis(x, index, axis=0)[0]
+
+    return jax.lax.map(row, jnp.arange(x.shape[0]))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import map_rows
 from lossfns._contract import (
     accumulation_dtype,
     check_array,
@@ -101,14 +102,24 @@ def soft_dtw(
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
     """A grid with a row and a column before the first steps; an absent step is passed through at no cost."""
-    distances = jnp.sum(jnp.square(x[..., :, None, :] - y[..., None, :, :]), axis=-1)
-    nothing = [(0, 0)] * (x.ndim - 2)
-    steps = jnp.pad(-distances / gamma, [*nothing, (1, 0), (1, 0)], constant_values=-jnp.inf)
     # The first row and column stand for no step: present, but entered by no move.
-    row = jnp.pad(in_x, [*nothing, (1, 0)], constant_values=True)[..., :, None]
-    column = jnp.pad(in_y, [*nothing, (1, 0)], constant_values=True)[..., None, :]
+    before = [(0, 0)] * (x.ndim - 2) + [(1, 0)]
+    row, column = (jnp.pad(present, before, constant_values=True) for present in (in_x, in_y))
+
+    def steps_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        some, is_step = part
+        # From differences, which are never all held: a matrix product would lose the digits of near ones.
+        steps = -jnp.sum(jnp.square(some[..., None, :] - y[None]), axis=-1) / gamma
+        steps = jnp.where(is_step.reshape((-1,) + (1,) * (steps.ndim - 1)), steps, -jnp.inf)
+        return jnp.pad(steps, [(0, 0), *before], constant_values=-jnp.inf)
+
+    rows = jnp.pad(jnp.moveaxis(x, -2, 0), [(1, 0)] + [(0, 0)] * (x.ndim - 1))
+    steps = map_rows(steps_of, (rows, jnp.arange(len(rows)) > 0), y.size)
+    return -gamma * log_sum_of_paths(_moves, jnp.moveaxis(steps, 0, -2), row, column)
+
+
+def _moves(steps: jax.Array, row: jax.Array, column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     never = jnp.full_like(steps, -jnp.inf)
     down = jnp.where(row, jnp.where(column, steps, never), 0)
     right = jnp.where(row, jnp.where(column, steps, 0), never)
-    diagonal = jnp.where(row & column, steps, never)
-    return -gamma * log_sum_of_paths(down, right, diagonal)
+    return down, right, jnp.where(row & column, steps, never)

@@ -78,14 +78,13 @@ def arc_cross_entropy(
     _check_arcs(logits, heads, "logits")
     where = check_where(where, heads.shape)
     words, valid = check_present("words_where", words_where, heads.shape, None)
-    bad_count = words & ~valid[..., None]
     scored = words if where is None else words & where
     logits = keep_rows(scored, logits)
     logits = jnp.where(_as_heads(words), logits, -jnp.inf)
     if exclude_self:
         logits = jnp.where(_is_self(logits), -jnp.inf, logits)
     values = softmax_cross_entropy(logits, heads, where=scored)
-    return zero_masked(where, jnp.where(bad_count, jnp.nan, values))
+    return zero_masked(where, jnp.where(valid[..., None], values, jnp.nan))
 
 
 @loss(static=("single_root",), single_root=flag)

@@ -23,15 +23,15 @@ def tree_smoothness(
     Args:
         hidden: $h$, [..., N, D], a vector for each node.
         edges: [..., E, 2], integers in 0 .. N-1: the two nodes of each edge, in any order; each edge once.
-        edge_weights: $\alpha$, [..., E].
+        edge_weights: $\alpha$, [..., E], at least 0.
         edges_where: The edges that are there: boolean [..., E], or integer counts [...]; None for all. What an absent
             edge names is not looked at.
         where: [...], boolean; False deletes the tree.
 
     Returns:
         [...], one value for each tree, a sum over its edges, in squared units of `hidden`, float32 or wider; 0 at
-        masked trees and for a tree without edges. A present edge to a node that does not exist, or a count out of
-        range, gives NaN.
+        masked trees and for a tree without edges. A present edge to a node that does not exist or of
+        negative weight, or a count out of range, gives NaN.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -74,6 +74,7 @@ def tree_smoothness(
     one, other = (_of_nodes(h, edges[..., i]) for i in (0, 1))
     # An absent edge may name a node that holds anything.
     gaps = keep_rows(present, one) - keep_rows(present, other)
+    valid &= jnp.all(weights >= 0, axis=-1)
     values = jnp.sum(weights * jnp.sum(jnp.square(gaps), axis=-1), axis=-1)
     return zero_masked(where, nan_unless(valid & jnp.all(inside | ~present, axis=-1), values))
 

@@ -9,7 +9,7 @@ import pytest
 _FAULTS = """
 import resource, sys
 import numpy as np
-from experiments.allocator import keep_freed_memory
+from experiments.study.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -39,7 +39,7 @@ def test_memory_is_not_touched_anew() -> None:
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments import allocator
+    from experiments.study import allocator
 
     def missing(name: str) -> None:
         raise OSError(name)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from experiments.data import glyphs
 from experiments.data.digits import split_indices
-from experiments.data.images import Images, labelled_batches, pair_batches, read_images
+from experiments.data.images import Images, pair_batches, pixels_of, read_images
 from experiments.data.load import load, read_all
 from train.errors import UsageError
 
@@ -96,16 +96,17 @@ def test_pairs_of_faces_are_two_images_of_one_class():
     assert len(seen) > 0.9 * (10 * 4 * 3 + 2)  # nearly every ordered pair came
 
 
-def test_pairs_of_one_image_and_labelled_batches():
+def test_pairs_of_one_image():
     images = read_images("digits", "validation")
     batch = next(pair_batches(images, batch_size=6))
     np.testing.assert_array_equal(batch["view_a"], batch["view_b"])
-    size = len(images) // 6
-    iterator = labelled_batches(images, batch_size=6)
-    rows = [next(iterator) for _ in range(size)]
-    assert sorted(np.concatenate([r["image"] for r in rows]).reshape(-1, 64).tolist()) == sorted(
-        images.image.reshape(-1, 64).tolist()
-    )
+
+
+def test_pixels_are_means_of_squares():
+    image = np.arange(2 * 32 * 32, dtype=np.uint8).reshape(2, 32, 32, 1)
+    found = pixels_of(Images(image, np.zeros(2, np.int32), np.zeros(2, np.int32)))
+    assert found.shape == (2, 256)
+    assert found[0, 0] == image[0, :2, :2].mean()
 
 
 @pytest.mark.parametrize("faces", [True, False])
@@ -125,7 +126,7 @@ def test_any_tfds_images_take_the_same_path():
     with tfds.testing.mock_data(num_examples=6):
         images = read_images("mnist", "train")
     assert images.image.shape == (6, 28, 28, 1)
-    assert next(labelled_batches(images, batch_size=4))["image"].dtype == np.uint8
+    assert next(pair_batches(images, batch_size=4))["view_a"].dtype == np.uint8
 
 
 def test_data_without_images_or_pairs_is_refused():

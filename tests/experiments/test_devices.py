@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import causal_lm, cli
+from experiments import causal_lm
+from experiments.study import cli
 from tests.train.test_processes import end, free_port
 from train import read_metrics
 
@@ -19,9 +20,7 @@ SMALL += ["--model.depth", "1", "--optimizer.name", "adamw"]
 
 
 def command_line(workdir, *more):
-    cli.run(
-        causal_lm.main, causal_lm.Config, "causal_lm", causal_lm.__doc__, [*SMALL, "--workdir", str(workdir), *more]
-    )
+    cli.run(causal_lm.main, causal_lm.Config, causal_lm.__doc__, [*SMALL, "--workdir", str(workdir), *more])
 
 
 def losses(workdir):

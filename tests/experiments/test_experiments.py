@@ -9,14 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments import cli
-from experiments.__main__ import experiments
-from experiments.transfer import Recipe, TransferConfig
+from experiments.__main__ import studies
+from experiments.evaluation.few_shot import FewShotConfig, Tuning
+from experiments.study import cli, load, open_study
+from experiments.study.config import fields
 from train.checkpoint import Checkpointer
 from train.errors import UsageError
-from train.optimizers import OptimizerConfig
 
 NAMES = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
@@ -27,14 +28,30 @@ def module(name):
 
 
 def run(name, workdir, **changes):
-    fast = module(name).Config(fast_dev_run=True).fast()
+    fast = dataclasses.replace(module(name).Config().fast(), fast_dev_run=True)
     return module(name).main(dataclasses.replace(fast, workdir=str(workdir), **changes))
 
 
+def call(name, *arguments):
+    """Runs a study by its command line."""
+    study = module(name)
+    cli.run(study.main, study.Config, study.__doc__, [*arguments])
+
+
 def contents(folder):
-    """The run's own files; the environment may name a newer commit."""
-    files = [path for path in folder.iterdir() if path.is_file() and path.name != "environment.json"]
-    return {path.name: path.read_bytes() for path in files}
+    """The study's own files; the environment, which the summary repeats, may name a newer commit."""
+    left_out = ("environment.json", "summary.json")
+    files = [path for path in folder.iterdir() if path.is_file() and path.name not in left_out]
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["environment"]
+    return {path.name: path.read_bytes() for path in files} | {"summary": summary}
+
+
+def results(folder):
+    """The summary without what differs from run to run: how long it took, and when."""
+    summary = json.loads((folder / "summary.json").read_text())
+    times = ("processor_seconds", "wall_seconds", "environment", "commits")
+    return {name: value for name, value in summary.items() if name not in times}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +68,8 @@ def finished(tmp_path_factory):
     return of
 
 
-def test_list_of_experiments_is_that_of_the_tests():
-    assert tuple(experiments()) == NAMES
+def test_list_of_studies_is_that_of_the_tests():
+    assert tuple(studies()) == NAMES
 
 
 def test_listing_has_a_line_for_each():
@@ -66,7 +83,7 @@ def test_listing_has_a_line_for_each():
 def test_fast_dev_run_leaves_everything_behind(name, finished):
     folder = finished(name)
     config = json.loads((folder / "config.json").read_text())
-    assert config["fast_dev_run"] is True
+    assert (config["study"], config["fast_dev_run"]) == (name, True)
     assert config["seed"] == 0
     assert "workdir" not in config
     assert "jax" in json.loads((folder / "environment.json").read_text())["packages"]
@@ -74,7 +91,9 @@ def test_fast_dev_run_leaves_everything_behind(name, finished):
     assert records
     assert all(record["values"] for record in records)
     assert len((folder / "metrics.csv").read_text().splitlines()) == len(records) + 1
-    assert json.loads((folder / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["questions"]
+    assert all(question["comparisons"] or question["missing"] for question in summary["questions"])
     report = (folder / "report.md").read_text()
     pictures = sorted(path.name for path in (folder / "plots").iterdir())
     assert pictures
@@ -111,8 +130,8 @@ def test_interrupted_run_ends_like_one_that_was_not(name, finished, tmp_path, mo
     )
     run(name, folder)
     assert restored[0] == saved[0]  # it went on, and did not start anew
-    for file in ("metrics.jsonl", "summary.json"):
-        assert (folder / file).read_text() == (whole / file).read_text()
+    assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert results(folder) == results(whole)
 
 
 def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
@@ -130,7 +149,7 @@ def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
         run("toy_classifier", folder)
     run("toy_classifier", folder)
     assert len(calls) == 2 + 3  # of four, one was kept
-    assert (folder / "summary.json").read_text() == (finished("toy_classifier") / "summary.json").read_text()
+    assert results(folder) == results(finished("toy_classifier"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,41 +162,30 @@ def test_workdir_of_another_config_is_refused(name, finished):
 @pytest.mark.parametrize("name", NAMES)
 def test_mistyped_option_gets_a_suggestion(name, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.run(module(name).main, module(name).Config, name, module(name).__doc__, ["--sedd", "1"])
+        call(name, "--sedd", "1")
     assert stop.value.code == 2
     printed = capsys.readouterr()
     assert "--seed" in printed.out + printed.err
-
-
-def leaves(config, prefix=""):
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = f"{prefix}{field.name}".replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{name}.")
-        else:
-            yield name, value
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit) as stop:
-        cli.run(module(name).main, module(name).Config, name, module(name).__doc__, ["--help"])
+        call(name, "--help")
     assert stop.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for option, default in leaves(module(name).Config()):
-        assert f"--{option}" in shown
+    for option, _, default in fields(module(name).Config()):
+        assert f"--{option.replace('_', '-')}" in shown
         parts = itertools.chain(*default.items()) if isinstance(default, dict) else default
         text = " ".join(map(str, parts)) if isinstance(default, tuple | dict) else shlex.quote(str(default))
         assert f"default: {text}" in shown
 
 
 def test_error_of_the_user_is_one_sentence_and_code_2(tmp_path, capsys):
-    lm = module("causal_lm")
     arguments = ["--fast-dev-run", "--workdir", str(tmp_path / "run"), "--data.path", str(tmp_path / "no.txt")]
     with pytest.raises(SystemExit) as stop:
-        cli.run(lm.main, lm.Config, "causal_lm", lm.__doc__, arguments)
+        call("causal_lm", *arguments)
     assert stop.value.code == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: There is no text file")
@@ -194,10 +202,18 @@ def test_dry_run_tells_the_cost_and_writes_nothing(name, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     of_text = ["--data.path", "text.txt", "--data.tokenizer", "bytes"]
     data = {"simclr": ["--data.name", "digits"], "toy_classifier": []}.get(name, of_text)
-    arguments = ["--fast-dev-run", "--dry-run", "--workdir", str(tmp_path / "run"), *data]
-    cli.run(module(name).main, module(name).Config, name, module(name).__doc__, arguments)
+    call(name, "--fast-dev-run", "--dry-run", "--workdir", str(tmp_path / "run"), *data)
     printed = capsys.readouterr().out
-    for part in ("nothing is written", "parameters", "FLOP", "memory on each device", "temporaries", "s a step"):
+    parts = (
+        "nothing is written",
+        "parameters",
+        "FLOP",
+        "memory on each device",
+        "temporaries",
+        "s a step",
+        "runs: about",
+    )
+    for part in parts:
         assert part in printed
     assert list(tmp_path.iterdir()) == [text]
 
@@ -206,27 +222,30 @@ def test_dry_run_tells_the_cost_and_writes_nothing(name, tmp_path, monkeypatch, 
 def test_option_beside_fast_dev_run_wins(name):
     default = module(name).Config()
     fast = default.fast()
-    assert fast.steps not in (default.steps, 7)
-    seen = []
-    for options in ([], ["--steps", "7"], ["--config.steps", str(default.steps), "--optimizer.learning-rate", "0.5"]):
-        cli.run(seen.append, module(name).Config, name, "", ["--fast-dev-run", *options])
-    assert [config.steps for config in seen] == [fast.steps, 7, default.steps]
+    assert fast.training.steps not in (default.training.steps, 7)
+    seen, usual = [], str(default.training.steps)
+    for options in ([], ["--steps", "7"], ["--config.steps", usual, "--optimizer.learning-rate", "0.5"]):
+        cli.run(seen.append, module(name).Config, "", ["--fast-dev-run", *options])
+    assert [config.training.steps for config in seen] == [fast.training.steps, 7, default.training.steps]
     assert seen[0] == dataclasses.replace(fast, fast_dev_run=True)
-    assert seen[2].optimizer.learning_rate == 0.5
-    assert seen[2].batch_size == fast.batch_size
+    assert seen[2].training.optimizer.learning_rate == 0.5
+    assert seen[2].training.batch_size == fast.training.batch_size
 
 
 def test_options_of_the_call_are_no_part_of_the_run(tmp_path):
     config = module("causal_lm").Config(workdir=str(tmp_path / "run"))
-    cli.start(config, "causal_lm")
+    with open_study(config, ""):
+        pass
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert not {"workdir", "profile", "dry_run", "tensorboard"} & {*settings}
+    assert not {"workdir", "profile", "dry_run", "tensorboard", "jobs", "mesh", "processes"} & {*settings}
     assert "skip_budget" not in settings["data"]
     (tmp_path / "run" / "metrics.jsonl").write_text("")
     other = dataclasses.replace(config.data, skip_budget=3)
-    cli.start(dataclasses.replace(config, data=other, profile=(1, 2), tensorboard=True), "causal_lm")
-    with pytest.raises(UsageError, match="steps was 500 and is now 7"):
-        cli.start(dataclasses.replace(config, steps=7), "causal_lm")
+    with open_study(dataclasses.replace(config, data=other, profile=(1, 2), tensorboard=True, seeds=9), ""):
+        pass  # and `seeds` only lists runs
+    longer = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=7))
+    with pytest.raises(UsageError, match="steps was 500 and is now 7"), open_study(longer, ""):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -241,7 +260,7 @@ def test_options_of_the_call_are_no_part_of_the_run(tmp_path):
 )
 def test_number_out_of_range_is_one_sentence(options, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda config: None, module("bert_pretrain").Config, "bert_pretrain", "", options)
+        cli.run(lambda config: None, module("bert_pretrain").Config, "", options)
     assert stop.value.code == 2
     assert f"error: {message}" in capsys.readouterr().err
 
@@ -250,22 +269,19 @@ def test_number_out_of_range_is_one_sentence(options, message, capsys):
     ("options", "message"),
     [
         ({"budgets": (8,)}, "pretrained.steps needs one number for each of the 1 --transfer.budgets, got 3"),
-        ({"scratch": Recipe((1, 2, 3), (0.1,), (1.0,) * 3)}, "scratch.probe-c needs one number for each of the 3"),
-        ({"scratch": Recipe((1, 2, 3), (1.0, 0.0, 1.0), (1.0,) * 3)}, "scratch.probe-c must be positive, but it is"),
-        ({"scratch": Recipe((1, 2, 3), (1.0,) * 3, (1.0, -1.0, 1.0))}, "scratch.rates must not be negative, but they"),
-        ({"optimizer": OptimizerConfig(name="prodigy")}, "optimizer.name is prodigy, but fine-tuning needs"),
-        ({"optimizer": OptimizerConfig(proximal_l1=0.1)}, "optimizer.proximal-l1 is 0.1, but fine-tuning needs"),
-        ({"optimizer": OptimizerConfig(lookahead_every=5)}, "optimizer.lookahead-every is 5, but fine-tuning needs"),
+        ({"scratch": Tuning((1, 2, 3), (0.1,), (1.0,) * 3)}, "scratch.probe-c needs one number for each of the 3"),
+        ({"scratch": Tuning((1, 2, 3), (1.0, 0.0, 1.0), (1.0,) * 3)}, "scratch.probe-c must be positive, but it is"),
+        ({"scratch": Tuning((1, 2, 3), (1.0,) * 3, (1.0, -1.0, 1.0))}, "scratch.rates must not be negative, but they"),
     ],
 )
 def test_transfer_that_cannot_be_is_refused(options, message):
     with pytest.raises(UsageError, match=f"--transfer.{message}"):
-        TransferConfig(**options)
+        FewShotConfig(**options)
 
 
 def test_list_without_a_value_is_one_sentence(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda config: None, module("toy_classifier").Config, "toy_classifier", "", ["--initializers"])
+        cli.run(lambda config: None, module("toy_classifier").Config, "", ["--initializers"])
     assert stop.value.code == 2
     assert "error: --initializers needs at least one value" in capsys.readouterr().err
 
@@ -273,6 +289,59 @@ def test_list_without_a_value_is_one_sentence(capsys):
 def test_missing_package_is_said_before_anything_is_done(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)  # importing it now raises
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda config: None, module("causal_lm").Config, "causal_lm", "", ["--tensorboard"])
+        cli.run(lambda config: None, module("causal_lm").Config, "", ["--tensorboard"])
     assert stop.value.code == 2
     assert "error: logs for TensorBoard need the package tensorboardX" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_printed_config_is_what_the_folder_keeps(name, capsys):
+    call(name, "--fast-dev-run", "--seed", "4", "--print-config")
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["seed"], printed["fast_dev_run"]) == (4, True)
+    assert printed["optimizer"]["name"] == module(name).Config().training.optimizer.name
+
+
+@pytest.mark.parametrize("option", ["--mesh.fsdp", "--processes.count"])
+def test_only_pretraining_studies_are_spread(option, capsys):
+    for name in ("toy_classifier", "simclr"):
+        with pytest.raises(SystemExit) as stop:
+            call(name, option, "2")
+        assert stop.value.code == 2
+        group = option.partition(".")[0]
+        assert (
+            f"error: {name} trains small models, each on one process with whole parameters, and has no {group}.*"
+            in (capsys.readouterr().err)
+        )
+    for name in ("causal_lm", "bert_pretrain"):
+        cli.run(lambda config: None, module(name).Config, "", [option, "2"])
+
+
+def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
+    file = tmp_path / "my_words.txt"
+    file.write_text("".join(f"This is line {i}.\nIt is followed by another one.\n\n" for i in range(2_000)))
+    bert = module("bert_pretrain")
+    config = dataclasses.replace(bert.Config().fast(), fast_dev_run=True, workdir=str(tmp_path / "run"))
+    data = dataclasses.replace(config.data, path=str(file), tokenizer="bytes")
+    bert.main(dataclasses.replace(config, data=data))
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert report.startswith("# BERT on my\\_words.txt")
+    left_out = "The fine-tuning is left out: no passage read from my_words.txt has a label."
+    assert left_out in report.replace("\\", "")
+    assert left_out in capsys.readouterr().out
+    said = report.replace("Labels are the groups of books", "") + (tmp_path / "run" / "summary.json").read_text()
+    assert not [word for word in ("World English", "books", "chapter") if word in said]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_model_of_a_folder_is_given_back(name, finished):
+    model, params, tokenizer = load(finished(name))
+    text = name in ("bert_pretrain", "causal_lm")
+    assert (tokenizer is not None) == text
+    if name == "toy_classifier":
+        assert model.apply({"params": params}, np.zeros((2, 1), np.float32)).shape == (2, 1)
+    if name == "causal_lm":
+        ids = tokenizer.encode("In the beginning")[None]
+        assert model.apply({"params": params}, ids, valid=ids >= 0).shape == (*ids.shape, tokenizer.vocab_size)
+    with pytest.raises(UsageError, match="holds no model"):
+        load(finished(name) / "plots")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
 from experiments.data.bert import endless
 from experiments.data.images import read_images
 from experiments.data.load import DataConfig, load, make_builder, prepare, read_all, read_text_file
 from experiments.data.text import read_corpus
+from experiments.study import cli
 from tests.experiments.dying_worker import Count
 from train.errors import RunFailed, UsageError
 from train.loop import fit
@@ -148,7 +148,7 @@ def leave(name, *arguments):
     """Runs an experiment by its command line; returns what it printed to stderr and its exit code."""
     study = importlib.import_module(f"experiments.{name}")
     with pytest.raises(SystemExit) as stop:
-        cli.run(study.main, study.Config, name, study.__doc__, ["--fast-dev-run", *arguments])
+        cli.run(study.main, study.Config, study.__doc__, ["--fast-dev-run", *arguments])
     return stop.value.code
 
 

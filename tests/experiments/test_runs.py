@@ -1,4 +1,4 @@
-"""Runs of a study: bad numbers are passed over and show in the metrics, precision is a policy, curves may have gaps."""
+"""One training of a study: bad numbers, early stopping, precision, averages, batches of its own, and what it costs."""
 
 import dataclasses
 import io
@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +14,33 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import causal_lm, cli
+from experiments import causal_lm
 from experiments.models.transformer import Bert, TransformerConfig
-from experiments.runs import mean_curves, run_all, train_run, values_of
-from train import (
-    Context,
-    MetricsWriter,
-    Term,
-    build_train_step,
-    create_state,
-    make_precision,
-    read_metrics,
-    skip_nonfinite,
-)
-from train.errors import UsageError
+from experiments.study import Recipe, Run, Start, StudyConfig, TrainingConfig, cli, fit_model, open_study
+from experiments.study.grid import read_result
+from experiments.study.report import mean_curves
+from experiments.study.workdir import Measured
+from train import Context, MetricsWriter, Term, make_precision, read_metrics
+from train.errors import RunFailed, UsageError
 from train.files import escape_output
+from train.memory import Memory, OutOfMemory
 
 SGD = optax.sgd(0.5)
+GIB = 2**30
 
 
 def square(params, batch, ctx):
-    return {"square": Term((params - batch["x"]) ** 2 / 2, weights=1)}
+    return {"square": Term((params["w"] - batch["x"]) ** 2 / 2, weights=1)}
 
 
-STEP = jax.jit(skip_nonfinite(build_train_step(square, SGD, loss_weights={"square": 1.0})))
+RECIPE = Recipe(square, {"square": 1.0}, SGD)
+TRAINING = TrainingConfig(steps=8, checkpoint_every=2, log_every=4, devices=1)
 
 
 class Batches:
     """The n-th batch is n, or NaN."""
 
-    def __init__(self, bad):
+    def __init__(self, bad=()):
         self.bad, self.position = bad, 0
 
     def __iter__(self):
@@ -61,10 +57,14 @@ class Batches:
         self.position = position
 
 
-def train(folder, bad, **options):
-    options = dataclasses.replace(cli.StudyConfig(), **options)
-    state = create_state(np.float32(0), SGD, key=0)
-    return train_run(folder, state, STEP, Batches(bad), steps=8, checkpoint_every=2, log_every=4, options=options)
+def folder(path, **options):
+    return Run("square", "", StudyConfig(**options), path, "", None).folder()
+
+
+def train(path, bad=(), training=TRAINING, recipe=RECIPE, validation=None, **options):
+    start = Start({"w": np.float32(0)}, 0)
+    place = folder(path, **options)
+    return fit_model(recipe, start, Batches(bad), training=training, folder=place, validation=validation)
 
 
 def halves(numbers):
@@ -76,26 +76,143 @@ def halves(numbers):
 
 
 def test_a_run_passes_over_bad_numbers(tmp_path):
-    state = train(tmp_path, {3, 6})
-    assert float(state.params) == halves([1, 2, 4, 5, 7, 8])
-    assert int(state.step) == 8
-    lines = [(line["step"], line["split"]) for line in read_metrics(tmp_path)]
+    fitted = train(tmp_path, {3, 6})
+    assert float(fitted.params["w"]) == halves([1, 2, 4, 5, 7, 8])
+    assert int(fitted.state.step) == 8
+    path = tmp_path / "runs" / "run"
+    lines = [(line["step"], line["split"]) for line in read_metrics(path)]
     assert lines == [(3, "skipped"), (4, "train"), (6, "skipped"), (8, "train")]
-    assert (tmp_path / "metrics.csv").read_text().splitlines()[1].split(",")[:3] == ["3", "skipped", "nan"]
+    assert (path / "metrics.csv").read_text().splitlines()[1].split(",")[:3] == ["3", "skipped", "nan"]
 
 
 def test_a_run_goes_back_and_fails_with_one_sentence(tmp_path, capsys):
-    state = train(tmp_path / "back", {4, 5}, max_consecutive_bad=2)
-    assert float(state.params) == halves([1, 2, 6, 7, 8])  # 3 was after the checkpoint
+    fitted = train(tmp_path / "back", {4, 5}, max_consecutive_bad=2)
+    assert float(fitted.params["w"]) == halves([1, 2, 6, 7, 8])  # 3 was after the checkpoint
 
     def main(config):
-        train(Path(config.workdir), set(range(3, 99)), max_consecutive_bad=1)
+        train(tmp_path / "lost", set(range(3, 99)), max_consecutive_bad=1)
 
     with pytest.raises(SystemExit) as error:
-        cli.run(main, cli.StudyConfig, "square", "", ["--workdir", str(tmp_path / "lost")])
+        cli.run(main, StudyConfig, "", [])
     assert error.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: 1 step, up to step 6, had a loss or gradient that is not finite; 3 return(s)")
+
+
+@pytest.mark.parametrize("every", [2, None])
+def test_a_finished_training_is_given_back_without_a_step(tmp_path, every):
+    training = dataclasses.replace(TRAINING, checkpoint_every=every)
+    first = train(tmp_path, training=training)
+    again = (
+        fit_model(RECIPE, Start({"w": np.float32(9)}, 1), iter([]), training=training, folder=folder(tmp_path))
+        if (every is None)
+        else train(tmp_path, training=training)
+    )
+    assert float(again.params["w"]) == float(first.params["w"]) == halves(range(1, 9))
+    assert int(again.state.step) == 8
+    assert again.evaluate([{"x": np.array([0.0, 2.0], np.float32)}])["square"] == pytest.approx(
+        np.mean((halves(range(1, 9)) - np.array([0.0, 2.0])) ** 2 / 2)
+    )
+
+
+def test_the_average_is_what_is_evaluated(tmp_path):
+    fitted = train(tmp_path, training=dataclasses.replace(TRAINING, ema_decay=0.5))
+    value, average = 0.0, 0.0
+    for number in range(1, 9):
+        value += (number - value) / 2
+        average = 0.5 * average + 0.5 * value
+    assert float(fitted.params["w"]) == float(fitted.ema["w"]) == average
+    assert float(fitted.state.params["w"]) == value
+    assert fitted.evaluate([{"x": np.zeros(1, np.float32)}])["square"] == pytest.approx(average**2 / 2)
+    with_teacher, averaged = (
+        dataclasses.replace(RECIPE, teacher_decay=0.9),
+        dataclasses.replace(TRAINING, ema_decay=0.5),
+    )
+    with pytest.raises(UsageError, match="averages the parameters already"):
+        train(tmp_path / "x", recipe=with_teacher, training=averaged)
+
+
+VALUES = [5.0, 2.0, 3.0, math.nan, 4.0, 1.0]  # of the evaluations after steps 2, 4, 6, ...
+PATIENT = TrainingConfig(
+    steps=12, checkpoint_every=2, eval_every=2, patience=3, patience_metric="error", devices=1, log_every=12
+)
+
+
+def judge(fitted):
+    return {"error": VALUES[int(fitted.state.step) // 2 - 1]}
+
+
+def test_a_run_stops_early_and_gives_the_best(tmp_path):
+    for _ in range(2):  # the second time it is finished
+        fitted = train(tmp_path, training=PATIENT, validation=judge)
+        assert (int(fitted.state.step), float(fitted.params["w"])) == (4, halves(range(1, 5)))
+    whole = dataclasses.replace(PATIENT, patience=None)
+    assert int(train(tmp_path / "whole", training=whole, validation=judge).state.step) == 12
+
+
+def test_patience_without_what_it_needs_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"between two evaluations \(2\) must be a multiple of .* \(4\)"):
+        train(tmp_path, training=dataclasses.replace(PATIENT, checkpoint_every=4), validation=judge)
+    with pytest.raises(UsageError, match="watches an evaluation on validation data, which this training has not"):
+        train(tmp_path, training=PATIENT)
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    with pytest.raises(Measured) as measured:
+        train(tmp_path / "run", training=dataclasses.replace(TRAINING, steps=100), dry_run=True)
+    assert measured.value.args[0] > 0
+    assert not list(tmp_path.iterdir())
+    printed = capsys.readouterr().out
+    assert "parameters             1\n" in printed
+    assert "100" in printed
+
+
+@pytest.mark.parametrize("split", [("--encoder-chunks", 2), None])
+def test_a_study_names_its_own_options(tmp_path, monkeypatch, split):
+    def fail(*args, **kwargs):
+        raise OutOfMemory(64, 1, 1, Memory(10 * GIB, temporaries=40 * GIB), 40 * GIB)
+
+    monkeypatch.setattr("experiments.study.training.fit", fail)
+    with pytest.raises(RunFailed) as caught:
+        train(tmp_path, recipe=dataclasses.replace(RECIPE, split=split))
+    named = "--encoder-chunks 4 (about 30.0 GiB)" if split else "--accumulate 2 (about 30.0 GiB)"
+    assert f"; try {named}" in str(caught.value)
+
+
+def reinforce(state):
+    """Actions drawn from the policy of the state, with their rewards; all randomness from its key and step."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 7), state.step)
+    actions = jax.random.categorical(key, jnp.broadcast_to(state.params["logits"], (16, 3)))
+    return {"action": actions, "reward": (actions == 1).astype(jnp.float32)}
+
+
+def policy_gradient(params, batch, ctx):
+    log_probs = jax.nn.log_softmax(params["logits"])[batch["action"]]
+    return {"policy": Term(-log_probs * batch["reward"], weights=1), "reward": Term(batch["reward"])}
+
+
+def test_on_policy_learning_resumes_exactly(tmp_path):
+    recipe = Recipe(policy_gradient, {"policy": 1.0}, optax.adam(0.1))
+    training = TrainingConfig(steps=12, checkpoint_every=5, log_every=1, devices=1)
+
+    def learn(path, steps=12, policy=reinforce):
+        start = Start({"logits": np.zeros(3, np.float32)}, 3)
+        place = folder(path)
+        return fit_model(recipe, start, policy, training=dataclasses.replace(training, steps=steps), folder=place)
+
+    def killed(state):
+        if int(state.step) == 7:
+            raise KeyboardInterrupt
+        return reinforce(state)
+
+    whole = learn(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "killed", policy=killed)
+    resumed = learn(tmp_path / "killed")
+    np.testing.assert_array_equal(resumed.params["logits"], whole.params["logits"])
+    assert resumed.params["logits"][1] > resumed.params["logits"][0]
+    lines = [read_metrics(tmp_path / name / "runs" / "run") for name in ("whole", "killed")]
+    assert lines[0] == lines[1]
 
 
 def test_a_mean_curve_has_the_runs_that_are_finite(tmp_path):
@@ -104,13 +221,14 @@ def test_a_mean_curve_has_the_runs_that_are_finite(tmp_path):
         with MetricsWriter(tmp_path / run) as writer:
             for step, loss in enumerate(losses):
                 writer.write(step, "train", {"loss": loss})
-    curves = mean_curves([tmp_path / "a", tmp_path / "b"], "train", {"loss": "nats", "none": "nothing"})
-    assert curves == {"nats": ([0, 1, 2], [2.0, 4.0, 3.0])}
+    curves = mean_curves([tmp_path / "a", tmp_path / "b"], "train", {"loss": "loss (nats)", "none": "nothing"})
+    assert curves == {"loss (nats)": ([0, 1, 2], [2.0, 4.0, 3.0])}
 
 
 def transformer_case(name):
     """Objective, parameters and batch of a tiny model, with the precision of that name."""
-    config = causal_lm.Config(model=TransformerConfig(width=16, depth=1, heads=2), precision=name)
+    model = TransformerConfig(width=16, depth=1, heads=2)
+    config = causal_lm.Config(model=model, training=TrainingConfig(precision=name))
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=6))
     model = causal_lm.make_model(config, 23)
     rng = np.random.default_rng(0)
@@ -163,18 +281,12 @@ def test_a_model_multiplies_in_its_type(dtype):
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "[", "3", "[" * 100_000, "\xff"], ids=ascii)
-def test_results_of_another_form_are_refused(tmp_path, text):
-    path = tmp_path / "results.json"
+def test_a_result_of_another_form_is_refused(tmp_path, text):
+    path = tmp_path / "result.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(UsageError, match=r"results\.json is damaged .* delete it, and its runs are made again"):
-        run_all(path, [{"seed": 0}], dict, progress=False)
+    with pytest.raises(UsageError, match=r"result\.json is damaged .* delete it, and its run is made again"):
+        read_result(tmp_path, "key")
     assert path.read_text(encoding="latin-1") == text
-
-
-def test_a_result_without_the_number_is_named():
-    for results in ([{"seed": 0}], [{"seed": 0, "accuracy": None}]):
-        with pytest.raises(UsageError, match="a result has no finite 'accuracy'"):
-            values_of(results, "accuracy", seed=0)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -196,5 +308,6 @@ def test_the_catalogue_is_printed_where_output_is_ascii():
 
 @pytest.mark.parametrize("workdir", ["", "a\0b", "a\udcff"])
 def test_a_workdir_that_can_be_none_ends_in_a_sentence(capsys, workdir):
-    with pytest.raises(UsageError, match="expected --workdir as text in UTF-8"):
-        cli.start(dataclasses.replace(cli.StudyConfig(), workdir=workdir), "study")
+    wanted = pytest.raises(UsageError, match="expected --workdir as text in UTF-8")
+    with wanted, open_study(StudyConfig(workdir=workdir), ""):
+        pass

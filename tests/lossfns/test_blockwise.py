@@ -286,6 +286,14 @@ def test_symmetric_tables(size, bound):
         assert_near(*(second(lambda x, f=f: f(x, scale), items) for f in (mine, plain)), 1e-4)
 
 
+@pytest.mark.parametrize(("size", "sums"), [(COLUMNS, 1), (4, 2)])
+def test_a_single_block_has_no_other_triangle(size, sums):
+    """Its sums would be of a constant table of -inf, over which XLA's compiler takes seconds, and says so."""
+    _, items, scale = draw()
+    program = jax.make_jaxpr(lambda x: engine.stream_symmetric(symmetric_scores, scale, x, block_size=size))(items)
+    assert str(program).count("reduce_max[") == sums
+
+
 def products(a, b, dtype):
     """All forms of a product, with operands and results that XLA may lay out as it likes."""
     out = []

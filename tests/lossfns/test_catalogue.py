@@ -43,11 +43,24 @@ def test_a_name_prints_signature_definition_and_bibtex(capsys):
     assert "eprint = {1711.05101}" in out
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("mse", "squared_error"), ("BCEWithLogitsLoss", "sigmoid_cross_entropy"), ("NTXent", "nt_xent")],
+)
+def test_a_name_of_another_library_prints_what_is_meant(name, ours, capsys):
+    command.main([name])
+    out = capsys.readouterr().out
+    assert out.startswith(f"{name} is lossfns.{ours} here.\n\nlossfns.{ours}(")
+
+
 def test_an_unknown_name_gets_a_suggestion(capsys):
-    with pytest.raises(SystemExit) as caught:
-        command.main(["ntxent"])
-    assert caught.value.code == 2
-    assert "there is no 'ntxent'; did you mean nt_xent" in capsys.readouterr().err
+    for name, hint in [("sofmax_cross_entropy", "did you mean softmax_cross_entropy"), ("mae", "absolute_error or")]:
+        with pytest.raises(SystemExit) as caught:
+            command.main([name])
+        assert caught.value.code == 2
+        err = capsys.readouterr().err
+        assert f"there is no {name!r}; " in err
+        assert hint in err
     with pytest.raises(SystemExit):
         command.main(["qqqqqq"])
     assert "lists them all" in capsys.readouterr().err

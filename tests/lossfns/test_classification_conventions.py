@@ -126,3 +126,13 @@ def test_curvature_of_sigmoid_focal(x):
     curvature = 5 * p * q**3 - (4 * p**2 * q**2 - 2 * p * q**3) * np.log(p)
     actual = jax.grad(jax.grad(lambda x: lossfns.sigmoid_focal(x, jnp.array(1), alpha=None)))(jnp.float32(x))
     np.testing.assert_allclose(actual, curvature, rtol=1e-5)
+
+
+def test_weights_of_classes_with_smoothing_as_torch_defines_them():
+    rng = np.random.default_rng(4)
+    logits, labels, weights, epsilon = rng.normal(size=(6, 3)), rng.integers(0, 3, 6), np.array([0.5, 1.0, 3.0]), 0.2
+    nats = np.log(np.exp(logits).sum(-1, keepdims=True)) - logits
+    expected = (1 - epsilon) * weights[labels] * nats[np.arange(6), labels] + epsilon / 3 * (weights * nats).sum(-1)
+    smoothed = (1 - epsilon) * np.eye(3)[labels] + epsilon / 3
+    values = lossfns.soft_cross_entropy(jnp.asarray(logits), jnp.asarray(weights * smoothed))
+    np.testing.assert_allclose(values, expected, rtol=1e-5)

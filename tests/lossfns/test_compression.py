@@ -23,6 +23,51 @@ def test_gradients_of_fake_quantize_are_those_of_lsq():
     np.testing.assert_allclose(plain, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("options", [{}, {"symmetric": False}, {"symmetric": False, "signed": False}], ids=str)
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_range_chosen_for_all_weights_has_all_of_them_inside(bits, options, axis):
+    draws = jax.random.normal(jax.random.key(bits), (200, 8, 5)) * 10.0 ** jnp.arange(-10, 10, 0.1).reshape(200, 1, 1)
+
+    def total(x):
+        return lossfns.fake_quantize(x, bits=bits, axis=axis, **options).sum()
+
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(total)))(draws), np.ones(draws.shape), rtol=1e-6)
+
+
+def test_without_a_sign_negative_weights_are_outside():
+    x = jnp.array([-1.0, -0.1, 0.3, 0.7, 7.1])
+    for bits in (1, 2, 4, 8):
+        slope = jax.grad(lambda x, bits=bits: lossfns.fake_quantize(x, bits=bits, signed=False).sum())(x)
+        np.testing.assert_allclose(slope, [0, 0, 1, 1, 1], rtol=1e-6)
+
+
+def test_gradients_of_one_bit_and_of_a_moved_grid():
+    x = jnp.array([-3.0, -0.2, 0.4, 0.9])
+
+    def total(x, step, **options):
+        return lossfns.fake_quantize(x, scale=step, scale_gradient="plain", **options).sum()
+
+    # One bit, -0.5 or 0.5: only what is nearer to 0 is inside.
+    by_x, by_step = jax.grad(total, argnums=(0, 1))(x, jnp.float32(0.5), bits=1)
+    np.testing.assert_allclose(by_x, [0, 1, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(by_step, -1 + (-1 + 0.4) + (1 - 0.8) + 1, rtol=1e-5)
+    # Levels -4 .. 3 moved by 3 are -7 .. 0 steps of 0.5.
+    by_x, by_step = jax.grad(total, argnums=(0, 1))(x, jnp.float32(0.5), bits=3, zero_point=3)
+    np.testing.assert_allclose(by_x, [1, 1, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(by_step, (-6 + 6) + (0 + 0.4) + 0 + 0, rtol=1e-5, atol=1e-6)
+
+
+def test_zero_is_a_level_of_every_range():
+    x = jax.random.normal(jax.random.key(0), (100, 20)) + 0.7
+    x = x.at[:, 0].set(0)
+    for bits in (1, 2, 4, 8):
+        values = lossfns.fake_quantize(x, bits=bits, symmetric=False, axis=0)
+        assert not np.any(values[:, 0])
+        spans = jnp.maximum(x.max(1), 0) - jnp.minimum(x.min(1), 0)
+        assert np.all(np.abs(values - x) <= 1.0001 * spans[:, None] / (2**bits - 1))
+
+
 def test_steps_of_channels_have_gradients_of_their_own():
     x = jnp.array([[0.3, 30.0], [-0.2, -8.0], [5.0, 7.0]])
     steps = jnp.array([0.25, 10.0])
@@ -36,8 +81,13 @@ def test_steps_of_channels_have_gradients_of_their_own():
 
 
 def test_a_step_that_is_not_positive_is_not_a_step():
-    values = lossfns.fake_quantize(jnp.ones((2, 2)), bits=4, scale=jnp.array([1.0, -1.0]), axis=1)
-    np.testing.assert_array_equal(np.isnan(values), [[False, True]] * 2)
+    def quantized(scale):
+        return lossfns.fake_quantize(jnp.ones((2, 2)), bits=4, scale=scale, axis=1)
+
+    steps = jnp.array([1.0, -1.0])
+    with pytest.raises(ValueError, match="scale must be positive and finite"):
+        quantized(steps)
+    np.testing.assert_array_equal(np.isnan(jax.jit(quantized)(steps)), [[False, True]] * 2)
 
 
 @pytest.mark.parametrize("location", [-1.0, 0.0, 2.0])

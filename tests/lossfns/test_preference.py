@@ -107,3 +107,10 @@ def test_hyper_parameters_may_be_traced():
     np.testing.assert_allclose(values, lossfns.dpo(*PAIR), rtol=1e-6)
     slope = jax.grad(lambda beta: lossfns.dpo(*PAIR, beta=beta).sum())(0.1)
     np.testing.assert_allclose(slope, -3 * jax.nn.sigmoid(-0.3), rtol=1e-6)
+
+
+def test_a_reward_shift_of_a_negative_number_of_rewards_is_nan():
+    state = lossfns.preference.unpaired.RewardShift(jnp.array(1.0), jnp.array(-2.0))
+    new = lossfns.update_reward_shift(state, jnp.array([3.0, 5.0]))
+    assert np.isnan(new.shift)
+    assert np.isnan(new.number)

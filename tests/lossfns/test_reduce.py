@@ -72,3 +72,19 @@ def test_over_devices_the_denominator_is_global():
         assert float(mean(values, weights)) == 13.0
     stacked = jax.pmap(lambda v, w: weighted_sum(v, w, axis_name="i"), axis_name="i")
     np.testing.assert_array_equal(stacked(values.reshape(8, 2), weights.reshape(8, 2)), np.full(8, 65.0))
+
+
+@pytest.mark.parametrize("wrong", [-2.0, -1e-30, np.nan])
+@pytest.mark.parametrize("reduced", [weighted_mean, weighted_sum])
+def test_a_negative_weight_is_nan_in_value_and_gradient(reduced, wrong):
+    values, weights = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, wrong, 1.0])
+    assert np.isnan(reduced(values, weights))
+    assert np.isnan(jax.grad(reduced)(values, weights)).all()
+    over_devices = jax.vmap(lambda v, w: reduced(v, w, axis_name="rows"), axis_name="rows")(values, weights)
+    assert np.isnan(over_devices).all()
+    assert np.isfinite(reduced(values, jnp.abs(jnp.nan_to_num(weights))))
+
+
+def test_a_scalar_weight_may_be_a_python_number():
+    assert weighted_sum(jnp.array([1.0, 2.0]), 2.0) == 6.0
+    assert np.isnan(weighted_sum(jnp.array([1.0, 2.0]), -2.0))

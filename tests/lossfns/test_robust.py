@@ -78,3 +78,31 @@ def test_early_learning_takes_its_targets_for_constants():
     slope = jax.grad(lambda x, t: lossfns.early_learning(x, labels, t).values.sum(), (0, 1))(logits, state)
     np.testing.assert_allclose(slope[0][0], expected, rtol=1e-5)
     np.testing.assert_array_equal(slope[1], 0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_constant_weights_are_constants_of_the_gradient(gamma):
+    logits, label = np.random.default_rng(3).normal(size=5), 2
+    log_p = logits - np.log(np.exp(logits).sum())
+    p = np.exp(log_p)
+    slopes = p[None] - np.eye(5)  # of -log p_k by x_j
+    weights = (1 - p) ** gamma
+    below, above = -(weights * log_p).sum(), -weights[label] * log_p[label]
+    expected = (weights[label] * slopes[label] * below - above * (weights @ slopes)) / below**2
+
+    def active(x):
+        return lossfns.normalized_active_passive(x, label_of, beta=0.0, gamma=gamma, constant_weights=True)
+
+    label_of = jnp.array(label)
+    np.testing.assert_allclose(jax.grad(active)(jnp.asarray(logits, jnp.float32)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_constant_weights_survive_sure_rows_and_masked_classes():
+    logits = jnp.array([[200.0, 0.0, 0.0], [0.0, -jnp.inf, 1.0], [0.0, 200.0, 0.0]])
+    labels = jnp.array([0, 0, 0])
+
+    def total(x):
+        return lossfns.normalized_active_passive(x, labels, gamma=0.5, constant_weights=True).sum()
+
+    assert np.isfinite(total(logits))
+    assert np.isfinite(jax.grad(total)(logits)).all()

@@ -1,12 +1,14 @@
 """The suite passes an honest loss and catches broken ones: for each property a mutant that it must fail."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lossfns._contract import loss, positive
 from lossfns.testing import PROPERTIES, BadCall, LossCase, check_loss, check_property
 
 
@@ -27,9 +29,11 @@ def _valid(logits, labels, where):
 def honest(logits, labels, *, temperature=1.0, where=None):
     """Cross-entropy with everything that the contract asks for."""
     mask = _valid(logits, labels, where)
-    logits = jnp.where(mask[:, None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32)) / temperature
+    logits = jnp.where(mask[:, None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
     labels = jnp.where(mask, labels, 0)
     shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=-jnp.inf))
+    exists = shifted != -jnp.inf
+    shifted = jnp.where(exists, jnp.where(exists, shifted, 0) / temperature, -jnp.inf)
     # A gather and not a one-hot product, which would be NaN at infinite logits.
     chosen = jnp.take_along_axis(shifted, labels[:, None], -1, mode="fill", fill_value=jnp.nan)[:, 0]
     chosen = jnp.where((labels >= 0) & (labels < logits.shape[-1]), chosen, jnp.nan)
@@ -114,6 +118,11 @@ def test_an_honest_loss_passes(case, name):
     assert result.status != "failed", result.detail
 
 
+@pytest.mark.parametrize("name", ["values out of range", "hyper-parameters out of range"])
+def test_an_honest_range_passes(name):
+    assert check_property(WEIGHED, name).status == "passed"
+
+
 @pytest.mark.parametrize("name", ["scale of embeddings", "symmetry"])
 def test_an_honest_distance_passes(name):
     assert check_property(COSINE, name).status == "passed"
@@ -191,6 +200,24 @@ _rounded_softmax.defvjp(lambda logits: (_rounded_softmax(logits), logits), _roun
 
 def coarse_gradient(logits, labels, **kwargs):
     return honest(_rounded_softmax(logits), labels, **kwargs)
+
+
+def hides_nan(logits, labels, **kwargs):
+    return honest(jnp.where(logits > -jnp.inf, logits, -jnp.inf), labels, **kwargs)
+
+
+def nan_everywhere(logits, labels, *, where=None, **kwargs):
+    kept = logits if where is None else jnp.where(where[:, None], logits, 0)
+    finite = jnp.where(jnp.isinf(kept), 0, kept).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return honest(logits, labels, where=where, **kwargs) + 0 * finite.sum()
+
+
+def constant_temperature(logits, labels, *, temperature=1.0, where=None):
+    return honest(logits, labels, temperature=jax.lax.stop_gradient(temperature), where=where)
+
+
+def divides_infinity(logits, labels, *, temperature=1.0, where=None):
+    return honest(logits / temperature, labels, where=where)
 
 
 def eager_differs(logits, labels, **kwargs):
@@ -326,6 +353,47 @@ def below_its_minimum(logits, labels, **kwargs):
     return honest(logits, labels, **kwargs) - 0.1
 
 
+@loss(scale=positive)
+def weighed(values, shares, *, scale=1.0, where=None):
+    """Squares with shares of 0 to 1 as weights: hyper-parameters and an array of a range."""
+    mask = jnp.ones(values.shape, bool) if where is None else where
+    values, shares = (jnp.where(mask, x, 0).astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (values, shares))
+    sound = jnp.where((shares >= 0) & (shares <= 1), 1, jnp.nan)
+    return jnp.where(mask, scale * shares * values**2 * sound, 0)
+
+
+WEIGHED = LossCase(weighed, lambda rng, rows: (rng.normal(size=rows), rng.uniform(size=rows)), outside={1: (-0.5, 1.5)})
+
+
+def takes_any_scale(values, shares, *, scale=1.0, where=None):
+    return weighed.compiled(values, shares, scale=jnp.asarray(scale), where=where)
+
+
+def looks_at_numbers_only(values, shares, *, scale=1.0, where=None):
+    if not isinstance(scale, jax.core.Tracer):
+        positive("scale", scale)
+    return weighed.compiled(values, shares, scale=scale, where=where)
+
+
+def spoils_masked_rows(values, shares, *, scale=1.0, where=None):
+    bad = isinstance(scale, jax.core.Tracer)
+    values = looks_at_numbers_only(values, shares, scale=scale, where=where)
+    return values * jnp.where(scale > 0, 1, jnp.nan) if bad else values
+
+
+for _mutant in (takes_any_scale, looks_at_numbers_only, spoils_masked_rows):
+    _mutant.checks = {"scale": positive}
+
+
+def takes_any_share(values, shares, **kwargs):
+    return weighed(values, jnp.ones_like(shares), **kwargs) * shares.astype(jnp.float32)
+
+
+def spoils_all_rows(values, shares, **kwargs):
+    result = weighed(values, shares, **kwargs)
+    return result * jnp.where(jnp.isnan(result).any(), jnp.nan, 1)
+
+
 def change(case, loss, **fields):
     return dataclasses.replace(case, loss=loss, **fields)
 
@@ -371,6 +439,11 @@ MUTANTS = [
     ("hostile inputs", LossCase(epsilon_in_the_norm, _rows)),
     ("low precision", mutant(CROSS_ENTROPY, computes_low)),
     ("low precision", mutant(CROSS_ENTROPY, coarse_gradient, naive=honest)),
+    ("a NaN shows", mutant(CROSS_ENTROPY, hides_nan)),
+    ("a NaN shows", mutant(CROSS_ENTROPY, nan_everywhere)),
+    ("a NaN shows", mutant(CROSS_ENTROPY, honest, batch_coupled=True)),
+    ("hyper-parameters", mutant(CROSS_ENTROPY, constant_temperature)),
+    ("hyper-parameters", mutant(CROSS_ENTROPY, divides_infinity)),
     ("eager = jit", mutant(CROSS_ENTROPY, eager_differs)),
     ("vmap = loop", LossCase(vmap_differs, make_inputs)),
     ("masked = deleted", mutant(CROSS_ENTROPY, masks_the_result_only)),
@@ -393,6 +466,11 @@ MUTANTS = [
     ("labels out of range", mutant(CROSS_ENTROPY, wraps_labels)),
     ("labels out of range", mutant(CROSS_ENTROPY, clamps_labels)),
     ("labels out of range", mutant(CROSS_ENTROPY, spreads_nan)),
+    ("values out of range", change(WEIGHED, takes_any_share)),
+    ("values out of range", change(WEIGHED, spoils_all_rows)),
+    ("hyper-parameters out of range", change(WEIGHED, takes_any_scale)),
+    ("hyper-parameters out of range", change(WEIGHED, looks_at_numbers_only)),
+    ("hyper-parameters out of range", change(WEIGHED, spoils_masked_rows)),
     ("no recompilation", mutant(CROSS_ENTROPY, jax.jit(honest, static_argnames="temperature"))),
     ("shift of logits", mutant(CROSS_ENTROPY, unshifted)),
     ("scale of embeddings", mutant(COSINE, knows_the_length)),
@@ -437,6 +515,27 @@ def test_the_error_names_the_property_and_shows_one_row():
     ) as caught:
         check_loss(wrong_for_label_3, make_inputs=make_inputs, oracle=oracle, properties=["oracle"], verbose=False)
     assert "[1] [3]" in str(caught.value)
+
+
+def test_the_error_lists_the_failed_properties_alone():
+    with pytest.raises(AssertionError) as caught:
+        check_loss(
+            wrong_for_label_3,
+            make_inputs=make_inputs,
+            oracle=oracle,
+            labels=1,
+            properties=["oracle", "permutation", "symmetry", "labels out of range", "result dtype"],
+            num_classes=lambda *_: 3,  # one too few, so that label 3 is taken for one that is out of range
+            verbose=False,
+        )
+    first, second = str(caught.value).split("\n\n")
+    assert re.fullmatch(
+        r"wrong_for_label_3 fails 'oracle': float32 with default arguments at \[0\]: expected \S+, got \S+ "
+        r"\(1 of 1 differ\)\nsmallest failing inputs:\n  \[0\] \[\[.*\]\]\n  \[1\] \[3\]",
+        first,
+    )
+    assert second.startswith("wrong_for_label_3 fails 'labels out of range': 3 in array 1 with default arguments: ")
+    assert second.count("\n  [") == 2
 
 
 def test_a_loss_that_raises_fails_with_its_own_error():
@@ -496,4 +595,5 @@ def test_a_function_of_parameters_is_checked_without_rows():
     status = {result.property: result.status for result in report.results}
     assert {name for name, value in status.items() if value == "passed"} == {
         "oracle", "gradients", "hostile inputs", "low precision", "eager = jit", "vmap = loop", "result dtype", "fuzz",
+        "a NaN shows",
     }  # fmt: skip

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lossfns import dependency_tree_crf, span_tree_crf, tree_smoothness
+from lossfns import arc_cross_entropy, dependency_tree_crf, span_tree_crf, tree_smoothness
 
 
 @pytest.mark.parametrize("single_root", [True, False])
@@ -49,3 +49,10 @@ def test_an_edge_to_no_node_is_nan_for_its_tree_alone():
     assert np.isnan(tree_smoothness(hidden, edges, weights)).tolist() == [True, False]
     counts = jnp.array([1, 2])
     np.testing.assert_allclose(tree_smoothness(hidden, edges, weights, counts), [0, 0])
+
+
+@pytest.mark.parametrize("length", [-100, -1, 3])
+def test_a_length_that_does_not_exist_is_nan_at_every_word(length):
+    values = arc_cross_entropy(jnp.zeros((2, 2, 3)), jnp.zeros((2, 2), int), jnp.array([length, 2]))
+    assert np.isnan(values[0]).all()
+    assert np.isfinite(values[1]).all()

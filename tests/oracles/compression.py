@@ -7,18 +7,33 @@ import numpy as np
 from tests.oracles.regularizers import entries
 
 
-def fake_quantize(x, *, bits, scale=None, axis=None, signed=True, scale_gradient="lsq"):
-    """Esser 2019, equations 1 and 2, entry by entry; the step of a channel is its largest magnitude over Q."""
+def fake_quantize(
+    x, *, bits, scale=None, zero_point=None, axis=None, signed=True, symmetric=True, scale_gradient="lsq"
+):
+    """Entry by entry: Esser 2019, equations 1 and 2, the step a channel's largest magnitude over Q; Jacob 2018,
+    equations 12 and 13, with the zero point of section 3; Rastegari 2016, equation 6."""
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     result = np.zeros(x.shape)
     for index in np.ndindex(x.shape):
         channel = x if axis is None else np.take(x, index[axis], axis)
-        step = np.abs(channel).max() / high or 1.0 if scale is None else scale
-        step = float(np.asarray(step) if np.ndim(step) == 0 else step[index[axis]])
-        if step <= 0 or math.isnan(x[index]):
+        step, zero, v = scale, 0 if zero_point is None else zero_point, float(x[index])
+        step, zero = (a if a is None or np.ndim(a) == 0 else a[index[axis]] for a in (step, zero))
+        if bits == 1 and signed and symmetric and zero_point is None:
+            step = np.abs(channel).mean() if step is None else float(step)
+            result[index] = math.copysign(step, v + 0.0) if v else step
+            continue
+        if step is None and symmetric:
+            step = np.abs(channel).max() / high or 1.0
+        elif step is None:
+            bottom, top = min(channel.min(), 0.0), max(channel.max(), 0.0)
+            step = (top - bottom) / (2**bits - 1) or 1.0
+            zero = min(max(round(low - bottom / step), low), high)
+        step, zero = float(step), int(zero)
+        if step <= 0 or math.isnan(v) or not low <= zero <= high:
             result[index] = math.nan
         else:
-            result[index] = step * round(min(max(x[index] / step, low), high))
+            level = v / step if math.isinf(v) else round(v / step)
+            result[index] = step * (min(max(level + zero, low), high) - zero)
     return result
 
 

@@ -56,6 +56,12 @@ def _fake_quantize(F, x):
     return torch.fake_quantize_per_tensor_affine(x, 0.5, 0, -4, 3)
 
 
+def _moved_grid(F, x):
+    import torch
+
+    return torch.fake_quantize_per_tensor_affine(x, 0.5, 12, 0, 15)
+
+
 def _divergence(F, logits, target_logits):
     return F.kl_div(logits.log_softmax(-1), target_logits.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
@@ -158,4 +164,7 @@ CALLS = {
         lambda F, h, y: F.cross_entropy(F.linear(h, h.new_tensor(HEAD)), y.long(), reduction="none"),
     ),
     "fake_quantize": Call("fake_quantize", _fake_quantize, {"bits": 3, "scale": 0.5}),
+    "fake_quantize, moved": Call(
+        "fake_quantize", _moved_grid, {"bits": 4, "scale": 0.5, "zero_point": 12, "signed": False}
+    ),
 }

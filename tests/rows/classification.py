@@ -97,6 +97,7 @@ SOFT = LossCase(
     oracles.soft_cross_entropy,
     lambda logits, targets: -(targets * jnp.log(jax.nn.softmax(logits, -1))).sum(-1),
     hostile=hostile_soft_rows,
+    outside={1: (-0.5,)},
     bad_calls=(
         BadCall((zeros(3, 4), zeros(3, 5)), ("(3, 4)", "(3, 5)")),
         BadCall((zeros(3, 4), zeros(3)), ("targets", "(3, 4)", "(3,)")),
@@ -130,6 +131,7 @@ SIGMOID = LossCase(
     sweep={"label_smoothing": (0.1, 0.2, 0.3), "positive_weight": (1.0, 2.0, 3.0)},
     element_masks=True,
     hostile=hostile_binary,
+    outside={1: (-0.5, 1.5)},
     bad_calls=(
         BadCall((zeros(3, 1), zeros(3)), ("(3, 1)", "(3,)")),
         BadCall((zeros(3, dtype=np.int32), zeros(3)), ("logits", "floating", "int32")),

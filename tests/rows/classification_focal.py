@@ -156,6 +156,7 @@ SIGMOID_FOCAL = LossCase(
     non_negative=True,
     hostile=hostile_focal_answers,
     limits={"gamma 0 is the cross-entropy": doubled},
+    outside={1: (-1, 2)},
     bad_calls=(
         *WRONG_ANSWERS,
         BadCall((zeros(3), zeros(3)), ("gamma", "-1"), {"gamma": -1}),
@@ -169,6 +170,7 @@ SOFT_SIGMOID_FOCAL = LossCase(
     oracles.sigmoid_focal,
     naive_sigmoid_focal,
     element_masks=True,
+    outside={1: (-0.5, 1.5)},
     non_negative=True,
     hostile=hostile_shares,
     limits={
@@ -215,6 +217,7 @@ ASYMMETRIC = LossCase(
             lossfns.asymmetric(*inputs, gamma_positive=1.0),
         ),
     },
+    outside={1: (-0.5, 1.5)},
     bad_calls=(
         *WRONG_ANSWERS,
         BadCall((zeros(3), zeros(3)), ("margin", "below 1", "1.0"), {"margin": 1.0}),

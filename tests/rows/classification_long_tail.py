@@ -119,6 +119,7 @@ LDAM = LossCase(
     # Cosines are magnified by the scale, and with them their roundings.
     condition=lambda kwargs: kwargs.get("scale", 30.0),
     non_negative=True,
+    below_zero="the label's logit and the largest may be rounded apart where the compiler fuses the margin",
     hostile=hostile_counts,
     limits={
         "no margin is the cross-entropy": lambda inputs: (

@@ -38,6 +38,7 @@ def signed_case(loss, oracle, power):
         element_masks=True,
         smooth=False,  # a corner, or one in the slope, at the margin
         non_negative=True,
+        outside={1: (0.5, 2.0)},
         hostile=hostile_signs,
         bad_calls=(
             BadCall((zeros(3, 1), zeros(3)), ("(3, 1)", "(3,)")),

@@ -115,6 +115,7 @@ INFO_NCE = of_pairs(
     naive_info_nce,
     variants=({}, {"temperature": 0.1, "similarity": "cosine", "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5)},
+    nan_stays={0: "a query meets all keys and no other query"},
     # A score is a product of vectors of length three, of which one entry's rounding is a share.
     condition=lambda kwargs: 4 * inverse_temperature(1.0)(kwargs),
     scale_invariant=(),
@@ -183,6 +184,7 @@ SIGLIP = of_pairs(
     naive_siglip,
     variants=({}, {"scale": 2.0, "bias": 0.5, "block_size": 4, "ring": True}),
     sweep={"scale": (10.0, 20.0, 30.0), "bias": (-10.0, -5.0, 0.0)},
+    nan_stays={0: "the value of a pair is that of its image with all texts"},
     condition=scale_of_cosines(10.0),
     limits={"scores of 0": indifferent},
     hostile=lambda rng: hostile_views(rng, scale=100.0) | hostile_views(rng, bias=1e4),
@@ -296,6 +298,7 @@ MOCO_V3 = LossCase(
     oracles.moco_v3,
     naive_moco_v3,
     differentiable=(0, 1),  # keys come from the momentum encoder
+    nan_stays=dict.fromkeys((0, 1), "a query meets all keys and no other query"),
     variants=({}, {"temperature": 0.1, "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5)},
     condition=inverse_temperature(0.2),

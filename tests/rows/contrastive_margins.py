@@ -50,6 +50,7 @@ TRIPLET = LossCase(
     triples,
     oracles.triplet,
     naive_triplet,
+    flat="a triplet that is far enough apart",
     variants=({}, {"norm": "squared_l2", "margin": 0.2, "swap": True}),
     sweep={"margin": (0.2, 0.5, 1.0)},
     hostile=hostile_triples,
@@ -87,6 +88,7 @@ BATCH_HARD_TRIPLET = LossCase(
     lossfns.batch_hard_triplet,
     labelled,
     oracles.batch_hard_triplet,
+    flat="an example that is nobody's farthest or nearest",
     variants=({}, {"margin": 1.0, "norm": "squared_l2"}),
     sweep={"margin": (0.2, 0.5, 1.0)},
     batch_coupled=True,
@@ -108,6 +110,7 @@ SEMI_HARD_TRIPLET = LossCase(
     lossfns.semi_hard_triplet,
     labelled,
     oracles.semi_hard_triplet,
+    flat="an example that nobody chooses",
     variants=({}, {"margin": 1.0, "norm": "l2"}),
     sweep={"margin": (0.2, 0.5, 1.0)},
     # Which negative is semi-hard hangs on differences of distances that are lost between rows of unlike magnitudes.
@@ -126,6 +129,7 @@ N_PAIRS = LossCase(
     two_views,
     oracles.n_pairs,
     naive_info_nce,
+    nan_stays={0: "an anchor meets all positives and no other anchor"},
     variants=({}, {"length_weight": 0.1, "block_size": 4}),
     sweep={"length_weight": (0.1, 0.2, 0.5)},
     condition=lambda kwargs: 4.0,  # as InfoNCE's: a score is a product of vectors of length three
@@ -194,6 +198,7 @@ MULTI_SIMILARITY = LossCase(
     labelled,
     oracles.multi_similarity,
     naive_multi_similarity,
+    flat="a pair that is not mined",
     variants=({}, {"beta": 40.0, "threshold": 0.5, "mining_margin": None}),
     sweep={
         "alpha": (1.0, 2.0, 3.0),

@@ -182,6 +182,7 @@ NNCLR = LossCase(
     naive_nnclr,
     name="nnclr",
     differentiable=(2, 3),  # the embeddings only choose
+    nan_stays=dict.fromkeys((0, 1), "an embedding chooses a neighbour for its own row"),
     variants=({}, {"temperature": 0.5, "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5)},
     condition=inverse_temperature(0.1),

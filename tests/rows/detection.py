@@ -138,6 +138,7 @@ SET_PREDICTION = LossCase(
     labels=2,
     num_classes=lambda *arrays: arrays[0].shape[-1] - 1,
     shift_invariant=(0,),
+    flat="the box of a query that is no object's",
     non_negative=True,
     enumerated=True,
     smooth=False,  # the errors of boxes are absolute

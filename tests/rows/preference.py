@@ -196,6 +196,7 @@ SPPO_OF_WIN_RATES = LossCase(
             {},
         )
     },
+    outside={4: (-0.5, 1.5), 5: (-0.5, 1.5)},
 )
 
 

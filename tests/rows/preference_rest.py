@@ -138,6 +138,7 @@ KTO = LossCase(
     num_classes=lambda *x: 2,
     batch_coupled=True,
     differentiable=(0, 1),  # the point of reference is a constant for the gradient
+    nan_stays=dict.fromkeys((0, 1), "the rows share the gain of the mismatched answers alone"),
     hostile=hostile_kto,
     non_negative=True,
     bad_calls=(
@@ -161,6 +162,7 @@ BCO = LossCase(
     naive_bco,
     variants=({}, {"beta": 0.5, "shift": -0.3}),
     sweep={"beta": (0.1, 0.2, 0.5), "shift": (0.0, 0.5, 1.0)},
+    unlike_differences={"shift": "it is the mean of earlier rewards, a constant"},
     labels=2,
     num_classes=lambda *x: 2,
     hostile=lambda rng: {"strong beta": (marked_answers(rng, 4), {"beta": 1e4})},
@@ -171,6 +173,7 @@ BCO = LossCase(
             lossfns.sigmoid_cross_entropy(jnp.asarray(0.5 * (x[0] - x[1]) - np.float32(0.25)), jnp.asarray(x[2])),
         )
     },
+    outside={2: (-1, 2)},
     bad_calls=(
         BadCall((zeros(3), zeros(3), zeros(3)), ("desirable", "boolean", "float32")),
         BadCall((zeros(3), zeros(2), zeros(3, dtype=bool)), ("reference", "(3,)", "(2,)")),

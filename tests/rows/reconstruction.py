@@ -195,6 +195,7 @@ BETA_VAE = LossCase(
             2 * lossfns.denoising(x[0], x[1]),
         ),
     },
+    outside={1: (-0.5, 1.5)},
     bad_calls=(
         *wrong_examples("reconstructions", "inputs", zeros(3, 2), zeros(3, 2)),
         BadCall((zeros(3, 4), zeros(3, 4), zeros(2, 5), zeros(2, 5)), ("mean", "(3, 4)", "(2, 5)")),
@@ -239,6 +240,7 @@ SCORE_MATCHING = LossCase(
             np.zeros(6),
         ),
     },
+    outside={2: (-1.0, 0.0)},
     bad_calls=(
         *wrong_examples("scores", "noise", zeros(3)),
         BadCall((zeros(3, 2), zeros(3, 2), zeros(2)), ("sigma", "(3,)", "(2,)")),
@@ -303,6 +305,7 @@ DIFFUSION = LossCase(
             lossfns.diffusion(same_model(x)[0], *x[1:], target="clean", min_snr=2.0),
         ),
     },
+    outside={3: (-0.5, 1.5)},
     bad_calls=WRONG_TIMES,
 )
 FLOW_MATCHING = LossCase(

@@ -132,6 +132,7 @@ TUKEY = LossCase(
     predicted_rows,
     oracles.tukey_biweight,
     naive_tukey,
+    flat="an error beyond the cutoff",
     variants=({}, {"cutoff": 1.5}),
     sweep={"cutoff": (0.5, 1.0, 2.0)},
     element_masks=True,

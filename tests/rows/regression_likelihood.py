@@ -22,6 +22,7 @@ LOG_SQUARED = LossCase(
         "below -1": ((np.array([-1.5, 0.0, -3.0, 2.0]), np.array([0.0, -2.0, -2.0, 1.0])), {}),
         "at -1": ((np.array([-1.0, 0.0]), np.array([0.0, -1.0])), {}),
     },
+    outside={0: (-2.0,), 1: (-2.0,)},
     bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(4)), ("targets", "(3,)", "(4,)"))),
 )
 
@@ -102,6 +103,7 @@ POISSON = LossCase(
         "negative counts": ((zeros(2), np.array([-1.0, 1.0])), {}),
         "a rate of 0": ((np.array([-INF, -INF, 0.0]), np.array([0.0, 2.0, 0.0])), {}),
     },
+    outside={1: (-1.0,)},
     bad_calls=(
         BadCall((zeros(3, 1), zeros(3)), ("targets", "(3, 1)", "(3,)")),
         BadCall((zeros(3, dtype=np.int32), zeros(3)), ("log_rates", "floating", "int32")),

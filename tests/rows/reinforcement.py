@@ -234,10 +234,24 @@ def episodes(rng, rows):
     return *discounted_rows(rng, rows), rng.normal(size=rows), rng.random((rows, 4)) < 0.3
 
 
+def beyond_the_end(rng):
+    """What is no number after an end concerns nothing before it."""
+    rewards, values, bootstrap, _ = episodes(rng, 6)
+    ends = np.zeros((6, 4), bool)
+    ends[:, 1], ends[:, 3] = True, np.arange(6) < 3
+    odd_rewards, odd_values = rewards.copy(), values.copy()
+    odd_rewards[1, 2], odd_values[2, 3], odd_values[4, 2] = np.nan, np.inf, np.nan
+    return {
+        "no number after the end": ((rewards, values, np.full(6, np.nan), ends), {}),
+        "no number in the next episode": ((odd_rewards, odd_values, bootstrap, ends), {}),
+    }
+
+
 GAE_OF_EPISODES = LossCase(
     gae_of_episodes,
     episodes,
     lambda *x: oracles.gae(*x, discount=0.9, decay=0.5),
+    hostile=beyond_the_end,
 )
 
 

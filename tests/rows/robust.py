@@ -29,6 +29,7 @@ GENERALIZED = labelled_case(
     oracles.generalized_cross_entropy,
     lambda logits, labels: (1 - probability(logits, labels) ** 0.7) / 0.7,
     variants=({}, {"q": 0.3, "truncation": 0.2}),
+    flat="a probability below the truncation",
     sweep={"q": (0.3, 0.5, 0.7), "truncation": (0.1, 0.2, 0.3)},
     limits={
         "q 0 is the cross-entropy": cross_entropy_at(lossfns.generalized_cross_entropy, q=0.0),
@@ -95,6 +96,10 @@ ACTIVE_PASSIVE = labelled_case(
             ),
             np.ones(6),
         ),
+        "constant weights leave the value": lambda inputs: (
+            lossfns.normalized_active_passive(*inputs, gamma=0.5, constant_weights=True),
+            lossfns.normalized_active_passive(*inputs, gamma=0.5),
+        ),
         "A = -2 is the absolute error": lambda inputs: (
             lossfns.normalized_active_passive(*inputs, alpha=0.0, log_zero=-2.0),
             jnp.abs(jax.nn.softmax(inputs[0]) - jax.nn.one_hot(inputs[1], CLASSES)).sum(-1),
@@ -105,6 +110,7 @@ ACTIVE_PASSIVE = labelled_case(
         label_call("alpha", "-1", alpha=-1),
         label_call("gamma", "-1", gamma=-1),
         label_call("log_zero", "negative", "0", log_zero=0),
+        label_call("constant_weights", "True or False", "1", constant_weights=1),
     ),
 )
 
@@ -257,6 +263,7 @@ EARLY = LossCase(
     variants=({"momentum": 1.0}, {"momentum": 1.0, "strength": 1.0}),
     sweep={"strength": (1.0, 2.0, 3.0), "momentum": (0.5, 0.6, 0.7)},
     labels=1,
+    outside={2: (-0.5, 1.5)},
     shift_invariant=(0,),
     hostile=hostile_held,
     limits={

@@ -337,6 +337,7 @@ LINEAR_DINO_ERRORS = LossCase(
             "gradients",
             "hostile inputs",
             "low precision",
+            "a NaN shows",
             "eager = jit",
             "vmap = loop",
             "devices = one device",

@@ -57,8 +57,10 @@ TREE_SMOOTHNESS = LossCase(
     graphs,
     oracles.tree_smoothness,
     naive_smoothness,
+    flat="the weight of an edge from a node to itself",
     hostile=hostile_graphs,
     limits={"the Laplacian's quadratic form": laplacian},
+    outside={2: (-0.5,)},
     bad_calls=(
         BadCall((zeros(2, 4, 2), zeros(2, 3, 3, **INTS), zeros(2, 3)), ("edges", "2 nodes", "(2, 3, 3)")),
         BadCall((zeros(2, 4, 2), zeros(2, 3, 2), zeros(2, 3)), ("edges", "integer", "float32")),

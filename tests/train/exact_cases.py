@@ -15,7 +15,8 @@ import numpy as np
 import optax
 
 import lossfns
-from experiments import bert_pretrain, causal_lm, simclr, toy_classifier, transfer
+from experiments import bert_pretrain, causal_lm, simclr, toy_classifier
+from experiments.evaluation import few_shot
 from experiments.models.transformer import Bert, CausalLM, Classifier, TransformerConfig
 from experiments.models.vision import AugmentConfig, EncoderConfig
 from train import Term, build_train_step, create_state, data_parallel, microbatched, penalty, term
@@ -94,7 +95,7 @@ def fine_tuning() -> Case:
     valid = np.arange(LENGTH) < RNG.integers(1, LENGTH + 1, (SIZE, 1))
     batch = {"tokens": tokens, "valid": valid, "label": RNG.integers(0, 3, SIZE).astype(np.int32)}
     params = filled(model, tokens[:1], valid=valid[:1])
-    return Case(transfer.make_objective(model), params, batch, {"loss_group": 1.0}, double=False)
+    return Case(few_shot.make_objective(model), params, batch, {"loss_group": 1.0}, double=False)
 
 
 def causal() -> Case:
@@ -228,7 +229,7 @@ def batch_statistics() -> Case:
 
 EXPERIMENTS = {
     "bert_pretrain": bert(),
-    "transfer": fine_tuning(),
+    "few_shot": fine_tuning(),
     "causal_lm": causal(),
     "simclr": images("SimCLR"),
     "simclr in chunks": images("SimCLR", chunks=2),

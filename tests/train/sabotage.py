@@ -244,7 +244,7 @@ def _child(plan: dict[str, Any], said: Path) -> int:
     sys.stderr = open(said, "w", buffering=1)  # noqa: SIM115 (until the process ends)
     try:
         attempt(**plan)
-    except (UsageError, RunFailed) as error:  # as `experiments.cli.run` does
+    except (UsageError, RunFailed) as error:  # as `experiments.study.run` does
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except SystemExit as end:

@@ -1,6 +1,5 @@
 """The best checkpoint stays beside the latest ones, also over interruptions, and is the one that counts."""
 
-import dataclasses
 import itertools
 import math
 
@@ -9,10 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import cli
-from experiments.runs import train_run
 from train.checkpoint import Checkpointer
-from train.errors import UsageError
 from train.hooks import EarlyStopping, Evaluate
 from train.loop import fit
 from train.state import create_state
@@ -88,29 +84,3 @@ def test_a_damaged_best_is_said_and_the_latest_stands_in(tmp_path, capsys):
     next((tmp_path / "4").rglob("manifest.json")).write_text("{}")
     assert run(tmp_path, 8)[2] is None
     assert "the latest stands in for the best" in capsys.readouterr().err
-
-
-def test_a_run_stops_early_and_gives_the_best(tmp_path):
-    options = {"steps": 12, "checkpoint_every": 2, "evaluate": evaluate, "stop": ("error", 3)}
-    for _ in range(2):  # the second time it is finished
-        state = train_run(tmp_path / "run", fresh(), step, Counter(), **options)
-        assert (int(state.step), float(state.params["w"])) == (4, 4.0)
-        assert folders(tmp_path / "run" / "checkpoints") == [4, 8, 10]
-    options["stop"] = ("error", None)
-    assert int(train_run(tmp_path / "whole", fresh(), step, Counter(), **options).step) == 12
-
-
-def test_evaluations_without_a_checkpoint_are_refused(tmp_path):
-    options = {"steps": 12, "evaluate": evaluate, "stop": ("error", 3)}
-    with pytest.raises(UsageError, match=r"between two evaluations \(2\) must be a multiple of .* \(4\)"):
-        train_run(tmp_path, fresh(), step, Counter(), checkpoint_every=4, **options)
-
-
-def test_a_dry_run_writes_nothing(tmp_path, capsys):
-    options = dataclasses.replace(cli.StudyConfig(), dry_run=True)
-    state = train_run(tmp_path / "run", fresh(), step, Counter(), steps=100, checkpoint_every=2, options=options)
-    assert int(state.step) == 6
-    assert not list(tmp_path.iterdir())
-    printed = capsys.readouterr().out
-    assert "parameters             1\n" in printed
-    assert "100" in printed

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.runs import train_run
 from train.errors import RunFailed
 from train.hooks import Evaluate
 from train.loop import fit
@@ -164,17 +163,3 @@ def test_the_estimate_is_near_what_the_compiler_says():
     assert whole.temporaries > 4 * rows * width * 4
     assert memory(4).total == pytest.approx(error.needed(4), rel=0.25)
     assert memory(4).temporaries < whole.temporaries / 2
-
-
-@pytest.mark.parametrize("split", [("--encoder-chunks", 2), None])
-def test_a_study_names_its_own_options(tmp_path, monkeypatch, split):
-    def fail(*args, **kwargs):
-        raise OutOfMemory(64, 1, 1, Memory(10 * GIB, temporaries=40 * GIB), 40 * GIB)
-
-    monkeypatch.setattr("experiments.runs.fit", fail)
-    with pytest.raises(RunFailed) as caught:
-        train_run(tmp_path, make()[0], None, None, steps=1, split=split)
-    if split:
-        assert str(caught.value).endswith("; try --encoder-chunks 4 (about 30.0 GiB), or --batch-size 32")
-    else:
-        assert str(caught.value).endswith("; try --batch-size 32")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.devices import ProcessConfig, joined
+from experiments.study.devices import ProcessConfig, joined
 from train import (
     Checkpointer,
     MetricsWriter,

@@ -63,6 +63,11 @@ class NGram:
         """Returns the mean of -log2 p over all bytes of a text."""
         return float(-self.log2_probabilities(text).mean())
 
+    def bits_of_parts(self, text: bytes, sizes: np.ndarray) -> list[list[float]]:
+        """Returns bits and bytes of each part of a text; the sizes of the parts, in bytes, sum to its length."""
+        first = (np.cumsum(sizes) - sizes).astype(int)
+        return np.stack([np.add.reduceat(-self.log2_probabilities(text), first), sizes], -1).tolist()
+
 
 def train_ngrams(text: bytes, max_order: int) -> dict[int, NGram]:
     """Counts a text once for the models of all orders.

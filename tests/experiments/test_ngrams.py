@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from experiments.text_baselines import MAX_ORDER, codes, train_ngrams, xz_bits_per_byte
+from experiments.baselines.ngrams import MAX_ORDER, codes, train_ngrams, xz_bits_per_byte
 from train.errors import UsageError
 
 TEXT = b"the cat sat on the mat; the rat sat on the cat. abracadabra, said the bat: abra!"

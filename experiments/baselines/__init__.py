@@ -1,0 +1,1 @@
+"""Baselines that need no gradient: what a trained network has to beat."""

@@ -1,0 +1,1 @@
+"""Evaluations that several studies share."""

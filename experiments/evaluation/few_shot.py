@@ -1,0 +1,192 @@
+"""Fine-tuning with few labels, pretrained and from scratch: the head starts as a linear probe, then all is trained.
+
+A head that knows nothing would first have the encoder change for its sake (Kumar et al. 2022, arXiv:2202.10054).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.metrics import f1_score
+
+import lossfns
+from experiments.baselines.linear import as_layer, fit_linear
+from experiments.data.passages import Passages
+from experiments.models.transformer import Classifier
+from experiments.study import Recipe, Start, Training, TrainingConfig, axis, fit_model
+from experiments.study.workdir import Folder
+from train.errors import UsageError
+from train.objective import Context, Objective, Term, term
+from train.optimizers import OptimizerConfig, make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How an encoder is fine-tuned at each budget of labels."""
+
+    steps: tuple[int, ...]
+    """Updates, one number for each of the budgets."""
+    probe_c: tuple[float, ...]
+    """scikit-learn's C of the logistic regression as which the head starts, likewise; the smaller, the more it is held
+    back."""
+    rates: tuple[float, ...]
+    """Learning rate as a multiple of the optimizer's, likewise."""
+    embedding_rate: float = 1.0
+    """Learning rate of the token embeddings as a multiple of that of everything else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotConfig:
+    """A task with few labels.
+
+    The tunings, one for a pretrained encoder and one for a random one, were chosen on the validation books and on
+    passages of the training books that are in no test.
+
+    Raises:
+        UsageError: A tuning's numbers are not one for each budget, a `probe_c` is not positive, or a rate is negative.
+    """
+
+    budgets: tuple[int, ...] = (8, 32, 128)
+    """Labels of each class."""
+    seeds: int = axis(5)
+    """Draws of the labels, each with random weights of its own."""
+    pretrained: Tuning = Tuning(steps=(30, 80, 200), probe_c=(0.003, 0.03, 0.1), rates=(0.3, 1.0, 1.0))
+    """For a pretrained encoder."""
+    scratch: Tuning = Tuning(steps=(30, 60, 120), probe_c=(0.01, 0.03, 0.1), rates=(0.3, 1.0, 1.0), embedding_rate=10.0)
+    """For a random encoder."""
+    training: Training = TrainingConfig(
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup=0.1, weight_decay=0.05, clip_norm=1.0),
+        steps=0,
+        batch_size=16,
+        devices=1,  # few rows on purpose
+        keep_final=False,
+    )
+    """How the classifier is trained; a batch is of passages, the steps are those of the tuning."""
+    seq_len: int = 64
+    """Tokens of a passage, at most those of the pretraining."""
+    max_test: int = 500
+    """Most passages of each of the two test sets; an even sample of them."""
+
+    def __post_init__(self) -> None:
+        for name, tuning in {"pretrained": self.pretrained, "scratch": self.scratch}.items():
+            option = f"--transfer.{name}"
+            for field in ("steps", "probe_c", "rates"):
+                given = len(getattr(tuning, field))
+                if given != len(self.budgets):
+                    raise UsageError(
+                        f"{option}.{field.replace('_', '-')} needs one number for each of the {len(self.budgets)} "
+                        f"--transfer.budgets, got {given}."
+                    )
+            if min(tuning.probe_c, default=1) <= 0:
+                raise UsageError(f"{option}.probe-c must be positive, but it is {tuning.probe_c}.")
+            if min(tuning.rates, default=0) < 0:
+                raise UsageError(f"{option}.rates must not be negative, but they are {tuning.rates}.")
+
+
+def make_objective(model: Classifier) -> Objective:
+    """Cross-entropy of the class."""
+
+    def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
+        logits: Any = model.apply(
+            {"params": params}, batch["tokens"], valid=batch["valid"], train=ctx.train, rngs={"dropout": ctx.key}
+        )
+        return {"loss_group": term(lossfns.softmax_cross_entropy, logits, batch["label"])}
+
+    return objective
+
+
+Predict = Callable[[Passages], np.ndarray]
+Learn = Callable[[Passages, int, int, Folder], Predict]
+
+
+def make_learner(config: FewShotConfig, model: Classifier, seq_len: int, encoder: Callable[[], Any] | None) -> Learn:
+    """Returns `(labelled, budget, seed, folder) -> predict`, compiled once for all seeds of a budget.
+
+    Args:
+        config: How it is tuned.
+        model: The encoder with a linear head.
+        seq_len: Tokens of a passage.
+        encoder: Gives the pretrained parameters; None trains from scratch.
+    """
+    tuning = config.scratch if encoder is None else config.pretrained
+    objective = make_objective(model)
+    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, seq_len), int), valid=jnp.ones((1, seq_len), bool)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(method: str, params: Any, tokens: jax.Array, valid: jax.Array) -> jax.Array:
+        return cast(jax.Array, model.apply({"params": params}, tokens, valid=valid, method=method))
+
+    def of_all(method: str, params: Any, passages: Passages) -> np.ndarray:
+        rows = [apply(method, params, *row) for row in chunks(passages, 64)]
+        return np.concatenate(rows)[: len(passages)]
+
+    @functools.cache
+    def recipe(number: int) -> Recipe:
+        rate = config.training.optimizer.learning_rate * tuning.rates[number]
+        rates = config.training.optimizer.rate_of | {"^encoder/embedding/": tuning.embedding_rate}
+        optimizer = dataclasses.replace(config.training.optimizer, learning_rate=rate, rate_of=rates)
+        return Recipe(objective, {"loss_group": 1.0}, make_optimizer(optimizer, tuning.steps[number]))
+
+    def learn(labelled: Passages, budget: int, seed: int, folder: Folder) -> Predict:
+        number = config.budgets.index(budget)
+        params = init(jax.random.key(seed))["params"]
+        params = params if encoder is None else {**params, "encoder": encoder()}
+        features = of_all("features", params, labelled)
+        params["head"] = as_layer(fit_linear(features, labelled.label, tuning.probe_c[number]))
+        fitted = fit_model(
+            recipe(number),
+            Start(params, seed),
+            resampled(labelled, config.training.batch_size, seed),
+            training=dataclasses.replace(config.training, steps=tuning.steps[number]),
+            folder=folder,
+        )
+        return lambda test: of_all("__call__", fitted.params, test).argmax(-1)
+
+    return learn
+
+
+def hold_out(passages: Passages, part: int = 5) -> tuple[Passages, Passages]:
+    """Every `part`-th passage of each class is kept apart: the rest, and these."""
+    order = np.concatenate([np.arange(n) for n in np.bincount(passages.label)])
+    rank = np.empty(len(passages), int)
+    rank[np.argsort(passages.label, kind="stable")] = order
+    apart = rank % part == part - 1
+    return passages.take(np.flatnonzero(~apart)), passages.take(np.flatnonzero(apart))
+
+
+def sample(passages: Passages, most: int) -> Passages:
+    """An even sample of at most so many."""
+    return passages.take(np.unique(np.linspace(0, len(passages) - 1, min(most, len(passages))).astype(int)))
+
+
+def resampled(passages: Passages, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches; each pass takes every passage once, in a new order, and goes on into the next one."""
+    rng = np.random.default_rng([seed, 1])
+    queue = np.zeros(0, np.int64)
+    while True:
+        while len(queue) < batch_size:
+            queue = np.concatenate([queue, rng.permutation(len(passages))])
+        index, queue = queue[:batch_size], queue[batch_size:]
+        yield {"tokens": passages.tokens[index], "valid": passages.valid[index], "label": passages.label[index]}
+
+
+def chunks(passages: Passages, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and validity in blocks of one size; the last is filled up with its first row."""
+    for start in range(0, len(passages), size):
+        index = np.arange(start, start + size)
+        index = np.where(index < len(passages), index, start)
+        yield passages.tokens[index], passages.valid[index]
+
+
+def score(predictions: Sequence[int] | np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy and macro-F1."""
+    return {
+        "accuracy": float(np.mean(predictions == labels)),
+        "macro_f1": float(f1_score(labels, predictions, average="macro")),
+    }

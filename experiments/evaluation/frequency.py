@@ -1,0 +1,49 @@
+"""Accuracy of a language model by how often a token occurs in the training text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train import plots
+from train.report import Image, Table
+
+EDGES = (10, 100, 1_000)
+"""Bounds of the bins: occurrences of a token in the training text."""
+BINS = len(EDGES) + 1
+
+
+def frequency_bins(counts: np.ndarray) -> np.ndarray:
+    """The bin of each token of the vocabulary.
+
+    >>> frequency_bins(np.array([0, 10, 99, 5_000])).tolist()
+    [0, 1, 1, 3]
+    """
+    return np.digitize(counts, EDGES)
+
+
+def report_frequency(workdir: Path, counts: np.ndarray, accuracies: Sequence[float]) -> list[Any]:
+    """The section of a report: a text, a table and a picture.
+
+    Args:
+        workdir: Of the study.
+        counts: Occurrences of each token in the training text.
+        accuracies: Of each bin on the test text; NaN where none of its tokens occurred.
+    """
+    between = [f"{a:,} to {b - 1:,}" for a, b in itertools.pairwise(EDGES)]
+    names = [f"< {EDGES[0]:,}", *between, f"{EDGES[-1]:,} or more"]
+    members = np.bincount(frequency_bins(counts), minlength=BINS).tolist()
+    plots.bars(
+        workdir / "plots" / "accuracy_by_frequency.png",
+        {name: [0.0 if np.isnan(value) else value] for name, value in zip(names, accuracies, strict=True)},
+        ylabel="masked-LM accuracy, test text",
+        title="Accuracy by how often the token occurs in the training text",
+    )
+    rows = [list(row) for row in zip(names, members, accuracies, strict=True)]
+    text = "The masked-LM loss counts each masked token once, so frequent tokens rule it and rare ones are learnt last."
+    columns = ["occurrences in training", "tokens of the vocabulary", "masked-LM accuracy"]
+    return [text, Table(columns, rows), Image("plots/accuracy_by_frequency.png", "Accuracy by token frequency")]
