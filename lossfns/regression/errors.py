@@ -223,10 +223,12 @@ def charbonnier(
     """
     error = errors_of(predictions, targets, where)
     epsilon = hyper(epsilon, error.dtype)
+    infinite = jnp.isinf(error)
+    finite = jnp.where(infinite, 0, error)
     # The root is homogeneous: divided by the larger side, neither square overflows or vanishes.
-    larger = jax.lax.stop_gradient(jnp.maximum(jnp.abs(error), epsilon))
-    larger = jnp.where(jnp.isinf(larger), 1, larger)
-    return zero_masked(where, larger * jnp.sqrt(jnp.square(error / larger) + jnp.square(epsilon / larger)))
+    larger = jax.lax.stop_gradient(jnp.maximum(jnp.abs(finite), epsilon))
+    root = larger * jnp.sqrt(jnp.square(finite / larger) + jnp.square(epsilon / larger))
+    return zero_masked(where, jnp.where(infinite, jnp.abs(error), root))
 
 
 @loss(cutoff=positive)

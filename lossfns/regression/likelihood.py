@@ -134,20 +134,30 @@ def poisson_nll(
     dtype = accumulation_dtype(rates, targets)
     x, y = keep_rows(where, rates).astype(dtype), keep_rows(where, targets).astype(dtype)
     y = jnp.where(y >= 0, y, jnp.nan)
+    if not full:
+        return zero_masked(where, _without_constant(x, y, log_rate))
+    many = y >= _MANY
+    few, count = jnp.where(many, 0, y), jnp.where(many, y, _MANY)
+    values = _without_constant(jnp.where(many, 1, x), few, log_rate) + jax.lax.lgamma(few + 1)
+    series = _deviance(*_rate_and_gap(jnp.where(many, x, 1), count, log_rate), count) + _stirling(count)
+    return zero_masked(where, jnp.where(many, series, values))
+
+
+def _without_constant(x: jax.Array, y: jax.Array, log_rate: bool) -> jax.Array:
     # A rate of 0 and the count 0 would be infinity times 0.
     sure = (x == (-jnp.inf if log_rate else 0)) & (y == 0)
-    rate = jnp.exp(x) if log_rate else x
-    log_of_rate = jnp.where(sure, 0, x) if log_rate else jnp.log(jnp.where(sure, 1, x))
-    values = rate - y * log_of_rate
-    if full:
-        many = y >= _MANY
-        count, rate = jnp.where(many, y, _MANY), jnp.where(many, rate, _MANY)
-        near = jnp.abs(rate - count) < count / 2
-        gap = jnp.log(count) - jnp.where(many, log_of_rate, 0)
-        if not log_rate:
-            gap = jnp.where(near, -jnp.log1p(jnp.where(near, rate - count, 0) / count), gap)
-        values = jnp.where(many, _deviance(rate, count, gap) + _stirling(count), values + jax.lax.lgamma(y + 1))
-    return zero_masked(where, values)
+    if log_rate:
+        return jnp.exp(x) - y * jnp.where(sure, 0, x)
+    return x - y * jnp.log(jnp.where(sure, 1, x))
+
+
+def _rate_and_gap(x: jax.Array, count: jax.Array, log_rate: bool) -> tuple[jax.Array, jax.Array]:
+    """The rate r, and log(y / r) of the count y."""
+    if log_rate:
+        return jnp.exp(x), jnp.log(count) - x
+    near = jnp.abs(x - count) < count / 2
+    close = -jnp.log1p(jnp.where(near, x - count, 0) / count)
+    return x, jnp.where(near, close, jnp.log(count) - jnp.log(jnp.where(near, count, x)))
 
 
 # From this count on log y! is y log y - y and a series; what is large in it meets the rate before it is added.
@@ -155,16 +165,16 @@ _MANY = 10.0
 
 
 @jax.custom_jvp
-def _deviance(rate: jax.Array, count: jax.Array, gap: jax.Array) -> jax.Array:
+def _deviance(rate: jax.Array, gap: jax.Array, count: jax.Array) -> jax.Array:
     """Half the deviance, y log(y / r) - y + r, of the gap log(y / r)."""
     far = gap < -1
     return jnp.where(far, rate + count * (gap - 1), count * excess(jnp.where(far, 0, gap)))
 
 
 _deviance.defjvps(
-    lambda tangent, value, rate, count, gap: (1 - count / rate) * tangent,
-    lambda tangent, value, rate, count, gap: gap * tangent,
+    lambda tangent, value, rate, gap, count: (1 - count / rate) * tangent,
     None,
+    lambda tangent, value, rate, gap, count: gap * tangent,
 )
 
 

@@ -38,9 +38,13 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
     predictions, targets = both(predictions, targets, where)
     # The logarithm of a ratio, because the difference of logarithms has no digits left where the two are close; of the
     # larger to the smaller, because log(1 + r) has none left near r = -1.
-    ratio = jnp.abs(predictions - targets) / (1 + jnp.minimum(predictions, targets))
+    smaller = jnp.where(predictions < targets, predictions, targets)
+    ratio = jnp.abs(predictions - targets) / (1 + smaller)
     defined = (predictions >= -1) & (targets >= -1)
-    return zero_masked(where, jnp.square(jnp.log1p(jnp.where(defined, ratio, jnp.nan))))
+    # At -1 the square of the logarithm is infinite, as the ratio is, and its slope would be infinity times 0.
+    lost = ratio == jnp.inf
+    squares = jnp.where(lost, ratio, jnp.square(jnp.log1p(jnp.where(lost, 0, ratio))))
+    return zero_masked(where, jnp.where(defined, squares, jnp.nan))
 
 
 @loss()

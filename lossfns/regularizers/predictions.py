@@ -16,6 +16,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, log_probabilities, row_shift, start_of_scan
+from lossfns.classification.divergences import log_pair
 
 
 @loss(threshold=non_negative)
@@ -127,10 +128,12 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
     check_shape("logits_b", logits_b, logits_a.shape, "of logits_a")
     where = check_where(where, logits_a.shape[:-1])
     dtype = accumulation_dtype(logits_a, logits_b)
-    a, b = (log_probabilities(keep_rows(where, x).astype(dtype)) for x in (logits_a, logits_b))
-    neither = (a == -jnp.inf) & (b == -jnp.inf)
-    a, b = jnp.where(neither, 0, a), jnp.where(neither, 0, b)
-    return zero_masked(where, jnp.sum((jnp.exp(a) - jnp.exp(b)) * (a - b), axis=-1) / 2)
+    a, b, gap = log_pair(*(keep_rows(where, x).astype(dtype) for x in (logits_a, logits_b)))
+    no_a, no_b = a == -jnp.inf, b == -jnp.inf
+    a, b = jnp.exp(a), jnp.exp(b)
+    values = jnp.sum((b - a) * jnp.where(no_a | no_b, 0, gap), axis=-1) / 2
+    lost = jnp.any((no_a & (b > 0)) | (no_b & (a > 0)), axis=-1)
+    return zero_masked(where, jnp.where(lost, jnp.inf, values))
 
 
 @loss()

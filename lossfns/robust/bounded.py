@@ -62,7 +62,10 @@ def generalized_cross_entropy(
         nats = jnp.where(nats >= most, most, nats)
     exponent = hyper(q, nats.dtype)
     none = exponent == 0
-    values = -jnp.expm1(-jnp.where(none, 1, exponent) * jnp.where(none, 1, nats)) / jnp.where(none, 1, exponent)
+    some = jnp.where(none, 1, exponent)
+    # Without any probability of the label the power is 0, and so are all of its derivatives.
+    lost = nats == jnp.inf
+    values = jnp.where(lost, 1, -jnp.expm1(-some * jnp.where(none | lost, 1, nats))) / some
     return zero_masked(where, jnp.where(none, nats, values))
 
 

@@ -15,6 +15,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._numerics import multiplied
 from lossfns._present import check_present, nan_unless
 from lossfns.sequence._lattice import log_sum_of_paths
 
@@ -115,7 +116,7 @@ def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, 
 
     rows = jnp.pad(jnp.moveaxis(x, -2, 0), [(1, 0)] + [(0, 0)] * (x.ndim - 1))
     steps = map_rows(steps_of, (rows, jnp.arange(len(rows)) > 0), y.size)
-    return -gamma * log_sum_of_paths(_moves, jnp.moveaxis(steps, 0, -2), row, column)
+    return multiplied(-log_sum_of_paths(_moves, jnp.moveaxis(steps, 0, -2), row, column), gamma)
 
 
 def _moves(steps: jax.Array, row: jax.Array, column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

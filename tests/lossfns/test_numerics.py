@@ -1,5 +1,7 @@
 """The numerical pieces that losses share."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,16 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from lossfns._numerics import log_add, log_of_sum, log_probabilities, start_of_scan
+from lossfns._numerics import (
+    divided,
+    excess,
+    log_add,
+    log_of_sum,
+    log_probabilities,
+    multiplied,
+    relative_entropy,
+    start_of_scan,
+)
 
 INF = np.inf
 
@@ -54,3 +65,35 @@ def test_a_scan_may_start_from_a_constant_on_several_devices(check_vma):
 
 def test_the_start_of_a_scan_keeps_its_value_beside_nan():
     assert start_of_scan(jnp.float32(3), jnp.array([np.nan])) == 3
+
+
+def test_an_excess_keeps_its_digits_near_zero_and_is_never_negative():
+    gaps = np.float32([-20, -1.5, -1, -0.9, -1e-4, 0, 1e-6, 0.3, 0.99, 1, 50])
+    exact = np.longdouble(gaps)
+    with np.errstate(invalid="ignore"):
+        series = sum((-exact) ** j / np.longdouble(math.factorial(j)) for j in range(2, 40))
+    expected = np.where(np.abs(exact) < 2, series, exact + np.expm1(-exact))
+    np.testing.assert_allclose(excess(jnp.asarray(gaps)), expected.astype(float), rtol=1e-6)
+    slopes = jax.vmap(jax.grad(excess))(jnp.asarray(gaps))
+    np.testing.assert_allclose(slopes, -np.expm1(-np.float64(gaps)), rtol=1e-6)
+
+
+def test_relative_entropy_with_masses_that_one_side_lacks_or_that_underflow():
+    log_t = jnp.array([0.0, -INF, 0.0, -INF, -200.0, 0.0, -200.0])
+    log_p = jnp.array([0.0, -1.0, -INF, -INF, 0.0, -200.0, -INF])
+    with np.errstate(invalid="ignore"):
+        values = relative_entropy(log_t, log_p, log_t - log_p)
+    np.testing.assert_allclose(values, [0, np.exp(-1), INF, 0, 1, 199, 0], rtol=1e-6)
+    both = jnp.array([0, 4, 5])
+    slopes = jax.grad(lambda t, p: relative_entropy(t, p, t - p).sum(), (0, 1))(log_t[both], log_p[both])
+    np.testing.assert_allclose(slopes[0], [0, 0, 200], atol=1e-6)  # t log(t / p)
+    np.testing.assert_allclose(slopes[1], [0, 1, -1], atol=1e-6)  # p - t
+
+
+def test_an_infinite_score_has_no_gradient_by_its_factor():
+    x = jnp.array([-INF, 2.0, INF])
+    for function, of_factor in ((divided, -0.5), (multiplied, 2.0)):
+        value, slope = jax.jvp(lambda by, function=function: function(x, by), (2.0,), (1.0,))
+        np.testing.assert_array_equal(value[jnp.array([0, 2])], [-INF, INF])
+        np.testing.assert_array_equal(slope, [0, of_factor, 0])
+        assert np.isnan(function(x, jnp.nan)).all()

@@ -96,11 +96,13 @@ def gaussian_nll(mean, log_variance, target, *, beta=0.0, full=False):
 
 
 @entrywise
-def poisson_nll(log_rate, count, *, full=False):
-    if count < 0:
+def poisson_nll(given, count, *, full=False, log_rate=True):
+    """-log of e^-r r^y / y!, without y! unless it is full."""
+    rate = float(np.exp(given)) if log_rate else given
+    if count < 0 or rate < 0:
         return math.nan
-    rate = float(np.exp(log_rate))
-    return rate - (count * log_rate if count else 0.0) + (math.lgamma(count + 1) if full else 0.0)
+    log_of_rate = given if log_rate else math.log(rate) if rate else -math.inf
+    return rate - (count * log_of_rate if count else 0.0) + (math.lgamma(count + 1) if full else 0.0)
 
 
 def general_loss(x, alpha):

@@ -1,5 +1,6 @@
 """Rows of the errors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,6 +56,13 @@ def naive_huber(predictions, targets):
     return jnp.where(e <= 1, e * e / 2, e - 0.5)
 
 
+def slope_near_zero(inputs):
+    """There it is the error itself, for any delta, to all of its digits."""
+    near = jnp.asarray(1e-4 * inputs[0])
+    slopes = [jax.grad(lambda x, d=d: lossfns.huber(x, 0 * x, delta=d).sum())(near) for d in (1.0, 1e4)]
+    return 1e4 * jnp.stack(slopes), np.stack([1e4 * np.float64(near)] * 2)
+
+
 HUBER = LossCase(
     lossfns.huber,
     predicted_rows,
@@ -65,6 +73,7 @@ HUBER = LossCase(
     element_masks=True,
     symmetric=((0, 1),),
     non_negative=True,
+    limits={"the slope near 0": slope_near_zero},
     hostile=lambda rng: hostile_predictions(rng) | {"errors of 1e25": ((np.array([1e25, -1e25]), zeros(2)), {})},
     bad_calls=(*WRONG_PREDICTIONS, BadCall((zeros(3), zeros(3)), ("delta", "positive", "-1"), {"delta": -1})),
 )

@@ -297,6 +297,7 @@ GROUP_ADVANTAGES = LossCase(
     oracles.group_advantages,
     variants=({}, {"ddof": 0, "epsilon": 0.0}, {"scale": False}),
     sweep={"ddof": (0, 1, 0), "epsilon": (1e-8, 1e-6, 1e-4)},
+    unlike_differences={"ddof": "a whole number"},
     differentiable=NO_GRADIENT,
     hostile=hostile_groups,
     limits={"they sum to 0": lambda x: (lossfns.group_advantages(*x).sum(-1), np.zeros(len(x[0])))},

@@ -51,6 +51,7 @@ GRPO = LossCase(
         "clip_low": (0.1, 0.2, 0.3),
         "clip_high": (0.2, 0.28, 0.3),
     },
+    unlike_differences={"ddof": "a whole number"},
     differentiable=(0,),  # the old policy and the rewards are constants for the gradient
     hostile=hostile_answers,
     limits={

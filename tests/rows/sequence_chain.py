@@ -171,6 +171,7 @@ VITERBI = LossCase(
     decoded,
     oracles.viterbi_score,
     name="viterbi",
+    flat="a score that no best path has",
     smooth=False,
     enumerated=True,
     limits={"the path has the score": path_scores},
