@@ -154,7 +154,12 @@ L0 = LossCase(
     oracles.l0_hard_concrete,
     batched=False,
     variants=({}, {"weight": 0.1, "temperature": 0.5, "low": -0.2, "high": 1.5}),
-    sweep={"weight": (0.1, 0.2, 0.3), "temperature": (0.5, 0.6, 0.7), "low": (-0.1, -0.2, -0.3)},
+    sweep={
+        "weight": (0.1, 0.2, 0.3),
+        "temperature": (0.5, 0.6, 0.7),
+        "low": (-0.1, -0.2, -0.3),
+        "high": (1.1, 1.2, 1.3),
+    },
     hostile=lambda rng: {"an empty tree": (({},), {})},
     bad_calls=(
         BadCall(({"gates": zeros(2, dtype=np.int32)},), ("gates", "floating", "int32")),
@@ -176,7 +181,7 @@ GATES = LossCase(
     name="hard_concrete_gates",
     batched=False,
     variants=({}, {"low": -0.5, "high": 1.5}),
-    sweep={"low": (-0.1, -0.2, -0.3), "high": (1.1, 1.2, 1.3)},
+    sweep={"temperature": (0.5, 0.6, 0.7), "low": (-0.1, -0.2, -0.3), "high": (1.1, 1.2, 1.3)},
     bad_calls=(
         BadCall((zeros(2, dtype=np.int32),), ("log_alpha", "floating", "int32")),
         BadCall((zeros(2),), ("low", "below 0", "0"), {"low": 0}),

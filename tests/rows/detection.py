@@ -134,7 +134,12 @@ SET_PREDICTION = LossCase(
     scenes,
     oracles.set_prediction,
     name="set_prediction",
-    sweep={"no_object_weight": (0.1, 0.2, 0.3), "giou_cost": (1.0, 2.0, 3.0)},
+    sweep={
+        "no_object_weight": (0.1, 0.2, 0.3),
+        "class_cost": (1.0, 2.0, 3.0),
+        "distance_cost": (4.0, 5.0, 6.0),
+        "giou_cost": (1.0, 2.0, 3.0),
+    },
     labels=2,
     num_classes=lambda *arrays: arrays[0].shape[-1] - 1,
     shift_invariant=(0,),

@@ -220,14 +220,19 @@ TVERSKY = region_case(
     oracles.tversky,
     naive_macro(lambda tp, fp, fn: 1 - tp / (tp + 0.3 * fp + 0.7 * fn), 1),
     variants=({}, {"alpha": 1.0, "beta": 1.0, "smooth": 1.0}),
-    sweep={"alpha": (0.1, 0.2, 0.3), "beta": (0.1, 0.2, 0.3)},
+    sweep={"alpha": (0.1, 0.2, 0.3), "beta": (0.1, 0.2, 0.3), "smooth": (0.5, 1.0, 2.0)},
 )
 FOCAL_TVERSKY = region_case(
     lossfns.focal_tversky,
     oracles.focal_tversky,
     naive_macro(lambda tp, fp, fn: (1 - tp / (tp + 0.3 * fp + 0.7 * fn)) ** 0.75, 1),
     variants=({}, {"gamma": 0.5, "absent": "keep"}),
-    sweep={"gamma": (0.5, 1.0, 2.0)},
+    sweep={
+        "alpha": (0.1, 0.2, 0.3),
+        "beta": (0.1, 0.2, 0.3),
+        "gamma": (0.5, 1.0, 2.0),
+        "smooth": (0.5, 1.0, 2.0),
+    },
 )
 
 

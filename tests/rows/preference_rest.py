@@ -79,7 +79,7 @@ CPO = LossCase(
     oracles.cpo,
     lambda x, y: -jnp.log(jax.nn.sigmoid(0.1 * (x - y))) - x,
     variants=({}, {"beta": 0.5, "label_smoothing": 0.1, "nll_weight": 0}),
-    sweep={"beta": (0.1, 0.2, 0.5), "nll_weight": (0.5, 1.0, 2.0)},
+    sweep={"beta": (0.1, 0.2, 0.5), "label_smoothing": (0.1, 0.2, 0.3), "nll_weight": (0.5, 1.0, 2.0)},
     hostile=hostile_pairs,
     limits={
         "DPO with a uniform reference": lambda x: (

@@ -156,6 +156,7 @@ VAT = LossCase(
     two_passes,
     oracles.vat,
     name="vat",
+    sweep={"epsilon": (0.5, 1.0, 2.0)},
     variants=({}, {"steps": 2, "epsilon": 0.5}),
     scale_invariant=(1,),
     non_negative=True,
@@ -188,6 +189,7 @@ GRADIENT_PENALTY = LossCase(
     logit_rows,
     oracles.gradient_penalty,
     name="gradient_penalty",
+    sweep={"target": (0.5, 1.0, 2.0)},
     variants=({}, {"target": 0.1, "one_sided": True}),
     non_negative=True,
     limits={

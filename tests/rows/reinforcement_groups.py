@@ -96,13 +96,17 @@ GRPO_WITH_REFERENCE = LossCase(
 )
 
 
+CLIPS = {"clip_low": (0.1, 0.2, 0.3), "clip_high": (0.2, 0.3, 0.4)}
+
+
 def preset(loss, oracle_options, **options):
+    sweep = {**CLIPS, "epsilon": (1e-8, 1e-6, 1e-4)}
     return LossCase(
         loss,
         answers,
         lambda *x, **kwargs: oracles.grpo(*x, **{**oracle_options, **kwargs}),
         differentiable=(0,),
-        **{"hostile": hostile_answers, "sweep": {"clip_high": (0.2, 0.3, 0.4)}, "bad_calls": WRONG_ANSWERS} | options,
+        **{"hostile": hostile_answers, "sweep": sweep, "bad_calls": WRONG_ANSWERS} | options,
     )
 
 
@@ -158,6 +162,7 @@ ROWS = {
         lossfns.dr_grpo,
         {"scale": "none"},
         variants=({}, {"length": 8.0}),
+        sweep={**CLIPS, "length": (4.0, 8.0, 16.0)},
         bad_calls=(*WRONG_ANSWERS, BadCall(ANSWERS, ("length", "positive", "0"), {"length": 0})),
     ),
     "grpo": GRPO,

@@ -86,7 +86,12 @@ ACTIVE_PASSIVE = labelled_case(
     oracles.normalized_active_passive,
     naive_active_passive,
     variants=({}, {"alpha": 10.0, "beta": 0.1, "gamma": 0.5, "log_zero": -2.0}),
-    sweep={"alpha": (0.1, 0.2, 0.3), "beta": (0.1, 0.2, 0.3), "gamma": (0.5, 1.0, 2.0)},
+    sweep={
+        "alpha": (0.1, 0.2, 0.3),
+        "beta": (0.1, 0.2, 0.3),
+        "gamma": (0.5, 1.0, 2.0),
+        "log_zero": (-4.0, -3.0, -2.0),
+    },
     hostile=lambda rng: hostile_logits(rng) | {"sure and gamma below 1": (SURE, {"gamma": 0.5})},
     limits={
         "the active losses of all labels sum to one": lambda inputs: (
