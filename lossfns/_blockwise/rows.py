@@ -28,7 +28,7 @@ def map_rows(function: Callable[[Any], T], rows: Any, entries: int) -> T:
     if size == count:
         return function(rows)
     # Groups that are all full need no copy of the results.
-    size = next((n for n in range(size, size // 2, -1) if count % n == 0), size)
+    size = next((n for n in range(size, (size - 1) // 2, -1) if count % n == 0), size)
     steps = -(-count // size)
 
     def grouped(x: jax.Array) -> jax.Array:
