@@ -1,5 +1,6 @@
 """Rows in groups: what lies between a row and its result is held for a few rows at a time."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+
+from lossfns._blockwise.sizes import Sizes, on_platform
 
 T = TypeVar("T")
 
@@ -24,11 +27,24 @@ def map_rows(function: Callable[[Any], T], rows: Any, entries: int) -> T:
         What `function(rows)` returns.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
-    size = min(max(_group_entries() // max(entries, 1), 1), count)
+    sizes = Sizes(*(_group(count, numbers // max(entries, 1)) for numbers in (HELD_ON_CPU, HELD)))
+    return on_platform(sizes, functools.partial(_by_groups, function, count), rows)
+
+
+HELD_ON_CPU, HELD = 2**17, 2**22
+"""Numbers that a group of rows may hold: what stays in the caches of a CPU, what fills other devices."""
+
+
+def _group(count: int, most: int) -> int:
+    """Rows in a group."""
+    size = min(max(most, 1), count)
+    # Groups that are all full need no copy of the results.
+    return next((n for n in range(size, (size - 1) // 2, -1) if n and count % n == 0), size)
+
+
+def _by_groups(function: Callable[[Any], T], count: int, size: int, rows: Any) -> T:
     if size == count:
         return function(rows)
-    # Groups that are all full need no copy of the results.
-    size = next((n for n in range(size, size // 2, -1) if count % n == 0), size)
     steps = -(-count // size)
 
     def grouped(x: jax.Array) -> jax.Array:
@@ -46,8 +62,3 @@ def keep(x: jax.Array) -> jax.Array:
 
 
 _KEPT = "kept by map_rows"
-
-
-def _group_entries() -> int:
-    """Numbers that a group of rows may hold: what stays in the caches of a CPU, what fills other devices."""
-    return 2**17 if jax.default_backend() == "cpu" else 2**22

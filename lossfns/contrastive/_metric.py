@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, map_rows, stream
+from lossfns._blockwise import LogSum, stream
 from lossfns._contract import check_array, check_rank, check_shape, check_where, keep_rows
 from lossfns._numerics import log_normalizer, magnitude, row_shift, unit_vectors
 from lossfns.contrastive._shared import AxisName, Side, negatives, of_all_devices, pair_numbers
@@ -24,14 +24,6 @@ def distance(norm: str, a: jax.Array, b: jax.Array) -> jax.Array:
     if norm == "l1":
         return jnp.sum(magnitude(a - b), axis=-1)
     return jnp.sum(jnp.square(a - b), axis=-1) if norm == "squared_l2" else length(a - b)
-
-
-def distances(norm: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """[N, M] distances of all rows from differences: those of near neighbours would be lost in a matrix product.
-
-    The differences [N, M, D] are never held.
-    """
-    return map_rows(lambda part: distance(norm, part[:, None], y[None]), x, y.size)
 
 
 def gap(norm: str, x: jax.Array, near: jax.Array, far: jax.Array) -> jax.Array:

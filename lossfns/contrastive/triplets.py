@@ -15,7 +15,7 @@ from lossfns._contract import (
     one_of,
     zero_masked,
 )
-from lossfns.contrastive._metric import NORMS, check_labelled, distances, gap, relations, sides
+from lossfns.contrastive._metric import NORMS, check_labelled, distance, gap, relations, sides
 from lossfns.contrastive._shared import Side, check_pair
 
 
@@ -130,13 +130,15 @@ def batch_hard_triplet(
 
     def choice(anchors: Side) -> tuple[jax.Array, jax.Array, jax.Array]:
         positives, negatives = relations(anchors, everyone)
-        table = distances(norm, anchors.vectors, others)
+        table = distance(norm, anchors.vectors[:, None], others[None])
         farthest = jnp.argmax(jnp.where(positives, table, -1), axis=1)
         nearest = jnp.argmin(jnp.where(negatives, table, jnp.inf), axis=1)
         return farthest, nearest, jnp.any(positives, axis=1) & jnp.any(negatives, axis=1)
 
     fixed = here._replace(vectors=jax.lax.stop_gradient(x))
-    farthest, nearest, has_both = map_rows(choice, fixed, everyone.vectors.size)
+    # Squares are summed as they are made; the other norms read the differences twice.
+    entries = everyone.pair.size if norm == "squared_l2" else everyone.vectors.size
+    farthest, nearest, has_both = map_rows(choice, fixed, entries)
     excess = gap(norm, x, everyone.vectors[farthest], everyone.vectors[nearest])
     values = jax.nn.softplus(excess) if margin is None else jax.nn.relu(hyper(margin, dtype) + excess)
     return zero_masked(where, jnp.where(has_both, values, 0))
@@ -201,7 +203,7 @@ def semi_hard_triplet(
 
     def mean_hinge(anchors: Side) -> jax.Array:
         positives, negatives = relations(anchors, everyone)
-        table = distances(norm, anchors.vectors, everyone.vectors)
+        table = distance(norm, anchors.vectors[:, None], everyone.vectors[None])
         number = jnp.sum(negatives, axis=1, keepdims=True)
         chosen = keep(_next_farther(jnp.where(negatives, jax.lax.stop_gradient(table), jnp.inf), table, number))
         far = jnp.take_along_axis(table, chosen, axis=1)

@@ -341,12 +341,15 @@ def _distances(
     axis_name: Axis,
 ) -> tuple[jax.Array, jax.Array]:
     """Distances [N, M], without a gradient, and their mean over all pairs of two that are present, 1 if that is 0."""
+    # Without a gradient, squares are summed as they are made, and a group may be as large as its results.
+    rows, columns = jax.lax.stop_gradient((mine, everyone))
+    table = map_rows(lambda part: _lengths(part, columns, largest), rows, len(present))
 
-    def of_rows(part: jax.Array) -> tuple[jax.Array, jax.Array]:
-        row = _lengths(part, everyone, largest)
-        return jax.lax.stop_gradient(row), jnp.sum(jnp.where(present[None], row, 0), axis=1)
+    def sum_of_row(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        known, mine = part
+        return jnp.sum(jnp.where(present[None], _known_lengths(known, mine, everyone, largest), 0), axis=1)
 
-    table, sums = map_rows(of_rows, mine, everyone.size)
+    sums = map_rows(sum_of_row, (table, mine), everyone.size)
     total = jnp.sum(jnp.where(jnp.take(present, number), sums, 0))
     total = total if axis_name is None else jax.lax.psum(total, axis_name)
     count = jnp.sum(present, dtype=table.dtype)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import map_rows
 from lossfns._contract import (
     accumulation_dtype,
     check_array,
@@ -170,19 +171,19 @@ def sigreg(
     dtype = accumulation_dtype(embeddings, directions)
     x = keep_rows(where, embeddings).astype(dtype)
     columns = unit_vectors(jax.lax.stop_gradient(directions).astype(dtype).T)
-    projected = jnp.einsum("nd,md->nm", x, columns, precision=jax.lax.Precision.HIGHEST)
+    projected = jnp.einsum("md,nd->mn", columns, x, precision=jax.lax.Precision.HIGHEST)
     present = jnp.ones(x.shape[0], bool) if where is None else where
-
-    @jax.checkpoint
-    def sums(t: jax.Array) -> jax.Array:
-        angles = projected * t
-        return jnp.stack([jnp.sum(keep_rows(present, f(angles)), axis=0) for f in (jnp.cos, jnp.sin)])
-
     count = count_present(where, x, axis_name)
     step = hyper(largest_frequency, dtype) / (knots - 1)
     t = step * jnp.arange(knots, dtype=dtype)
     window = jnp.exp(-jnp.square(t) / 2)
-    means = total(jax.lax.map(sums, t), axis_name) / jnp.maximum(count, 1)
-    errors = jnp.square(means[:, 0] - window[:, None]) + jnp.square(means[:, 1])
+
+    def sums(part: jax.Array) -> jax.Array:
+        angles = part[:, None] * t[None, :, None]
+        waves = (jnp.where(present[None, None], f(angles), 0) for f in (jnp.cos, jnp.sin))
+        return jnp.stack([jnp.sum(wave, axis=-1) for wave in waves], axis=-1)
+
+    means = total(map_rows(sums, projected, 2 * knots * x.shape[0]), axis_name) / jnp.maximum(count, 1)
+    errors = jnp.square(means[..., 0] - window[None]) + jnp.square(means[..., 1])
     weights = window * step * jnp.where((jnp.arange(knots) % (knots - 1)) == 0, 1, 2)
-    return each_row(count * jnp.mean(jnp.einsum("t,tm->m", weights, errors)), x, where)
+    return each_row(count * jnp.mean(jnp.einsum("t,mt->m", weights, errors)), x, where)

@@ -26,14 +26,14 @@ def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.
 
     Args:
         moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside of the grid must weigh -inf.
-        tables: Pytree of floats [..., I, J].
+        tables: Pytree of floats [I, ..., J], rows first.
         rows: Pytree of integers or booleans [..., I].
         columns: Pytree of integers or booleans [..., J].
 
     Returns:
         [...]; -inf if there is no path. All cells of an antidiagonal are worked out at once, in I + J - 1 steps.
     """
-    grid = _Grid.of(moves, tables, rows, columns)
+    grid = _Grid(moves, tables, rows, columns)
 
     def step(state, n):  # type: ignore[no-untyped-def]
         return grid.step(state, n)[0], None
@@ -45,7 +45,7 @@ def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.
 def _log_sum_of_paths_jvp(moves, primals, tangents):  # type: ignore[no-untyped-def]
     value, slopes = _value_and_slopes(moves, *primals)
     pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(tangents[0]), strict=True)
-    return value, sum(jnp.sum(slope * tangent, axis=(-2, -1)) for slope, tangent in pairs)
+    return value, sum(jnp.sum(slope * tangent, axis=(0, -1)) for slope, tangent in pairs)
 
 
 class _State(NamedTuple):
@@ -62,29 +62,22 @@ def _end(state: _State) -> jax.Array:
 
 class _Grid(NamedTuple):
     moves: Moves
-    turned: Any
-    """The tables, [I, ..., J], entry (n mod I, j) for cell (n - j, j)."""
+    tables: Any
     rows: Any
     columns: Any
-    height: int
-
-    @classmethod
-    def of(cls, moves: Moves, tables: Any, rows: Any, columns: Any) -> "_Grid":
-        height = jax.tree.leaves(tables)[0].shape[-2]
-        turned = jax.tree.map(lambda x: _turn(jnp.moveaxis(x, -2, 0), 1), tables)
-        return cls(moves, turned, rows, columns, height)
 
     @property
     def one(self) -> jax.Array:
-        return jax.tree.leaves(self.turned)[0]
+        return jax.tree.leaves(self.tables)[0]
 
     @property
     def numbers(self) -> jax.Array:
-        return jnp.arange(1, self.height + self.one.shape[-1] - 1)
+        """Of the antidiagonals after the first cell."""
+        return jnp.arange(1, len(self.one) + self.one.shape[-1] - 1)
 
     def blank(self, value: jax.Array) -> jax.Array:
         """`value`, as a scan may begin with it."""
-        return start_of_scan(value, *jax.tree.leaves((self.turned, self.rows, self.columns)))
+        return start_of_scan(value, *jax.tree.leaves((self.tables, self.rows, self.columns)))
 
     def start(self) -> _State:
         shape, dtype = self.one.shape[1:], self.one.dtype
@@ -95,21 +88,23 @@ class _Grid(NamedTuple):
     def inside(self, n: jax.Array) -> jax.Array:
         """Which columns antidiagonal n crosses, [..., J] of ones before."""
         row = n - jnp.arange(self.one.shape[-1])
-        return ((row >= 0) & (row < self.height)).reshape((1,) * (self.one.ndim - 2) + (-1,))
+        return ((row >= 0) & (row < len(self.one))).reshape((1,) * (self.one.ndim - 2) + (-1,))
 
     def get(self, turned: jax.Array, n: jax.Array) -> jax.Array:
-        """Antidiagonal n of a turned table."""
-        return jax.lax.dynamic_index_in_dim(turned, n % self.height, 0, keepdims=False)
+        """Antidiagonal n of a turned table, whose rows are flat."""
+        return jax.lax.dynamic_index_in_dim(turned, n % len(turned), 0, keepdims=False).reshape(self.one.shape[1:])
 
     def set(self, turned: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
         """A turned table with other cells on antidiagonal n."""
-        cells = jnp.where(self.inside(n), cells, self.get(turned, n))
-        return jax.lax.dynamic_update_index_in_dim(turned, cells, n % self.height, 0)
+        cells = jnp.where(self.inside(n), cells, self.get(turned, n)).ravel()
+        return jax.lax.dynamic_update_index_in_dim(turned, cells, n % len(turned), 0)
 
-    def lines(self, n: jax.Array) -> tuple[Any, Any]:
-        """What belongs to the rows and columns of the cells of antidiagonal n."""
-        row = (n - jnp.arange(self.one.shape[-1])) % self.height
-        return jax.tree.map(lambda x: jnp.take(x, row, axis=-1), self.rows), self.columns
+    def weights(self, n: jax.Array) -> tuple[Any, Callable[[Any], tuple[jax.Array, ...]]]:
+        """What the tables have on antidiagonal n, and the weights of the moves into its cells as a function of that."""
+        row = jnp.clip(n - jnp.arange(self.one.shape[-1]), 0, len(self.one) - 1)
+        rows = jax.tree.map(lambda x: jnp.take(x, row, axis=-1, mode="clip"), self.rows)
+        parts = jax.tree.map(lambda x: _take(x, row), self.tables)
+        return parts, lambda parts: self.moves(parts, rows, self.columns)
 
     def ways(self, last: jax.Array, last_but_one: jax.Array, weights: tuple[jax.Array, ...]) -> list[jax.Array]:
         """Log-sums of coming into each cell by each move."""
@@ -118,8 +113,8 @@ class _Grid(NamedTuple):
 
     def step(self, state: _State, n: jax.Array) -> tuple[_State, jax.Array]:
         """The state one antidiagonal further, and the constant that was taken out."""
-        parts = jax.tree.map(lambda x: self.get(x, n), self.turned)
-        cells = log_add(*self.ways(state.last, state.last_but_one, self.moves(parts, *self.lines(n))))
+        parts, weights = self.weights(n)
+        cells = log_add(*self.ways(state.last, state.last_but_one, weights(parts)))
         cells = jnp.where(self.inside(n), cells, -jnp.inf)
         _, top = row_shift(jnp.maximum(cells, state.last))
         # It cancels in the gradient.
@@ -127,10 +122,10 @@ class _Grid(NamedTuple):
 
 
 def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tuple[jax.Array, Any]:
-    """Cuturi and Blondel's algorithm 2, for any moves. On the way back the slopes take the place of the tables."""
-    grid = _Grid.of(moves, tables, rows, columns)
+    """Cuturi and Blondel's algorithm 2, for any moves. On the way back, slopes take the place of the log-sums."""
+    grid = _Grid(moves, tables, rows, columns)
     start = grid.start()
-    log_sums = grid.set(grid.blank(jnp.full_like(grid.one, -jnp.inf)), jnp.int32(0), start.last)
+    log_sums = grid.set(grid.blank(_flat(jnp.full_like(grid.one, -jnp.inf))), jnp.int32(0), start.last)
 
     def forward(carry, n):  # type: ignore[no-untyped-def]
         state, log_sums = carry
@@ -139,17 +134,16 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
 
     (state, log_sums), tops = jax.lax.scan(forward, (start, log_sums), grid.numbers)
 
-    def log_sums_at(n: jax.Array) -> jax.Array:
-        return jnp.where(grid.inside(n), grid.get(log_sums, n), -jnp.inf)
-
     def backward(carry, inputs):  # type: ignore[no-untyped-def]
         here, before, turned = carry
         n, top = inputs
-        parts, lines = jax.tree.map(lambda x: grid.get(x, n), turned), grid.lines(n)
-        weights, pull_back = jax.vjp(lambda parts: moves(parts, *lines), parts)
-        shares = _softmax(grid.ways(log_sums_at(n - 1), log_sums_at(n - 2) - top, weights))
+        last, last_but_one = (jnp.where(grid.inside(m), grid.get(turned[0], m), -jnp.inf) for m in (n - 1, n - 2))
+        parts, weights_of = grid.weights(n)
+        weights, pull_back = jax.vjp(weights_of, parts)
+        shares = _softmax(grid.ways(last, last_but_one - top, weights))
         entered = tuple(jnp.where(grid.inside(n), here * share, 0) for share in shares)
-        turned = jax.tree.map(lambda x, slope: grid.set(x, n, slope), turned, *pull_back(entered))
+        slopes = jax.tree.leaves(pull_back(entered)[0])
+        turned = [grid.set(x, n, slope) for x, slope in zip(turned, slopes, strict=True)]
         down, right, *diagonal = entered
         return (before + down + _left(right), sum(map(_left, diagonal), jnp.zeros_like(down)), turned), None
 
@@ -158,16 +152,23 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
     here = jnp.zeros_like(start.last).at[..., -1].set(reached)
     # The constant that left the antidiagonal before the last one: no diagonal move comes from before the first.
     tops = jnp.concatenate([jnp.zeros_like(tops[:1]), tops])[:-1]
-    carry = here, jnp.zeros_like(here), grid.turned
-    (_, _, slopes), _ = jax.lax.scan(backward, carry, (grid.numbers, tops), reverse=True)
-    slopes = jax.tree.map(lambda x: grid.set(x, jnp.int32(0), jnp.zeros_like(here)), slopes)  # no move enters the first
-    return value, jax.tree.map(lambda x: jnp.moveaxis(_turn(x, -1), 0, -2), slopes)
+    turned = [log_sums, *(grid.blank(_flat(jnp.zeros_like(x))) for x in jax.tree.leaves(tables)[1:])]
+    carry = here, jnp.zeros_like(here), turned
+    (_, _, turned), _ = jax.lax.scan(backward, carry, (grid.numbers, tops), reverse=True)
+    slopes = [grid.set(x, jnp.int32(0), jnp.zeros_like(here)) for x in turned]  # no move enters the first cell
+    upright = [_upright(x, grid.one.shape) for x in slopes]
+    return value, jax.tree.unflatten(jax.tree.structure(tables), upright)
 
 
 def _softmax(ways: list[jax.Array]) -> list[jax.Array]:
-    """Shares of a few ways, entry by entry; 0 where all are -inf."""
-    total = log_add(*ways)
-    return [jnp.exp(way - jnp.where(total == -jnp.inf, 0, total)) for way in ways]
+    """Shares of a few ways, entry by entry; 0 where all are -inf.
+
+    By a division: by the logarithm of their sum they would add up to 1 only to the digits that the sum has.
+    """
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, ways))
+    parts = [jnp.exp(way - jnp.where(top == -jnp.inf, 0, top)) for way in ways]
+    total = functools.reduce(jnp.add, parts)
+    return [part / jnp.where(total == 0, 1, total) for part in parts]
 
 
 def _right(x: jax.Array, fill: float) -> jax.Array:
@@ -178,15 +179,18 @@ def _left(x: jax.Array) -> jax.Array:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)])[..., 1:]
 
 
-def _turn(x: jax.Array, way: int) -> jax.Array:
-    """[I, ..., J] with column j moved down (1) or up (-1) by j places; what leaves comes in on the other side.
+def _flat(x: jax.Array) -> jax.Array:
+    """With rows of one axis, whose layout in memory is beyond doubt: XLA copies what it would rather have otherwise."""
+    return x.reshape(len(x), -1)
 
-    Row by row: at once it would take a table of indices, or several copies.
-    """
-    shift = way * jnp.arange(x.shape[-1])
 
-    def row(number: jax.Array) -> jax.Array:
-        index = ((number - shift) % x.shape[0]).reshape((1,) * (x.ndim - 1) + (-1,))
-        return jnp.take_along_axis(x, index, axis=0)[0]
+def _take(x: jax.Array, row: jax.Array) -> jax.Array:
+    """[..., J], of each column of [I, ..., J] the entry in a row of its own [J]."""
+    row = jnp.broadcast_to(row.reshape((1,) * (x.ndim - 1) + (-1,)), (1, *x.shape[1:]))
+    return jnp.take_along_axis(_flat(x), _flat(row), axis=0, mode="clip").reshape(x.shape[1:])
 
-    return jax.lax.map(row, jnp.arange(x.shape[0]))
+
+def _upright(turned: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The table of a turned one. Row by row: at once it would take a table of indices, or several copies."""
+    table, column = turned.reshape(shape), jnp.arange(shape[-1])
+    return jax.lax.map(lambda n: _take(table, (n + column) % len(table)).ravel(), jnp.arange(len(table))).reshape(shape)

@@ -112,11 +112,12 @@ def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, 
         # From differences, which are never all held: a matrix product would lose the digits of near ones.
         steps = -jnp.sum(jnp.square(some[..., None, :] - y[None]), axis=-1) / gamma
         steps = jnp.where(is_step.reshape((-1,) + (1,) * (steps.ndim - 1)), steps, -jnp.inf)
-        return jnp.pad(steps, [(0, 0), *before], constant_values=-jnp.inf)
+        steps = jnp.pad(steps, [(0, 0), *before], constant_values=-jnp.inf)
+        return steps.reshape(len(steps), -1)  # flat, or XLA copies the table to lay it out in another way
 
     rows = jnp.pad(jnp.moveaxis(x, -2, 0), [(1, 0)] + [(0, 0)] * (x.ndim - 1))
-    steps = map_rows(steps_of, (rows, jnp.arange(len(rows)) > 0), y.size)
-    return multiplied(-log_sum_of_paths(_moves, jnp.moveaxis(steps, 0, -2), row, column), gamma)
+    steps = map_rows(steps_of, (rows, jnp.arange(len(rows)) > 0), y.size).reshape(len(rows), *column.shape)
+    return multiplied(-log_sum_of_paths(_moves, steps, row, column), gamma)
 
 
 def _moves(steps: jax.Array, row: jax.Array, column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -108,4 +108,5 @@ def _log_probability(
     nothing = [(0, 0)] * (x.ndim - 3)
     down = jnp.pad(down, [*nothing, (1, 0), (0, 0)], constant_values=-jnp.inf)
     across = jnp.pad(jnp.concatenate([across, last], -2), [*nothing, (0, 0), (1, 0)], constant_values=-jnp.inf)
-    return log_sum_of_paths(lambda moves, *_: moves, (down, across), (), ())
+    moves = tuple(jnp.moveaxis(x, -2, 0) for x in (down, across))
+    return log_sum_of_paths(lambda moves, *_: moves, moves, (), ())

@@ -95,3 +95,13 @@ def test_a_length_out_of_range_is_nan():
     lengths = jnp.array([6, 5])
     assert np.isnan(viterbi(x, a, lengths).score).tolist() == [True, False]
     assert np.isnan(marginals(x, a, lengths)).any((1, 2)).tolist() == [True, False]
+
+
+def test_gradient_of_soft_dtw_keeps_its_digits_over_long_series():
+    """Shares of the ways into a cell that add up to 1 but for a rounding lose ten times as many along a path."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 256, 8)).astype(np.float32)
+    slope = jax.grad(lambda x, y: soft_dtw(x, y, gamma=0.1))
+    with jax.enable_x64(True):
+        exact = slope(jnp.asarray(x, jnp.float64), jnp.asarray(y, jnp.float64))
+    np.testing.assert_allclose(slope(jnp.asarray(x), jnp.asarray(y)), exact, atol=8e-6 * np.abs(exact).max())
