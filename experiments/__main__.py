@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import how_to_install, missing_packages
-from train.files import escape_output
 
 FOLDER = Path(__file__).parent
 COMMANDS = {
@@ -30,9 +30,6 @@ def studies() -> dict[str, str]:
 def main(words: Sequence[str]) -> int:
     """Lists, runs a command, or says what to do with the name of a study; returns the exit code."""
     found = studies()
-    if missing := missing_packages():
-        print(f"error: {how_to_install(missing)}", file=sys.stderr)
-        return 2
     if words and words[0] in COMMANDS:
         from experiments.study import overview
 
@@ -42,9 +39,9 @@ def main(words: Sequence[str]) -> int:
         if name in found:
             print(f"run it with `python -m experiments.{' '.join([name, *words[1:]])}`; --help shows its options")
         else:
-            print(
-                f"error: there is no study or command {words[0]!r}; `python -m experiments` lists them", file=sys.stderr
-            )
+            from train.console import say
+
+            say(f"error: there is no study or command {words[0]!r}; `python -m experiments` lists them")
         return 2
     print("Run one with `python -m experiments.NAME`; --help shows its options, --dry-run what it costs.\n")
     for group in (found, {f"python -m experiments {name}": text for name, text in COMMANDS.items()}):
@@ -54,5 +51,9 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    if missing := missing_packages():  # before `train` is imported, which needs some of them
+        argparse.ArgumentParser(prog="python -m experiments", usage=argparse.SUPPRESS).error(how_to_install(missing))
+    from train.files import escape_output
+
     escape_output()
     raise SystemExit(main(sys.argv[1:]))

@@ -51,7 +51,7 @@ def run_name(setting: Mapping[str, Any]) -> str:
     """The name of a run's folder; the order of the settings does not matter.
 
     >>> run_name({"seed": 0, "method": "xz"}), run_name({}), run_name({"rate": "1/3"})
-    ('method=xz,seed=0', 'run', 'rate=1_3,73c9')
+    ('method=xz,seed=0', 'run', 'rate=1_3,...')
     """
     text = ",".join(f"{name}={value}" for name, value in sorted(setting.items())) or "run"
     plain = re.sub(r"[^\w.=,+ ()-]", "_", text, flags=re.ASCII)[:150].lstrip(".")

@@ -72,6 +72,8 @@ def _check_differences(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]
                 ahead, behind = (evaluate(case, doubles, {**kwargs, name: used[name] + d})[0] for d in (step, -step))
             except ValueError:  # at the end of its range
                 continue
+            if np.isnan(ahead).any() or np.isnan(behind).any():  # the same, where the number is traced
+                continue
             difference = (weights * (ahead - behind)).sum() / (2 * step)
             rounding = 8 * float(np.finfo(np.float64).eps) * np.abs(weights * ahead).sum() / step
             allowed = slope_tolerance(case, kwargs) * (1 + abs(difference)) + rounding

@@ -256,7 +256,7 @@ def test_rows_that_do_not_fit_are_never_lost_in_silence():
 
 def test_gathering_needs_a_mask_and_a_capacity():
     hidden, _, _, labels = draw()
-    with pytest.raises(ValueError, match="where must be a boolean array"):
+    with pytest.raises(TypeError, match="where must be an array, got None"):
         gather_labelled(hidden, labels, where=None, capacity=3)
     with pytest.raises(ValueError, match="capacity must be a Python integer of at least 1, got None"):
         gather_labelled(hidden, labels, where=MASK, capacity=None)

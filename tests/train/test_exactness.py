@@ -29,7 +29,7 @@ SPLITS = (1, 2, 4, 8)
 FEW = [("pmap", 8, 1), ("jit", 1, 8), ("shard_map", 4, 2), ("shard_map unchecked", 2, 4), ("jit", 8, 4)]
 ONE = {
     "bert_pretrain": ("shard_map", 4, 2),
-    "transfer": ("jit", 2, 4),
+    "few_shot": ("jit", 2, 4),
     "causal_lm": ("pmap", 2, 8),
     "simclr": ("shard_map unchecked", 4, 2),
     "simclr in chunks": ("shard_map", 8, 1),
