@@ -33,7 +33,7 @@ COUPLED = {
     "hard_negative": (VIEWS, {}, 2),
     "koleo": ((X,), {}, 3),
     "moco_v3": ((*VIEWS, *VIEWS), {}, 1),
-    "msn": (SCORES, {}, 3),
+    "msn": (SCORES, {}, 3.1),
     "multi_similarity": (LABELLED, {}, 2),
     "n_pairs": (VIEWS, {}, 1),
     "nnclr": ((*VIEWS, *VIEWS, X), {}, 3),
@@ -46,7 +46,7 @@ COUPLED = {
     "similarity_preserving": (VIEWS, {}, 3),
     "sinkhorn": ((TABLE,), {}, 3),
     "sup_con, in": (LABELLED, {"form": "in"}, 1),
-    "swav": (SCORES, {}, 3),
+    "swav": (SCORES, {}, 4.1),
     "uniformity": ((X,), {}, 1),
 }
 # Losses of other tables than [rows, rows]: the number of its entries, and how many of them.
