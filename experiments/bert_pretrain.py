@@ -10,11 +10,11 @@ baselines; each is run over several draws of the labels.
     python -m experiments.bert_pretrain
     python -m experiments.bert_pretrain --data.path my.txt    # pretraining alone: a text file has no labels
 
-Expected on the test books: masked-LM accuracy 0.435, but 0.585 on tokens seen 1,000 times or more and 0.071 on those
-seen 10 to 99 times (the known weakness of the loss); next-sentence accuracy 0.732. With 8, 32 and 128 labels a class,
-accuracy 0.413 ± 0.049, 0.405 ± 0.020 and 0.427 ± 0.023 (5 draws of the labels), against 0.256, 0.305 and 0.406 from
-scratch and 0.279, 0.326 and 0.396 of TF-IDF; on the same books 0.566, 0.628 and 0.727, against 0.333, 0.456 and 0.626
-from scratch and 0.340, 0.508 and 0.656 of TF-IDF. Ten minutes on two CPU cores.
+Expected on the test books: masked-LM accuracy 0.436, but 0.586 on tokens seen 1,000 times or more and 0.070 on those
+seen 10 to 99 times (the known weakness of the loss); next-sentence accuracy 0.733. With 8, 32 and 128 labels a class,
+accuracy 0.416 ± 0.071, 0.391 ± 0.026 and 0.435 ± 0.018 (5 draws of the labels), against 0.256, 0.305 and 0.400 from
+scratch and 0.279, 0.326 and 0.396 of TF-IDF; on the same books 0.566, 0.621 and 0.710, against 0.333, 0.456 and 0.620
+from scratch and 0.340, 0.508 and 0.656 of TF-IDF. Twenty minutes of processor time.
 
 The next-sentence head reads the mean over all tokens, where BERT's reads [CLS]: after 1,000 steps it had an accuracy of
 0.594 on the validation books against 0.525 (one seed each).
