@@ -33,7 +33,7 @@ COUPLED = {
     "hard_negative": (VIEWS, {}, 2),
     "koleo": ((X,), {}, 3),
     "moco_v3": ((*VIEWS, *VIEWS), {}, 1),
-    "msn": (SCORES, {}, 3.1),
+    "msn": (SCORES, {}, 3),
     "multi_similarity": (LABELLED, {}, 2),
     "n_pairs": (VIEWS, {}, 1),
     "nnclr": ((*VIEWS, *VIEWS, X), {}, 3),
@@ -46,7 +46,7 @@ COUPLED = {
     "similarity_preserving": (VIEWS, {}, 3),
     "sinkhorn": ((TABLE,), {}, 3),
     "sup_con, in": (LABELLED, {"form": "in"}, 1),
-    "swav": (SCORES, {}, 4.1),
+    "swav": (SCORES, {}, 4),
     "uniformity": ((X,), {}, 1),
 }
 # Losses of other tables than [rows, rows]: the number of its entries, and how many of them.
@@ -87,7 +87,9 @@ def test_a_coupled_loss_holds_a_few_tables(name):
     arrays, options, limit = COUPLED[name]
     assert limit <= 4
     needed = tables_needed(name, arrays, options, ROWS * ROWS)
-    assert needed <= limit, f"{name} needs {needed:.2f} tables [rows, columns], at most {limit} are promised"
+    a_few_vectors = 8 / ROWS
+    message = f"{name} needs {needed:.3f} tables [rows, columns], at most {limit} are promised"
+    assert needed <= limit + a_few_vectors, message
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="bytes of the CPU's compiler")
