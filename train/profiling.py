@@ -69,7 +69,7 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
             _stop(folder)
         if tracing or done:
             say(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}")
-        elif not os.listdir(folder):  # of a run that was profiled before it was taken up again
+        elif not os.listdir(folder):  # of a run that was profiled before it was resumed
             say(f"note: no profile, because no step from {first} to {last} was made")
 
 

@@ -234,7 +234,7 @@ def _wide(tree: Any) -> Any:
 
 
 def _strong(leaf: Any) -> jax.Array:
-    """Return the array without a weak type, such as ``0.5 * 2`` has, which the next step would be compiled anew for."""
+    """Return the array without a weak type, such as ``0.5 * 2`` has, for which the next step would compile again."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 

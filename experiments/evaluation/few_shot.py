@@ -161,7 +161,7 @@ def hold_out(passages: Passages, part: int = 5) -> tuple[Passages, Passages]:
 
 
 def sample(passages: Passages, most: int) -> Passages:
-    """An even sample of at most so many."""
+    """An evenly spaced sample of limited size."""
     return passages.take(np.unique(np.linspace(0, len(passages) - 1, min(most, len(passages))).astype(int)))
 
 

@@ -1,7 +1,7 @@
 """Questions that a study asks before it is run, and what its results answer: differences, intervals, verdicts.
 
 The unit is a pair: two runs that share a seed, a fold, or whatever else `pairs` names. A difference over pairs has a
-t interval. Where the pairs share examples (folds, or seeds that split one pool anew) they are not independent, and the
+t interval. Where the pairs share examples (folds, or seeds that each draw a split) they are not independent, and the
 variance of the mean is that of Nadeau and Bengio (2003), `s^2 (1/n + n_test / n_train)`: a run says so by giving
 `n_test` and `n_train`. A baseline that is deterministic (xz, an n-gram) has one result and no spread of its own. The
 chance is then in the test examples, which both share: they are resampled (Efron 1979), and the spread over the

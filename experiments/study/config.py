@@ -88,7 +88,7 @@ class StudyConfig:
     jobs: int = 1
     """Processes that share the runs of the study."""
     max_consecutive_bad: int = 10
-    """Updates with a loss or gradient that is not finite are skipped. After so many in a row training goes back to the
+    """Updates with a loss or gradient that is not finite are skipped. After this many in a row training returns to the
     last checkpoint, with fresh data."""
     fast_dev_run: bool = False
     """Run the whole path on little data for a few steps, to see that it works; the numbers mean nothing."""
