@@ -10,6 +10,7 @@ import pytest
 
 from experiments.benchmarks import streaming
 from experiments.benchmarks.cases import CASES
+from lossfns._blockwise import sizes
 
 
 @pytest.mark.parametrize("name", ["linear_cross_entropy, bfloat16", "siglip"])
@@ -27,8 +28,8 @@ def test_a_case_is_measured_and_written(name, tmp_path, capsys):
 @pytest.mark.parametrize("name", CASES)
 def test_both_sides_compute_the_same(name):
     case = CASES[name]
-    sizes = {k: 16 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}
-    arrays = case.make(streaming.jax.random.key(0), "float32", False, **sizes).values()
+    shape = {k: 16 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}
+    arrays = case.make(streaming.jax.random.key(0), "float32", False, **shape).values()
     assert float(case.ours(*arrays)) == pytest.approx(float(case.plain(*arrays)), rel=1e-5)
 
 
@@ -37,17 +38,24 @@ STREAMED = ("linear_cross_entropy", "MLM head", "dpo from hidden states", "nt_xe
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_the_form_for_accelerators_computes_the_same(name, monkeypatch):
-    """On whatever device there is: blocks and layouts are chosen by the name of the backend."""
-    asked = []
-    monkeypatch.setattr(jax, "default_backend", lambda: asked.append(True) or "gpu")
+    """Where a program is lowered for a GPU or TPU it takes the `default` forms. Here CPU runs them, in small blocks."""
+    chosen = []
+
+    def as_accelerators(*given, default, **_):
+        chosen.append(default)
+        return default(*given)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", as_accelerators)
+    for constant, scores in {"CACHED": 2**5, "LAUNCHED": 2**8, "_LEAST": 4}.items():
+        monkeypatch.setattr(sizes, constant, scores)
     case = CASES[name]
-    sizes = {k: 29 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}  # traced by no other test
-    arrays = case.make(jax.random.key(0), "float32", False, **sizes).values()
+    shape = {k: 29 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}  # traced by no other test
+    arrays = case.make(jax.random.key(0), "float32", False, **shape).values()
     moving = tuple(i for i, x in enumerate(arrays) if np.issubdtype(x.dtype, np.floating))
     ours, plain = (jax.value_and_grad(loss, argnums=moving)(*arrays) for loss in (case.ours, case.plain))
     # Roundings of float32, in sums of which the largest are near 0.5.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), ours, plain)
-    assert asked
+    assert chosen
 
 
 def test_an_unknown_case_or_file_and_no_rounds_are_refused():
