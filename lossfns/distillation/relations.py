@@ -1,6 +1,7 @@
 """Distillation of how the examples of a batch relate to each other, and against a bank of negatives."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,27 +150,52 @@ def relational_angle(
 @jax.custom_jvp
 def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Array:
     """[N], the sum of Huber's loss of the cosines between any two of the ways [N, M, D] less those of the goal's."""
-    return jnp.sum(jnp.where(_pairs_of(others), _huber(_cosine_gaps(ways, goal)), 0), axis=(1, 2))
+
+    def of_some(part: _Sides) -> jax.Array:
+        return jnp.sum(jnp.where(_pairs_of(part, others), _huber(_cosine_gaps(part, ways, goal)), 0), axis=-1)
+
+    return jnp.sum(map_rows(of_some, _first_sides(ways, goal, others), others.size), axis=0)
 
 
 @_angle_gaps.defjvp
 def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     # Each pair stands on both sides of the diagonal, with the same slope: one product in place of two.
     ways, goal, others = primals
-    slopes = jnp.where(_pairs_of(others), jnp.clip(_cosine_gaps(ways, goal), -1, 1), 0)
-    by_ways = 2 * jnp.einsum("jik,jkd->jid", slopes, ways, precision=jax.lax.Precision.HIGHEST)
+
+    def of_some(part: _Sides) -> jax.Array:
+        slopes = jnp.where(_pairs_of(part, others), jnp.clip(_cosine_gaps(part, ways, goal), -1, 1), 0)
+        return jnp.einsum("ijk,jkd->ijd", slopes, ways, precision=jax.lax.Precision.HIGHEST)
+
+    by_ways = 2 * jnp.moveaxis(map_rows(of_some, _first_sides(ways, goal, others), others.size), 0, 1)
     return _angle_gaps(*primals), jnp.sum(by_ways * tangents[0], axis=(1, 2))
 
 
-def _cosine_gaps(ways: jax.Array, goal: jax.Array) -> jax.Array:
-    ours, theirs = (jnp.einsum("jid,jkd->jik", x, x, precision=jax.lax.Precision.HIGHEST) for x in (ways, goal))
+class _Sides(NamedTuple):
+    """Some of the first sides of angles at N corners: ours and the goal's [I, N, D], who is another [I, N], numbers."""
+
+    ways: jax.Array
+    goal: jax.Array
+    other: jax.Array
+    number: jax.Array
+
+
+def _first_sides(ways: jax.Array, goal: jax.Array, others: jax.Array) -> _Sides:
+    return _Sides(*(jnp.moveaxis(x, 1, 0) for x in (ways, goal, others)), jnp.arange(others.shape[1]))
+
+
+def _cosine_gaps(part: _Sides, ways: jax.Array, goal: jax.Array) -> jax.Array:
+    """[I, N, M], the cosine of each angle less that of the goal's."""
+    ours, theirs = (
+        jnp.einsum("ijd,jkd->ijk", some, every, precision=jax.lax.Precision.HIGHEST)
+        for some, every in ((part.ways, ways), (part.goal, goal))
+    )
     return ours - theirs
 
 
-def _pairs_of(others: jax.Array) -> jax.Array:
-    """[N, M, M], which pairs are of two that are both among the others [N, M]."""
-    index = jnp.arange(others.shape[1])
-    return others[:, :, None] & others[:, None, :] & (index[:, None] != index[None])[None]
+def _pairs_of(part: _Sides, others: jax.Array) -> jax.Array:
+    """[I, N, M], which pairs are of two that are both among the others [N, M]."""
+    different = part.number[:, None] != jnp.arange(others.shape[1])[None]
+    return part.other[:, :, None] & others[None] & different[:, None, :]
 
 
 @loss(static=("axis_name",))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import map_rows
 from lossfns._contract import loss, one_of
 from lossfns.overlap._shared import Axis, mean_over_classes, memberships, per_row
 
@@ -72,13 +73,20 @@ def lovasz_softmax(
         errors, true = (x.reshape(1, -1, x.shape[-1]) for x in (errors, true))
         if axis_name is not None:
             errors, true = jax.lax.all_gather((errors, true), axis_name, axis=1, tiled=True)
-    # Absent places have no error and belong to nothing: they come last, or among others that cost nothing either.
-    order = jnp.argsort(-jax.lax.stop_gradient(errors), axis=1)
-    errors, is_true = (jnp.take_along_axis(x, order, axis=1) for x in (errors, true))
     size = jnp.sum(true, axis=1, keepdims=True)
-    found = jnp.cumsum(is_true, axis=1)
-    union = size + jnp.cumsum(1 - is_true, axis=1)
-    jaccard = 1 - (size - found) / jnp.where(union == 0, 1, union)
-    steps = jnp.diff(jaccard, axis=1, prepend=0)
-    values = mean_over_classes(jnp.sum(errors * steps, axis=1), size[:, 0], absent)
+
+    def steps(classes: jax.Array) -> jax.Array:
+        """Of some classes [C, N, places], how much the error of each place counts."""
+        errors, true, size = (jnp.moveaxis(jnp.take(x, classes, axis=-1), -1, 0) for x in fixed)
+        # Absent places have no error and belong to nothing: they come last, or among others that cost nothing either.
+        order = jnp.argsort(-errors, axis=-1)
+        is_true = jnp.take_along_axis(true, order, axis=-1)
+        union = size + jnp.cumsum(1 - is_true, axis=-1)
+        jaccard = 1 - (size - jnp.cumsum(is_true, axis=-1)) / jnp.where(union == 0, 1, union)
+        sorted_steps = jnp.diff(jaccard, axis=-1, prepend=0)
+        return jnp.put_along_axis(jnp.zeros_like(errors), order, sorted_steps, axis=-1, inplace=False)
+
+    fixed = jax.lax.stop_gradient((errors, true, size))
+    weights = jnp.moveaxis(map_rows(steps, jnp.arange(size.shape[-1]), 8 * errors[..., 0].size), 0, -1)
+    values = mean_over_classes(jnp.sum(errors * weights, axis=1), size[:, 0], absent)
     return per_row(values, given)

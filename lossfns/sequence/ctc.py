@@ -134,7 +134,8 @@ def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames:
     first = jnp.where(place == 0, 0.0, -jnp.inf).astype(x.dtype)
     alpha = start_of_scan(jnp.broadcast_to(first, symbols.shape), x, labels, frames)
     by_frame = jnp.moveaxis(scores, -2, 0), jnp.moveaxis(frames, -1, 0)
-    (alpha, total), _ = jax.lax.scan(step, (alpha, jnp.zeros_like(alpha[..., 0])), by_frame)
+    # Of a step only alpha is held for the gradient: its shares are worked out again.
+    (alpha, total), _ = jax.lax.scan(jax.checkpoint(step), (alpha, jnp.zeros_like(alpha[..., 0])), by_frame)
     at_end = (place == 2 * length[..., None]) | (place == 2 * length[..., None] - 1)
     alpha = jnp.where(at_end, alpha, -jnp.inf)
     _, top = row_shift(alpha)

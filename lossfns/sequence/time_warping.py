@@ -93,12 +93,49 @@ def soft_dtw(
     dtype = accumulation_dtype(predictions, targets)
     x = keep_rows(in_x, keep_rows(where, predictions)).astype(dtype)
     y = keep_rows(in_y, keep_rows(where, targets)).astype(dtype)
-    smoothing = hyper(gamma, dtype)
-    values = _soft_minimum(x, y, in_x, in_y, smoothing)
-    if divergence:
-        # Both empty or not: each series alone has a finite value, so no two infinities meet.
-        values -= (_soft_minimum(x, x, in_x, in_x, smoothing) + _soft_minimum(y, y, in_y, in_y, smoothing)) / 2
+    soft_minimum = _divergence if divergence else _soft_minimum
+    values = soft_minimum(x, y, in_x, in_y, jnp.broadcast_to(hyper(gamma, dtype), batch))
     return zero_masked(where, nan_unless(valid_x & valid_y, values))
+
+
+def _divergence(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
+    """The value of (x, y) less half of those of (x, x) and (y, y): one table after the other, padded to one length."""
+    length = max(x.shape[-2], y.shape[-2])
+
+    def padded(x: jax.Array, axis: int) -> jax.Array:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, length - x.shape[axis])
+        return jnp.pad(x, widths)
+
+    x, y, in_x, in_y = padded(x, -2), padded(y, -2), padded(in_x, -1), padded(in_y, -1)
+    pairs = [(x, y, in_x, in_y), (x, x, in_x, in_x), (y, y, in_y, in_y)]
+    together = jax.tree.map(lambda *parts: jnp.stack(parts), *pairs)
+    across, of_x, of_y = _one_by_one(*together, jnp.stack([gamma] * 3))
+    # Both empty or not: each series alone has a finite value, so no two infinities meet.
+    return across - (of_x + of_y) / 2
+
+
+@jax.custom_vjp
+def _one_by_one(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`_soft_minimum` of each entry of the first axis; gradients are made with the values, so that no table is held."""
+    return jax.lax.map(lambda one: _soft_minimum(*one), (x, y, in_x, in_y, gamma))
+
+
+def _one_by_one_fwd(*given):  # type: ignore[no-untyped-def]
+    def with_gradient(one):  # type: ignore[no-untyped-def]
+        x, y, in_x, in_y, gamma = one
+        value, pull_back = jax.vjp(lambda x, y, gamma: _soft_minimum(x, y, in_x, in_y, gamma), x, y, gamma)
+        return value, pull_back(jnp.ones_like(value))
+
+    return jax.lax.map(with_gradient, given)
+
+
+def _one_by_one_bwd(gradients, cotangent):  # type: ignore[no-untyped-def]
+    by_x, by_y, by_gamma = gradients
+    return cotangent[..., None, None] * by_x, cotangent[..., None, None] * by_y, None, None, cotangent * by_gamma
+
+
+_one_by_one.defvjp(_one_by_one_fwd, _one_by_one_bwd)
 
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
@@ -110,7 +147,7 @@ def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, 
     def steps_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
         some, is_step = part
         # From differences, which are never all held: a matrix product would lose the digits of near ones.
-        steps = -jnp.sum(jnp.square(some[..., None, :] - y[None]), axis=-1) / gamma
+        steps = -jnp.sum(jnp.square(some[..., None, :] - y[None]), axis=-1) / gamma[None, ..., None]
         steps = jnp.where(is_step.reshape((-1,) + (1,) * (steps.ndim - 1)), steps, -jnp.inf)
         steps = jnp.pad(steps, [(0, 0), *before], constant_values=-jnp.inf)
         return steps.reshape(len(steps), -1)  # flat, or XLA copies the table to lay it out in another way

@@ -19,10 +19,11 @@ def integers(*shape):
 
 
 X, TABLE, LABELS = floats(ROWS, FEATURES), floats(ROWS, ROWS), integers(ROWS)
-LABELLED, VIEWS, SCORES = (X, LABELS), (X, X), (TABLE, TABLE)
+LABELLED, VIEWS, SCORES, WIDE = (X, LABELS), (X, X), (TABLE, TABLE), (floats(ROWS, 128),) * 2
 
 # Name of the row -> arrays, options, and how many tables [rows, columns] value and gradient need at most.
 COUPLED = {
+    "barlow_twins": (WIDE, {}, 1),
     "batch_hard_triplet": (LABELLED, {}, 1),
     "batch_hard_triplet, l1": (LABELLED, {"norm": "l1"}, 1),
     "batch_hard_triplet, squared": (LABELLED, {"norm": "squared_l2"}, 1),
@@ -48,20 +49,24 @@ COUPLED = {
     "sup_con, in": (LABELLED, {"form": "in"}, 1),
     "swav": (SCORES, {}, 4),
     "uniformity": ((X,), {}, 1),
+    "vicreg": (WIDE, {}, 1),
+    "w_mse": (WIDE, {}, 1),
 }
 # Losses of other tables than [rows, rows]: the number of its entries, and how many of them.
-SQUARE = 512 * 512
+SQUARE = 1024 * 1024
 OTHERS = {
-    "relational_angle": ((floats(512, FEATURES),) * 2, {}, SQUARE, 5),  # one corner at a time, of 512
-    "soft_dtw": ((floats(1, 1024, 16),) * 2, {}, 4 * SQUARE, 4),
-    "soft_dtw, divergence": ((floats(1, 1024, 16),) * 2, {"divergence": True}, 3 * 4 * SQUARE, 4),
-    "barlow_twins": ((floats(512, 512),) * 2, {}, SQUARE, 8),
-    "vicreg": ((floats(512, 512),) * 2, {}, SQUARE, 8),
-    "w_mse": ((floats(2048, 64),) * 2, {}, 2048 * 64, 12),  # views whitened in parts
-    "lovasz_softmax": ((floats(2, 4096, 32), integers(2, 4096)), {}, 2 * 4096 * 32, 9),  # sorted, once a class
-    "soft_f1": ((floats(ROWS, 128), integers(ROWS)), {}, ROWS * 128, 5),
-    "moe_load_balance": ((floats(ROWS, 128),), {}, ROWS * 128, 3),
-    "ctc": ((floats(2, 512, 64), integers(2, 128)), {}, 2 * 512 * 257, 9),  # frames x labels and blanks
+    "relational_angle": ((floats(512, FEATURES),) * 2, {}, SQUARE // 4, 3),  # part of one corner at a time, of 512
+    "soft_dtw": ((floats(1, 1024, 16),) * 2, {}, SQUARE, 3.1),
+    "soft_dtw, divergence": ((floats(1, 1024, 16),) * 2, {"divergence": True}, SQUARE, 4.4),  # three, one by one
+    "lovasz_softmax": (
+        (floats(2, 4096, 32), integers(2, 4096)),
+        {},
+        2 * 4096 * 32,
+        4,
+    ),  # sorted a few classes at a time
+    "soft_f1": ((floats(ROWS, 128), integers(ROWS)), {}, ROWS * 128, 4.1),
+    "moe_load_balance": ((floats(ROWS, 128),), {}, ROWS * 128, 1.1),
+    "ctc": ((floats(2, 512, 64), integers(2, 128)), {}, 2 * 512 * 257, 4.1),  # frames x labels and blanks
     "rnn_transducer": ((floats(1, 128, 65, 64), integers(1, 64)), {}, 128 * 65 * 64, 2),  # logits
     "linear_chain_crf": ((floats(16, 128, 64), floats(64, 64), integers(16, 128)), {}, 16 * 128 * 64, 8),  # emissions
 }
