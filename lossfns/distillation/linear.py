@@ -20,7 +20,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns._numerics import divided, row_shift
+from lossfns._numerics import divided, excess, row_shift
 
 
 @loss(static=("block_size", "axis_name"), temperature=positive, block_size=optional_size)
@@ -99,10 +99,19 @@ def linear_distillation(
     columns = {"student": _centred(student, dtype, axis_name), "teacher": _centred(teacher, dtype, axis_name)}
     narrowed: list[Any] = [narrow(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
     block = functools.partial(_block, *narrowed)
-    (of_teacher, gap), of_student = stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
-    values = jnp.square(t) * (gap - (of_teacher - of_student))
-    # Three sums that nearly cancel may fall below 0 by their rounding, which is no reason to lose the gradient.
-    values += jax.lax.stop_gradient(jnp.where(values < 0, -values, 0))
+    whole["offset"] = jax.lax.stop_gradient(_mean_gap(whole, columns, axis_name))
+    (of_teacher, gap), of_student, (_, excesses), (_, powers) = stream(
+        block, whole, columns, block_size=block_size, axis_name=axis_name
+    )
+    values = gap - (of_teacher - of_student)
+    # Of models that are nearly the same these sums cancel. Of second order there is KL = E[u + e^-u - 1] + log1p(B) - B
+    # with B = E[e^-u - 1]; the gradient has lost nothing.
+    small = (jnp.abs(powers) < 0.5) & (values < 0.1)
+    exact = excesses - excess(-jnp.log1p(jnp.where(small, powers, 0)))
+    values += jax.lax.stop_gradient(
+        jnp.maximum(jnp.where(small, exact, values), 0) - jnp.where(values == jnp.inf, 0, values)
+    )
+    values = jnp.square(t) * values
     return zero_masked(where, values.reshape(shape))
 
 
@@ -113,7 +122,28 @@ def _block(student_dtype: Any, teacher_dtype: Any, whole: Any, part: Any, index:
         return divided(x if bias is None else x + bias[:, None], whole["t"])
 
     student, teacher = logits("student", student_dtype), logits("teacher", teacher_dtype)
-    return Mean(teacher, jnp.where(teacher == -jnp.inf, 0, teacher - student)), LogSum(student)
+    gap = jnp.where(teacher == -jnp.inf, 0, teacher - student)
+    fixed, u = jax.lax.stop_gradient((teacher, gap - whole["offset"][None]))
+    u = jnp.where(fixed == -jnp.inf, 0, jnp.clip(u, -_LARGEST, _LARGEST))
+    return Mean(teacher, gap), LogSum(student), Mean(fixed, excess(u)), Mean(fixed, jnp.expm1(-u))
+
+
+_LARGEST = 40.0
+"""Gaps beyond it are of models that are far apart, and exponentials must stay finite."""
+
+
+def _mean_gap(whole: Any, columns: Any, axis_name: Any) -> jax.Array:
+    """[tokens], teacher's less student's logit over the temperature, averaged over classes."""
+
+    def total(who: str) -> jax.Array:
+        head, bias = columns[who]
+        dtype = accumulation_dtype(head)
+        x = jnp.einsum("d,dn->n", jnp.sum(head, axis=0, dtype=dtype), whole[who].astype(dtype), precision="highest")
+        return x if bias is None else x + jnp.sum(jnp.where(jnp.isinf(bias), 0, bias))
+
+    sums = total("teacher") - total("student"), jnp.asarray(len(columns["teacher"][0]), jnp.float32)
+    gap, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    return gap / jnp.maximum(count, 1) / whole["t"]
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:

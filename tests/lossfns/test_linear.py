@@ -260,3 +260,17 @@ def test_gathering_needs_a_mask_and_a_capacity():
         gather_labelled(hidden, labels, where=None, capacity=3)
     with pytest.raises(ValueError, match="capacity must be a Python integer of at least 1, got None"):
         gather_labelled(hidden, labels, where=MASK, capacity=None)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+@pytest.mark.parametrize("noise", [1e-3, 1e-2])
+def test_distillation_from_a_model_that_is_nearly_the_same_keeps_its_digits(noise, temperature):
+    rng = np.random.default_rng(0)
+    hidden, head = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 16), (200, 16)))
+    other = (head + noise * rng.normal(size=head.shape)).astype(np.float32)
+    values = linear_distillation(hidden, jnp.asarray(head), hidden, jnp.asarray(other), temperature=temperature)
+    student, teacher = (hidden.astype(np.float64) @ x.T.astype(np.float64) / temperature for x in (head, other))
+    log_p, log_t = (x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True)) for x in (student, teacher))
+    terms = np.exp(log_t) * (log_t - log_p + np.expm1(log_p - log_t))
+    # The logits are rounded to about 1e-7, which is `1e-7 / noise` of the gaps.
+    np.testing.assert_allclose(values, temperature**2 * terms.sum(axis=-1), rtol=2e-6 / noise)
