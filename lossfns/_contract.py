@@ -21,6 +21,9 @@ from lossfns._arguments import Signature
 P = ParamSpec("P")
 R = TypeVar("R")
 
+AxisName = str | tuple[str, ...] | None
+"""Name of a mapped device axis, or several; None for one device."""
+
 Check = Callable[[str, Any], Any]
 """`check(name, value)` returns the value to use or raises; it is not asked about None where that is allowed."""
 

@@ -1,7 +1,6 @@
-"""Matrix products in the forms that are fast, and that run."""
+"""Matrix products in forms that are fast on CPU, and that XLA can run there in half precision."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,45 +10,54 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from lossfns._contract import accumulation_dtype
 
 
-def product(part: jax.Array, rows: jax.Array, dtype: Any = None) -> jax.Array:
-    """The matrix product of columns [C, D] and transposed rows [D, N], summed in float32 or wider, [C, N].
+def product(columns: jax.Array, rows: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+    """The scores `columns @ rows` of a block, summed in float32 or wider.
 
     Args:
-        part: [C, D], the columns of a block.
-        rows: [D, N]. Transposed once by the caller, so that no pass over the blocks need do so.
-        dtype: Operands are rounded to it, in the backward pass too. Give `narrow(...)` of the inputs as they came in:
-            what was bfloat16 is multiplied as such. None multiplies in the dtype that comes.
+        columns: [C, D], the columns of a block.
+        rows: [D, N], transposed once by the caller, so that no block needs to do it again.
+        dtype: The dtype to which operands are rounded, in the backward pass too. `operand_dtype(...)` of the inputs, as
+            they came in, loses nothing: bfloat16 is multiplied as bfloat16. None multiplies in float32 or wider.
+
+    Returns:
+        [C, N].
     """
-    return _product(jnp.dtype(accumulation_dtype(part, rows) if dtype is None else dtype), part, rows)
+    dtype = jnp.dtype(accumulation_dtype(columns, rows) if dtype is None else dtype)
+    scores: jax.Array = _product(dtype, columns, rows)
+    return scores
 
 
-def narrow(*arrays: jax.Array) -> jnp.dtype:
-    """The dtype for operands that loses nothing: bfloat16 or float16 if all are, else that of the accumulation."""
+def operand_dtype(*arrays: jax.Array) -> jnp.dtype:
+    """The dtype for operands that loses nothing: that of the arrays if they share one, else float32 or wider."""
     dtypes = {jnp.dtype(x.dtype) for x in arrays}
     return dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*arrays)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(dtype: Any, part: jax.Array, rows: jax.Array) -> jax.Array:
-    return contract(part, rows, (1, 0), dtype)
+def _product(dtype: jnp.dtype, columns: jax.Array, rows: jax.Array) -> jax.Array:
+    return contract(columns, rows, (1, 0), dtype)
 
 
-def _product_fwd(dtype: Any, part: jax.Array, rows: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(dtype, part, rows), (part, rows)
+def _product_fwd(
+    dtype: jnp.dtype, columns: jax.Array, rows: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(dtype, columns, rows), (columns, rows)
 
 
-def _product_bwd(dtype: Any, residuals: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-    part, rows = residuals
-    d_part = contract(slope, rows, (1, 1), dtype)
-    # Pinned to rows, or a transpose that follows becomes XLA's layout of the product, which is slow.
-    d_rows = by_rows(contract(transposed(part.astype(dtype)), slope, (1, 0), dtype))
-    return d_part.astype(part.dtype), d_rows.astype(rows.dtype)
+def _product_bwd(
+    dtype: jnp.dtype, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    columns, rows = residuals
+    d_columns = contract(cotangent, rows, (1, 1), dtype)
+    # Laid out by rows, or XLA would give the product the layout of a transpose that follows, which is slow.
+    d_rows = row_major(contract(transposed(columns.astype(dtype)), cotangent, (1, 0), dtype))
+    return d_columns.astype(columns.dtype), d_rows.astype(rows.dtype)
 
 
 _product.defvjp(_product_fwd, _product_bwd)
 
 
-def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> jax.Array:
+def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
     """The product of two matrices over one axis of each, operands rounded to `dtype`, summed in float32 or wider."""
     a, b = a.astype(dtype), b.astype(dtype)
     half = jnp.finfo(dtype).bits < 32
@@ -62,23 +70,25 @@ def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> j
         precision=lax.Precision.HIGHEST,
         preferred_element_type=accumulation_dtype(a),
     )
-    # Half-precision products whose result XLA lays out by columns fail on CPU when they are run.
-    return by_rows(out) if half else out
+    # Half-precision products that XLA lays out by columns fail on CPU at run time.
+    return row_major(out) if half else out
 
 
-def by_rows(x: jax.Array) -> jax.Array:
-    """`x`, on CPU laid out in memory by rows."""
-    return lax.platform_dependent(x, cpu=_laid_out, default=_as_is)
+def row_major(x: jax.Array) -> jax.Array:
+    """`x`, on CPU laid out by rows in memory."""
+    laid_out: jax.Array = lax.platform_dependent(x, cpu=_constrained, default=_unchanged)
+    return laid_out
 
 
-def _laid_out(x: jax.Array) -> jax.Array:
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+def _constrained(x: jax.Array) -> jax.Array:
+    constrained: jax.Array = with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+    return constrained
 
 
-def _as_is(x: jax.Array) -> jax.Array:
+def _unchanged(x: jax.Array) -> jax.Array:
     return x
 
 
 def transposed(x: jax.Array) -> jax.Array:
-    """The transpose of a matrix, on CPU moved in memory, where XLA would call it another layout of the same, slowly."""
-    return by_rows(x.T)
+    """The transpose of a matrix, on CPU moved in memory: XLA would only relabel its layout, which is slow to read."""
+    return row_major(x.T)

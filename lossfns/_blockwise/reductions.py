@@ -1,58 +1,57 @@
-"""What becomes of the scores of a block: five kinds of sums, their states from block to block, their cotangents."""
+"""Reductions of a block's scores: what is summed, the state carried from block to block, and the cotangents.
+
+A block function returns reductions. For each of them the passes over the table go through
+
+    initial_state -> merge, once a block -> final_result -> combine_devices, if the columns are spread over devices
+    scores_cotangent, once a block of the backward pass
+
+Log-sums are online: a running maximum, and sums relative to it that are rescaled when it grows (Milakov and Gimelshein
+2018, arXiv:1805.02867). Where no exponential can overflow they need neither, see `with_or_without_shift`.
+"""
 
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.trees import get_at, set_at, vary_alike
+from lossfns._blockwise.blocks import get_at, set_at
+from lossfns._blockwise.pytrees import PyTree, vary_together
+
+T = TypeVar("T")
 
 
-class Reduction:
-    """What becomes of the scores of a block; see the subclasses."""
-
-
-def _reduction(cls: type) -> type:
-    fields = [field.name for field in dataclasses.fields(cls)]
-    return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
-
-
-def is_reduction(x: Any) -> bool:
-    """Where the pytree of a block ends."""
-    return isinstance(x, Reduction)
-
-
-@_reduction
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LogSum(Reduction):
-    """Scores [C, N] -> log of the sum of their exponentials over all columns, [N]; -inf where there is none."""
+class LogSum:
+    """Scores [C, N] -> log of the sum of their exponentials over all columns, [N]; -inf without a finite score."""
 
     scores: jax.Array
 
 
-@_reduction
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ShiftedLogSum(LogSum):
-    """As `LogSum`, in two parts: for losses that subtract a score from it, which loses digits if both are large."""
+    """Like `LogSum`, in two parts: for losses that subtract a score, which loses digits where both are large."""
 
 
 class Shifted(NamedTuple):
-    """The result of `ShiftedLogSum`, both [N]: the parts of that of `LogSum`. To derivatives the shift is constant."""
+    """The result of `ShiftedLogSum`, both [N], which add to the log-sum. The shift has no derivative."""
 
     log_sum: jax.Array
     shift: jax.Array
 
 
-@_reduction
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Mean(Reduction):
-    """Scores and terms [C, N] -> `Moments`: as `LogSum`, and the mean of the terms under the softmax of the scores.
+class SoftmaxMean:
+    """Scores and terms [C, N] -> `Moments`: the log-sum of the scores, and the mean of the terms under their softmax.
 
-    A term must be finite where its score is -inf, and counts nothing there.
+    A term must be finite where its score is -inf, and has no weight there.
     """
 
     scores: jax.Array
@@ -60,160 +59,218 @@ class Mean(Reduction):
 
 
 class Moments(NamedTuple):
-    """The result of `Mean`, both [N]."""
+    """The result of `SoftmaxMean`, both [N]."""
 
     log_sum: jax.Array
     mean: jax.Array
 
 
-@_reduction
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Sum(Reduction):
+class Sum:
     """Terms [C, N] -> their sum over all columns, [N]."""
 
     terms: jax.Array
 
 
-@_reduction
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ColumnLogSum(Reduction):
+class ColumnLogSum:
     """Scores [C, N] -> log of the sum of their exponentials over all rows, one for each column, [M]."""
 
     scores: jax.Array
 
 
-@_reduction
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ColumnSum(Reduction):
-    """Terms [C, N] -> their sum over all rows, [M]."""
+class ColumnSum:
+    """Terms [C, N] -> their sum over all rows, one for each column, [M]."""
 
     terms: jax.Array
 
 
-class Tile(NamedTuple):
-    """Where in the table the scores of a block are."""
+Reduction: TypeAlias = LogSum | SoftmaxMean | Sum | ColumnLogSum | ColumnSum
+"""A reduction of a block; or its kind, with shapes in place of arrays."""
+
+Result: TypeAlias = jax.Array | Shifted | Moments
+"""The result of a reduction over the table, or its cotangent."""
+
+
+class RunningLogSum(NamedTuple):
+    """The state of a log-sum: sums of exponentials relative to the maximum so far."""
+
+    maximum: jax.Array
+    total: jax.Array
+    """Of exp(score - maximum)."""
+    weighted: jax.Array | None = None
+    """Of exp(score - maximum) * term; for `SoftmaxMean`."""
+
+
+State: TypeAlias = jax.Array | RunningLogSum
+"""The running sum of a `Sum` or `ColumnSum`, or the state of a log-sum."""
+
+
+class Position(NamedTuple):
+    """Where in the table a block is."""
 
     column: jax.Array
+    """The first of its columns."""
     row: jax.Array
-    fresh: jax.Array | None
-    """Which of the scores no block before had, ready to broadcast; None for all."""
+    """The first of its rows."""
+    first_visit: jax.Array | None
+    """The scores that no block before had, ready to broadcast; None for all."""
 
-    def of(self, x: Any) -> tuple[int, jax.Array]:
-        """The axis that a reduction sums over, and the place of what comes of it."""
-        return (1, self.column) if isinstance(x, ColumnLogSum | ColumnSum) else (0, self.row)
+    def axis_and_start(self, x: Reduction) -> tuple[int, jax.Array]:
+        """The axis of the scores that a reduction sums over, and where its results begin."""
+        return (1, self.column) if is_per_column(x) else (0, self.row)
 
     def masked(self, x: jax.Array, fill: float) -> jax.Array:
-        return x if self.fresh is None else jnp.where(self.fresh, x, fill)
+        """`x` with `fill` in place of scores that a block before had."""
+        return x if self.first_visit is None else jnp.where(self.first_visit, x, fill)
 
 
-def finite(x: jax.Array) -> jax.Array:
-    """0 in place of an infinity, to be subtracted."""
+def is_reduction(x: object) -> bool:
+    """Whether `x` is a leaf of the pytree that a block function returns."""
+    return isinstance(x, Reduction)
+
+
+def is_per_column(x: Reduction) -> bool:
+    """Whether there is a result for each column, else for each row."""
+    return isinstance(x, ColumnLogSum | ColumnSum)
+
+
+def zero_if_infinite(x: jax.Array) -> jax.Array:
+    """A shift that can be subtracted: 0 in place of an infinity."""
     return jnp.where(jnp.isinf(x), 0, x)
 
 
-def are_small(bound: Any, dtype: Any) -> jax.Array:
-    """Whether scores of at most this size need no shift: neither exponentials nor quotients of two overflow."""
-    return lax.stop_gradient(jnp.asarray(bound)) <= math.log(float(jnp.finfo(dtype).max)) / 2
+def exp_cannot_overflow(bound: jax.Array | float, dtype: jnp.dtype) -> jax.Array:
+    """Whether scores of at most this magnitude need no shift: neither exponentials nor quotients of two overflow."""
+    fits: jax.Array = lax.stop_gradient(jnp.asarray(bound)) <= math.log(float(jnp.finfo(dtype).max)) / 2
+    return fits
 
 
-def by_size(small: jax.Array | None, function: Any, *given: Any) -> Any:
-    """`function(small, *given)` where the scores are small, `function(None, *given)` where not, or not known to be."""
-    if small is None:
-        return function(None, *given)
-    # The operand is marked like the rest, or the two branches would not return alike under `shard_map`.
-    small, given = vary_alike((small, given))
-    return lax.cond(small, functools.partial(function, small), functools.partial(function, None), *given)
+def with_or_without_shift(unshifted_ok: jax.Array | None, function: Callable[..., T], *operands: PyTree) -> T:
+    """Chooses the form of the log-sums at run time.
+
+    Args:
+        unshifted_ok: Whether exponentials of scores are safe as they are; None if no bound of the scores is known.
+        function: `function(unshifted_ok, *operands)`; with None it must shift scores by their maximum.
+        *operands: What is differentiated.
+    """
+    if unshifted_ok is None:
+        return function(None, *operands)
+    # Marked together, or the results of the two branches would vary over different axes under `shard_map`.
+    unshifted_ok, operands = vary_together((unshifted_ok, operands))
+    unshifted, shifted = functools.partial(function, unshifted_ok), functools.partial(function, None)
+    result: T = lax.cond(unshifted_ok, unshifted, shifted, *operands)
+    return result
 
 
-def unshifted(scores: jax.Array, small: jax.Array) -> jax.Array:
-    """The exponentials of small scores; 1 where they are not, for nobody to use: under `vmap` both branches are run."""
-    return jnp.exp(jnp.where(small, scores, 0))
+def unshifted_exp(scores: jax.Array, unshifted_ok: jax.Array) -> jax.Array:
+    """exp(scores), or 1 when unsafe: under `vmap` both branches execute, and the unused one must not overflow."""
+    return jnp.exp(jnp.where(unshifted_ok, scores, 0))
 
 
-def initial(kind: Any, count: int) -> Any:
-    """The state before the first block; `count` columns."""
+def initial_state(kind: Reduction, columns: int) -> State:
+    """The state before the first block of a table with this many columns."""
     leaf = jax.tree.leaves(kind)[0]
-    zeros = jnp.zeros(count if isinstance(kind, ColumnLogSum | ColumnSum) else leaf.shape[1], leaf.dtype)
+    zeros = jnp.zeros(columns if is_per_column(kind) else leaf.shape[1], leaf.dtype)
     if isinstance(kind, Sum | ColumnSum):
         return zeros
-    return (jnp.full_like(zeros, -jnp.inf), *(zeros for _ in jax.tree.leaves(kind)))
+    return RunningLogSum(jnp.full_like(zeros, -jnp.inf), zeros, zeros if isinstance(kind, SoftmaxMean) else None)
 
 
-def merge(x: Any, state: Any, tile: Tile, small: jax.Array | None = None) -> Any:
-    """The state after one more block; `small` as of `by_size`."""
-    axis, start = tile.of(x)
+def merge(x: Reduction, state: State, position: Position, unshifted_ok: jax.Array | None = None) -> State:
+    """The state after one more block; `unshifted_ok` as in `with_or_without_shift`."""
+    axis, start = position.axis_and_start(x)
     size = jax.tree.leaves(x)[0].shape[1 - axis]
-    merged = _merged(x, jax.tree.map(lambda s: get_at(s, start, size), state), axis, tile, small)
-    return jax.tree.map(lambda s, part: set_at(s, part, start), state, merged)
+    before = jax.tree.map(lambda s: get_at(s, start, size), state)
+    after = _merged(x, before, axis, position, unshifted_ok)
+    merged: State = jax.tree.map(lambda s, part: set_at(s, part, start), state, after)
+    return merged
 
 
-def _merged(x: Any, state: Any, axis: int, tile: Tile, small: jax.Array | None) -> Any:
+def _merged(x: Reduction, state: State, axis: int, position: Position, unshifted_ok: jax.Array | None) -> State:
     if isinstance(x, Sum | ColumnSum):
-        return state + jnp.sum(tile.masked(x.terms, 0), axis)
-    before, *sums = state
-    scores = tile.masked(x.scores, -jnp.inf)
-    if small is not None and type(x) in (LogSum, ColumnLogSum):
-        return jnp.zeros_like(before), sums[0] + jnp.sum(unshifted(scores, small), axis)
-    top = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis)))
-    shift = finite(top)
+        return cast(jax.Array, state) + jnp.sum(position.masked(x.terms, 0), axis)
+    before, total, weighted = cast(RunningLogSum, state)
+    scores = position.masked(x.scores, -jnp.inf)
+    if unshifted_ok is not None and type(x) in (LogSum, ColumnLogSum):
+        return RunningLogSum(jnp.zeros_like(before), total + jnp.sum(unshifted_exp(scores, unshifted_ok), axis))
+    maximum = lax.stop_gradient(jnp.maximum(before, jnp.max(scores, axis)))
+    shift = zero_if_infinite(maximum)
     powers = jnp.exp(scores - jnp.expand_dims(shift, axis))
     added = [jnp.sum(powers, axis)]
-    if isinstance(x, Mean):
+    if isinstance(x, SoftmaxMean):
         added.append(jnp.sum(powers * x.terms, axis))
-    fade = jnp.exp(before - shift)
-    return (top, *(s * fade + more for s, more in zip(sums, added, strict=True)))
+    rescale = jnp.exp(before - shift)
+    sums = [total] if weighted is None else [total, weighted]
+    return RunningLogSum(maximum, *(s * rescale + more for s, more in zip(sums, added, strict=True)))
 
 
-def result(kind: Any, state: Any) -> Any:
+def final_result(kind: Reduction, state: State) -> Result:
+    """The result after the last block."""
+    if not isinstance(state, RunningLogSum):
+        return state
+    maximum, total, weighted = state
     if isinstance(kind, ShiftedLogSum):
-        return Shifted(jnp.log(state[1]), finite(state[0]))
-    if isinstance(kind, LogSum | ColumnLogSum):
-        return finite(state[0]) + jnp.log(state[1])
-    if isinstance(kind, Mean):
-        top, total, weighted = state
-        return Moments(
-            finite(top) + jnp.log(total), jnp.where(total == 0, 0, weighted / jnp.where(total == 0, 1, total))
-        )
-    return state
+        return Shifted(jnp.log(total), zero_if_infinite(maximum))
+    log_sum = zero_if_infinite(maximum) + jnp.log(total)
+    if weighted is None:
+        return log_sum
+    return Moments(log_sum, jnp.where(total == 0, 0, weighted / jnp.where(total == 0, 1, total)))
 
 
-def slope_of(x: Any, result: Any, slope: Any, tile: Tile, small: jax.Array | None = None) -> Any:
-    """The cotangents of a block, given the final result and its cotangent; `small` as of `by_size`.
+def scores_cotangent(
+    x: Reduction, result: Result | None, cotangent: Result, position: Position, unshifted_ok: jax.Array | None = None
+) -> Reduction:
+    """The cotangents of the scores and terms of a block.
 
-    Small scores have the same exponentials in every reduction, which XLA then makes once.
+    Unshifted scores have the same exponentials in every reduction, which XLA then computes once.
+
+    Args:
+        x: The reduction of the block.
+        result: Its result over the table; a sum needs none.
+        cotangent: The cotangent of that result.
+        position: Where the block is.
+        unshifted_ok: As in `with_or_without_shift`.
     """
-    axis, start = tile.of(x)
+    axis, start = position.axis_and_start(x)
     size = jax.tree.leaves(x)[0].shape[1 - axis]
-    result, slope = jax.tree.map(lambda v: jnp.expand_dims(get_at(v, start, size), axis), (result, slope))
+    # Result z and its cotangent g, ready to broadcast with the scores.
+    z, g = jax.tree.map(lambda v: jnp.expand_dims(get_at(v, start, size), axis), (result, cotangent))
     if isinstance(x, Sum | ColumnSum):
-        return type(x)(tile.masked(jnp.broadcast_to(slope, x.terms.shape), 0))
-    if isinstance(x, Mean):
-        share = tile.masked(jnp.exp(x.scores - finite(result.log_sum)), 0)
-        return Mean(share * (slope.log_sum + slope.mean * (x.terms - result.mean)), share * slope.mean)
+        return type(x)(position.masked(jnp.broadcast_to(g, x.terms.shape), 0))
+    if isinstance(x, SoftmaxMean):
+        softmax = position.masked(jnp.exp(x.scores - zero_if_infinite(z.log_sum)), 0)
+        return SoftmaxMean(softmax * (g.log_sum + g.mean * (x.terms - z.mean)), softmax * g.mean)
     if isinstance(x, ShiftedLogSum):
-        # Shifted in two steps, as the value is: near p = 1 the digits of the small part count.
-        powers, slope = jnp.exp((x.scores - result.shift) - finite(result.log_sum)), slope.log_sum
-    elif small is not None:
-        powers, slope = unshifted(x.scores, small), slope * unshifted(-finite(result), small)
+        # Shifted in two steps, like the value: near p = 1 the digits of the small part count.
+        powers, g = jnp.exp((x.scores - z.shift) - zero_if_infinite(z.log_sum)), g.log_sum
+    elif unshifted_ok is not None:
+        powers = unshifted_exp(x.scores, unshifted_ok)
+        g = g * unshifted_exp(-zero_if_infinite(z), unshifted_ok)
     else:
-        powers = jnp.exp(x.scores - finite(result))
-    return type(x)(tile.masked(slope * powers, 0))
+        powers = jnp.exp(x.scores - zero_if_infinite(z))
+    return type(x)(position.masked(g * powers, 0))
 
 
-def across(kind: Any, result: Any, axis_name: Any) -> Any:
-    """The result over the columns of all devices, from those over the columns of each."""
-    if isinstance(kind, ColumnLogSum | ColumnSum):
+def combine_devices(kind: Reduction, result: Result, axis_name: str | tuple[str, ...]) -> Result:
+    """The result over the columns of all devices, from the result over the columns of each."""
+    if is_per_column(kind):
         return result
     if isinstance(kind, Sum):
-        return lax.psum(result, axis_name)
-    if isinstance(kind, ShiftedLogSum):
-        shift = finite(lax.pmax(jnp.where(result.log_sum == -jnp.inf, -jnp.inf, result.shift), axis_name))
+        total: jax.Array = lax.psum(result, axis_name)
+        return total
+    if isinstance(result, Shifted):
+        shift = zero_if_infinite(lax.pmax(jnp.where(result.log_sum == -jnp.inf, -jnp.inf, result.shift), axis_name))
         return Shifted(jnp.log(lax.psum(jnp.exp(result.log_sum + (result.shift - shift)), axis_name)), shift)
-    log_sum = result.log_sum if isinstance(kind, Mean) else result
-    shift = finite(lax.pmax(lax.stop_gradient(log_sum), axis_name))
+    log_sum = result.log_sum if isinstance(result, Moments) else result
+    shift = zero_if_infinite(lax.pmax(lax.stop_gradient(log_sum), axis_name))
     powers = jnp.exp(log_sum - shift)
     total = lax.psum(powers, axis_name)
     log_total = shift + jnp.log(total)
-    if isinstance(kind, LogSum):
+    if not isinstance(result, Moments):
         return log_total
     return Moments(log_total, lax.psum(powers * result.mean, axis_name) / jnp.where(total == 0, 1, total))

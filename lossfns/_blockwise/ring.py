@@ -1,126 +1,170 @@
-"""Columns that go round a ring of devices: none of them ever holds all columns, or all pairs.
+"""Columns that travel round a ring of devices: no device ever holds all columns, or all pairs.
 
-Each device keeps its rows. Its columns, together with what has been reduced of them and, in the backward pass, with
-their gradient, go round once and come home complete. The blocks are recomputed in the backward pass, in which the
-columns go round again: nothing that grows with the number of devices is kept between the passes.
+Each device keeps its rows. Its columns travel with their partial results and, in the backward pass, with their
+gradient, and are complete when they are home again, after one step for each device:
+
+    stream_ring -> _ring      forward_pass of own rows and visiting columns; add to the results; send columns on
+                   _ring_bwd  backward_pass of the same blocks; add to the gradient; send columns on
+
+Blocks are recomputed in the backward pass. Nothing that grows with the number of devices is kept between the passes.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lossfns._blockwise.columns import Block, _forward, _gradient, _kinds, sizes
-from lossfns._blockwise.reductions import ColumnLogSum, ColumnSum, Sum, are_small
-from lossfns._blockwise.sizes import BlockSize, Sizes
-from lossfns._blockwise.trees import common_dtype, join_gradient, split_floats, vary_alike
+from lossfns._blockwise.pytrees import PyTree, T, as_gradient_of, common_dtype, split_floats, vary_together
+from lossfns._blockwise.reductions import ColumnSum, Reduction, Sum, exp_cannot_overflow, is_per_column
+from lossfns._blockwise.sizes import BlockSize, BlockSizes
+from lossfns._blockwise.table import (
+    BlockFn,
+    Columns,
+    Rows,
+    backward_pass,
+    block_sizes,
+    forward_pass,
+    reduction_kinds,
+)
+
+MappedAxis = str | tuple[str, ...]
 
 
 def stream_ring(
-    block: Block,
-    whole: Any,
-    columns: Any,
-    axis_name: str | tuple[str, ...],
+    block_fn: BlockFn[Rows, Columns],
+    row_inputs: Rows,
+    column_inputs: Columns,
+    axis_name: MappedAxis,
     *,
     block_size: BlockSize = None,
-    bound: Any = None,
-) -> Any:
-    """Reduce a table of the rows of this device x the columns of all devices.
+    bound: jax.Array | float | None = None,
+) -> PyTree:
+    """Reduces a table of the rows of this device x the columns of all devices.
 
     Args:
-        block: As of `stream`, with reductions that are sums or log-sums. Its `index` counts the columns of one device:
-            what tells columns of different devices apart belongs into `columns`.
-        whole: The rows of this device, and scalars.
-        columns: Pytree of arrays [M, ...], the columns of this device.
-        axis_name: The mapped axis, with as many columns on each of its devices.
-        block_size: As of `stream`.
-        bound: As of `stream`, for the columns of all devices.
+        block_fn: As in `stream`, with reductions that are sums or log-sums. Its `index` counts the columns of one
+            device; put into `column_inputs` whatever distinguishes columns of different devices.
+        row_inputs: The rows of this device, and scalars.
+        column_inputs: Pytree of arrays [M, ...], the columns of this device.
+        axis_name: The mapped axis, with the same number of columns on each of its devices.
+        block_size: As in `stream`.
+        bound: As in `stream`, for the columns of all devices.
 
     Returns:
-        The pytree of `block`: [N], over the columns of all devices, and [M], for the columns of this device over the
+        The pytree of `block_fn`: [N], over the columns of all devices, and [M], for the columns of this device over the
         rows of all.
     """
-    whole, columns = vary_alike((whole, columns))
-    size = sizes(block, whole, columns, block_size)
-    small = None if bound is None else are_small(bound, common_dtype(whole, columns))
-    return _ring(block, size, axis_name, whole, columns, small)
+    row_inputs, column_inputs = vary_together((row_inputs, column_inputs))
+    sizes = block_sizes(block_fn, row_inputs, column_inputs, block_size)
+    unshifted_ok = None if bound is None else exp_cannot_overflow(bound, common_dtype(row_inputs, column_inputs))
+    return _ring(block_fn, sizes, axis_name, row_inputs, column_inputs, unshifted_ok)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _ring(block: Block, size: Sizes, axis_name: Any, whole: Any, columns: Any, small: jax.Array | None) -> Any:
-    kinds, structure = _kinds(block, whole, columns)
-    shapes = jax.eval_shape(lambda: structure.flatten_up_to(_forward(block, size, whole, columns)))
-    nothing = [
+def _ring(
+    block_fn: BlockFn[Rows, Columns],
+    sizes: BlockSizes[tuple[int, int]],
+    axis_name: MappedAxis,
+    row_inputs: Rows,
+    column_inputs: Columns,
+    unshifted_ok: jax.Array | None,
+) -> PyTree:
+    kinds, structure = reduction_kinds(block_fn, row_inputs, column_inputs)
+
+    # The results of an empty table.
+    shapes = jax.eval_shape(lambda: structure.flatten_up_to(forward_pass(block_fn, sizes, row_inputs, column_inputs)))
+    empty = [
         jnp.full(x.shape, 0 if isinstance(kind, Sum | ColumnSum) else -jnp.inf, x.dtype)
         for kind, x in zip(kinds, shapes, strict=True)
     ]
-    start = vary_alike((nothing, whole, columns))[0]
+    start = vary_together((empty, row_inputs, column_inputs))[0]
 
-    def step(carry: Any, _: None) -> tuple[Any, None]:
+    def step(carry: _Carry[Columns], _: None) -> tuple[_Carry[Columns], None]:
         columns, of_rows, of_columns = carry
-        more = structure.flatten_up_to(_forward(block, size, whole, columns, small=small))
-        done = _join(kinds, of_rows, of_columns)
-        of_rows, of_columns = _split(kinds, [_add(*given) for given in zip(kinds, done, more, strict=True)])
-        columns, of_columns = _hand_on((columns, of_columns), axis_name)
+        more = structure.flatten_up_to(forward_pass(block_fn, sizes, row_inputs, columns, unshifted_ok=unshifted_ok))
+        so_far = _join(kinds, of_rows, of_columns)
+        of_rows, of_columns = _split(kinds, [_add(*given) for given in zip(kinds, so_far, more, strict=True)])
+        columns, of_columns = _send_on((columns, of_columns), axis_name)
         return (columns, of_rows, of_columns), None
 
-    carry = (columns, *_split(kinds, start))
+    carry = (column_inputs, *_split(kinds, start))
     _, of_rows, of_columns = lax.scan(step, carry, None, length=lax.axis_size(axis_name))[0]
-    return structure.unflatten(_join(kinds, of_rows, of_columns))
+    return jax.tree.unflatten(structure, _join(kinds, of_rows, of_columns))
 
 
-def _ring_fwd(block: Block, size: Sizes, axis_name: Any, whole: Any, columns: Any, small: Any) -> tuple[Any, Any]:
-    results = _ring(block, size, axis_name, whole, columns, small)
-    return results, (whole, columns, small, results)
+_Carry = tuple[Columns, list[jax.Array], list[jax.Array]]
+"""The columns on this device, the results of its rows, and the results of the columns."""
+
+_Residuals = tuple[Rows, Columns, jax.Array | None, PyTree]
+"""Row and column inputs, `unshifted_ok`, and the results."""
 
 
-def _ring_bwd(block: Block, size: Sizes, axis_name: Any, residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
-    whole, columns, small, results = residuals
-    kinds, structure = _kinds(block, whole, columns)
+def _ring_fwd(
+    block_fn: BlockFn[Rows, Columns],
+    sizes: BlockSizes[tuple[int, int]],
+    axis_name: MappedAxis,
+    row_inputs: Rows,
+    column_inputs: Columns,
+    unshifted_ok: jax.Array | None,
+) -> tuple[PyTree, _Residuals[Rows, Columns]]:
+    results = _ring(block_fn, sizes, axis_name, row_inputs, column_inputs, unshifted_ok)
+    return results, (row_inputs, column_inputs, unshifted_ok, results)
+
+
+def _ring_bwd(
+    block_fn: BlockFn[Rows, Columns],
+    sizes: BlockSizes[tuple[int, int]],
+    axis_name: MappedAxis,
+    residuals: _Residuals[Rows, Columns],
+    cotangents: PyTree,
+) -> tuple[Rows, Columns, None]:
+    row_inputs, column_inputs, unshifted_ok, results = residuals
+    kinds, structure = reduction_kinds(block_fn, row_inputs, column_inputs)
     row_results, column_results = _split(kinds, structure.flatten_up_to(results))
-    row_slopes, column_slopes = _split(kinds, structure.flatten_up_to(cotangents))
-    zeros = [jax.tree.map(jnp.zeros_like, split_floats(tree)[0]) for tree in (whole, columns)]
-    d_whole, d_columns = vary_alike((zeros, whole, columns, cotangents))[0]
+    row_cotangents, column_cotangents = _split(kinds, structure.flatten_up_to(cotangents))
+    zeros = [jax.tree.map(jnp.zeros_like, split_floats(tree)[0]) for tree in (row_inputs, column_inputs)]
+    d_rows, d_columns = vary_together((zeros, row_inputs, column_inputs, cotangents))[0]
 
-    def step(carry: Any, _: None) -> tuple[Any, None]:
-        (columns, column_results, column_slopes, d_columns), d_whole = carry
-        known = structure.unflatten(_join(kinds, row_results, column_results))
-        slopes = structure.unflatten(_join(kinds, row_slopes, column_slopes))
-        more, more_columns = _gradient(block, size, small, whole, columns, known, slopes)
-        d_whole = [x + y for x, y in zip(d_whole, jax.tree.leaves(more), strict=True)]
+    def step(carry: _BackwardCarry[Columns], _: None) -> tuple[_BackwardCarry[Columns], None]:
+        # The columns here at present, with their results, cotangents and gradient so far.
+        (columns, column_results, column_cotangents, d_columns), d_rows = carry
+        known = jax.tree.unflatten(structure, _join(kinds, row_results, column_results))
+        wanted = jax.tree.unflatten(structure, _join(kinds, row_cotangents, column_cotangents))
+        more_rows, more_columns = backward_pass(block_fn, sizes, row_inputs, columns, known, wanted, unshifted_ok)
+        d_rows = [x + y for x, y in zip(d_rows, jax.tree.leaves(more_rows), strict=True)]
         d_columns = [x + y for x, y in zip(d_columns, jax.tree.leaves(more_columns), strict=True)]
-        return (_hand_on((columns, column_results, column_slopes, d_columns), axis_name), d_whole), None
+        return (_send_on((columns, column_results, column_cotangents, d_columns), axis_name), d_rows), None
 
-    carry = ((columns, column_results, column_slopes, d_columns), d_whole)
-    (*_, d_columns), d_whole = lax.scan(step, carry, None, length=lax.axis_size(axis_name))[0]
-    return join_gradient(whole, d_whole), join_gradient(columns, d_columns), None
+    carry = ((column_inputs, column_results, column_cotangents, d_columns), d_rows)
+    (*_, d_columns), d_rows = lax.scan(step, carry, None, length=lax.axis_size(axis_name))[0]
+    return as_gradient_of(row_inputs, d_rows), as_gradient_of(column_inputs, d_columns), None
 
 
 _ring.defvjp(_ring_fwd, _ring_bwd)
 
+_BackwardCarry = tuple[tuple[Columns, list[jax.Array], list[jax.Array], list[jax.Array]], list[jax.Array]]
+"""Columns with their results, cotangents and gradient, which travel; and the gradient of the rows, which stays."""
 
-def _hand_on(tree: Any, axis_name: Any) -> Any:
-    """Everything of the device before."""
+
+def _send_on(tree: T, axis_name: MappedAxis) -> T:
+    """Sends the tree to the next device of the ring."""
     count = lax.axis_size(axis_name)
-    return jax.tree.map(lambda x: lax.ppermute(x, axis_name, [(i, (i + 1) % count) for i in range(count)]), tree)
+    received: T = jax.tree.map(lambda x: lax.ppermute(x, axis_name, [(i, (i + 1) % count) for i in range(count)]), tree)
+    return received
 
 
-def _of_columns(kind: Any) -> bool:
-    return isinstance(kind, ColumnLogSum | ColumnSum)
-
-
-def _split(kinds: list[Any], results: list[Any]) -> tuple[list[Any], list[Any]]:
+def _split(kinds: list[Reduction], results: list[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
     """Results of rows, which stay, and of columns, which travel."""
     pairs = list(zip(kinds, results, strict=True))
-    return [x for kind, x in pairs if not _of_columns(kind)], [x for kind, x in pairs if _of_columns(kind)]
+    return [x for kind, x in pairs if not is_per_column(kind)], [x for kind, x in pairs if is_per_column(kind)]
 
 
-def _join(kinds: list[Any], of_rows: list[Any], of_columns: list[Any]) -> list[Any]:
+def _join(kinds: list[Reduction], of_rows: list[jax.Array], of_columns: list[jax.Array]) -> list[jax.Array]:
+    """The results in the order of the kinds again."""
     rows, columns = iter(of_rows), iter(of_columns)
-    return [next(columns) if _of_columns(kind) else next(rows) for kind in kinds]
+    return [next(columns) if is_per_column(kind) else next(rows) for kind in kinds]
 
 
-def _add(kind: Any, total: jax.Array, more: jax.Array) -> jax.Array:
+def _add(kind: Reduction, total: jax.Array, more: jax.Array) -> jax.Array:
     return total + more if isinstance(kind, Sum | ColumnSum) else jnp.logaddexp(total, more)

@@ -122,8 +122,8 @@ def uniformity(
     return each_row(value, u, where)
 
 
-def _potentials(whole: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> LogSum:
-    rows, t = whole
+def _potentials(row_inputs: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> LogSum:
+    rows, t = row_inputs
     # |u - v|^2 of the vectors as they are: a zero vector is at a distance of 1 from all others.
     squares = jnp.sum(jnp.square(columns.vectors), axis=1)[:, None] + jnp.sum(jnp.square(rows.vectors), axis=0)[None]
     counts = among(rows, columns, columns.pair[:, None] != rows.pair[None])

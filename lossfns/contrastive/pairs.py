@@ -267,18 +267,18 @@ def siglip(
         return jnp.zeros(0, dtype)
     rows, columns = _sides(units(where, a, dtype) * hyper(scale, dtype), units(where, b, dtype), where, axis_name)
     # A bias for each row: its gradient is then summed over columns first, which XLA vectorises on CPU.
-    whole = rows.as_rows, jnp.broadcast_to(hyper(bias, dtype), a.shape[:1])
+    row_inputs = rows.as_rows, jnp.broadcast_to(hyper(bias, dtype), a.shape[:1])
     if axis_name is not None and ring:
-        values = stream_ring(_yes_or_no, whole, columns, axis_name, block_size=block_size)
+        values = stream_ring(_yes_or_no, row_inputs, columns, axis_name, block_size=block_size)
     else:
         present = jnp.ones(a.shape[0], dtype) if where is None else where.astype(dtype)
         everyone = of_all_devices(columns, axis_name)
-        values = stream(_yes_or_no, whole, everyone, block_size=block_size, expected=present)
+        values = stream(_yes_or_no, row_inputs, everyone, block_size=block_size, expected=present)
     return zero_masked(where, values)
 
 
-def _yes_or_no(whole: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> Sum:
-    rows, bias = whole
+def _yes_or_no(row_inputs: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> Sum:
+    rows, bias = row_inputs
     scores = product(columns.vectors, rows.vectors) + bias[None]
     costs = _softplus(jnp.where(columns.pair[:, None] == rows.pair[None], -scores, scores))
     if rows.present is None and columns.present is None:

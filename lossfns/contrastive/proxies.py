@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import product, vary_alike
+from lossfns._blockwise import product, vary_together
 from lossfns._contract import (
     accumulation_dtype,
     finite,
@@ -139,7 +139,7 @@ def proxy_anchor(
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     alpha, delta = hyper(scale, dtype), hyper(margin, dtype)
-    u, p = vary_alike((units(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))))
+    u, p = vary_together((units(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))))
     scores = product(u, p.T)
     positives = at_label(labels, p.shape[0])
     counts = jnp.ones(labels.shape, bool)[:, None] if where is None else where[:, None]

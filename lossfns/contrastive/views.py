@@ -91,7 +91,7 @@ def nt_xent(
     return zero_masked(where, jnp.mean(values, axis=0))
 
 
-def _both_triangles(whole: None, part: Side, other: Side, index: jax.Array, other_index: jax.Array) -> jax.Array:
+def _both_triangles(shared: None, part: Side, other: Side, index: jax.Array, other_index: jax.Array) -> jax.Array:
     return negatives(other.as_rows, part)
 
 

@@ -65,7 +65,7 @@ def _log_sums(views: Side, axis_name: AxisName, block_size: int | None) -> jax.A
     return log_sums.reshape(2, -1)
 
 
-def _both_triangles(whole: None, part: Side, other: Side, index: jax.Array, other_index: jax.Array) -> jax.Array:
+def _both_triangles(shared: None, part: Side, other: Side, index: jax.Array, other_index: jax.Array) -> jax.Array:
     return negatives(other.as_rows, part)
 
 
@@ -273,16 +273,16 @@ def hard_negative(
     both, own, where = _views(view_a, view_b, temperature, where, axis_name)
     if own.shape[0] == 0:
         return own
-    whole = both.as_rows, hyper(beta, own.dtype)
-    plain, weighted = stream(_weighted, whole, of_all_devices(both, axis_name), block_size=block_size)
+    row_inputs = both.as_rows, hyper(beta, own.dtype)
+    plain, weighted = stream(_weighted, row_inputs, of_all_devices(both, axis_name), block_size=block_size)
     alone = plain == -jnp.inf
     log_means = jnp.where(alone, -jnp.inf, weighted - jnp.where(alone, 0, plain)).reshape(2, -1)
     number = 2 * count_present(where, own, axis_name) - 2
     return zero_masked(where, _corrected(own, log_means, number, temperature, class_prior))
 
 
-def _weighted(whole: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
-    rows, beta = whole
+def _weighted(row_inputs: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
+    rows, beta = row_inputs
     scores = negatives(rows, columns)
     absent = scores == -jnp.inf
     scores = jnp.where(absent, 0, scores)

@@ -165,14 +165,14 @@ def circle(
     here = Side(
         units(where, embeddings, dtype), pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels)
     )
-    whole = here.as_rows, hyper(scale, dtype), hyper(margin, dtype)
+    row_inputs = here.as_rows, hyper(scale, dtype), hyper(margin, dtype)
     block = functools.partial(_on_circle, weights_gradient)
-    of_positives, of_negatives = stream(block, whole, of_all_devices(here, axis_name), block_size=block_size)
+    of_positives, of_negatives = stream(block, row_inputs, of_all_devices(here, axis_name), block_size=block_size)
     return zero_masked(where, jax.nn.softplus(of_positives + of_negatives))
 
 
-def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
-    rows, scale, margin = whole
+def _on_circle(weights_gradient: bool, row_inputs: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
+    rows, scale, margin = row_inputs
     assert columns.label is not None
     scores = product(columns.vectors, rows.vectors)
     of_positive, of_negative = jax.nn.relu(1 + margin - scores), jax.nn.relu(scores + margin)

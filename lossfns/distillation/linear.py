@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, Mean, narrow, product, stream
+from lossfns._blockwise import LogSum, SoftmaxMean, operand_dtype, product, stream
 from lossfns._contract import (
     accumulation_dtype,
     check_array,
@@ -95,13 +95,13 @@ def linear_distillation(
     def rows(hidden: jax.Array) -> jax.Array:
         return keep_rows(where, hidden).reshape(-1, hidden.shape[-1]).T
 
-    whole = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "t": t}
+    row_inputs = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "t": t}
     columns = {"student": _centred(student, dtype, axis_name), "teacher": _centred(teacher, dtype, axis_name)}
-    narrowed: list[Any] = [narrow(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
+    narrowed: list[Any] = [operand_dtype(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
     block = functools.partial(_block, *narrowed)
-    whole["offset"] = jax.lax.stop_gradient(_mean_gap(whole, columns, axis_name))
+    row_inputs["offset"] = jax.lax.stop_gradient(_mean_gap(row_inputs, columns, axis_name))
     (of_teacher, gap), of_student, (_, excesses), (_, powers) = stream(
-        block, whole, columns, block_size=block_size, axis_name=axis_name
+        block, row_inputs, columns, block_size=block_size, axis_name=axis_name
     )
     values = gap - (of_teacher - of_student)
     # Of models that are nearly the same these sums cancel. Of second order there is KL = E[u + e^-u - 1] + log1p(B) - B
@@ -115,35 +115,37 @@ def linear_distillation(
     return zero_masked(where, values.reshape(shape))
 
 
-def _block(student_dtype: Any, teacher_dtype: Any, whole: Any, part: Any, index: jax.Array) -> Any:
+def _block(student_dtype: Any, teacher_dtype: Any, row_inputs: Any, part: Any, index: jax.Array) -> Any:
     def logits(who: str, dtype: Any) -> jax.Array:
         head, bias = part[who]
-        x = product(head, whole[who], dtype)
-        return divided(x if bias is None else x + bias[:, None], whole["t"])
+        x = product(head, row_inputs[who], dtype)
+        return divided(x if bias is None else x + bias[:, None], row_inputs["t"])
 
     student, teacher = logits("student", student_dtype), logits("teacher", teacher_dtype)
     gap = jnp.where(teacher == -jnp.inf, 0, teacher - student)
-    fixed, u = jax.lax.stop_gradient((teacher, gap - whole["offset"][None]))
+    fixed, u = jax.lax.stop_gradient((teacher, gap - row_inputs["offset"][None]))
     u = jnp.where(fixed == -jnp.inf, 0, jnp.clip(u, -_LARGEST, _LARGEST))
-    return Mean(teacher, gap), LogSum(student), Mean(fixed, excess(u)), Mean(fixed, jnp.expm1(-u))
+    return SoftmaxMean(teacher, gap), LogSum(student), SoftmaxMean(fixed, excess(u)), SoftmaxMean(fixed, jnp.expm1(-u))
 
 
 _LARGEST = 40.0
 """Gaps beyond it are of models that are far apart, and exponentials must stay finite."""
 
 
-def _mean_gap(whole: Any, columns: Any, axis_name: Any) -> jax.Array:
+def _mean_gap(row_inputs: Any, columns: Any, axis_name: Any) -> jax.Array:
     """[tokens], teacher's less student's logit over the temperature, averaged over classes."""
 
     def total(who: str) -> jax.Array:
         head, bias = columns[who]
         dtype = accumulation_dtype(head)
-        x = jnp.einsum("d,dn->n", jnp.sum(head, axis=0, dtype=dtype), whole[who].astype(dtype), precision="highest")
+        x = jnp.einsum(
+            "d,dn->n", jnp.sum(head, axis=0, dtype=dtype), row_inputs[who].astype(dtype), precision="highest"
+        )
         return x if bias is None else x + jnp.sum(jnp.where(jnp.isinf(bias), 0, bias))
 
     sums = total("teacher") - total("student"), jnp.asarray(len(columns["teacher"][0]), jnp.float32)
     gap, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
-    return gap / jnp.maximum(count, 1) / whole["t"]
+    return gap / jnp.maximum(count, 1) / row_inputs["t"]
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:

@@ -1,12 +1,27 @@
-"""Statistics of logits `hidden @ head.T` that are never all held: by blocks of the vocabulary, or by tiles of tokens.
+"""Cross-entropy of logits `hidden @ head.T` that are never all held, by one of two algorithms.
 
-By blocks of the vocabulary: the least memory, any cotangents, four matrix products for value and gradient. By tiles of
-tokens: each tile has its whole rows of logits, so its gradient is made at once, three products; it serves cotangents
-that are one number at all tokens that count, as those of a mean are.
+**By vocabulary**: all tokens with a block of classes at a time. The least memory, and any cotangents; four matrix
+products for value and gradient, since the backward pass computes the logits again.
+
+    vocabulary_statistics -> stream -> _block -> Statistics -> cross_entropy
+
+**By tokens**: all classes with a tile of tokens at a time. A tile has whole rows of logits, so its gradient is made at
+once: three products. It serves cotangents that are one number at all tokens that count, as those of a mean are.
+
+    by_tokens -> gradient_in_forward
+                   value alone                  _by_vocabulary, as above
+                   value and gradient           _value_and_gradient: for each tile
+                                                    _tile           loss, and the coefficients of its logits' gradient
+                                                    _add_gradient   for each chunk of classes: the gradient of its
+                                                                    logits, and from it that of hidden states and head
+                   gradient, other cotangents   _gradient -> gradient_of, by vocabulary
+
+`by_default` chooses. The mask `where` of a loss arrives as `weights` [N], 1 for tokens that count and 0 for others: up
+to a factor these are the cotangents that a mean will send, so they are the `expected` ones of `gradient_in_forward`.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +32,23 @@ from lossfns._blockwise import (
     ShiftedLogSum,
     Sum,
     contract,
+    gradient_in_forward,
     gradient_of,
-    narrow,
+    operand_dtype,
     product,
-    speculate,
     stream,
     transposed,
+    vary_together,
 )
-from lossfns._blockwise.sizes import even
-from lossfns._blockwise.trees import Blocks, add_at, is_half, set_at, vary_alike
-from lossfns._contract import accumulation_dtype
+from lossfns._blockwise.blocks import Blocks, add_at, is_half, set_at
+from lossfns._blockwise.pytrees import PyTree, as_gradient_of
+from lossfns._blockwise.sizes import even_size
+from lossfns._contract import AxisName, accumulation_dtype
 from lossfns._numerics import soft_capped
 
 
-class Problem(NamedTuple):
-    """Rows of logits and what is asked of them; None for an option that is off. Flat: N tokens.
+class Inputs(NamedTuple):
+    """Hidden states, head and options of N tokens; None for an option that is off. Also their gradient.
 
     Attributes:
         hidden: [N, D].
@@ -53,7 +70,14 @@ class Problem(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of each row of logits, [N]: log-sum-exp in two parts, the label's logit, sum and number of the finite ones."""
+    """Statistics of rows of logits, [N] each.
+
+    Attributes:
+        normalizer: Log-sum-exp, in two parts.
+        label: The label's logit.
+        total: Sum of the finite logits; None without label smoothing.
+        number: Number of the finite logits; None without label smoothing.
+    """
 
     normalizer: Shifted
     label: jax.Array
@@ -61,49 +85,18 @@ class Statistics(NamedTuple):
     number: jax.Array | None = None
 
 
-def cap(x: jax.Array, bound: jax.Array | None) -> jax.Array:
-    """Logits under a soft cap, None for none."""
-    return x if bound is None else soft_capped(x, bound)
+def cap(logits: jax.Array, bound: jax.Array | None) -> jax.Array:
+    """Soft-capped logits; unchanged if there is no bound."""
+    return logits if bound is None else soft_capped(logits, bound)
 
 
-def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: Any = None) -> Statistics:
-    """Statistics block by block over the vocabulary, which `axis_name` may spread over devices."""
-    labels = problem.labels
-    if axis_name is not None:
-        labels = labels - lax.axis_index(axis_name) * problem.head.shape[0]
-    block, whole, columns = _table(problem._replace(labels=labels))
-    return stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
-
-
-def _table(problem: Problem) -> tuple[Any, Any, Any]:
-    """What `stream` takes."""
-    dtype = narrow(problem.hidden, problem.head)
-    block = functools.partial(_block, dtype, problem.label_smoothing is not None)
-    whole = {"rows": problem.hidden.T, "labels": problem.labels, "cap": problem.soft_cap}
-    return block, whole, {"head": problem.head, "bias": problem.bias}
-
-
-def _block(dtype: Any, smoothed: bool, whole: Any, part: Any, index: jax.Array) -> Any:
-    logits = product(part["head"], whole["rows"], dtype)
-    if part["bias"] is not None:
-        logits += part["bias"][:, None]
-    logits = cap(logits, whole["cap"])
-    chosen = jnp.where(index[:, None] == whole["labels"][None], logits, 0)
-    label: Any = Sum(chosen)
-    normalizer: Any = ShiftedLogSum(logits)
-    if not smoothed:
-        return Statistics(normalizer, label)
-    reached = logits > -jnp.inf
-    total: Any = Sum(jnp.where(reached, logits, 0))
-    number: Any = Sum(reached.astype(logits.dtype))
-    return Statistics(normalizer, label, total, number)
-
-
-def cross_entropy(statistics: Statistics, label_smoothing: Any, z_loss: Any) -> tuple[jax.Array, jax.Array]:
-    """The loss of each row, and its log-normaliser."""
+def cross_entropy(
+    statistics: Statistics, label_smoothing: jax.Array | None, z_loss: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Loss and log-normaliser of each row."""
     (log_sum, shift), label, total, number = statistics
     values = log_sum - (label - shift)
-    if total is not None and number is not None:
+    if label_smoothing is not None and total is not None and number is not None:
         smooth = jnp.where(number == 0, values, log_sum - (total / jnp.maximum(number, 1) - shift))
         values = (1 - label_smoothing) * values + label_smoothing * smooth
     if z_loss is not None:
@@ -111,124 +104,199 @@ def cross_entropy(statistics: Statistics, label_smoothing: Any, z_loss: Any) -> 
     return values, log_sum + shift
 
 
-def _by_vocabulary(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    return cross_entropy(by_vocabulary(problem), problem.label_smoothing, problem.z_loss)
+def by_default(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Loss and log-normaliser of each row, by the algorithm that suits memory and platform.
 
-
-def by_default(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and log-normaliser of each row, in the form that its memory and the platform ask for.
-
-    By tiles of tokens the head's gradient is summed in float32. For a head of half precision that is a second array,
-    twice as large: there its blocks are the default, each written once, in the head's own dtype; but on CPU up to
-    `ACCUMULATED` bytes, where tiles are faster.
+    By tokens the gradient of the head is summed in float32. For a head in half precision that is a second array, twice
+    as large. By vocabulary each block of that gradient is written once, in the dtype of the head: the default for such
+    a head, but on CPU only if the sum is larger than `ACCUMULATED` bytes, since tokens are faster there.
     """
-    if not is_half(problem.head):
-        return by_tokens(problem, present)
-    if 4 * problem.head.size > ACCUMULATED:
-        return _by_vocabulary(problem)
-    # Marked alike, as the results of the two branches must be under `shard_map`.
-    problem, present = vary_alike((problem, present))
-    return lax.platform_dependent(problem, present, cpu=by_tokens, default=_whatever_counts)
+    if not is_half(inputs.head):
+        return by_tokens(inputs, weights)
+    if 4 * inputs.head.size > ACCUMULATED:
+        return _by_vocabulary(inputs)
+    # Marked together, or the results of the two branches would vary over different axes under `shard_map`.
+    inputs, weights = vary_together((inputs, weights))
+    results: tuple[jax.Array, jax.Array] = lax.platform_dependent(
+        inputs, weights, cpu=by_tokens, default=lambda inputs, _: _by_vocabulary(inputs)
+    )
+    return results
 
 
 ACCUMULATED = 2**28
 
 
-def _whatever_counts(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _by_vocabulary(problem)
+# By vocabulary.
 
 
-def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and log-normaliser of each row, the gradient made with the value.
+def vocabulary_statistics(inputs: Inputs, block_size: int | None = None, axis_name: AxisName = None) -> Statistics:
+    """Statistics in blocks of the vocabulary, which may be spread over the devices of `axis_name`."""
+    labels = inputs.labels
+    if axis_name is not None:
+        labels = labels - lax.axis_index(axis_name) * inputs.head.shape[0]
+    block_fn, rows, columns = _table(inputs._replace(labels=labels))
+    return Statistics(*stream(block_fn, rows, columns, block_size=block_size, axis_name=axis_name))
+
+
+def _by_vocabulary(inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    return cross_entropy(vocabulary_statistics(inputs), inputs.label_smoothing, inputs.z_loss)
+
+
+class _Rows(NamedTuple):
+    """Row inputs of the table of logits."""
+
+    soft_cap: jax.Array | None
+    labels: jax.Array | None
+    """[N]; None in a gradient."""
+    hidden: jax.Array
+    """[D, N], transposed."""
+
+
+class _Columns(NamedTuple):
+    """Column inputs of the table of logits."""
+
+    bias: jax.Array | None
+    """[V]."""
+    head: jax.Array
+    """[V, D]."""
+
+
+_Reductions = tuple[ShiftedLogSum, Sum] | tuple[ShiftedLogSum, Sum, Sum, Sum]
+"""Of the fields of `Statistics`."""
+
+
+def _table(inputs: Inputs) -> tuple[functools.partial[_Reductions], _Rows, _Columns]:
+    """The block function, row inputs and column inputs of `stream`."""
+    dtype = operand_dtype(inputs.hidden, inputs.head)
+    block_fn = functools.partial(_block, dtype, inputs.label_smoothing is not None)
+    return block_fn, _Rows(inputs.soft_cap, inputs.labels, inputs.hidden.T), _Columns(inputs.bias, inputs.head)
+
+
+def _block(dtype: jnp.dtype, smoothed: bool, rows: _Rows, columns: _Columns, index: jax.Array) -> _Reductions:
+    assert rows.labels is not None
+    logits = product(columns.head, rows.hidden, dtype)
+    if columns.bias is not None:
+        logits += columns.bias[:, None]
+    logits = cap(logits, rows.soft_cap)
+    label = jnp.where(index[:, None] == rows.labels[None], logits, 0)
+    if not smoothed:
+        return ShiftedLogSum(logits), Sum(label)
+    exists = logits > -jnp.inf
+    total = jnp.where(exists, logits, 0)
+    return ShiftedLogSum(logits), Sum(label), Sum(total), Sum(exists.astype(logits.dtype))
+
+
+# By tokens.
+
+
+def by_tokens(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Loss and log-normaliser of each row; the gradient is made in the forward pass.
 
     Args:
-        problem: The rows.
-        present: [N], 1 or 0: the rows that count. The gradient in hand is used if the cotangents are a multiple of it.
+        inputs: The rows.
+        weights: [N], 1 for rows that count and 0 for others. The gradient made in the forward pass is used if the
+            cotangents of the losses are a multiple of it.
     """
-    problem, present = vary_alike((problem, present))
-    if 0 in (problem.hidden.shape[0], problem.head.shape[0]):
-        return _by_vocabulary(problem)
-    return speculate(_by_vocabulary, _value_and_gradient, _gradient, (present, jnp.zeros_like(present)), (problem,))
+    inputs, weights = vary_together((inputs, weights))
+    if 0 in (inputs.hidden.shape[0], inputs.head.shape[0]):
+        return _by_vocabulary(inputs)
+    expected = weights, jnp.zeros_like(weights)
+    return gradient_in_forward(_by_vocabulary, _value_and_gradient, _gradient, expected, (inputs,))
 
 
-def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: Any) -> tuple[Problem]:
-    """The gradient for any cotangents by blocks of the vocabulary, added to one in hand if that is not it."""
-    (problem,) = arguments
-    options = problem.label_smoothing, problem.z_loss
-    of_options: Any = None
+def _gradient(
+    arguments: tuple[Inputs], cotangents: PyTree, start: tuple[Inputs] | None, active: jax.Array | None
+) -> tuple[Inputs]:
+    """The gradient for any cotangents, by vocabulary, added to `start`; see `GradientFn`."""
+    (inputs,) = arguments
+    options = inputs.label_smoothing, inputs.z_loss
+    d_options: list[jax.Array | None] = []
 
-    def pull(statistics: Statistics) -> Any:
-        nonlocal of_options
-        _, pull_back = jax.vjp(cross_entropy, statistics, *options)
-        slopes, *of_options = pull_back(cotangents)
-        return slopes
+    def statistics_cotangents(results: PyTree) -> Statistics:
+        nonlocal d_options
+        _, pull_back = jax.vjp(cross_entropy, Statistics(*results), *options)
+        of_statistics: Statistics
+        of_statistics, *d_options = pull_back(cotangents)
+        return of_statistics
 
-    block, whole, columns = _table(problem)
+    # Hidden states, head, bias and soft cap: through the table of logits.
+    block_fn, rows, columns = _table(inputs)
     given = None
     if start is not None:
-        (slope,) = start
-        given = ({"rows": slope.hidden.T, "cap": slope.soft_cap}, {"head": slope.head, "bias": slope.bias})
-    d_whole, d_columns = gradient_of(block, whole, columns, pull, given, active)
+        (total,) = start
+        given = _Rows(total.soft_cap, None, total.hidden.T), _Columns(total.bias, total.head)
+    d_rows, d_columns = gradient_of(block_fn, rows, columns, statistics_cotangents, given, active)
+
+    # Label smoothing and z-loss: directly, since they act on the statistics.
     if start is not None:
-        held = slope.label_smoothing, slope.z_loss
-        of_options = [
-            None if x is None else x + jnp.where(active, more, 0) for x, more in zip(held, of_options, strict=True)
+        pairs = zip((total.label_smoothing, total.z_loss), d_options, strict=True)
+        d_options = [
+            x if x is None or more is None or active is None else x + jnp.where(active, more, 0) for x, more in pairs
         ]
-    slopes = (d_whole["rows"].T, d_columns["head"], d_columns["bias"], None, d_whole["cap"], *of_options)
-    return (Problem(*slopes),)
+    return (_as_gradient_of(inputs, d_rows.hidden.T, d_columns.head, d_columns.bias, d_rows.soft_cap, *d_options),)
 
 
-def tile_rows(rows: int, classes: int) -> int:
-    """Tokens in a tile: at most 64 MiB of logits in float32 and at most an eighth of them all, but 128 tokens."""
-    return even(rows, max(min(2**24 // classes, rows // 8) // 8 * 8, 128))
+def _as_gradient_of(inputs: Inputs, *grads: jax.Array | None) -> Inputs:
+    """The gradient of hidden states, head, bias, soft cap, label smoothing and z-loss, in the dtypes of the inputs."""
+    return as_gradient_of(inputs, [x for x in grads if x is not None])
 
 
-def part_columns(rows: int, classes: int) -> int:
-    """Classes whose slopes are made at once in a tile of so many tokens: 2 MiB, which stay in a CPU's cache."""
-    return min(max(2**19 // rows // 128 * 128, 128), classes)
+def tile_tokens(tokens: int, classes: int) -> int:
+    """Tokens in a tile: at most 64 MiB of logits in float32 and an eighth of all tokens, but at least 128 tokens."""
+    return even_size(tokens, max(min(2**24 // classes, tokens // 8) // 8 * 8, 128))
 
 
-def _value_and_gradient(arguments: tuple[Problem], expected: Any) -> Any:
-    (problem,) = arguments
-    dtype, narrowed = accumulation_dtype(*_floats(problem)), narrow(problem.hidden, problem.head)
-    rows, classes = problem.hidden.shape[0], problem.head.shape[0]
-    tiles = Blocks((problem.hidden, problem.labels, expected[0]), tile_rows(rows, classes))
-    parts = Blocks(problem.head, part_columns(tiles.size, classes))
-    options = [None if x is None else x.astype(dtype) for x in (problem.bias, *problem[4:])]
+def chunk_classes(tokens: int, classes: int) -> int:
+    """Classes in a chunk of a tile of so many tokens: 2 MiB of logits' gradient, which stay in a CPU's cache."""
+    return min(max(2**19 // tokens // 128 * 128, 128), classes)
+
+
+def _value_and_gradient(
+    arguments: tuple[Inputs], expected: tuple[jax.Array, jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[Inputs]]:
+    """Losses, log-normalisers, and the gradient of `sum(expected[0] * losses)`, a tile of tokens at a time."""
+    (inputs,) = arguments
+    dtype = accumulation_dtype(*(x for x in inputs if x is not None and jnp.issubdtype(x.dtype, jnp.floating)))
+    narrow = operand_dtype(inputs.hidden, inputs.head)
+    tokens, classes = inputs.hidden.shape[0], inputs.head.shape[0]
+    tiles = Blocks((inputs.hidden, inputs.labels, expected[0]), tile_tokens(tokens, classes))
+    chunks = Blocks(inputs.head, chunk_classes(tiles.size, classes))
+    options = [None if x is None else x.astype(dtype) for x in (inputs.bias, *inputs[4:])]
     start = (
-        jnp.zeros(rows, dtype),
-        jnp.zeros(rows, dtype),
-        jnp.zeros(problem.hidden.shape, dtype),
-        jnp.zeros(problem.head.shape, dtype),
+        jnp.zeros(tokens, dtype),
+        jnp.zeros(tokens, dtype),
+        jnp.zeros(inputs.hidden.shape, dtype),
+        jnp.zeros(inputs.head.shape, dtype),
         [None if x is None else jnp.zeros_like(x) for x in options],
     )
 
-    def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
-        values, log_sums, d_hidden, d_head, (d_bias, d_bound, *d_others) = carry
-        (hidden, labels, weights), index, fresh = tiles.part(i, dtype)
-        weights = weights if fresh is None else jnp.where(fresh, weights, 0)
-        raw = contract(hidden, problem.head, (1, 1), narrowed)
-        (value, log_sum), slopes, more = _tile(raw, labels, weights, *options)
-        gradient = jnp.zeros_like(hidden), d_head, d_bias, d_bound
-        d_rows, d_head, d_bias, d_bound = _add_gradient(
-            parts, gradient, raw, hidden.astype(narrowed), labels, slopes, *options[:2]
+    def step(carry: _Carry, i: jax.Array) -> tuple[_Carry, None]:
+        values, log_sums, d_hidden, d_head, (d_bias, d_cap, *d_others) = carry
+        (hidden, labels, weights), index, first_visit = tiles.block(i, dtype)
+        # What the tile before had counts nothing again.
+        weights = weights if first_visit is None else jnp.where(first_visit, weights, 0)
+        products = contract(hidden, inputs.head, (1, 1), narrow)
+        (value, log_sum), coefficients, more = _tile(products, labels, weights, *options)
+        # Rows of the tile start from 0; head, bias and soft cap are summed over all tiles.
+        given = jnp.zeros_like(hidden), d_head, d_bias, d_cap
+        d_rows, d_head, d_bias, d_cap = _add_gradient(
+            chunks, given, products, hidden.astype(narrow), labels, coefficients, *options[:2]
         )
-        d_others = [None if x is None else x + dx for x, dx in zip(d_others, more, strict=True)]
+        d_others = [None if x is None or dx is None else x + dx for x, dx in zip(d_others, more, strict=True)]
         values, log_sums = set_at(values, value, index[0]), set_at(log_sums, log_sum, index[0])
-        return (values, log_sums, add_at(d_hidden, d_rows, index[0]), d_head, [d_bias, d_bound, *d_others]), None
+        return (values, log_sums, add_at(d_hidden, d_rows, index[0]), d_head, [d_bias, d_cap, *d_others]), None
 
-    values, log_sums, d_hidden, d_head, d_options = tiles.scan(step, vary_alike((start, problem, expected))[0])
-    slopes = [d_hidden, d_head, d_options[0], None, *d_options[1:]]
-    slopes = [None if x is None or dx is None else dx.astype(x.dtype) for x, dx in zip(problem, slopes, strict=True)]
-    return (values, log_sums), (Problem(*slopes),)
-
-
-def _floats(problem: Problem) -> list[jax.Array]:
-    return [x for x in problem if x is not None and jnp.issubdtype(x.dtype, jnp.floating)]
+    carry = tiles.scan(step, vary_together((start, inputs, expected))[0])
+    values, log_sums, d_hidden, d_head, d_options = carry
+    return (values, log_sums), (_as_gradient_of(inputs, d_hidden, d_head, *d_options),)
 
 
-class _Slopes(NamedTuple):
-    """What the slopes of a tile's logits are made of, [T] each."""
+_Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, list[jax.Array | None]]
+"""Losses, log-normalisers, and the gradients of hidden states, head, and bias and options."""
+
+
+class _Coefficients(NamedTuple):
+    """Coefficients of the gradient of a tile's logits, [T] each."""
 
     shift: jax.Array
     power: jax.Array
@@ -240,66 +308,104 @@ class _Slopes(NamedTuple):
 
 
 def _tile(
-    raw: jax.Array, labels: jax.Array, weights: jax.Array, bias: Any, bound: Any, smoothing: Any, z_loss: Any
-) -> Any:
-    """Of products [T, V]: losses and log-normalisers [T]; of `sum(weights * losses)` the `_Slopes`, and two numbers.
+    products: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    bias: jax.Array | None,
+    bound: jax.Array | None,
+    label_smoothing: jax.Array | None,
+    z_loss: jax.Array | None,
+) -> tuple[tuple[jax.Array, jax.Array], _Coefficients, list[jax.Array | None]]:
+    """Per-token loss and log-normaliser of a tile, and its gradient in short.
 
-    These are its slopes for smoothing and z-loss.
+    Args:
+        products: [T, V], the matrix products, to which bias and soft cap are applied here.
+        labels: [T].
+        weights: [T], the cotangents of the losses.
+        bias: [V].
+        bound: The soft cap.
+        label_smoothing: Scalar.
+        z_loss: Scalar.
+
+    Returns:
+        Losses and log-normalisers [T], the coefficients of the gradient with respect to the logits, and the gradients
+        with respect to label smoothing and z-loss.
     """
-    logits = cap(raw if bias is None else raw + bias[None], bound)
-    top = jnp.max(logits, axis=1)
-    shift = jnp.where(jnp.isinf(top), 0, top)
+    # The statistics of the rows, as in `_block`.
+    logits = cap(products if bias is None else products + bias[None], bound)
+    largest = jnp.max(logits, axis=1)
+    shift = jnp.where(jnp.isinf(largest), 0, largest)
     label = jnp.take_along_axis(logits, labels[:, None], axis=1, mode="clip")[:, 0]
     power = jnp.sum(jnp.exp(logits - shift[:, None]), axis=1)
     statistics = Statistics(Shifted(jnp.log(power), shift), label)
-    if smoothing is not None:
-        reached = logits > -jnp.inf
-        number = jnp.sum(reached, axis=1, dtype=logits.dtype)
-        statistics = statistics._replace(total=jnp.sum(jnp.where(reached, logits, 0), axis=1), number=number)
-    results, pull_back = jax.vjp(cross_entropy, statistics, smoothing, z_loss)
-    of, *more = pull_back((weights, jnp.zeros_like(weights)))
-    of_power = of.normalizer.log_sum / jnp.where(power == 0, 1, power)
-    return results, _Slopes(shift, of_power, of.label, of.total), more
+    if label_smoothing is not None:
+        exists = logits > -jnp.inf
+        number = jnp.sum(exists, axis=1, dtype=logits.dtype)
+        statistics = statistics._replace(total=jnp.sum(jnp.where(exists, logits, 0), axis=1), number=number)
+    # Their cotangents are the coefficients, but that of the log goes through d log(power) = d power / power.
+    results, pull_back = jax.vjp(cross_entropy, statistics, label_smoothing, z_loss)
+    g, *d_options = pull_back((weights, jnp.zeros_like(weights)))
+    power_g = g.normalizer.log_sum / jnp.where(power == 0, 1, power)
+    return results, _Coefficients(shift, power_g, g.label, g.total), d_options
+
+
+_TileGradient = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+"""Of the tile's hidden states [T, D], head [V, D], bias [V] and soft cap; None for what is off."""
 
 
 def _add_gradient(
-    parts: Blocks,
-    gradient: tuple[Any, Any, Any, Any],
-    raw: jax.Array,
+    chunks: Blocks[jax.Array],
+    gradient: _TileGradient,
+    products: jax.Array,
     hidden: jax.Array,
     labels: jax.Array,
-    slopes: _Slopes,
-    bias: Any,
-    bound: Any,
-) -> tuple[Any, Any, Any, Any]:
-    """The gradient for the tile's hidden states, the head, bias and soft cap, each added to what is given.
+    coefficients: _Coefficients,
+    bias: jax.Array | None,
+    bound: jax.Array | None,
+) -> _TileGradient:
+    """Adds a tile's gradient for hidden states, head, bias and soft cap to the given one.
 
-    The slopes [T, P] of one part of the vocabulary at a time are made, turned and multiplied while they are in the
-    cache; no second array of the size of the logits is held.
+    The gradient of the logits is made for one chunk of the classes at a time, [T, P], transposed and multiplied while
+    it is in the cache: no second array of the size of the logits is held.
+
+    Args:
+        chunks: The head in chunks of P classes.
+        gradient: The gradient so far.
+        products: [T, V], the matrix products of the tile.
+        hidden: [T, D], in the dtype of operands.
+        labels: [T].
+        coefficients: Of the gradient of the logits.
+        bias: [V].
+        bound: The soft cap.
     """
-    turned = transposed(hidden)
+    hidden_by_feature = transposed(hidden)
 
-    def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
-        d_rows, d_head, d_bias, d_bound = carry
-        head, classes, fresh = parts.part(i, hidden.dtype)
-        some = lax.dynamic_slice_in_dim(raw, classes[0], parts.size, 1)
-        some = some if bias is None else some + lax.dynamic_slice_in_dim(bias, classes[0], parts.size)[None]
-        logits = cap(some, bound)
-        slope = slopes.power[:, None] * jnp.exp(logits - slopes.shift[:, None])
-        slope += jnp.where(classes[None] == labels[:, None], slopes.label[:, None], 0)
-        if slopes.total is not None:
-            slope += jnp.where(logits > -jnp.inf, slopes.total[:, None], 0)
-        slope = slope if fresh is None else jnp.where(fresh, slope, 0)
-        if bound is not None:
-            ratio = jnp.where(jnp.isinf(some), 0, some / bound)
-            bent = jnp.where(some == jnp.inf, 1, jnp.tanh(ratio))
-            d_bound += jnp.sum(slope * (bent - ratio * (1 - bent * bent)))
-            slope *= 1 - bent * bent
+    def step(carry: _TileGradient, i: jax.Array) -> tuple[_TileGradient, None]:
+        d_hidden, d_head, d_bias, d_bound = carry
+        # The logits of a chunk again, from the products.
+        head, index, first_visit = chunks.block(i, hidden.dtype)
+        uncapped = lax.dynamic_slice_in_dim(products, index[0], chunks.size, 1)
         if bias is not None:
-            d_bias = add_at(d_bias, jnp.sum(slope, axis=0), classes[0])
-        slope = slope.astype(hidden.dtype)  # once, the label's one subtracted
-        d_rows += contract(slope, head, (1, 0), hidden.dtype)
-        d_head = add_at(d_head, contract(transposed(slope), turned, (1, 1), hidden.dtype), classes[0])
-        return (d_rows, d_head, d_bias, d_bound), None
+            uncapped = uncapped + lax.dynamic_slice_in_dim(bias, index[0], chunks.size)[None]
+        logits = cap(uncapped, bound)
+        # Their gradient: softmax, less one at the label, and label smoothing.
+        g = coefficients.power[:, None] * jnp.exp(logits - coefficients.shift[:, None])
+        g += jnp.where(index[None] == labels[:, None], coefficients.label[:, None], 0)
+        if coefficients.total is not None:
+            g += jnp.where(logits > -jnp.inf, coefficients.total[:, None], 0)
+        g = g if first_visit is None else jnp.where(first_visit, g, 0)
+        # Back through c tanh(x / c), also to c.
+        if bound is not None and d_bound is not None:
+            ratio = jnp.where(jnp.isinf(uncapped), 0, uncapped / bound)
+            tanh = jnp.where(uncapped == jnp.inf, 1, jnp.tanh(ratio))
+            d_bound += jnp.sum(g * (tanh - ratio * (1 - tanh * tanh)))
+            g *= 1 - tanh * tanh
+        if d_bias is not None:
+            d_bias = add_at(d_bias, jnp.sum(g, axis=0), index[0])
+        # Back through the matrix product.
+        g = g.astype(hidden.dtype)  # rounded once, the label's one already subtracted
+        d_hidden += contract(g, head, (1, 0), hidden.dtype)
+        d_head = add_at(d_head, contract(transposed(g), hidden_by_feature, (1, 1), hidden.dtype), index[0])
+        return (d_hidden, d_head, d_bias, d_bound), None
 
-    return parts.scan(step, gradient)
+    return chunks.scan(step, gradient)

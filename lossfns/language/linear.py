@@ -21,7 +21,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns.language._head import Problem, by_default, by_vocabulary, cross_entropy
+from lossfns.language._head import Inputs, by_default, cross_entropy, vocabulary_statistics
 from lossfns.language.causal import next_token_where
 
 
@@ -102,17 +102,17 @@ def linear_cross_entropy(
         Wijmans et al. 2024, arXiv:2411.09009. Szegedy et al. 2016, arXiv:1512.00567 (label smoothing). Chowdhery et al.
         2022, arXiv:2204.02311 (z-loss). Gemma Team 2024, arXiv:2408.00118 (soft cap).
     """
-    problem, where, valid, dtype = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
-    problem = problem._replace(
+    inputs, where, valid, dtype = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
+    inputs = inputs._replace(
         label_smoothing=None if label_smoothing is None else hyper(label_smoothing, dtype),
         z_loss=None if z_loss is None else hyper(z_loss, dtype),
     )
     if block_size is None and axis_name is None:
         present = jnp.ones(labels.shape, bool) if where is None else where
-        values, log_sums = by_default(problem, present.reshape(-1).astype(dtype))
+        values, log_sums = by_default(inputs, present.reshape(-1).astype(dtype))
     else:
-        statistics = by_vocabulary(problem, block_size, axis_name)
-        values, log_sums = cross_entropy(statistics, problem.label_smoothing, problem.z_loss)
+        statistics = vocabulary_statistics(inputs, block_size, axis_name)
+        values, log_sums = cross_entropy(statistics, inputs.label_smoothing, inputs.z_loss)
     values = zero_masked(where, values.reshape(labels.shape) * jnp.where(valid, 1, jnp.nan))
     return (values, zero_masked(where, log_sums.reshape(labels.shape))) if return_lse else values
 
@@ -236,8 +236,8 @@ def _log_probs(
     block_size: int | None,
     axis_name: Any,
 ) -> jax.Array:
-    problem, where, valid, _ = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
-    values, _ = cross_entropy(by_vocabulary(problem, block_size, axis_name), None, None)
+    inputs, where, valid, _ = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
+    values, _ = cross_entropy(vocabulary_statistics(inputs, block_size, axis_name), None, None)
     return zero_masked(where, -values.reshape(labels.shape) * jnp.where(valid, 1, jnp.nan))
 
 
@@ -249,7 +249,7 @@ def _prepare(
     soft_cap: Any,
     where: jax.Array | None,
     axis_name: Any,
-) -> tuple[Problem, jax.Array | None, jax.Array, jnp.dtype]:
+) -> tuple[Inputs, jax.Array | None, jax.Array, jnp.dtype]:
     """The flat rows, the mask, which labels are in the vocabulary, and the dtype to compute in."""
     check_array("hidden", hidden)
     check_array("head", head)
@@ -275,4 +275,4 @@ def _prepare(
     if dtype == jnp.float64:
         rows, head, bias = rows.astype(dtype), head.astype(dtype), None if bias is None else bias.astype(dtype)
     flat = jnp.clip(labels, 0, classes - 1).reshape(-1).astype(jnp.int32)
-    return Problem(rows, head, bias, flat, cap), where, valid, dtype
+    return Inputs(rows, head, bias, flat, cap), where, valid, dtype

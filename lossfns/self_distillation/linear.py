@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, Mean, narrow, product, stream
+from lossfns._blockwise import LogSum, SoftmaxMean, operand_dtype, product, stream
 from lossfns._contract import (
     accumulation_dtype,
     check_array,
@@ -22,13 +22,13 @@ from lossfns._contract import (
 from lossfns._numerics import centred
 
 
-def _both_heads(whole: Any, part: Any, index: jax.Array) -> tuple[LogSum, Mean]:
+def _both_heads(row_inputs: Any, part: Any, index: jax.Array) -> tuple[LogSum, SoftmaxMean]:
     """The student's normaliser, and its mean logit under the teacher."""
-    (student, teacher), scales = whole
+    (student, teacher), scales = row_inputs
     student_head, teacher_head, center = part
-    s = product(student_head, student, narrow(student_head, student)) * scales[0]
-    t = (product(teacher_head, teacher, narrow(teacher_head, teacher)) - center[:, None]) * scales[1]
-    return LogSum(s), Mean(t, s)
+    s = product(student_head, student, operand_dtype(student_head, student)) * scales[0]
+    t = (product(teacher_head, teacher, operand_dtype(teacher_head, teacher)) - center[:, None]) * scales[1]
+    return LogSum(s), SoftmaxMean(t, s)
 
 
 @loss(static=("block_size",), student_temperature=positive, teacher_temperature=positive, block_size=optional_size)
@@ -100,6 +100,6 @@ def linear_dino(
     middle = jnp.zeros(prototypes, dtype) if center is None else centred(center.astype(dtype))
     constants = jax.lax.stop_gradient((keep_rows(where, teacher).T, teacher_head, middle))
     scales = [1 / hyper(x, dtype) for x in (student_temperature, teacher_temperature)]
-    whole = ((keep_rows(where, student).T, constants[0]), scales)
-    log_sum, under_teacher = stream(_both_heads, whole, (student_head, *constants[1:]), block_size=block_size)
+    row_inputs = ((keep_rows(where, student).T, constants[0]), scales)
+    log_sum, under_teacher = stream(_both_heads, row_inputs, (student_head, *constants[1:]), block_size=block_size)
     return zero_masked(where, log_sum - under_teacher.mean)

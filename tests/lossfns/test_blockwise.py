@@ -10,8 +10,8 @@ import pytest
 
 import lossfns
 from lossfns import _blockwise as engine
-from lossfns._blockwise.columns import sizes
-from lossfns._blockwise.trees import get_at
+from lossfns._blockwise.blocks import get_at
+from lossfns._blockwise.table import block_sizes
 
 ROWS, COLUMNS, FEATURES = 5, 11, 3
 
@@ -22,15 +22,15 @@ def draw():
     return jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32), jnp.float32(1.3)
 
 
-def every_kind(whole, part, index):
-    rows, scale = whole
+def every_kind(row_inputs, part, index):
+    rows, scale = row_inputs
     scores = scale * engine.product(part["vectors"], rows)
     masked = jnp.where((part["number"] % 5 == 3)[:, None], -jnp.inf, scores)
     terms = jnp.where(masked == -jnp.inf, 0, jnp.sin(scores))
     return {
         "log-sum": engine.LogSum(masked),
         "parts": engine.ShiftedLogSum(masked),
-        "mean": engine.Mean(masked, terms),
+        "mean": engine.SoftmaxMean(masked, terms),
         "sum": engine.Sum(jnp.square(scores)),
         "columns": (engine.ColumnLogSum(scores), engine.ColumnSum(terms)),
     }
@@ -210,7 +210,9 @@ def test_gradients_made_for_cotangents_that_come_and_that_do_not(weights, size):
 
 def test_rows_that_are_not_the_last_axis_are_refused():
     rows, columns, _ = draw()
-    with pytest.raises(ValueError, match=r"whole must have the 5 rows as their last axis, got shapes \[\(5, 3\)\]"):
+    with pytest.raises(
+        ValueError, match=r"row_inputs must have the 5 rows as their last axis, got shapes \[\(5, 3\)\]"
+    ):
         engine.stream(lambda whole, part, _: engine.Sum(part @ whole.T), rows, columns)
 
 
@@ -227,7 +229,7 @@ def test_rows_that_are_not_the_last_axis_are_refused():
 )
 def test_blocks_of_a_table(rows, columns, block_size, cpu, default):
     given = jnp.zeros((1, rows)), jnp.zeros((columns, 1))
-    assert sizes(lambda whole, part, _: engine.Sum(part @ whole), *given, block_size) == (cpu, default)
+    assert block_sizes(lambda rows, columns, _: engine.Sum(columns @ rows), *given, block_size) == (cpu, default)
 
 
 ROWS_AND_COLUMNS = jax.ShapeDtypeStruct((2304, 4), jnp.float32)
@@ -259,9 +261,9 @@ def test_a_program_for_another_platform_does_not_ask_its_host(name, monkeypatch)
 
 
 def test_large_gradients_are_scaled_in_parts(monkeypatch):
-    from lossfns._blockwise import speculative
+    from lossfns._blockwise import forward_gradient
 
-    monkeypatch.setattr(speculative, "LARGE", 8)
+    monkeypatch.setattr(forward_gradient, "LARGE", 8)
     test_gradients_made_for_cotangents_that_come_and_that_do_not(np.full(ROWS, 0.25), 4)
 
 

@@ -1,0 +1,192 @@
+"""Gradients computed in the forward pass, for cotangents that are expected: scaled if those come, recomputed if not.
+
+The path of `gradient_in_forward`:
+
+    value alone                 value(*arguments)
+    differentiated, forward     value_and_gradient(arguments, expected), whose gradient is kept
+    differentiated, backward    _scaled_or_recomputed: is the cotangent a multiple of the expected one?
+                                    yes: the kept gradient times the factor
+                                    no:  0, to which gradient(...) adds the gradient for the cotangent that came
+    differentiated twice        by the rule of the value, and by that of a recomputed gradient
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lossfns._blockwise.blocks import Blocks, expand_mask, is_half, set_at
+from lossfns._blockwise.pytrees import PyTree, vary_together
+
+Arguments = TypeVar("Arguments")
+Results = TypeVar("Results")
+
+
+class GradientFn(Protocol[Arguments]):
+    """The gradient for any cotangents, added to a given one."""
+
+    def __call__(
+        self, arguments: Arguments, cotangents: PyTree, start: Arguments | None, active: jax.Array | None, /
+    ) -> Arguments:
+        """Returns `start` plus the gradient, or `start` alone if `active` is False.
+
+        It must be made by loops that run zero times if not `active`, since loops work in place. With None for both it
+        returns the gradient, in operations that have derivatives.
+        """
+
+
+ValueAndGradient = Callable[[Arguments, PyTree], tuple[Results, Arguments]]
+"""`value_and_gradient(arguments, expected)`; the gradient has the structure of the arguments, None at integers."""
+
+
+def gradient_in_forward(
+    value: Callable[..., Results],
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    expected: PyTree,
+    arguments: Arguments,
+) -> Results:
+    """`value(*arguments)`, whose gradient is made in the forward pass for expected cotangents.
+
+    Args:
+        value: The function.
+        value_and_gradient: Its value and its gradient for the expected cotangents.
+        gradient: Its gradient for any cotangents, used if they are no multiple of those expected.
+        expected: A cotangent for each leaf of the value.
+        arguments: What is differentiated.
+    """
+    results: Results = _gradient_in_forward(value, value_and_gradient, gradient, expected, arguments)
+    return results
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _gradient_in_forward(
+    value: Callable[..., Results],
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    expected: PyTree,
+    arguments: PyTree,
+) -> Results:
+    return value(*arguments)
+
+
+_Residuals = tuple[PyTree, Arguments, Arguments]
+"""Expected cotangents, arguments, and the gradient made for them."""
+
+
+def _gradient_in_forward_fwd(
+    value: Callable[..., Results],
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    expected: PyTree,
+    arguments: Arguments,
+) -> tuple[Results, _Residuals[Arguments]]:
+    results, grads = _value_and_gradient(value_and_gradient, gradient, expected, arguments)
+    return results, (expected, arguments, grads)
+
+
+def _gradient_in_forward_bwd(
+    value: Callable[..., Results],
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    residuals: _Residuals[Arguments],
+    cotangents: PyTree,
+) -> tuple[None, Arguments]:
+    return None, _scaled_or_recomputed(gradient, *residuals, cotangents)
+
+
+_gradient_in_forward.defvjp(_gradient_in_forward_fwd, _gradient_in_forward_bwd)
+
+
+# Second derivatives use the rule of the value and a recomputed gradient: the kept one is right in its numbers alone.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _value_and_gradient(
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    expected: PyTree,
+    arguments: Arguments,
+) -> tuple[Results, Arguments]:
+    return value_and_gradient(arguments, expected)
+
+
+def _value_and_gradient_fwd(
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    expected: PyTree,
+    arguments: Arguments,
+) -> tuple[tuple[Results, Arguments], _Residuals[Arguments]]:
+    results, grads = value_and_gradient(arguments, expected)
+    return (results, grads), (expected, arguments, grads)
+
+
+def _value_and_gradient_bwd(
+    value_and_gradient: ValueAndGradient[Arguments, Results],
+    gradient: GradientFn[Arguments],
+    residuals: _Residuals[Arguments],
+    cotangents: tuple[PyTree, PyTree],
+) -> tuple[None, Arguments]:
+    return None, _scaled_or_recomputed(gradient, *residuals, cotangents[0])
+
+
+_value_and_gradient.defvjp(_value_and_gradient_fwd, _value_and_gradient_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scaled_or_recomputed(
+    gradient: GradientFn[Arguments], expected: PyTree, arguments: Arguments, grads: Arguments, cotangents: PyTree
+) -> Arguments:
+    pairs = list(zip(jax.tree.leaves(cotangents), jax.tree.leaves(expected), strict=True))
+    # The factor is read where the expected cotangent is largest; there is none if all are 0.
+    positions = [jnp.argmax(jnp.abs(e)) for _, e in pairs]
+    largest = jnp.stack([e.ravel()[at] for (_, e), at in zip(pairs, positions, strict=True)])
+    best = jnp.argmax(jnp.abs(largest))
+    factor = jnp.stack([g.ravel()[at] for (g, _), at in zip(pairs, positions, strict=True)])[best]
+    factor /= jnp.where(largest[best] == 0, 1, largest[best])
+    # The kept gradient is right if every cotangent is exactly this multiple of the expected one.
+    is_multiple = jnp.stack([jnp.all(g == factor * e) for g, e in pairs]).all()
+    start = jax.tree.map(lambda x: _scaled(x, factor, is_multiple), grads)
+    return gradient(arguments, cotangents, start, ~is_multiple)
+
+
+def _scaled_or_recomputed_fwd(
+    gradient: GradientFn[Arguments], expected: PyTree, arguments: Arguments, grads: Arguments, cotangents: PyTree
+) -> tuple[Arguments, tuple[Arguments, PyTree]]:
+    return _scaled_or_recomputed(gradient, expected, arguments, grads, cotangents), (arguments, cotangents)
+
+
+def _scaled_or_recomputed_bwd(
+    gradient: GradientFn[Arguments], residuals: tuple[Arguments, PyTree], second_cotangents: Arguments
+) -> tuple[None, Arguments, None, PyTree]:
+    _, pull_back = jax.vjp(lambda a, g: gradient(a, g, None, None), *residuals)
+    d_arguments, d_cotangents = pull_back(second_cotangents)
+    return None, d_arguments, None, d_cotangents
+
+
+_scaled_or_recomputed.defvjp(_scaled_or_recomputed_fwd, _scaled_or_recomputed_bwd)
+
+
+LARGE = 2**20
+"""Entries from which an array is scaled in blocks: a loop does so in place, in the memory of the result."""
+
+
+def _scaled(x: jax.Array, factor: jax.Array, is_multiple: jax.Array) -> jax.Array:
+    """`x * factor`, or 0 if the cotangents are no multiple of those expected."""
+
+    def change(block: jax.Array) -> jax.Array:
+        return jnp.where(is_multiple, block * factor, 0).astype(x.dtype)
+
+    if x.size < LARGE or is_half(x):  # a loop over halves writes all of them in each step, see `get_at`
+        return change(x)
+    blocks = Blocks(x, -(-x.shape[0] // 8))
+
+    def step(x: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        index, first_visit = blocks.indices(i)
+        block = lax.dynamic_slice_in_dim(x, index[0], len(index))
+        if first_visit is None:
+            return set_at(x, change(block), index[0]), None
+        return set_at(x, jnp.where(expand_mask(first_visit, block), change(block), block), index[0]), None
+
+    return blocks.scan(step, vary_together((x, factor, is_multiple))[0])

@@ -1,0 +1,201 @@
+"""Tables of rows x columns, on one device or with the columns spread over devices: the passes with their derivatives.
+
+The path of `stream`, without and with expected cotangents:
+
+    stream -> _stream              forward_pass  -> block_fn, merge                          for each block
+              _stream_bwd          backward_pass -> block_fn, merge's opposite scores_cotangent, for each block
+    stream -> gradient_in_forward  forward_pass, where no derivative is asked for
+                                   differentiate_blocks, which makes value and gradient at once
+                                   differentiate_blocks again, for cotangents that are no multiple of those expected
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from lossfns._blockwise.forward_gradient import gradient_in_forward
+from lossfns._blockwise.pytrees import PyTree, T, common_dtype, mark_varying, vary_together, varying_axes
+from lossfns._blockwise.reductions import combine_devices, exp_cannot_overflow
+from lossfns._blockwise.sizes import BlockSize, BlockSizes
+from lossfns._blockwise.table import (
+    BlockFn,
+    Columns,
+    Rows,
+    backward_pass,
+    block_sizes,
+    differentiate_blocks,
+    forward_pass,
+    reduction_kinds,
+)
+from lossfns._contract import AxisName
+
+
+def stream(
+    block_fn: BlockFn[Rows, Columns],
+    row_inputs: Rows,
+    column_inputs: Columns,
+    *,
+    block_size: BlockSize = None,
+    bound: jax.Array | float | None = None,
+    expected: PyTree | None = None,
+    axis_name: AxisName = None,
+) -> PyTree:
+    """Reduces a table of scores block by block.
+
+    Args:
+        block_fn: `block_fn(rows, columns, index)` returns a pytree of reductions. It must depend on nothing traced but
+            its arguments. Floating arrays reach it in float32 or wider.
+        row_inputs: Pytree of arrays [..., N], of which a block may be given some rows, and of scalars, such as a
+            temperature, that every block needs.
+        column_inputs: Pytree of arrays [M, ...], of which a block is given C entries.
+        block_size: Columns C in a block, or columns and rows; None for what fits a fast cache. Values and gradients do
+            not depend on it.
+        bound: A number that no finite score of a `LogSum` or `ColumnLogSum` exceeds in magnitude. If it is so low that
+            no exponential can overflow, sums need no maxima, and one exponential serves all reductions of a score. The
+            form is chosen at run time.
+        expected: A cotangent for each result. The gradient is made in the forward pass for these, and serves any
+            multiple of them; for reductions that are sums. None recomputes the blocks in the backward pass.
+        axis_name: A mapped axis over which the columns are spread, while the rows are the same on all of its devices.
+            Results of rows then cover the columns of all devices, and are the same on each; so must their cotangents
+            be. On each device the gradient of `row_inputs` is complete, and that of its own columns.
+
+    Returns:
+        The pytree of `block_fn` with an array in place of each reduction: [N] or [M].
+    """
+    if axis_name is None:
+        row_inputs, column_inputs, expected = vary_together((row_inputs, column_inputs, expected))
+    else:
+        row_inputs, column_inputs = _mark_columns_varying(axis_name, row_inputs, column_inputs)
+    sizes = block_sizes(block_fn, row_inputs, column_inputs, block_size)
+    if expected is None:
+        unshifted_ok = None if bound is None else exp_cannot_overflow(bound, common_dtype(row_inputs, column_inputs))
+        return _stream(block_fn, sizes, axis_name, row_inputs, column_inputs, unshifted_ok)
+
+    def value_and_gradient(arguments: tuple[Rows, Columns], expected: PyTree) -> tuple[PyTree, tuple[Rows, Columns]]:
+        return differentiate_blocks(block_fn, sizes, *arguments, None, expected)
+
+    def gradient(
+        arguments: tuple[Rows, Columns],
+        cotangents: PyTree,
+        start: tuple[Rows, Columns] | None,
+        active: jax.Array | None,
+    ) -> tuple[Rows, Columns]:
+        return differentiate_blocks(block_fn, sizes, *arguments, None, cotangents, start, active)[1]
+
+    value = functools.partial(forward_pass, block_fn, sizes)
+    return gradient_in_forward(value, value_and_gradient, gradient, expected, (row_inputs, column_inputs))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _stream(
+    block_fn: BlockFn[Rows, Columns],
+    sizes: BlockSizes[tuple[int, int]],
+    axis_name: AxisName,
+    row_inputs: Rows,
+    column_inputs: Columns,
+    unshifted_ok: jax.Array | None = None,
+) -> PyTree:
+    results = forward_pass(block_fn, sizes, row_inputs, column_inputs, unshifted_ok=unshifted_ok)
+    if axis_name is None:
+        return results
+    kinds, structure = reduction_kinds(block_fn, row_inputs, column_inputs)
+    pairs = zip(kinds, structure.flatten_up_to(results), strict=True)
+    return jax.tree.unflatten(structure, [combine_devices(kind, result, axis_name) for kind, result in pairs])
+
+
+_Residuals = tuple[Rows, Columns, jax.Array | None, PyTree]
+"""Row and column inputs, `unshifted_ok`, and the results."""
+
+
+def _stream_fwd(
+    block_fn: BlockFn[Rows, Columns],
+    sizes: BlockSizes[tuple[int, int]],
+    axis_name: AxisName,
+    row_inputs: Rows,
+    column_inputs: Columns,
+    unshifted_ok: jax.Array | None,
+) -> tuple[PyTree, _Residuals[Rows, Columns]]:
+    # `_stream`, not its body: this pass may be differentiated in turn, by the same rule.
+    results = _stream(block_fn, sizes, axis_name, row_inputs, column_inputs, unshifted_ok)
+    return results, (row_inputs, column_inputs, unshifted_ok, results)
+
+
+def _stream_bwd(
+    block_fn: BlockFn[Rows, Columns],
+    sizes: BlockSizes[tuple[int, int]],
+    axis_name: AxisName,
+    residuals: _Residuals[Rows, Columns],
+    cotangents: PyTree,
+) -> tuple[Rows, Columns, None]:
+    row_inputs, column_inputs, unshifted_ok, results = residuals
+    d_row_inputs, d_column_inputs = backward_pass(
+        block_fn, sizes, row_inputs, column_inputs, results, cotangents, unshifted_ok
+    )
+    if axis_name is not None:
+        d_row_inputs = _psum_replicated(row_inputs, d_row_inputs, axis_name)
+    return d_row_inputs, d_column_inputs, None
+
+
+_stream.defvjp(_stream_fwd, _stream_bwd)
+
+
+def gradient_of(
+    block_fn: BlockFn[Rows, Columns],
+    row_inputs: Rows,
+    column_inputs: Columns,
+    cotangents: Callable[[PyTree], PyTree],
+    start: tuple[Rows, Columns] | None = None,
+    active: jax.Array | None = None,
+) -> tuple[Rows, Columns]:
+    """The gradient of `stream`, computed here, with the results in a forward pass of its own.
+
+    Args:
+        block_fn: As in `stream`.
+        row_inputs: As in `stream`.
+        column_inputs: As in `stream`.
+        cotangents: The cotangents of the results, as a function of the results.
+        start: A gradient to which this one is added, in place.
+        active: If False, both loops run zero times and the gradient is `start`.
+
+    Returns:
+        The gradients of `row_inputs` and `column_inputs`, None at integers.
+    """
+    sizes = block_sizes(block_fn, row_inputs, column_inputs, None)
+    if active is None:  # by its rule, since this gradient may be differentiated
+        results = _stream(block_fn, sizes, None, row_inputs, column_inputs)
+    else:
+        results = forward_pass(block_fn, sizes, row_inputs, column_inputs, active)
+    operands = row_inputs, column_inputs, results, cotangents(results)
+    return differentiate_blocks(block_fn, sizes, *operands, start, active)[1]
+
+
+def _mark_columns_varying(
+    axis_name: str | tuple[str, ...], row_inputs: Rows, column_inputs: Columns
+) -> tuple[Rows, Columns]:
+    """Marks columns as device-varying over `axis_name`; rows keep their marking. Other axes as in `vary_together`."""
+    names = {*axis_name} if isinstance(axis_name, tuple) else {axis_name}
+    axes = varying_axes((row_inputs, column_inputs))
+    if not axes:  # outside of shard_map, or without check_vma
+        return row_inputs, column_inputs
+    return mark_varying(row_inputs, axes - names), mark_varying(column_inputs, axes | names)
+
+
+def _psum_replicated(inputs: T, grads: T, axis_name: str | tuple[str, ...]) -> T:
+    """Sums the gradients of replicated inputs over the devices; leaves those of device-local inputs."""
+    leaves, structure = jax.tree.flatten(inputs, is_leaf=lambda x: x is None)
+    own = jax.tree.leaves(grads, is_leaf=lambda x: x is None)
+    summed: T = jax.tree.unflatten(
+        structure,
+        [
+            dx if dx is None or _is_device_local(x, axis_name) else lax.psum(dx, axis_name)
+            for x, dx in zip(leaves, own, strict=True)
+        ],
+    )
+    return summed
+
+
+def _is_device_local(x: jax.Array, axis_name: str | tuple[str, ...]) -> bool:
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    return not jax.typeof(x).manual_axis_type.varying.isdisjoint(names)
