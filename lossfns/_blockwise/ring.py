@@ -17,7 +17,7 @@ from jax import lax
 
 from lossfns._blockwise.pytrees import PyTree, T, as_gradient_of, common_dtype, split_floats, vary_together
 from lossfns._blockwise.reductions import ColumnSum, Reduction, Sum, exp_cannot_overflow, is_per_column
-from lossfns._blockwise.sizes import BlockSize, BlockSizes
+from lossfns._blockwise.sizes import BlockSize, TableSizes
 from lossfns._blockwise.table import (
     BlockFn,
     Columns,
@@ -64,7 +64,7 @@ def stream_ring(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _ring(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     axis_name: MappedAxis,
     row_inputs: Rows,
     column_inputs: Columns,
@@ -102,7 +102,7 @@ _Residuals = tuple[Rows, Columns, jax.Array | None, PyTree]
 
 def _ring_fwd(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     axis_name: MappedAxis,
     row_inputs: Rows,
     column_inputs: Columns,
@@ -114,7 +114,7 @@ def _ring_fwd(
 
 def _ring_bwd(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     axis_name: MappedAxis,
     residuals: _Residuals[Rows, Columns],
     cotangents: PyTree,

@@ -37,6 +37,10 @@ class BlockSizes(NamedTuple, Generic[Size]):
     default: Size
 
 
+TableSizes = BlockSizes[tuple[int, int]]
+"""Columns and rows."""
+
+
 def on_platform(sizes: BlockSizes[Size], function: Callable[..., T], *operands: PyTree) -> T:
     """`function(size, *operands)` with the size of the platform for which the program is lowered."""
     if sizes.cpu == sizes.default:
@@ -46,9 +50,7 @@ def on_platform(sizes: BlockSizes[Size], function: Callable[..., T], *operands: 
     return result
 
 
-def table_sizes(
-    columns: int, rows: int, block_size: BlockSize, *, all_rows: bool = False
-) -> BlockSizes[tuple[int, int]]:
+def table_sizes(columns: int, rows: int, block_size: BlockSize, *, all_rows: bool = False) -> TableSizes:
     """Columns and rows in a block of a table.
 
     Args:

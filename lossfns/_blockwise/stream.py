@@ -18,7 +18,7 @@ from jax import lax
 from lossfns._blockwise.forward_gradient import gradient_in_forward
 from lossfns._blockwise.pytrees import PyTree, T, common_dtype, mark_varying, vary_together, varying_axes
 from lossfns._blockwise.reductions import combine_devices, exp_cannot_overflow
-from lossfns._blockwise.sizes import BlockSize, BlockSizes
+from lossfns._blockwise.sizes import BlockSize, TableSizes
 from lossfns._blockwise.table import (
     BlockFn,
     Columns,
@@ -91,7 +91,7 @@ def stream(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _stream(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     axis_name: AxisName,
     row_inputs: Rows,
     column_inputs: Columns,
@@ -111,7 +111,7 @@ _Residuals = tuple[Rows, Columns, jax.Array | None, PyTree]
 
 def _stream_fwd(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     axis_name: AxisName,
     row_inputs: Rows,
     column_inputs: Columns,
@@ -124,7 +124,7 @@ def _stream_fwd(
 
 def _stream_bwd(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     axis_name: AxisName,
     residuals: _Residuals[Rows, Columns],
     cotangents: PyTree,

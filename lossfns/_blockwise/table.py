@@ -40,7 +40,7 @@ from lossfns._blockwise.reductions import (
     scores_cotangent,
     with_or_without_shift,
 )
-from lossfns._blockwise.sizes import BlockSize, BlockSizes, on_platform, table_sizes
+from lossfns._blockwise.sizes import BlockSize, TableSizes, on_platform, table_sizes
 
 Rows = TypeVar("Rows")
 Columns = TypeVar("Columns")
@@ -63,7 +63,7 @@ class BlockFn(Protocol[Rows_contra, Columns_contra]):
 
 def block_sizes(
     block_fn: BlockFn[Rows, Columns], row_inputs: Rows, column_inputs: Columns, block_size: BlockSize
-) -> BlockSizes[tuple[int, int]]:
+) -> TableSizes:
     """Columns and rows in a block, on each platform."""
     columns = jax.tree.leaves(column_inputs)[0].shape[0]
     rows = jax.tree.leaves(reduction_kinds(block_fn, row_inputs, column_inputs)[0])[0].shape[1]
@@ -85,7 +85,7 @@ def reduction_kinds(
 
 def forward_pass(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     row_inputs: Rows,
     column_inputs: Columns,
     active: jax.Array | None = None,
@@ -144,7 +144,7 @@ def _reduce_blocks(
 
 def backward_pass(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     row_inputs: Rows,
     column_inputs: Columns,
     results: PyTree,
@@ -164,7 +164,7 @@ def backward_pass(
 
 def differentiate_blocks(
     block_fn: BlockFn[Rows, Columns],
-    sizes: BlockSizes[tuple[int, int]],
+    sizes: TableSizes,
     row_inputs: Rows,
     column_inputs: Columns,
     results: PyTree | None,
@@ -210,8 +210,7 @@ def _differentiate_blocks(
 
     # The carry: states of the reductions unless their results are known, and totals of the gradient, from `start` on.
     states = [initial_state(kind, table.columns.count) for kind in table.kinds] if results is None else []
-    floats = split_floats(table.rows.arrays)[0], split_floats(column_inputs)[0]
-    totals = jax.tree.map(jnp.zeros_like, floats)
+    totals = jax.tree.map(jnp.zeros_like, (split_floats(table.rows.arrays)[0], split_floats(column_inputs)[0]))
     if start is not None:
         totals = jax.tree.leaves(widen(start[0], table.dtype)), jax.tree.leaves(start[1])
     carry = vary_together(((states, *totals), row_inputs, column_inputs, cotangents))[0]
@@ -219,12 +218,12 @@ def _differentiate_blocks(
     wanted = _flat_results(cotangents)
 
     def step(carry: _Carry, i: jax.Array) -> tuple[_Carry, None]:
-        states, d_row_inputs, d_column_inputs = carry
+        states, row_totals, column_totals = carry
         columns, index, first_visit = table.column_block(i)
         column_floats, join_columns = split_floats(columns)
 
         def over_rows(carry: _Carry, k: jax.Array) -> tuple[_Carry, None]:
-            states, d_row_inputs, d_columns = carry
+            states, row_totals, d_columns = carry
             # The block again, and its vector-Jacobian product.
             rows, position = table.row_block(k, index, first_visit)
             row_floats, join_rows = split_floats(rows)
@@ -235,29 +234,26 @@ def _differentiate_blocks(
             states = [merge(r, state, position) for r, state in zip(reductions, states, strict=False)]
             # From the cotangents of the results to those of the scores, and to those of rows and columns.
             d_scores = [
-                scores_cotangent(*given, position, unshifted_ok)
-                for given in zip(reductions, known, wanted, strict=True)
+                scores_cotangent(*x, position, unshifted_ok) for x in zip(reductions, known, wanted, strict=True)
             ]
             d_rows, more = pull_back(table.unflatten(d_scores))
             # Rows are visited once for each block of columns; scalars in every block.
-            d_row_inputs = [
-                add_at(total, x, position.row, axis=-1) if x.ndim else total + x
-                for total, x in zip(d_row_inputs, d_rows, strict=True)
+            row_totals = [
+                add_at(t, x, position.row, axis=-1) if x.ndim else t + x
+                for t, x in zip(row_totals, d_rows, strict=True)
             ]
-            return (states, d_row_inputs, jax.tree.map(jnp.add, d_columns, more)), None
+            return (states, row_totals, jax.tree.map(jnp.add, d_columns, more)), None
 
         # The gradient of these columns is summed over all blocks of rows, then written once.
         zeros = vary_together((jax.tree.map(jnp.zeros_like, column_floats), carry))[0]
-        states, d_row_inputs, d_columns = table.rows.scan(over_rows, (states, d_row_inputs, zeros))
+        states, row_totals, d_columns = table.rows.scan(over_rows, (states, row_totals, zeros))
         overlap = first_visit is not None or start is not None
-        d_column_inputs = [
-            add_at(total, x, index[0], overlap) for total, x in zip(d_column_inputs, d_columns, strict=True)
-        ]
-        return (states, d_row_inputs, d_column_inputs), None
+        column_totals = [add_at(t, x, index[0], overlap) for t, x in zip(column_totals, d_columns, strict=True)]
+        return (states, row_totals, column_totals), None
 
-    states, d_row_inputs, d_column_inputs = table.columns.scan(step, carry, active)
+    states, row_totals, column_totals = table.columns.scan(step, carry, active)
     made = [final_result(kind, state) for kind, state in zip(table.kinds, states, strict=False)]
-    gradient = as_gradient_of(row_inputs, d_row_inputs), as_gradient_of(column_inputs, d_column_inputs)
+    gradient = as_gradient_of(row_inputs, row_totals), as_gradient_of(column_inputs, column_totals)
     return made and table.unflatten(made), gradient
 
 

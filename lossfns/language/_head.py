@@ -126,9 +126,6 @@ def by_default(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array
 ACCUMULATED = 2**28
 
 
-# By vocabulary.
-
-
 def vocabulary_statistics(inputs: Inputs, block_size: int | None = None, axis_name: AxisName = None) -> Statistics:
     """Statistics in blocks of the vocabulary, which may be spread over the devices of `axis_name`."""
     labels = inputs.labels
@@ -184,9 +181,6 @@ def _block(dtype: jnp.dtype, smoothed: bool, rows: _Rows, columns: _Columns, ind
     exists = logits > -jnp.inf
     total = jnp.where(exists, logits, 0)
     return ShiftedLogSum(logits), Sum(label), Sum(total), Sum(exists.astype(logits.dtype))
-
-
-# By tokens.
 
 
 def by_tokens(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -316,20 +310,10 @@ def _tile(
     label_smoothing: jax.Array | None,
     z_loss: jax.Array | None,
 ) -> tuple[tuple[jax.Array, jax.Array], _Coefficients, list[jax.Array | None]]:
-    """Per-token loss and log-normaliser of a tile, and its gradient in short.
+    """Per-token loss and log-normaliser of a tile, and the coefficients of the gradient with respect to its logits.
 
-    Args:
-        products: [T, V], the matrix products, to which bias and soft cap are applied here.
-        labels: [T].
-        weights: [T], the cotangents of the losses.
-        bias: [V].
-        bound: The soft cap.
-        label_smoothing: Scalar.
-        z_loss: Scalar.
-
-    Returns:
-        Losses and log-normalisers [T], the coefficients of the gradient with respect to the logits, and the gradients
-        with respect to label smoothing and z-loss.
+    `products` [T, V] are `hidden @ head.T`, `weights` [T] the cotangents of the losses. The last two numbers are the
+    gradients with respect to label smoothing and z-loss.
     """
     # The statistics of the rows, as in `_block`.
     logits = cap(products if bias is None else products + bias[None], bound)
@@ -365,18 +349,8 @@ def _add_gradient(
 ) -> _TileGradient:
     """Adds a tile's gradient for hidden states, head, bias and soft cap to the given one.
 
-    The gradient of the logits is made for one chunk of the classes at a time, [T, P], transposed and multiplied while
-    it is in the cache: no second array of the size of the logits is held.
-
-    Args:
-        chunks: The head in chunks of P classes.
-        gradient: The gradient so far.
-        products: [T, V], the matrix products of the tile.
-        hidden: [T, D], in the dtype of operands.
-        labels: [T].
-        coefficients: Of the gradient of the logits.
-        bias: [V].
-        bound: The soft cap.
+    The gradient of the logits is made for a chunk of P classes at a time, [T, P], transposed and multiplied while it is
+    in the cache: no second array of the size of the logits `products` [T, V] is held.
     """
     hidden_by_feature = transposed(hidden)
 
