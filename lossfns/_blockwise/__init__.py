@@ -14,15 +14,16 @@ What it offers:
 - `stream(..., bound=...)`: where no score can exceed a bound, as cosines over a temperature cannot, and exponentials of
   the bound are safe, there is no search for maxima, and all log-sums of a score share one exponential in value and
   gradient. The form is chosen at run time.
-- `stream(..., expected=...)`: the gradient is made in the forward pass, for cotangents that are a multiple of those
-  expected (as of a mean); for others it is recomputed. Saves a third of the work where all reductions are sums.
+- `stream(..., expected=...)`: the gradient is computed in the forward pass. It serves cotangents that are a multiple of
+  the expected ones, like those of a mean; for others it is recomputed. Saves a third of the work where all reductions
+  are sums.
 - `stream_ring(block_fn, row_inputs, column_inputs, axis_name)`: the columns of all devices, which no device holds.
 - `stream_symmetric(block_fn, shared, items)`: log-sums over the rows of a symmetric table, with half the work.
 - `map_rows(function, rows, entries)`: results of rows that are no sums over columns, such as the farthest column, for a
   group of rows at a time.
 - `product(columns, rows)`: the matrix product of scores in the form that is fast on CPU, in both passes. bfloat16
   operands are multiplied as they are and summed in float32.
-- `gradient_in_forward`, `gradient_of`: the two halves of `expected`, for functions that make their own gradient.
+- `gradient_in_forward`, `gradient_of`: the two halves of `expected`, for functions that compute their own gradient.
 
 Where it is, from the bottom up:
 
@@ -30,13 +31,13 @@ Where it is, from the bottom up:
     products                    matrix products
     reductions                  the state, result and cotangent of each reduction
     table                       the forward and the backward pass over the blocks
-    forward_gradient            gradients made in the forward pass
+    forward_gradient            gradients computed in the forward pass
     stream, ring, symmetric     the passes with their derivatives, for any table, a ring of devices, a symmetric table
     rows                        `map_rows`
 
 Blocks are [columns, rows], the transpose of the usual layout of logits, because XLA's CPU products are fast only if
 they contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. The last block
-overlaps the one before it, and what it repeats is masked, so one program serves any number of rows and columns.
+overlaps the one before it, and repeated scores are masked, so one program serves any number of rows and columns.
 """
 
 from lossfns._blockwise.forward_gradient import gradient_in_forward as gradient_in_forward

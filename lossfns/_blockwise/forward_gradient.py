@@ -3,7 +3,7 @@
 The path of `gradient_in_forward`:
 
     value alone                 value(*arguments)
-    differentiated, forward     value_and_gradient(arguments, expected), whose gradient is kept
+    differentiated, forward     value_and_gradient(arguments, expected); the gradient is kept
     differentiated, backward    _scaled_or_recomputed: is the cotangent a multiple of the expected one?
                                     yes: the kept gradient times the factor
                                     no:  0, to which gradient(...) adds the gradient for the cotangent that came
@@ -33,7 +33,7 @@ class GradientFn(Protocol[Arguments]):
     ) -> Arguments:
         """Returns `start` plus the gradient, or `start` alone if `active` is False.
 
-        It must be made by loops that run zero times if not `active`, since loops work in place. With None for both it
+        The sum must be taken by loops that run zero times if not `active`: loops work in place. With None for both it
         returns the gradient, in operations that have derivatives.
         """
 
@@ -49,7 +49,7 @@ def gradient_in_forward(
     expected: PyTree,
     arguments: Arguments,
 ) -> Results:
-    """`value(*arguments)`, whose gradient is made in the forward pass for expected cotangents.
+    """`value(*arguments)`, with its gradient for expected cotangents computed in the forward pass.
 
     Args:
         value: The function.
@@ -74,7 +74,7 @@ def _gradient_in_forward(
 
 
 _Residuals = tuple[PyTree, Arguments, Arguments]
-"""Expected cotangents, arguments, and the gradient made for them."""
+"""Expected cotangents, arguments, and the gradient for the expected cotangents."""
 
 
 def _gradient_in_forward_fwd(

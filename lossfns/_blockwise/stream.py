@@ -2,10 +2,10 @@
 
 The path of `stream`, without and with expected cotangents:
 
-    stream -> _stream              forward_pass  -> block_fn, merge                          for each block
-              _stream_bwd          backward_pass -> block_fn, merge's opposite scores_cotangent, for each block
+    stream -> _stream              forward_pass: for each block, `block_fn` and `merge`
+              _stream_bwd          backward_pass: for each block, `block_fn` again and `scores_cotangent`
     stream -> gradient_in_forward  forward_pass, where no derivative is asked for
-                                   differentiate_blocks, which makes value and gradient at once
+                                   differentiate_blocks, which computes value and gradient at once
                                    differentiate_blocks again, for cotangents that are no multiple of those expected
 """
 
@@ -55,8 +55,8 @@ def stream(
         bound: A number that no finite score of a `LogSum` or `ColumnLogSum` exceeds in magnitude. If it is so low that
             no exponential can overflow, sums need no maxima, and one exponential serves all reductions of a score. The
             form is chosen at run time.
-        expected: A cotangent for each result. The gradient is made in the forward pass for these, and serves any
-            multiple of them; for reductions that are sums. None recomputes the blocks in the backward pass.
+        expected: A cotangent for each result. The gradient is computed in the forward pass for these, and serves
+            any multiple of them; for reductions that are sums. None recomputes the blocks in the backward pass.
         axis_name: A mapped axis over which the columns are spread, while the rows are the same on all of its devices.
             Results of rows then cover the columns of all devices, and are the same on each; so must their cotangents
             be. On each device the gradient of `row_inputs` is complete, and that of its own columns.

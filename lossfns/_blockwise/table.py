@@ -1,4 +1,4 @@
-"""The two passes over a table of scores, block by block, and the type of the function that makes a block.
+"""The two passes over a table of scores, block by block, and the type of the function that computes a block.
 
 Both passes have two loops, over blocks of columns and within each over blocks of rows:
 
@@ -7,7 +7,7 @@ Both passes have two loops, over blocks of columns and within each over blocks o
   follow from the results and their cotangents. The gradient of a block's rows and columns is added to the total.
 
 `differentiate_blocks` is the loop of the backward pass. For reductions that are sums it needs no results, so it can
-make them at the same time. All are plain functions: `stream` and `ring` give them derivatives.
+compute them at the same time. All are plain functions: `stream` and `ring` give them derivatives.
 """
 
 import functools
@@ -180,14 +180,14 @@ def differentiate_blocks(
         sizes: Of a block.
         row_inputs: As in `stream`.
         column_inputs: As in `stream`.
-        results: Of the forward pass. None makes them here; for reductions that are sums.
+        results: Of the forward pass. None computes them here; for reductions that are sums.
         cotangents: Of the results.
         start: A gradient to which this one is added, in place.
         active: If False, the loop runs zero times and the gradient is `start` (a `lax.cond` would copy it).
         unshifted_ok: As in `with_or_without_shift`.
 
     Returns:
-        The results if they are made here, else an empty list, and the gradient of row and column inputs, None at
+        The results if they are computed here, else an empty list, and the gradient of row and column inputs, None at
         integers.
     """
     differentiate = functools.partial(_differentiate_blocks, block_fn)
@@ -252,9 +252,9 @@ def _differentiate_blocks(
         return (states, row_totals, column_totals), None
 
     states, row_totals, column_totals = table.columns.scan(step, carry, active)
-    made = [final_result(kind, state) for kind, state in zip(table.kinds, states, strict=False)]
+    done = [final_result(kind, state) for kind, state in zip(table.kinds, states, strict=False)]
     gradient = as_gradient_of(row_inputs, row_totals), as_gradient_of(column_inputs, column_totals)
-    return made and table.unflatten(made), gradient
+    return done and table.unflatten(done), gradient
 
 
 _Carry = tuple[list[State], list[jax.Array], list[jax.Array]]

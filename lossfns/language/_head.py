@@ -5,8 +5,8 @@ products for value and gradient, since the backward pass computes the logits aga
 
     vocabulary_statistics -> stream -> _block -> Statistics -> cross_entropy
 
-**By tokens**: all classes with a tile of tokens at a time. A tile has whole rows of logits, so its gradient is made at
-once: three products. It serves cotangents that are one number at all tokens that count, as those of a mean are.
+**By tokens**: all classes with a tile of tokens at a time. A tile has whole rows of logits, so its gradient is known
+at once: three products. It serves cotangents that are one number at all tokens that count, as those of a mean are.
 
     by_tokens -> gradient_in_forward
                    value alone                  _by_vocabulary, as above
@@ -184,12 +184,12 @@ def _block(dtype: jnp.dtype, smoothed: bool, rows: _Rows, columns: _Columns, ind
 
 
 def by_tokens(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Loss and log-normaliser of each row; the gradient is made in the forward pass.
+    """Loss and log-normaliser of each row; the gradient is computed in the forward pass.
 
     Args:
         inputs: The rows.
-        weights: [N], 1 for rows that count and 0 for others. The gradient made in the forward pass is used if the
-            cotangents of the losses are a multiple of it.
+        weights: [N], 1 for rows that count and 0 for others. The gradient of the forward pass is used if the
+            cotangents of the losses are a multiple of them.
     """
     inputs, weights = vary_together((inputs, weights))
     if 0 in (inputs.hidden.shape[0], inputs.head.shape[0]):
@@ -241,7 +241,7 @@ def tile_tokens(tokens: int, classes: int) -> int:
 
 
 def chunk_classes(tokens: int, classes: int) -> int:
-    """Classes in a chunk of a tile of so many tokens: 2 MiB of logits' gradient, which stay in a CPU's cache."""
+    """Classes in a chunk of a tile: 2 MiB of the logits' gradient, which stay in a CPU's cache."""
     return min(max(2**19 // tokens // 128 * 128, 128), classes)
 
 
@@ -334,7 +334,7 @@ def _tile(
 
 
 _TileGradient = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
-"""Of the tile's hidden states [T, D], head [V, D], bias [V] and soft cap; None for what is off."""
+"""Of the tile's hidden states [T, D], head [V, D], bias [V] and soft cap; None for an option that is off."""
 
 
 def _add_gradient(
@@ -349,8 +349,8 @@ def _add_gradient(
 ) -> _TileGradient:
     """Adds a tile's gradient for hidden states, head, bias and soft cap to the given one.
 
-    The gradient of the logits is made for a chunk of P classes at a time, [T, P], transposed and multiplied while it is
-    in the cache: no second array of the size of the logits `products` [T, V] is held.
+    The gradient of the logits is computed for a chunk of P classes at a time, [T, P], transposed and multiplied while
+    it is in the cache: no second array of the size of the logits `products` [T, V] is held.
     """
     hidden_by_feature = transposed(hidden)
 
