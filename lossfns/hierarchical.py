@@ -22,7 +22,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._present import nan_unless, places
+from lossfns._padding import nan_unless, places
 from lossfns.classification import softmax_cross_entropy
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import product
+from lossfns._blockwise import LogSum, product
 from lossfns._contract import check_array, check_rank, check_shape, keep_rows
 from lossfns._numerics import unit_vectors
 
@@ -40,6 +40,11 @@ def negatives(rows: Side, columns: Side) -> jax.Array:
     return jnp.where(counts, product(columns.vectors, rows.vectors), -jnp.inf)
 
 
+def log_sum_of_negatives(rows: Side, columns: Side, index: jax.Array) -> LogSum:
+    """A block of `negatives`, for `stream`."""
+    return LogSum(negatives(rows, columns))
+
+
 def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
     """log(e^p + sum of e^n) - p for a positive p and the log-sum of the negatives n; without any of these 0.
 
@@ -65,6 +70,12 @@ def pair_numbers(count: int, axis_name: AxisName) -> jax.Array:
     """The number of each row of this device in the batch of all devices."""
     first = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * count
     return first + jnp.arange(count)
+
+
+def paired_sides(a: jax.Array, b: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[Side, Side]:
+    """Both kinds of embeddings of pairs, numbered through the batch of all devices."""
+    pair = pair_numbers(a.shape[0], axis_name)
+    return Side(a, pair, where), Side(b, pair, where)
 
 
 def of_all_devices(tree: Any, axis_name: AxisName) -> Any:

@@ -15,11 +15,11 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._global_batch import each_row, log_sum_rows, total
 from lossfns._numerics import unit_vectors
 from lossfns.classification._shared import at_label, one_if
 from lossfns.contrastive._metric import check_classes, log_sum_of_others
 from lossfns.contrastive._shared import against_negatives, inner, units
-from lossfns.self_distillation._batch import each_row, log_sum_rows, total
 
 
 @loss(static=("include_positive", "block_size"), temperature=positive, include_positive=flag, block_size=optional_size)

@@ -24,7 +24,7 @@ from lossfns.classification.divergences import divergence
 
 
 @loss(static=("half", "average"), half=flag, average=flag)
-def hint(
+def fitnet_hint(
     student_features: jax.Array,
     teacher_features: jax.Array,
     *,
@@ -49,7 +49,7 @@ def hint(
         TypeError: If one of them is not floating.
 
     Example:
-        >>> print(hint(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))
+        >>> print(fitnet_hint(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))
         [12.5]
 
     Conventions:

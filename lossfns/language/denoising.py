@@ -18,7 +18,7 @@ from lossfns._contract import (
     static_number,
     uncompiled,
 )
-from lossfns._present import check_prefix, index
+from lossfns._padding import check_prefix, index
 from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
 
 

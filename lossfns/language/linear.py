@@ -21,7 +21,7 @@ from lossfns._contract import (
     share_or_off,
     zero_masked,
 )
-from lossfns.language._head import Problem, by_default, by_vocabulary, cross_entropy
+from lossfns.language._output_layer import Problem, by_default, by_vocabulary, cross_entropy
 from lossfns.language.causal import next_token_where
 
 

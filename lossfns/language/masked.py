@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lossfns._contract import check_array, check_shape, check_where, loss, share, static_number, uncompiled
-from lossfns._present import index
+from lossfns._padding import index
 from lossfns.classification import softmax_cross_entropy
 
 

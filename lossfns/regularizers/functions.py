@@ -26,7 +26,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_probabilities, start_of_scan, unit_vectors
-from lossfns._present import index
+from lossfns._padding import index
 from lossfns.classification.divergences import divergence
 
 PyTree = Any

@@ -136,7 +136,7 @@ def proximal(params: PyTree, anchor: PyTree, *, weight: float | jax.Array = 1.0,
 
 
 @loss(l1_weight=non_negative, l2_weight=non_negative)
-def elastic(params: PyTree, *, l1_weight: float | jax.Array = 1.0, l2_weight: float | jax.Array = 1.0) -> jax.Array:
+def elastic_net(params: PyTree, *, l1_weight: float | jax.Array = 1.0, l2_weight: float | jax.Array = 1.0) -> jax.Array:
     r"""Elastic net, $\lambda_1 \sum_i |\theta_i| + \lambda_2 \sum_i \theta_i^2$.
 
     Args:
@@ -152,7 +152,7 @@ def elastic(params: PyTree, *, l1_weight: float | jax.Array = 1.0, l2_weight: fl
         ValueError: If a weight is negative.
 
     Example:
-        >>> float(elastic({"w": jnp.array([3.0, -4.0])}, l1_weight=2.0, l2_weight=0.5))
+        >>> float(elastic_net({"w": jnp.array([3.0, -4.0])}, l1_weight=2.0, l2_weight=0.5))
         26.5
 
     Conventions:

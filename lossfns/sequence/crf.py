@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
 from lossfns._numerics import row_shift, start_of_scan
-from lossfns._present import check_present, nan_unless, places
+from lossfns._padding import check_present, nan_unless, places
 from lossfns.sequence._chain import log_partition, posterior
 
 
@@ -77,7 +77,7 @@ def linear_chain_crf(
 
 
 class ViterbiPath(NamedTuple):
-    """What `viterbi` returns.
+    """What `crf_viterbi` returns.
 
     Attributes:
         tags: [..., T], integers, the best path; -1 at absent steps.
@@ -89,7 +89,7 @@ class ViterbiPath(NamedTuple):
 
 
 @loss()
-def viterbi(
+def crf_viterbi(
     emissions: jax.Array,
     transitions: jax.Array,
     steps_where: jax.Array | None = None,
@@ -117,7 +117,7 @@ def viterbi(
     Example:
         Tag 1 is better at each step, but may not follow itself.
 
-        >>> path = viterbi(jnp.array([[0.0, 2.0], [0.0, 3.0]]), jnp.array([[0, 0], [0, -jnp.inf]]))
+        >>> path = crf_viterbi(jnp.array([[0.0, 2.0], [0.0, 3.0]]), jnp.array([[0, 0], [0, -jnp.inf]]))
         >>> print(path.tags, path.score)
         [0 1] 3.0
 
@@ -153,7 +153,7 @@ def viterbi(
 
 
 @loss()
-def marginals(
+def crf_marginals(
     emissions: jax.Array,
     transitions: jax.Array,
     steps_where: jax.Array | None = None,
@@ -181,7 +181,7 @@ def marginals(
     Example:
         Tag 0 may not follow itself: of the three paths left, two begin with tag 1.
 
-        >>> print(marginals(jnp.zeros((2, 2)), jnp.array([[-jnp.inf, 0], [0, 0]]))[0].round(4))
+        >>> print(crf_marginals(jnp.zeros((2, 2)), jnp.array([[-jnp.inf, 0], [0, 0]]))[0].round(4))
         [0.3333 0.6667]
 
     References:

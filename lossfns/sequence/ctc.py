@@ -13,7 +13,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_add, log_normalizer, row_shift, start_of_scan
-from lossfns._present import check_prefix, check_present, index, nan_unless, places
+from lossfns._padding import check_prefix, check_present, index, nan_unless, places
 
 
 @loss(static=("blank_id", "zero_infinity"), blank_id=index, zero_infinity=flag)

@@ -16,7 +16,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import multiplied
-from lossfns._present import check_present, nan_unless
+from lossfns._padding import check_present, nan_unless
 from lossfns.sequence._lattice import log_sum_of_paths
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_where, keep_rows, loss, zero_masked
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._present import check_prefix, check_present, index, nan_unless
+from lossfns._padding import check_prefix, check_present, index, nan_unless
 from lossfns.sequence._lattice import log_sum_of_paths
 
 

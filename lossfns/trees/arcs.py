@@ -14,7 +14,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_add, log_of_sum, row_shift, start_of_scan
-from lossfns._present import check_present, nan_unless, places
+from lossfns._padding import check_present, nan_unless, places
 from lossfns.classification import softmax_cross_entropy
 
 

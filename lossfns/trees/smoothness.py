@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._present import check_present, nan_unless
+from lossfns._padding import check_present, nan_unless
 
 
 @loss()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
 from lossfns._numerics import log_of_sum, row_shift, start_of_scan
-from lossfns._present import check_prefix, nan_unless, places
+from lossfns._padding import check_prefix, nan_unless, places
 
 
 @loss()

@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from lossfns._testing import case
+from lossfns.testing import case
 from tests.loss_table import LOSS_TABLE
 
 ORDER = {name: index for index, name in enumerate(LOSS_TABLE)}

@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from lossfns._testing.fuzz import ENTRIES, EXAMPLES, SCALES, Recipe, check_example
+from lossfns.testing.fuzz import ENTRIES, EXAMPLES, SCALES, Recipe, check_example
 from tests.loss_table import LOSS_TABLE
 
 RECIPES = st.builds(

@@ -28,9 +28,9 @@ COUPLED = {
     "batch_hard_triplet, squared": (LABELLED, {"norm": "squared_l2"}, 1),
     "circle": (LABELLED, {}, 1),
     "crd": ((*VIEWS, X), {"dataset_size": 1e4}, 3),
-    "debiased": (VIEWS, {}, 1),
-    "decoupled": (VIEWS, {}, 1),
-    "hard_negative": (VIEWS, {}, 2),
+    "debiased_contrastive": (VIEWS, {}, 1),
+    "decoupled_contrastive": (VIEWS, {}, 1),
+    "hard_negative_contrastive": (VIEWS, {}, 2),
     "koleo": ((X,), {}, 3),
     "moco_v3": ((*VIEWS, *VIEWS), {}, 1),
     "msn": (SCORES, {}, 3),
@@ -45,7 +45,7 @@ COUPLED = {
     "sigreg": ((X, floats(FEATURES, ROWS)), {}, 4),
     "similarity_preserving": (VIEWS, {}, 3),
     "sinkhorn": ((TABLE,), {}, 3),
-    "sup_con, in": (LABELLED, {"form": "in"}, 1),
+    "supcon, in": (LABELLED, {"form": "in"}, 1),
     "swav": (SCORES, {}, 4),
     "uniformity": ((X,), {}, 1),
 }
@@ -57,7 +57,7 @@ OTHERS = {
     "soft_dtw, divergence": ((floats(1, 1024, 16),) * 2, {"divergence": True}, 3 * 4 * SQUARE, 4),
     "barlow_twins": ((floats(512, 512),) * 2, {}, SQUARE, 8),
     "vicreg": ((floats(512, 512),) * 2, {}, SQUARE, 8),
-    "w_mse": ((floats(2048, 64),) * 2, {}, 2048 * 64, 12),  # views whitened in parts
+    "wmse": ((floats(2048, 64),) * 2, {}, 2048 * 64, 12),  # views whitened in parts
     "lovasz_softmax": ((floats(2, 4096, 32), integers(2, 4096)), {}, 2 * 4096 * 32, 9),  # sorted, once a class
     "soft_f1": ((floats(ROWS, 128), integers(ROWS)), {}, ROWS * 128, 5),
     "moe_load_balance": ((floats(ROWS, 128),), {}, ROWS * 128, 3),
@@ -65,9 +65,9 @@ OTHERS = {
     "rnn_transducer": ((floats(1, 128, 65, 64), integers(1, 64)), {}, 128 * 65 * 64, 2),  # logits
     "linear_chain_crf": ((floats(16, 128, 64), floats(64, 64), integers(16, 128)), {}, 16 * 128 * 64, 8),  # emissions
 }
-IN_BLOCKS = {"clip", "nt_xent", "siglip", "info_nce", "sup_con", "moco"}  # in test_memory_contrastive.py, by the byte
+IN_BLOCKS = {"clip", "nt_xent", "siglip", "info_nce", "supcon", "moco"}  # in test_memory_contrastive.py, by the byte
 # What has no table: numbers of rows, or the sums of losses that are here.
-NO_TABLE = {"kto", "co_ca", "hard_negative_pairs", "dice over the batch", "soft_f1 of many labels"}
+NO_TABLE = {"kto", "coca", "hard_negative_pairs", "dice over the batch", "soft_f1 of many labels"}
 
 
 def tables_needed(name, arrays, options, entries):

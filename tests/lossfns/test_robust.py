@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lossfns
-from lossfns.robust.tempered import tempered_normalizer
+from lossfns.noisy_labels.tempered import tempered_normalizer
 from tests.oracles import robust as oracles
 
 

@@ -44,7 +44,7 @@ def siglip(a, b, *, scale=10.0, bias=-10.0, ring=False, block_size=None):
     return values
 
 
-def sup_con(embeddings, labels, *, form="out", temperature=0.1, base_temperature=None, block_size=None):
+def supcon(embeddings, labels, *, form="out", temperature=0.1, base_temperature=None, block_size=None):
     """SupCon, equations 2 (out) and 3 (in)."""
     n = len(embeddings)
     values = np.zeros(n)

@@ -16,7 +16,7 @@ def anchors(view_a, view_b):
             yield i, cosine(x, others[i]), [cosine(x, y[j]) for j in apart for y in (view_a, view_b)]
 
 
-def decoupled(view_a, view_b, *, temperature=0.1, sigma=None, block_size=None):
+def decoupled_contrastive(view_a, view_b, *, temperature=0.1, sigma=None, block_size=None):
     """DCL, equations 6 and 7."""
     values = np.zeros(len(view_a))
     powers = [math.exp(cosine(x, y) / (sigma or 1)) for x, y in zip(view_a, view_b, strict=True)]
@@ -27,7 +27,7 @@ def decoupled(view_a, view_b, *, temperature=0.1, sigma=None, block_size=None):
     return values
 
 
-def hard_negative(view_a, view_b, *, beta=1.0, temperature=0.5, class_prior=0.1, block_size=None):
+def hard_negative_contrastive(view_a, view_b, *, beta=1.0, temperature=0.5, class_prior=0.1, block_size=None):
     """Robinson et al., equation 4 and the authors' estimate of it; for beta = 0 Chuang et al., equations 7 and 8."""
     values = np.zeros(len(view_a))
     for i, positive, negatives in anchors(view_a, view_b):
@@ -43,8 +43,8 @@ def hard_negative(view_a, view_b, *, beta=1.0, temperature=0.5, class_prior=0.1,
     return values
 
 
-def debiased(view_a, view_b, *, temperature=0.5, class_prior=0.1, block_size=None):
-    return hard_negative(view_a, view_b, beta=0.0, temperature=temperature, class_prior=class_prior)
+def debiased_contrastive(view_a, view_b, *, temperature=0.5, class_prior=0.1, block_size=None):
+    return hard_negative_contrastive(view_a, view_b, beta=0.0, temperature=temperature, class_prior=class_prior)
 
 
 def unit(x):
@@ -76,7 +76,7 @@ def nnclr(embeddings_a, embeddings_b, predictions_a, predictions_b, queue, *, te
     return values
 
 
-def co_ca(a, b, logits, tokens, *, contrastive_weight=1.0, caption_weight=2.0, length_average=False, scale=1 / 0.07):
+def coca(a, b, logits, tokens, *, contrastive_weight=1.0, caption_weight=2.0, length_average=False, scale=1 / 0.07):
     """CoCa, equations 2 to 4; tokens of 0 are padding."""
     values = contrastive_weight * clip(a, b, scale=scale)
     for i, row in enumerate(tokens):

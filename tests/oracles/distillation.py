@@ -78,7 +78,7 @@ def total_variation(student, teacher):
     return each_row(one, student, teacher)
 
 
-def hint(student, teacher, *, half=True, average=False):
+def fitnet_hint(student, teacher, *, half=True, average=False):
     squares = np.array([math.fsum(((s - t) ** 2).ravel()) for s, t in zip(student, teacher, strict=True)])
     return squares / (2 if half else 1) / (student[0].size if average else 1)
 

@@ -25,7 +25,7 @@ def proximal(params, anchor, *, weight=1.0, half=False):
     return weight * math.fsum(squares) / (2 if half else 1)
 
 
-def elastic(params, *, l1_weight=1.0, l2_weight=1.0):
+def elastic_net(params, *, l1_weight=1.0, l2_weight=1.0):
     return l1(params, weight=l1_weight) + l2(params, weight=l2_weight)
 
 

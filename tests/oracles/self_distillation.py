@@ -104,7 +104,7 @@ def whitened(view, eps):
     return white
 
 
-def w_mse(view_a, view_b, *, eps=0.0, normalize=True):
+def wmse(view_a, view_b, *, eps=0.0, normalize=True):
     """Ermolov 2021: whiten each view by its Cholesky factor, then compare."""
     a, b = whitened(view_a, eps), whitened(view_b, eps)
     if a is None or b is None:

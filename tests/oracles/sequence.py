@@ -123,7 +123,7 @@ def viterbi_score(emissions, transitions, steps_where=None):
     return values
 
 
-def marginals(emissions, transitions, steps_where=None):
+def crf_marginals(emissions, transitions, steps_where=None):
     """For each state at each step, the share of the paths through it."""
     values = np.zeros(emissions.shape)
     for b, where in enumerate(rows_of(steps_where, len(emissions))):

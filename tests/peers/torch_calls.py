@@ -133,8 +133,8 @@ CALLS = {
     ),
     "reverse_kl": Call("reverse_kl", lambda F, s, t: _divergence(F, t, s)),
     "entropy_bonus": Call("entropy_bonus", lambda F, x: (x.softmax(-1) * x.log_softmax(-1)).sum(-1)),
-    "hint": Call(
-        "hint",
+    "fitnet_hint": Call(
+        "fitnet_hint",
         lambda F, s, t: F.mse_loss(s, t, reduction="none").mean((1, 2)),
         {"half": False, "average": True},
     ),

@@ -81,7 +81,7 @@ def of_pairs(loss, oracle, naive, **options):
 def as_sup_con(inputs):
     """With two views of each example and no other example of its class, NT-Xent is SupCon."""
     labels = np.tile(np.arange(len(inputs[0]), dtype=np.int32), 2)
-    values = lossfns.sup_con(jnp.concatenate(inputs), labels, temperature=0.5)
+    values = lossfns.supcon(jnp.concatenate(inputs), labels, temperature=0.5)
     return lossfns.nt_xent(*inputs), values.reshape(2, -1).mean(0)
 
 
@@ -223,13 +223,13 @@ def hostile_classes(rng):
 def scaled(inputs):
     """The authors' factor."""
     options = {"temperature": 0.14}
-    return lossfns.sup_con(*inputs, base_temperature=0.07, **options), 2 * lossfns.sup_con(*inputs, **options)
+    return lossfns.supcon(*inputs, base_temperature=0.07, **options), 2 * lossfns.supcon(*inputs, **options)
 
 
-SUP_CON = LossCase(
-    lossfns.sup_con,
+SUPCON = LossCase(
+    lossfns.supcon,
     labelled,
-    oracles.sup_con,
+    oracles.supcon,
     naive_sup_con,
     variants=({}, {"form": "in", "temperature": 0.2, "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5), "base_temperature": (0.1, 0.2, 0.5)},
@@ -366,5 +366,5 @@ ROWS = {
     "moco_v3": MOCO_V3,
     "nt_xent": NT_XENT,
     "siglip": SIGLIP,
-    "sup_con": SUP_CON,
+    "supcon": SUPCON,
 }

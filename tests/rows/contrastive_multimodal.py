@@ -20,8 +20,8 @@ def captioned(rng, rows):
     return (*two_views(rng, rows), rng.normal(size=(rows, 4, 5)), tokens)
 
 
-def co_ca(a, b, logits, tokens, **options):
-    return lossfns.co_ca(a, b, logits, tokens, token_where=jnp.asarray(tokens) != 0, **options)
+def coca(a, b, logits, tokens, **options):
+    return lossfns.coca(a, b, logits, tokens, token_where=jnp.asarray(tokens) != 0, **options)
 
 
 def naive_co_ca(a, b, logits, tokens):
@@ -33,19 +33,19 @@ def naive_co_ca(a, b, logits, tokens):
 def one_loss_of_two(inputs):
     options = {"contrastive_weight": 0.0, "caption_weight": 3.0}
     where = jnp.asarray(inputs[3]) != 0
-    return co_ca(*inputs, **options), 3 * lossfns.next_token(*inputs[2:], where=where).sum(-1)
+    return coca(*inputs, **options), 3 * lossfns.next_token(*inputs[2:], where=where).sum(-1)
 
 
 def co_ca_call(*words, **options):
     return BadCall((zeros(3, 4), zeros(3, 4), zeros(3, 2, 5), zeros(3, 2, dtype=np.int32)), words, options)
 
 
-CO_CA = LossCase(
-    co_ca,
+COCA = LossCase(
+    coca,
     captioned,
-    oracles.co_ca,
+    oracles.coca,
     naive_co_ca,
-    name="co_ca",
+    name="coca",
     variants=({}, {"contrastive_weight": 0.5, "caption_weight": 1.0, "length_average": True}),
     sweep={"contrastive_weight": (0.5, 1.0, 2.0), "caption_weight": (0.5, 1.0, 2.0), "scale": (10.0, 20.0, 30.0)},
     labels=3,
@@ -59,7 +59,7 @@ CO_CA = LossCase(
     non_negative=True,
     limits={
         "captions alone": one_loss_of_two,
-        "contrast alone": lambda x: (co_ca(*x, caption_weight=0.0), lossfns.clip(*x[:2])),
+        "contrast alone": lambda x: (coca(*x, caption_weight=0.0), lossfns.clip(*x[:2])),
     },
     bad_calls=(
         BadCall((zeros(3, 4), zeros(3, 5), zeros(3, 2, 5), zeros(3, 2, dtype=np.int32)), ("b", "(3, 4)", "(3, 5)")),
@@ -125,7 +125,7 @@ HARD_NEGATIVE_PAIRS = LossCase(
 
 
 ROWS = {
-    "co_ca": CO_CA,
+    "coca": COCA,
     "hard_negative_pairs": HARD_NEGATIVE_PAIRS,
     "image_text_matching": IMAGE_TEXT_MATCHING,
 }

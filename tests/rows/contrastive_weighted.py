@@ -33,12 +33,16 @@ def naive_decoupled(view_a, view_b):
 def as_nt_xent(inputs):
     """With equal views both anchors of a pair have the same sum, to which NT-Xent adds the positive: 1 over 0.5."""
     a, options = inputs[0], {"temperature": 0.5}
-    return lossfns.nt_xent(a, a, **options), jnp.logaddexp(lossfns.decoupled(a, a, **options), 0)
+    return lossfns.nt_xent(a, a, **options), jnp.logaddexp(lossfns.decoupled_contrastive(a, a, **options), 0)
+
+
+def equal_weights(inputs):
+    return lossfns.decoupled_contrastive(*inputs, sigma=1e9), lossfns.decoupled_contrastive(*inputs)
 
 
 DECOUPLED = of_pairs(
-    lossfns.decoupled,
-    oracles.decoupled,
+    lossfns.decoupled_contrastive,
+    oracles.decoupled_contrastive,
     naive_decoupled,
     variants=({}, {"sigma": 0.5, "temperature": 0.5, "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5), "sigma": (0.3, 0.5, 1.0)},
@@ -47,7 +51,7 @@ DECOUPLED = of_pairs(
     symmetric=((0, 1),),
     limits={
         "the positive in the sum: NT-Xent": as_nt_xent,
-        "an infinite sigma: weights of 1": lambda x: (lossfns.decoupled(*x, sigma=1e9), lossfns.decoupled(*x)),
+        "an infinite sigma: weights of 1": equal_weights,
     },
     hostile=lambda rng: hostile_views(rng, temperature=0.01),
     bad_calls=bad_pairs("view_a", temperature=0, sigma=0),
@@ -64,12 +68,16 @@ def naive_debiased(view_a, view_b, beta=0.0):
 
 
 def without_prior(inputs):
-    return lossfns.debiased(*inputs, class_prior=0.0), lossfns.nt_xent(*inputs)
+    return lossfns.debiased_contrastive(*inputs, class_prior=0.0), lossfns.nt_xent(*inputs)
+
+
+def equally_hard(inputs):
+    return lossfns.hard_negative_contrastive(*inputs, beta=0.0), lossfns.debiased_contrastive(*inputs)
 
 
 DEBIASED = of_pairs(
-    lossfns.debiased,
-    oracles.debiased,
+    lossfns.debiased_contrastive,
+    oracles.debiased_contrastive,
     naive_debiased,
     variants=({}, {"temperature": 0.2, "class_prior": 0.05, "block_size": 4}),
     sweep={"temperature": (0.1, 0.2, 0.5), "class_prior": (0.05, 0.1, 0.2)},
@@ -81,14 +89,14 @@ DEBIASED = of_pairs(
     bad_calls=bad_pairs("view_a", temperature=0, class_prior=1),
 )
 HARD_NEGATIVE = of_pairs(
-    lossfns.hard_negative,
-    oracles.hard_negative,
+    lossfns.hard_negative_contrastive,
+    oracles.hard_negative_contrastive,
     lambda view_a, view_b: naive_debiased(view_a, view_b, beta=1.0),
     variants=({}, {"beta": 0.5, "temperature": 0.2, "class_prior": 0.05, "block_size": 4}),
     sweep={"beta": (0.5, 1.0, 2.0), "temperature": (0.1, 0.2, 0.5), "class_prior": (0.05, 0.1, 0.2)},
     condition=lambda kwargs: 8 * inverse_temperature(0.5)(kwargs),
     symmetric=((0, 1),),
-    limits={"all alike hard: debiased": lambda x: (lossfns.hard_negative(*x, beta=0.0), lossfns.debiased(*x))},
+    limits={"all alike hard: debiased": equally_hard},
     hostile=lambda rng: hostile_views(rng, temperature=0.01),
     bad_calls=bad_pairs("view_a", beta=-1, temperature=0, class_prior=1),
 )
@@ -204,9 +212,9 @@ NNCLR = LossCase(
 
 ROWS = {
     "alignment": ALIGNMENT,
-    "debiased": DEBIASED,
-    "decoupled": DECOUPLED,
-    "hard_negative": HARD_NEGATIVE,
+    "debiased_contrastive": DEBIASED,
+    "decoupled_contrastive": DECOUPLED,
+    "hard_negative_contrastive": HARD_NEGATIVE,
     "nnclr": NNCLR,
     "uniformity": UNIFORMITY,
 }

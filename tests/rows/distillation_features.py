@@ -10,9 +10,9 @@ from tests.rows.contrastive import two_views
 
 CONSTANT_TEACHER = {"differentiable": (0,), "non_negative": True}
 HINT = LossCase(
-    lossfns.hint,
+    lossfns.fitnet_hint,
     lambda rng, rows: (rng.normal(size=(rows, 2, 3)), rng.normal(size=(rows, 2, 3))),
-    oracles.hint,
+    oracles.fitnet_hint,
     lambda s, t: ((s - t) ** 2).sum((1, 2)) / 2,
     variants=({}, {"half": False, "average": True}),
     bad_calls=(
@@ -176,7 +176,7 @@ CRD = LossCase(
 ROWS = {
     "attention_transfer": ATTENTION,
     "crd": CRD,
-    "hint": HINT,
+    "fitnet_hint": HINT,
     "minilm": MINILM,
     "relational_angle": ANGLE,
     "relational_distance": DISTANCE,

@@ -64,15 +64,15 @@ WEIGHTS_BELOW_0 = [
     BadCall(({"kernel": zeros(2)},), (name, "at least 0", "-1"), {name: -1}) for name in ("l1_weight", "l2_weight")
 ]
 ELASTIC = LossCase(
-    lossfns.elastic,
+    lossfns.elastic_net,
     parameters,
-    oracles.elastic,
+    oracles.elastic_net,
     lambda params: sum(jnp.abs(x).sum() + (x * x).sum() for x in params.values()),
     batched=False,
     sweep={"l1_weight": (0.1, 0.2, 0.3), "l2_weight": (0.1, 0.2, 0.3)},
     limits={
-        "l1": lambda inputs: (lossfns.elastic(*inputs, l2_weight=0.0), lossfns.l1(*inputs)),
-        "l2": lambda inputs: (lossfns.elastic(*inputs, l1_weight=0.0), lossfns.l2(*inputs)),
+        "l1": lambda inputs: (lossfns.elastic_net(*inputs, l2_weight=0.0), lossfns.l1(*inputs)),
+        "l2": lambda inputs: (lossfns.elastic_net(*inputs, l1_weight=0.0), lossfns.l2(*inputs)),
     },
     non_negative=True,
     hostile=lambda rng: NO_PARAMETER,
@@ -154,7 +154,7 @@ ORTHOGONALITY = LossCase(
 
 
 ROWS = {
-    "elastic": ELASTIC,
+    "elastic_net": ELASTIC,
     "ewc": EWC,
     "l1": L1,
     "l2": L2,

@@ -156,10 +156,10 @@ def hostile_white(rng):
 
 
 # Whitening multiplies roundings by the condition of the covariance, here below 30.
-W_MSE = LossCase(
-    lossfns.w_mse,
+WMSE = LossCase(
+    lossfns.wmse,
     functools.partial(two_views, features=2),
-    oracles.w_mse,
+    oracles.wmse,
     naive_w_mse,
     sweep={"eps": (0.1, 0.2, 0.3)},
     batch_coupled=True,
@@ -170,7 +170,7 @@ W_MSE = LossCase(
     non_negative=True,
     hostile=hostile_white,
     limits={
-        "white views are equal under scale and shift": lambda x: (lossfns.w_mse(x[0], 3 * x[0] + 1), np.zeros(8)),
+        "white views are equal under scale and shift": lambda x: (lossfns.wmse(x[0], 3 * x[0] + 1), np.zeros(8)),
     },
     bad_calls=(
         *WRONG_VIEWS,
@@ -397,5 +397,5 @@ ROWS = {
     "sinkhorn": SINKHORN,
     "swav": SWAV,
     "vicreg": VICREG,
-    "w_mse": W_MSE,
+    "wmse": WMSE,
 }

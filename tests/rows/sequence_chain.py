@@ -77,7 +77,7 @@ def path_shares(inputs):
     states, pairs = slopes(jnp.asarray(emissions), jnp.asarray(transitions))
     there = np.arange(4) < lengths[:, None]
     shares = states + np.eye(STATES)[tags] * there[..., None]
-    expected = oracles.marginals(emissions, transitions, lengths)
+    expected = oracles.crf_marginals(emissions, transitions, lengths)
     return (shares, pairs.sum((1, 2))), (expected, np.zeros(len(tags)))
 
 
@@ -121,7 +121,7 @@ LINEAR_CHAIN_CRF = LossCase(
     non_negative=True,
     enumerated=True,
     limits={
-        "marginals": path_shares,
+        "crf_marginals": path_shares,
         "padding is deleted": more_steps,
         "shared transitions": shared_is_own,
         "start and end scores": with_ends,
@@ -131,7 +131,7 @@ LINEAR_CHAIN_CRF = LossCase(
 
 
 def best_scores(emissions, transitions, steps):
-    return lossfns.viterbi(emissions, transitions, steps).score
+    return lossfns.crf_viterbi(emissions, transitions, steps).score
 
 
 NO_WHERE = "it has no where: a sequence of no step is 0"
@@ -156,7 +156,7 @@ def decoded(rng, rows):
 def path_scores(inputs):
     """The score is that of the tags returned."""
     emissions, transitions, lengths = inputs
-    path = lossfns.viterbi(*inputs)
+    path = lossfns.crf_viterbi(*inputs)
     at = np.take_along_axis(emissions, np.maximum(path.tags, 0)[..., None], -1)[..., 0]
     there = np.arange(4) < lengths[:, None]
     scores = (at * there).sum(-1)
@@ -170,7 +170,7 @@ VITERBI = LossCase(
     best_scores,
     decoded,
     oracles.viterbi_score,
-    name="viterbi",
+    name="crf_viterbi",
     flat="a score that no best path has",
     smooth=False,
     enumerated=True,
@@ -184,22 +184,22 @@ UNLIKE = np.float32([1, -2, 4]).reshape(1, 1, STATES)
 
 
 def shares(emissions, transitions, steps):
-    return UNLIKE * lossfns.marginals(emissions, transitions, steps)
+    return UNLIKE * lossfns.crf_marginals(emissions, transitions, steps)
 
 
 def share_oracle(emissions, transitions, steps):
-    return UNLIKE * oracles.marginals(emissions, transitions, steps)
+    return UNLIKE * oracles.crf_marginals(emissions, transitions, steps)
 
 
 def sum_to_one(inputs):
-    return lossfns.marginals(*inputs).sum(-1), (np.arange(4) < inputs[2][:, None]).astype(float)
+    return lossfns.crf_marginals(*inputs).sum(-1), (np.arange(4) < inputs[2][:, None]).astype(float)
 
 
 MARGINALS = LossCase(
     shares,
     decoded,
     share_oracle,
-    name="marginals",
+    name="crf_marginals",
     smooth=False,  # it is; these derivatives are the second ones of the loss, and it takes long to compile more
     enumerated=True,
     shift_invariant=(0,),
@@ -210,6 +210,6 @@ MARGINALS = LossCase(
 
 ROWS = {
     "linear_chain_crf": LINEAR_CHAIN_CRF,
-    "marginals": MARGINALS,
-    "viterbi": VITERBI,
+    "crf_marginals": MARGINALS,
+    "crf_viterbi": VITERBI,
 }

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import lossfns
-from lossfns._testing.case import result_shape, row_mask, some_rows
-from lossfns._testing.weighing import _shares
+from lossfns.testing.case import result_shape, row_mask, some_rows
+from lossfns.testing.weighing import _shares
 from tests.loss_table import LOSS_TABLE
 from train import Term, UsageError, build_train_step, create_state, data_parallel, maml, penalty, reptile, term
 

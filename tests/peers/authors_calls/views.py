@@ -36,15 +36,15 @@ def _simclr(code, a, b):
     return code.add_contrastive_loss(code.jnp.concatenate([a, b]), temperature=0.5)[0]
 
 
-def _sup_con(code, features, labels):
+def _supcon(code, features, labels):
     features = code.F.normalize(features, dim=-1)
     return code.SupConLoss(temperature=0.1, base_temperature=0.07)(features, labels)
 
 
-def _our_sup_con(features, labels):
+def _our_supcon(features, labels):
     count, views, width = features.shape
     rows = features.transpose(1, 0, 2).reshape(count * views, width)
-    return lossfns.sup_con(rows, jnp.tile(labels, views), temperature=0.1, base_temperature=0.07).mean()
+    return lossfns.supcon(rows, jnp.tile(labels, views), temperature=0.1, base_temperature=0.07).mean()
 
 
 def _clip(code, a, b):
@@ -183,7 +183,7 @@ def _our_msn(anchors, targets, prototypes, **options):
     return lossfns.msn(*scores, temperature=0.1, target_temperature=0.25 * 0.1, **options).mean()
 
 
-def _w_mse(code, a, b):
+def _wmse(code, a, b):
     code.conv2d = code.F.conv2d
     whiten = code.Whitening2d(a.shape[1], track_running_stats=False, eps=0.0)
     return code.norm_mse_loss(whiten(a), whiten(b))
@@ -199,7 +199,7 @@ SIMCLR = Code(
     {"tf2/objective.py": ["LARGE_NUM", "add_contrastive_loss"]},
     jax=True,
 )
-SUP_CON = Code("HobbitLong/SupContrast", "66a8fe53880d6a1084b2e4e0db0a019024d6d41a", {"losses.py": ["SupConLoss"]})
+SUPCON = Code("HobbitLong/SupContrast", "66a8fe53880d6a1084b2e4e0db0a019024d6d41a", {"losses.py": ["SupConLoss"]})
 OPEN_CLIP = Code(
     "mlfoundations/open_clip", "89fb801f1e6087880e951fc8354b8a2077b79c6d", {"src/open_clip/loss.py": ["ClipLoss"]}
 )
@@ -267,7 +267,7 @@ MSN = Code(
     "4388dc1eadbe3042b85d3296d41b9b207656e043",
     {"src/utils.py": ["AllReduce"], "src/losses.py": ["distributed_sinkhorn", "init_msn_loss"]},
 )
-W_MSE = Code(
+WMSE = Code(
     "htdt/self-supervised",
     "d9662c8d07dafd194a9045375f4f6aa09f5b03e9",
     {"methods/whitening.py": ["Whitening2d"], "methods/norm_mse.py": ["norm_mse_loss"]},
@@ -287,33 +287,43 @@ CALLS = {
         lambda a, b: 2 * lossfns.nt_xent(a, b, temperature=0.5).mean(),  # they add both anchors of a pair
         (0, 1),
     ),
-    "sup_con of two views": Call("sup_con", SUP_CON, with_labels(3, (5, 2, 4)), _sup_con, _our_sup_con),
-    "sup_con without some positives": Call("sup_con", SUP_CON, with_labels(4, (6, 1, 4)), _sup_con, _our_sup_con),
+    "supcon of two views": Call("supcon", SUPCON, with_labels(3, (5, 2, 4)), _supcon, _our_supcon),
+    "supcon without some positives": Call("supcon", SUPCON, with_labels(4, (6, 1, 4)), _supcon, _our_supcon),
     "clip": Call("clip", OPEN_CLIP, normal((5, 4), (5, 4)), _clip, lambda a, b: lossfns.clip(a, b).mean(), (0, 1)),
     "siglip": Call("siglip", SIGLIP, normal((5, 4), (5, 4)), _siglip, lambda a, b: lossfns.siglip(a, b).mean(), (0, 1)),
     "moco": Call("moco", MOCO, normal((4, 3), (4, 3), (6, 3)), _moco, lossfns.moco),
     "moco_v3": Call("moco_v3", MOCO_V3, normal(*[(4, 3)] * 4), _moco_v3, lambda *x: lossfns.moco_v3(*x).mean(), (0, 1)),
-    "debiased": Call(
-        "debiased", DEBIASED, normal((5, 4), (5, 4)), _debiased, lambda a, b: lossfns.debiased(a, b).mean(), (0, 1)
+    "debiased_contrastive": Call(
+        "debiased_contrastive",
+        DEBIASED,
+        normal((5, 4), (5, 4)),
+        _debiased,
+        lambda a, b: lossfns.debiased_contrastive(a, b).mean(),
+        (0, 1),
     ),
-    "hard_negative": Call(
-        "hard_negative",
+    "hard_negative_contrastive": Call(
+        "hard_negative_contrastive",
         HARD_NEGATIVE,
         normal((5, 4), (5, 4)),
         _hard_negative,
-        lambda a, b: lossfns.hard_negative(a, b).mean(),
+        lambda a, b: lossfns.hard_negative_contrastive(a, b).mean(),
         (0, 1),
     ),
     # Not the authors' code, which is not public, but the one in use.
-    "decoupled": Call(
-        "decoupled", DECOUPLED, normal((5, 4), (5, 4)), _decoupled, lambda a, b: lossfns.decoupled(a, b).mean(), (0, 1)
+    "decoupled_contrastive": Call(
+        "decoupled_contrastive",
+        DECOUPLED,
+        normal((5, 4), (5, 4)),
+        _decoupled,
+        lambda a, b: lossfns.decoupled_contrastive(a, b).mean(),
+        (0, 1),
     ),
-    "decoupled, weighted": Call(
-        "decoupled",
+    "decoupled_contrastive, weighted": Call(
+        "decoupled_contrastive",
         DECOUPLED,
         normal((5, 4), (5, 4)),
         functools.partial(_decoupled, sigma=0.5),
-        lambda a, b: lossfns.decoupled(a, b, sigma=0.5).mean(),
+        lambda a, b: lossfns.decoupled_contrastive(a, b, sigma=0.5).mean(),
         (0, 1),
     ),
     "proxy_anchor": Call(
@@ -373,5 +383,5 @@ CALLS = {
         functools.partial(_our_msn, sinkhorn_iterations=3),
         (0, 2),
     ),
-    "w_mse": Call("w_mse", W_MSE, normal((7, 3), (7, 3)), _w_mse, lambda a, b: lossfns.w_mse(a, b).mean(), (0, 1)),
+    "wmse": Call("wmse", WMSE, normal((7, 3), (7, 3)), _wmse, lambda a, b: lossfns.wmse(a, b).mean(), (0, 1)),
 }
