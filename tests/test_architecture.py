@@ -10,7 +10,7 @@ import pytest
 
 import lossfns
 from lossfns import _catalogue
-from tests.loss_table import LOSS_TABLE
+from tests.cases import CASES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("lossfns", "train", "experiments")
@@ -95,7 +95,7 @@ def test_the_harness_is_plain_functions_of_few_parameters(path):
             assert {ast.unparse(base) for base in node.bases} <= {"NamedTuple", "Exception"}, node.name
 
 
-RUNS_CODE = Path("tests/peers/authors.py")
+RUNS_CODE = Path("tests/references/authors.py")
 """The one file that runs what it reads, only as a command of its own: published losses, of commits named by hash."""
 UNWANTED = {"tensorflow", "tf", "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
 
@@ -139,8 +139,18 @@ def public_functions():
     return {name for name in names if callable(getattr(lossfns, name)) and not isinstance(getattr(lossfns, name), type)}
 
 
-def test_every_public_loss_has_a_row_and_every_row_a_loss():
-    assert {name.split(" ")[0] for name in LOSS_TABLE} == public_functions()
+def test_every_public_loss_has_a_case_and_every_case_a_loss():
+    assert {name.split(" ")[0] for name in CASES} == public_functions()
+
+
+def test_cases_and_oracles_mirror_the_modules():
+    modules = {path.relative_to("lossfns") for path in LIBRARIES if path.parts[0] == "lossfns"}
+    for folder in ("tests/cases", "tests/oracles"):
+        files = {path.relative_to(folder) for path in FILES if path.is_relative_to(folder)}
+        assert {path for path in files if path.name not in ("__init__.py", "_shared.py")} <= modules
+    for name in CASES:
+        module = getattr(lossfns, name.split(" ")[0]).__module__.removeprefix("lossfns.")
+        assert name in importlib.import_module(f"tests.cases.{module}").CASES
 
 
 def test_every_public_name_is_reexported_and_documented():
@@ -177,8 +187,8 @@ def test_every_cited_paper_is_in_the_bibliography_and_every_entry_is_cited():
 
 
 def test_at_least_150_bad_calls_are_refused():
-    # The rows' own; for every row but functions of parameters the suite adds some made from its inputs.
-    assert sum(len(case.bad_calls) for case in LOSS_TABLE.values()) >= 150
+    # The cases' own; for every case but functions of parameters the suite adds some made from its inputs.
+    assert sum(len(case.bad_calls) for case in CASES.values()) >= 150
 
 
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import lossfns
-from tests.loss_table import LOSS_TABLE
+from tests.cases import CASES
 
 ROWS, FEATURES = 2048, 32
 
@@ -102,5 +102,5 @@ def test_a_loss_of_another_table_holds_a_few_of_it(name):
 
 def test_every_coupled_loss_is_measured():
     measured = {name.split(",")[0] for name in (*COUPLED, *OTHERS)}
-    missing = {name for name, case in LOSS_TABLE.items() if case.batch_coupled} - measured - IN_BLOCKS - NO_TABLE
+    missing = {name for name, case in CASES.items() if case.batch_coupled} - measured - IN_BLOCKS - NO_TABLE
     assert not missing
