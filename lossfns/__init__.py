@@ -1,4 +1,33 @@
-"""Pure, compiled loss functions: arrays in, one value per example out."""
+"""Pure, compiled loss functions: arrays in, one value per example out.
+
+A loss returns one value for each row (an example, a token, a pair, ...) and never averages: `weighted_mean` and
+`weighted_sum` do. What holds for every loss is said here, once.
+
+Arguments: arrays come first, by position, predictions before targets. Options are keyword-only. Nothing is broadcast.
+Three options mean the same wherever they stand:
+
+- `where`: boolean, of the result's shape unless said otherwise. False deletes the row: other rows have the value and
+  gradient that they have without it, even if it holds NaN, and its own value is 0. None keeps all rows.
+- `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. The batch is then
+  the global batch, with its negatives, means and counts. Each device returns the values of its own rows; values and
+  gradients, summed over devices, are those of one device with the whole batch. Every device has the same number of rows.
+- `block_size`: how many columns of a large table are computed at a time, and again in the backward pass, so that the
+  table is never held. Values and gradients do not depend on it. None chooses a fast one.
+
+Numeric options are traced, so another temperature compiles nothing; options that select a program (names, flags,
+sizes) are static.
+
+Results are float64 if an array is, else float32. An average over nothing is 0, and an empty batch has an empty result.
+
+Errors: before anything is computed, a loss raises
+
+- TypeError if an array has the wrong dtype (predictions floating, labels integers, masks boolean) or an option the
+  wrong type;
+- ValueError if shapes do not fit or an option is out of range.
+
+What is only known on the device becomes NaN in value and gradient instead: a label out of range in its row, a traced
+option out of range in every row. A docstring lists under Raises only what is particular to its loss.
+"""
 
 import types as _types
 import typing as _typing

@@ -21,6 +21,9 @@ from lossfns._arguments import Signature
 P = ParamSpec("P")
 R = TypeVar("R")
 
+AxisName = str | tuple[str, ...] | None
+"""Name of a mapped device axis, or several; None for one device."""
+
 Check = Callable[[str, Any], Any]
 """`check(name, value)` returns the value to use or raises; it is not asked about None where that is allowed."""
 
@@ -86,8 +89,8 @@ positive = Number("positive and finite", lambda v: (v > 0) & (v < math.inf))
 non_negative = Number("at least 0 and finite", lambda v: (v >= 0) & (v < math.inf))
 non_negative_or_off = dataclasses.replace(non_negative, off_at_zero=True)
 finite = Number("finite", lambda v: (v > -math.inf) & (v < math.inf))
-share = Number("between 0 and 1", lambda v: (v >= 0) & (v <= 1))
-share_or_off = dataclasses.replace(share, off_at_zero=True)
+probability = Number("between 0 and 1", lambda v: (v >= 0) & (v <= 1))
+probability_or_off = dataclasses.replace(probability, off_at_zero=True)
 
 
 def static_number(number: Number) -> Check:
@@ -296,7 +299,52 @@ def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
     return cast(jax.Array, where)
 
 
-def hyper(value: Any, dtype: jnp.dtype) -> jax.Array:
+def check_classes(name: str, logits: jax.Array) -> None:
+    """Raise unless there is a last axis with at least one class."""
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
+
+
+def check_labels(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns (labels clipped into range, whether each is in range, where)."""
+    check_array("logits", logits)
+    check_array("labels", labels, "integer")
+    check_classes("logits", logits)
+    check_shape("labels", labels, logits.shape[:-1], f"of logits {logits.shape} without the class axis")
+    where = check_where(where, labels.shape)
+    labels = keep_rows(where, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)))
+    in_range = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.clip(labels, 0, logits.shape[-1] - 1), in_range, where
+
+
+def prepare(
+    where: Any, /, *, row_axes: int = 0, others: str = "floating", **arrays: jax.Array
+) -> tuple[jax.Array | None, list[jax.Array]]:
+    """Checks named arrays of one shape; returns the mask and the arrays, 0 where masked, in the dtype to compute in.
+
+    Args:
+        where: Boolean mask of the rows, or None.
+        row_axes: Number of last axes that belong to a row, and not to the mask.
+        others: Kind of the arrays after the first, as in `check_array`; the first is floating.
+        **arrays: The arrays, by the names of the arguments.
+    """
+    (first, example), *rest = arrays.items()
+    check_array(first, example)
+    for name, array in rest:
+        check_shape(name, check_array(name, array, others), example.shape, f"of {first}")
+    where = check_where(where, example.shape[: max(example.ndim - row_axes, 0)])
+    return where, sanitize(where, *arrays.values())
+
+
+def sanitize(where: jax.Array | None, *arrays: jax.Array) -> list[jax.Array]:
+    """Returns the arrays with 0 in masked rows, in the dtype to compute in."""
+    dtype = accumulation_dtype(*arrays)
+    return [keep_rows(where, array).astype(dtype) for array in arrays]
+
+
+def as_scalar(value: Any, dtype: jnp.dtype) -> jax.Array:
     """A scalar hyper-parameter in the dtype of the computation."""
     return jnp.asarray(value).astype(dtype)
 
@@ -315,6 +363,11 @@ def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array
     if array.ndim:  # of a scalar, the caller of the loss is told
         array = jnp.where(check.holds(array), array, jnp.nan)
     return keep_rows(where, jnp.broadcast_to(array, x.shape), fill)
+
+
+def nan_where_invalid(valid: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns `values`, NaN in value and gradient where they are not valid."""
+    return values * jnp.where(valid, 1, jnp.nan).astype(values.dtype)
 
 
 def keep_rows(where: jax.Array | None, x: jax.Array, fill: float | int = 0) -> jax.Array:

@@ -160,7 +160,7 @@ def log_of_sum(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1, x)))
 
 
-def start_of_scan(value: jax.Array, *arrays: jax.Array) -> jax.Array:
+def vary_like(value: jax.Array, *arrays: jax.Array) -> jax.Array:
     """`value`, said to vary over the mapped axes that `arrays` vary over.
 
     `shard_map` wants a scan's carry to be of one kind from the start. Both sides of the choice are alike, so the
@@ -168,3 +168,18 @@ def start_of_scan(value: jax.Array, *arrays: jax.Array) -> jax.Array:
     """
     odd = functools.reduce(jnp.logical_or, [jnp.any(x != x) for x in arrays])
     return jnp.where(odd, value, value)
+
+
+def at_label(labels: jax.Array, classes: int) -> jax.Array:
+    """[..., V], True at the label."""
+    return jnp.arange(classes).reshape((1,) * labels.ndim + (-1,)) == labels[..., None]
+
+
+def focused(nats: jax.Array, gamma: jax.Array) -> jax.Array:
+    """(1 - p)^gamma (-log p) of -log p; 0 with gradient 0 at p = 1, where the power alone has none for gamma < 1."""
+    infinite = nats == jnp.inf
+    finite = jnp.where(infinite, 1, nats)
+    doubt = -jnp.expm1(-finite)
+    sure = doubt <= 0
+    power = jnp.exp(gamma * jnp.log(jnp.where(sure, 1, doubt)))
+    return jnp.where(infinite, nats, jnp.where(sure, 0, power * finite))

@@ -29,7 +29,7 @@ def check_present(
         return value, jnp.ones(shape[:-1], bool)
     check_shape(name, value, shape[:-1], "of the examples, one length for each, or be a boolean mask")
     lengths = keep_rows(where, value.astype(jnp.promote_types(value.dtype, jnp.int32)))
-    return places(shape[-1], len(shape)) < lengths[..., None], (lengths >= 0) & (lengths <= shape[-1])
+    return positions(shape[-1], len(shape)) < lengths[..., None], (lengths >= 0) & (lengths <= shape[-1])
 
 
 def check_prefix(name: str, value: Any, shape: tuple[int, ...], where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -39,17 +39,12 @@ def check_prefix(name: str, value: Any, shape: tuple[int, ...], where: jax.Array
     return present, valid & (~hole if where is None else ~hole | ~where)
 
 
-def places(count: int, rank: int) -> jax.Array:
+def positions(count: int, rank: int) -> jax.Array:
     """0 .. count-1 along the last of `rank` axes."""
     return jnp.arange(count).reshape((1,) * (rank - 1) + (count,))
 
 
-def nan_unless(valid: jax.Array, values: jax.Array) -> jax.Array:
-    """`values` [...], NaN in value and gradient where not valid."""
-    return values * jnp.where(valid, 1, jnp.nan).astype(values.dtype)
-
-
-def index(name: str, value: Any) -> int:
+def non_negative_int(name: str, value: Any) -> int:
     """A static integer of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a Python integer, got {value!r}")

@@ -9,12 +9,13 @@ import numpy as np
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative,
     one_of,
     optional_size,
@@ -22,7 +23,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._padding import nan_unless, places
+from lossfns._padding import positions
 from lossfns.classification import softmax_cross_entropy
 
 
@@ -44,11 +45,11 @@ def hierarchical_cross_entropy(
             example that lacks a level has none of its units.
 
     Returns:
-        Level -> [..., units], nats for each unit, float32 or wider; 0 at masked units. The terms' weights are `where`.
+        Level -> [..., units], nats for each unit. The terms' weights are `where`.
 
     Raises:
-        ValueError: If the levels differ or shapes do not fit; the message names the level.
-        TypeError: If an argument is not a mapping, logits are not floating or labels not integers.
+        ValueError: If the mappings have different levels; the message names the level.
+        TypeError: If an argument is not a mapping.
 
     Example:
         Two characters of two classes, one word of four.
@@ -114,12 +115,8 @@ def pool_spans(
         where: [..., T], boolean: the positions that exist.
 
     Returns:
-        The vectors [..., S, D], float32 or wider, and which spans there are, [..., S]. An example with a span number of
-        S or more has NaN vectors.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If hidden is not floating or span_ids not integers.
+        The vectors [..., S, D], and which spans there are, [..., S]. An example with a span number of S or more has NaN
+        vectors.
 
     Example:
         Two characters of word 0, a space, one character of word 1; a third word does not exist.
@@ -138,13 +135,13 @@ def pool_spans(
     spans = hidden.shape[-2] if num_spans is None else num_spans
     ids = keep_rows(where, span_ids.astype(jnp.promote_types(span_ids.dtype, jnp.int32)), fill=-1)
     h = keep_rows(ids >= 0, hidden).astype(accumulation_dtype(hidden))
-    member = ids[..., None, :] == places(spans, ids.ndim)[..., None]
+    member = ids[..., None, :] == positions(spans, ids.ndim)[..., None]
     counts = jnp.sum(member, axis=-1)
     vectors = jnp.einsum("...st,...td->...sd", member.astype(h.dtype), h, precision=jax.lax.Precision.HIGHEST)
     if kind == "mean":
         vectors = vectors / jnp.maximum(counts, 1).astype(h.dtype)[..., None]
     fits = jnp.all(ids < spans, axis=-1)
-    return PooledSpans(nan_unless(fits[..., None, None], vectors), counts > 0)
+    return PooledSpans(nan_where_invalid(fits[..., None, None], vectors), counts > 0)
 
 
 def _label_tree(name: str, value: Any) -> tuple[int, ...]:
@@ -201,12 +198,10 @@ def label_tree_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A label out of range gives NaN, a
-        masked one inf.
+        [...], nats for each row, at least 0. A label out of range gives NaN, a masked one inf.
 
     Raises:
-        ValueError: If shapes do not fit, `parents` is no such tree or alpha is negative.
-        TypeError: If logits are not floating, labels not integers or `parents` no integers.
+        ValueError: If `parents` is not such a tree.
 
     Example:
         Two pairs of classes: either choice is between two, log 2 each, and the lower one counts e^-1 times the upper.
@@ -249,10 +244,10 @@ def label_tree_cross_entropy(
     edge = jnp.asarray(depth)[labels]
     real = edge > 0
     impossible = log_mass[..., :-1] == -jnp.inf
-    weights = jnp.exp(-hyper(alpha, dtype) * edge.astype(dtype))
+    weights = jnp.exp(-as_scalar(alpha, dtype) * edge.astype(dtype))
     values = jnp.sum(jnp.where(real & ~impossible, weights * jnp.where(impossible, 0, step), 0), axis=-1)
     values = jnp.where(jnp.any(real & impossible, axis=-1), jnp.inf, values)
-    return zero_masked(where, nan_unless(in_range, values))
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 def _paths(parents: Sequence[int], depths: Sequence[int], classes: int) -> tuple[np.ndarray, np.ndarray]:

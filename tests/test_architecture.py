@@ -62,6 +62,14 @@ def test_libraries_know_nothing_of_each_other_nor_of_what_uses_them(path):
     assert rooms_of(imported(path)) & {"lossfns", "train", "experiments", "tests", "notebooks"} <= {own}
 
 
+@pytest.mark.parametrize("path", [path for path in LIBRARIES if path.parts[0] == "lossfns"], ids=str)
+def test_a_family_uses_only_the_public_names_of_another(path):
+    """What two families share stands in a module of `lossfns` with a leading underscore."""
+    families = {child.name for child in (ROOT / "lossfns").iterdir() if child.is_dir() and child.name[0] != "_"}
+    for _, family, *rest in (name.split(".") for name in imported(path) if name.startswith("lossfns.")):
+        assert not rest or family not in families - {path.parts[1]} or ".".join(rest) in lossfns.__all__
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_no_source_imports_the_tests_or_the_notebooks(path):
     assert not rooms_of(imported(path)) & {"tests", "notebooks"}

@@ -11,18 +11,19 @@ from jax.custom_derivatives import SymbolicZero
 from lossfns._contract import (
     Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative,
-    share,
+    probability,
     zero_masked,
 )
-from lossfns.classification._shared import focused, one_if
+from lossfns._numerics import focused
 from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 at_least_minus_one = Number("at least -1 and finite", lambda v: (v >= -1) & (v < math.inf))
@@ -50,12 +51,8 @@ def focal(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, a label of a
-        masked class inf. At $p_y = 1$ value and gradient are 0 for every $\gamma$.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf. At $p_y = 1$ value
+        and gradient are 0 for every $\gamma$.
 
     Example:
         At p = 1/2 the loss is a quarter of log 2.
@@ -72,7 +69,7 @@ def focal(
         Lin et al. 2017, arXiv:1708.02002.
     """
     nats = softmax_cross_entropy(logits, labels, where=where)
-    values = focused(nats, hyper(gamma, nats.dtype))
+    values = focused(nats, as_scalar(gamma, nats.dtype))
     if alpha is not None:
         values *= _weight_of_class(jnp.asarray(alpha), labels, logits.shape[-1]).astype(nats.dtype)
     return zero_masked(where, values)
@@ -87,7 +84,7 @@ def _weight_of_class(alpha: jax.Array, labels: jax.Array, classes: int) -> jax.A
     return alpha
 
 
-@loss(gamma=non_negative, alpha=share)
+@loss(gamma=non_negative, alpha=probability)
 def sigmoid_focal(
     logits: jax.Array,
     targets: jax.Array,
@@ -109,11 +106,7 @@ def sigmoid_focal(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats for each entry, float32 or wider; 0 at masked entries. A target outside 0 .. 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating.
+        [...], nats for each entry. A target outside 0 .. 1 gives NaN.
 
     Example:
         At even odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of it.
@@ -132,8 +125,8 @@ def sigmoid_focal(
     """
     x, targets, where = _check_answers(logits, targets, where)
     dtype = x.dtype
-    exponent = hyper(gamma, dtype)
-    positive = jnp.ones((), dtype) if alpha is None else hyper(alpha, dtype)
+    exponent = as_scalar(gamma, dtype)
+    positive = jnp.ones((), dtype) if alpha is None else as_scalar(alpha, dtype)
     negative = jnp.ones((), dtype) if alpha is None else 1 - positive
     infinite = jnp.isinf(x)
     finite = jnp.where(infinite, 0, x)
@@ -259,12 +252,7 @@ def poly1(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, a label of a
-        masked class inf.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
 
     Example:
         At p = 1/2 the default adds one to log 2.
@@ -280,7 +268,7 @@ def poly1(
         Leng et al. 2022, arXiv:2204.12511.
     """
     nats = softmax_cross_entropy(logits, labels, where=where)
-    return zero_masked(where, nats - hyper(epsilon, nats.dtype) * jnp.expm1(-nats))
+    return zero_masked(where, nats - as_scalar(epsilon, nats.dtype) * jnp.expm1(-nats))
 
 
 @loss(
@@ -316,11 +304,7 @@ def asymmetric(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats for each entry, float32 or wider; 0 at masked entries. A target outside 0 .. 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating.
+        [...], nats for each entry. A target outside 0 .. 1 gives NaN.
 
     Example:
         At p = 1/2 a label that is present costs log 2, and one that is absent $0.45^4$ times -log 0.55.
@@ -338,7 +322,7 @@ def asymmetric(
     x, targets, where = _check_answers(logits, targets, where)
     dtype = x.dtype
     answer = targets.astype(dtype)
-    plus, minus, m = hyper(gamma_positive, dtype), hyper(gamma_negative, dtype), hyper(margin, dtype)
+    plus, minus, m = as_scalar(gamma_positive, dtype), as_scalar(gamma_negative, dtype), as_scalar(margin, dtype)
     infinite = jnp.isinf(x)
     finite = jnp.where(infinite, 0, x)
     p = jax.nn.sigmoid(finite)
@@ -353,7 +337,7 @@ def asymmetric(
     at_most = -jnp.exp(minus * jnp.log1p(-m)) * jnp.log(m)
     ends = jnp.where(x > 0, _part(1 - answer, at_most), _part(answer, jnp.inf))
     values = jnp.where(infinite, jax.lax.stop_gradient(ends), values)
-    return zero_masked(where, values * one_if((answer >= 0) & (answer <= 1), dtype))
+    return zero_masked(where, nan_where_invalid((answer >= 0) & (answer <= 1), values))
 
 
 def _part(amount: jax.Array, value: jax.Array | float) -> jax.Array:

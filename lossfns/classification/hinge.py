@@ -5,17 +5,19 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
+    check_labels,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     one_of,
     positive,
     zero_masked,
 )
-from lossfns.classification._shared import at_label, check_labels, one_if
+from lossfns._numerics import at_label
 
 
 def _shortfall(
@@ -28,7 +30,7 @@ def _shortfall(
     where = check_where(where, predictions.shape)
     dtype = accumulation_dtype(predictions, targets)
     x, t = keep_rows(where, predictions).astype(dtype), keep_rows(where, targets, 1).astype(dtype)
-    missing = hyper(margin, dtype) - t * x
+    missing = as_scalar(margin, dtype) - t * x
     return jnp.where(missing <= 0, 0, missing), (t == 1) | (t == -1), where
 
 
@@ -45,12 +47,8 @@ def hinge(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the scores, float32 or wider; 0 at masked entries. A target other than -1 and 1 gives NaN: turn
-        0 and 1 into `2 * targets - 1`. The slope at the corner is 0.
-
-    Raises:
-        ValueError: If the shapes differ or a hyper-parameter is out of range.
-        TypeError: If predictions are not floating.
+        [...], units of the scores. A target other than -1 and 1 gives NaN: turn 0 and 1 into `2 * targets - 1`. The
+        slope at the corner is 0.
 
     Example:
         >>> print(hinge(jnp.array([0.25, -0.5, 2.0]), jnp.array([1, 1, 1])))
@@ -63,7 +61,7 @@ def hinge(
         Cortes and Vapnik 1995, doi:10.1007/BF00994018.
     """
     missing, valid, where = _shortfall(predictions, targets, margin, where)
-    return zero_masked(where, missing * one_if(valid, missing.dtype))
+    return zero_masked(where, nan_where_invalid(valid, missing))
 
 
 @loss(margin=positive)
@@ -79,12 +77,7 @@ def squared_hinge(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the scores, float32 or wider; 0 at masked entries. A target other than -1 and 1 gives
-        NaN: turn 0 and 1 into `2 * targets - 1`.
-
-    Raises:
-        ValueError: If the shapes differ or a hyper-parameter is out of range.
-        TypeError: If predictions are not floating.
+        [...], squared units of the scores. A target other than -1 and 1 gives NaN: turn 0 and 1 into `2 * targets - 1`.
 
     Example:
         >>> print(squared_hinge(jnp.array([0.5, -0.5, 2.0]), jnp.array([1, 1, 1])))
@@ -97,7 +90,7 @@ def squared_hinge(
         Tang 2013, arXiv:1306.0239.
     """
     missing, valid, where = _shortfall(predictions, targets, margin, where)
-    return zero_masked(where, jnp.square(missing) * one_if(valid, missing.dtype))
+    return zero_masked(where, nan_where_invalid(valid, jnp.square(missing)))
 
 
 @loss(static=("form",), form=one_of("crammer_singer", "weston_watkins"), margin=positive)
@@ -121,12 +114,8 @@ def multiclass_hinge(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], units of the scores, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, a label of a
-        masked class inf. At a corner the slope is 0, and that of a tie goes to all of the worst classes evenly.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], units of the scores. A label outside 0 .. V-1 gives NaN, a label of a masked class inf. At a corner the
+        slope is 0, and that of a tie goes to all of the worst classes evenly.
 
     Example:
         The label leads one class by 0.5 and trails the other by 1.
@@ -148,7 +137,7 @@ def multiclass_hinge(
     is_label = at_label(labels, x.shape[-1])
     label = jnp.sum(jnp.where(is_label, x, 0), axis=-1, keepdims=True)
     rival = ~is_label & (x > -jnp.inf) | jnp.isnan(x)
-    missing = hyper(margin, x.dtype) + jnp.where(rival, x, 0) - label
+    missing = as_scalar(margin, x.dtype) + jnp.where(rival, x, 0) - label
     missing = jnp.where(rival & ~(missing <= 0), missing, 0)
     values = jnp.max(missing, axis=-1) if form == "crammer_singer" else jnp.sum(missing, axis=-1)
-    return zero_masked(where, values * one_if(in_range, x.dtype))
+    return zero_masked(where, nan_where_invalid(in_range, values))

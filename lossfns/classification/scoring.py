@@ -3,14 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import (
-    accumulation_dtype,
-    keep_rows,
-    loss,
-    zero_masked,
-)
-from lossfns._numerics import log_probabilities, row_shift
-from lossfns.classification._shared import at_label, check_labels, one_if
+from lossfns._contract import accumulation_dtype, check_labels, keep_rows, loss, nan_where_invalid, zero_masked
+from lossfns._numerics import at_label, log_probabilities, row_shift
 
 
 @loss()
@@ -23,11 +17,7 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and 2 for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or labels not integers.
+        [...], between 0 and 2 for each row. A label outside 0 .. V-1 gives NaN.
 
     Example:
         Two classes at even odds: twice a quarter.
@@ -45,7 +35,7 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
     labels, in_range, where = check_labels(logits, labels, where)
     p = jnp.exp(log_probabilities(keep_rows(where, logits)))
     values = jnp.sum(jnp.square(p - at_label(labels, p.shape[-1])), axis=-1)
-    return zero_masked(where, values * one_if(in_range, p.dtype))
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 @loss()
@@ -63,11 +53,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or labels not integers.
+        [...]. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
 
     Example:
         Two classes at equal scores have p = 1/2 each, and the loss is 1/4; a lead of 1 costs nothing.
@@ -94,7 +80,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
     squares = jnp.sum(jnp.square(supported), axis=-1) - count * jnp.square(tau)
     values = (squares + 1) / 2 - (jnp.where(finite[..., 0], label, 0) - shift[..., 0])
     values = jnp.where(finite[..., 0], values, jnp.where(label == jnp.inf, 0, jnp.inf))
-    return zero_masked(where, values * one_if(in_range, x.dtype))
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 def _threshold(x: jax.Array) -> jax.Array:

@@ -9,10 +9,10 @@ import numpy as np
 from lossfns._contract import (
     Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     flag,
-    hyper,
     loss,
     non_negative,
     positive,
@@ -45,11 +45,10 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
         by_size: Whether norms are multiplied by the square root of the group's size.
 
     Returns:
-        A scalar, float32 or wider; 0 for an empty tree. The gradient of a group of zeros is 0.
+        A scalar; 0 for an empty tree. The gradient of a group of zeros is 0.
 
     Raises:
-        TypeError: If a leaf is not a floating array or axis not an integer.
-        ValueError: If an array has no such axis or the weight is negative.
+        ValueError: If an array has no such axis.
 
     Example:
         Two units: norms 5 and 1, of groups of two.
@@ -77,7 +76,7 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
         squares = jnp.sum(jnp.square(groups / jnp.where(zero, 1, largest)), axis=-1, keepdims=True)
         norms = jnp.where(zero, 0, largest * jnp.sqrt(jnp.where(zero, 1, squares)))
         total += jnp.sum(norms) * (groups.shape[-1] ** 0.5 if by_size else 1)
-    return hyper(weight, dtype) * total
+    return as_scalar(weight, dtype) * total
 
 
 @loss(weight=non_negative, temperature=positive, low=_below_zero, high=_above_one)
@@ -102,11 +101,7 @@ def l0_hard_concrete(
         high: $\zeta > 1$, to where they are stretched above.
 
     Returns:
-        A scalar, float32 or wider; 0 for an empty tree.
-
-    Raises:
-        TypeError: If a leaf is not a floating array.
-        ValueError: If a hyper-parameter is out of range.
+        A scalar; 0 for an empty tree.
 
     Example:
         Four gates that are closed with probability 1/2: log alpha = beta log(1/11).
@@ -122,11 +117,11 @@ def l0_hard_concrete(
         Louizos et al. 2017, arXiv:1712.01312, equation 12.
     """
     arrays, dtype = leaves("log_alpha", log_alpha)
-    shift = hyper(temperature, dtype) * jnp.log(-hyper(low, dtype) / hyper(high, dtype))
+    shift = as_scalar(temperature, dtype) * jnp.log(-as_scalar(low, dtype) / as_scalar(high, dtype))
     total = jnp.zeros((), dtype)
     for x in arrays:
         total += jnp.sum(jax.nn.sigmoid(x - shift))
-    return hyper(weight, dtype) * total
+    return as_scalar(weight, dtype) * total
 
 
 @loss(temperature=positive, low=_below_zero, high=_above_one)
@@ -151,11 +146,7 @@ def hard_concrete_gates(
         high: $\zeta > 1$.
 
     Returns:
-        [...], float32 or wider. A gate at 0 or 1 has gradient 0.
-
-    Raises:
-        TypeError: If log_alpha is not floating.
-        ValueError: If a hyper-parameter is out of range.
+        [...]. A gate at 0 or 1 has gradient 0.
 
     Example:
         >>> print(hard_concrete_gates(None, jnp.array([-9.0, 0.0, 9.0])))
@@ -170,8 +161,8 @@ def hard_concrete_gates(
     x = check_array("log_alpha", log_alpha)
     x = x.astype(accumulation_dtype(x))
     if key is not None:
-        x = (x + jax.random.logistic(key, x.shape, x.dtype)) / hyper(temperature, x.dtype)
-    gamma, zeta = hyper(low, x.dtype), hyper(high, x.dtype)
+        x = (x + jax.random.logistic(key, x.shape, x.dtype)) / as_scalar(temperature, x.dtype)
+    gamma, zeta = as_scalar(low, x.dtype), as_scalar(high, x.dtype)
     stretched = jax.nn.sigmoid(x) * (zeta - gamma) + gamma
     return jnp.where(stretched <= 0, 0, jnp.where(stretched >= 1, 1, stretched))
 
@@ -189,12 +180,10 @@ def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: 
         rate: $\eta$.
 
     Returns:
-        The new scores, a tree of the same structure, float32 or wider: data in, data out. The weights with the highest
-        scores are kept.
+        The new scores, a tree of the same structure: data in, data out. The weights with the highest scores are kept.
 
     Raises:
-        TypeError: If a leaf is not a floating array.
-        ValueError: If the trees differ or the rate is not positive.
+        ValueError: If the trees have different structures.
 
     Example:
         A weight of 2 that descent makes larger, and one that it makes smaller.
@@ -222,5 +211,5 @@ def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: 
     for s, w, g in zip(old, weights, slopes, strict=True):
         check_shape("params", w, s.shape, "of scores")
         check_shape("gradients", g, s.shape, "of scores")
-        new.append(s.astype(dtype) - hyper(rate, dtype) * w.astype(dtype) * g.astype(dtype))
+        new.append(s.astype(dtype) - as_scalar(rate, dtype) * w.astype(dtype) * g.astype(dtype))
     return jax.tree.unflatten(jax.tree.structure(scores), new)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, stream
-from lossfns._contract import check_array, check_rank, check_shape, check_where, keep_rows
+from lossfns._contract import AxisName, check_array, check_rank, check_shape, check_where, keep_rows
+from lossfns._global_batch import gather_rows, row_numbers
 from lossfns._numerics import log_normalizer, magnitude, row_shift, unit_vectors
-from lossfns.contrastive._shared import AxisName, Side, negatives, of_all_devices, pair_numbers
+from lossfns.contrastive._shared import Embeddings, negatives
 
 NORMS = ("l2", "squared_l2", "l1")
 
@@ -51,13 +52,15 @@ def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | 
     return check_where(where, labels.shape)
 
 
-def sides(vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[Side, Side]:
+def labelled_rows(
+    vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName
+) -> tuple[Embeddings, Embeddings]:
     """The examples of this device, and those of all."""
-    here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
-    return here, of_all_devices(here, axis_name)
+    here = Embeddings(vectors, row_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
+    return here, gather_rows(here, axis_name)
 
 
-def relations(anchors: Side, others: Side) -> tuple[jax.Array, jax.Array]:
+def relations(anchors: Embeddings, others: Embeddings) -> tuple[jax.Array, jax.Array]:
     """Which of the others are positives and which are negatives of each anchor, both [N, M]."""
     assert anchors.label is not None
     assert others.label is not None
@@ -75,7 +78,7 @@ def log_one_plus(scores: jax.Array, counts: jax.Array) -> jax.Array:
     return jax.nn.softplus(log_normalizer(scores, shift) + shift[..., 0])
 
 
-def check_classes(
+def check_proxies(
     embeddings: jax.Array,
     class_name: str,
     class_vectors: jax.Array,
@@ -99,9 +102,9 @@ def log_sum_of_others(
     rows: jax.Array, class_vectors: jax.Array, labels: jax.Array, where: jax.Array | None, block_size: int | None
 ) -> jax.Array:
     """For each row the log-sum of its products with the unit vectors of the classes but its own."""
-    columns = Side(class_vectors, jnp.arange(class_vectors.shape[0], dtype=labels.dtype))
-    return stream(_other_classes, Side(rows, labels, where).as_rows, columns, block_size=block_size)
+    columns = Embeddings(class_vectors, jnp.arange(class_vectors.shape[0], dtype=labels.dtype))
+    return stream(_other_classes, Embeddings(rows, labels, where).as_rows, columns, block_size=block_size)
 
 
-def _other_classes(rows: Side, columns: Side, index: jax.Array) -> LogSum:
+def _other_classes(rows: Embeddings, columns: Embeddings, index: jax.Array) -> LogSum:
     return LogSum(negatives(rows, columns._replace(vectors=unit_vectors(columns.vectors))))

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, product
-from lossfns._contract import check_array, check_rank, check_shape, keep_rows
+from lossfns._contract import AxisName, check_array, check_rank, check_shape, keep_rows
+from lossfns._global_batch import row_numbers
 from lossfns._numerics import unit_vectors
 
-AxisName = str | tuple[str, ...] | None
 
-
-class Side(NamedTuple):
+class Embeddings(NamedTuple):
     """Embeddings to compare, as rows of a table of scores (transposed, [D, N]) or as its columns [M, D]."""
 
     vectors: jax.Array
@@ -23,24 +22,24 @@ class Side(NamedTuple):
     label: jax.Array | None = None
 
     @property
-    def as_rows(self) -> "Side":
+    def as_rows(self) -> "Embeddings":
         return self._replace(vectors=self.vectors.T)
 
 
-def among(rows: Side, columns: Side, counts: jax.Array) -> jax.Array:
+def valid_pairs(rows: Embeddings, columns: Embeddings, counts: jax.Array) -> jax.Array:
     """Which entries [M, N] of a mask concern rows and columns that are there."""
     if columns.present is not None:
         counts &= columns.present[:, None]
     return counts if rows.present is None else counts & rows.present[None]
 
 
-def negatives(rows: Side, columns: Side) -> jax.Array:
+def negatives(rows: Embeddings, columns: Embeddings) -> jax.Array:
     """Scores [M, N] of other examples; those of the same and of what is not there are -inf."""
-    counts = among(rows, columns, columns.pair[:, None] != rows.pair[None])
+    counts = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return jnp.where(counts, product(columns.vectors, rows.vectors), -jnp.inf)
 
 
-def log_sum_of_negatives(rows: Side, columns: Side, index: jax.Array) -> LogSum:
+def log_sum_of_negatives(rows: Embeddings, columns: Embeddings, index: jax.Array) -> LogSum:
     """A block of `negatives`, for `stream`."""
     return LogSum(negatives(rows, columns))
 
@@ -53,7 +52,7 @@ def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
     return jax.nn.softplus(log_sum - positive)
 
 
-def check_pair(name: str, value: Any, other_name: str, other: Any) -> None:
+def check_embeddings(name: str, value: Any, other_name: str, other: Any) -> None:
     """Raise unless both are embeddings of as many rows, of one size."""
     check_array(name, value)
     check_array(other_name, other)
@@ -61,33 +60,24 @@ def check_pair(name: str, value: Any, other_name: str, other: Any) -> None:
     check_shape(other_name, other, value.shape, f"of {name}")
 
 
-def units(where: jax.Array | None, x: jax.Array, dtype: Any) -> jax.Array:
+def normalize_rows(where: jax.Array | None, x: jax.Array, dtype: Any) -> jax.Array:
     """Unit vectors; of masked rows zeros."""
     return unit_vectors(keep_rows(where, x).astype(dtype))
 
 
-def pair_numbers(count: int, axis_name: AxisName) -> jax.Array:
-    """The number of each row of this device in the batch of all devices."""
-    first = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * count
-    return first + jnp.arange(count)
-
-
-def paired_sides(a: jax.Array, b: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[Side, Side]:
+def paired_sides(
+    a: jax.Array, b: jax.Array, where: jax.Array | None, axis_name: AxisName
+) -> tuple[Embeddings, Embeddings]:
     """Both kinds of embeddings of pairs, numbered through the batch of all devices."""
-    pair = pair_numbers(a.shape[0], axis_name)
-    return Side(a, pair, where), Side(b, pair, where)
+    pair = row_numbers(a.shape[0], axis_name)
+    return Embeddings(a, pair, where), Embeddings(b, pair, where)
 
 
-def of_all_devices(tree: Any, axis_name: AxisName) -> Any:
-    """The rows of all devices, in their order."""
-    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
-
-
-def longest(vectors: jax.Array) -> jax.Array:
+def max_norm(vectors: jax.Array) -> jax.Array:
     """The largest norm of the rows, by which Cauchy and Schwarz bound inner products; not to be differentiated."""
     return jnp.sqrt(jnp.max(jnp.sum(jnp.square(jax.lax.stop_gradient(vectors)), axis=-1)))
 
 
-def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+def row_dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """The inner product of each row with its partner."""
     return jnp.sum(a * b, axis=-1)

@@ -5,18 +5,19 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, product, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_where,
-    hyper,
     loss,
     optional_size,
     positive,
     zero_masked,
 )
-from lossfns._global_batch import count_present, each_row, log_sum_rows
-from lossfns.contrastive._shared import Side, among, check_pair, of_all_devices, pair_numbers, units
+from lossfns._global_batch import broadcast_to_rows, count_present, gather_rows, log_sum_rows, row_numbers
+from lossfns.contrastive._shared import Embeddings, check_embeddings, normalize_rows, valid_pairs
 
 
 @loss(alpha=positive)
@@ -32,11 +33,7 @@ def alignment(
         where: [N], boolean; False deletes the pair.
 
     Returns:
-        [N], for each pair, between 0 and $2^\alpha$, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], for each pair, between 0 and $2^\alpha$.
 
     Example:
         At a right angle the squared distance is 2.
@@ -51,12 +48,12 @@ def alignment(
     References:
         Wang and Isola 2020, arXiv:2005.10242.
     """
-    check_pair("view_a", view_a, "view_b", view_b)
+    check_embeddings("view_a", view_a, "view_b", view_b)
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
-    squares = jnp.sum(jnp.square(units(where, view_a, dtype) - units(where, view_b, dtype)), axis=-1)
+    squares = jnp.sum(jnp.square(normalize_rows(where, view_a, dtype) - normalize_rows(where, view_b, dtype)), axis=-1)
     # The power as a multiple of the squares, whose second derivative at equal views counts if the exponent is 2.
-    more, equal = hyper(alpha, dtype) / 2 - 1, squares == 0
+    more, equal = as_scalar(alpha, dtype) / 2 - 1, squares == 0
     factor = jnp.exp(more * jnp.log(jnp.where(equal, 1, squares)))
     return zero_masked(where, squares * jnp.where(equal, jnp.where(more == 0, 1, 0).astype(dtype), factor))
 
@@ -67,7 +64,7 @@ def uniformity(
     *,
     t: float | jax.Array = 2.0,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""How evenly examples are spread over the unit sphere.
@@ -80,17 +77,12 @@ def uniformity(
         embeddings: [N, D]; normalised here.
         t: The sharpness of the Gaussian potential.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis. The examples are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
-        block_size: Examples in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Examples in a block; None chooses.
 
     Returns:
         [N], one number of the whole batch in each present row, so that its mean over rows is the loss; between -4t and
-        0, float32 or wider; 0 at masked examples, and for an example that is alone.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        0, and for an example that is alone.
 
     Example:
         Two at a right angle, at a squared distance of 2: -2 t.
@@ -111,20 +103,20 @@ def uniformity(
     dtype = accumulation_dtype(embeddings)
     if embeddings.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    u = units(where, embeddings, dtype)
-    here = Side(u, pair_numbers(u.shape[0], axis_name), where)
+    u = normalize_rows(where, embeddings, dtype)
+    here = Embeddings(u, row_numbers(u.shape[0], axis_name), where)
     block_sums = stream(
-        _potentials, (here.as_rows, hyper(t, dtype)), of_all_devices(here, axis_name), block_size=block_size
+        _potentials, (here.as_rows, as_scalar(t, dtype)), gather_rows(here, axis_name), block_size=block_size
     )
     count = count_present(where, u, axis_name)
     log_sum = log_sum_rows(block_sums[:, None], None, axis_name)[0, 0]
     value = jnp.where(count > 1, log_sum, 0) - jnp.log(jnp.where(count > 1, count * (count - 1), 1))
-    return each_row(value, u, where)
+    return broadcast_to_rows(value, u, where)
 
 
-def _potentials(whole: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> LogSum:
+def _potentials(whole: tuple[Embeddings, jax.Array], columns: Embeddings, index: jax.Array) -> LogSum:
     rows, t = whole
     # |u - v|^2 of the vectors as they are: a zero vector is at a distance of 1 from all others.
     squares = jnp.sum(jnp.square(columns.vectors), axis=1)[:, None] + jnp.sum(jnp.square(rows.vectors), axis=0)[None]
-    counts = among(rows, columns, columns.pair[:, None] != rows.pair[None])
+    counts = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return LogSum(jnp.where(counts, t * (2 * product(columns.vectors, rows.vectors) - squares), -jnp.inf))

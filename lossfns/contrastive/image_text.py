@@ -7,31 +7,32 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import ColumnLogSum, LogSum, Sum, product, stream, stream_ring
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
     finite,
     flag,
-    hyper,
     loss,
     non_negative,
     optional_size,
     positive,
     zero_masked,
 )
+from lossfns._global_batch import gather_rows
 from lossfns.classification import softmax_cross_entropy
 from lossfns.contrastive._shared import (
-    Side,
+    Embeddings,
     against_negatives,
-    among,
-    check_pair,
-    inner,
+    check_embeddings,
     negatives,
-    of_all_devices,
+    normalize_rows,
     paired_sides,
-    units,
+    row_dot,
+    valid_pairs,
 )
 from lossfns.language import next_token, next_token_where
 
@@ -46,7 +47,7 @@ def clip(
     scale: float | jax.Array = 1 / 0.07,
     max_scale: float | jax.Array = 100.0,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     ring: bool = False,
     block_size: int | None = None,
 ) -> jax.Array:
@@ -66,14 +67,13 @@ def clip(
             `jnp.exp(log_scale)`.
         max_scale: Scales above it are replaced by it. The gradient then is that of the scale put back to the bound.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis. The batch is then the global one; each device returns its own pairs,
-            and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
         ring: Whether, over `axis_name`, `b` is handed from device to device instead of gathered: no device then ever
             holds the embeddings of all devices. Value and gradient are the same.
-        block_size: Rows of `b` in a block; value and gradient do not depend on it. None for what is fast.
+        block_size: Rows of `b` in a block; None chooses.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs.
+        [N], nats for each pair.
 
     Example:
         The positive has cosine 1, the one negative of either direction 0: log(1 + 1/e) at scale 1.
@@ -90,31 +90,33 @@ def clip(
     References:
         Radford et al. 2021, arXiv:2103.00020.
     """
-    check_pair("a", a, "b", b)
+    check_embeddings("a", a, "b", b)
     where = check_where(where, a.shape[:1])
     dtype = accumulation_dtype(a, b)
     if a.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    factor, bound = hyper(scale, dtype), hyper(max_scale, dtype)
+    factor, bound = as_scalar(scale, dtype), as_scalar(max_scale, dtype)
     factor += jax.lax.stop_gradient(jnp.minimum(factor, bound) - factor)
-    rows, columns = paired_sides(units(where, a, dtype) * factor, units(where, b, dtype), where, axis_name)
+    rows, columns = paired_sides(
+        normalize_rows(where, a, dtype) * factor, normalize_rows(where, b, dtype), where, axis_name
+    )
     if axis_name is not None and ring:
         of_rows, of_columns = stream_ring(
             _both_ways, rows.as_rows, columns, axis_name, block_size=block_size, bound=factor
         )
     else:
-        everyone = of_all_devices(columns, axis_name)
+        everyone = gather_rows(columns, axis_name)
         of_rows, of_columns = stream(_both_ways, rows.as_rows, everyone, block_size=block_size, bound=factor)
         if axis_name is not None:  # the sums over the rows of each device, brought to the device of the column
             parts = of_columns.reshape(-1, a.shape[0])
             parts = jax.lax.all_to_all(parts, axis_name, split_axis=0, concat_axis=0, tiled=True)
             of_columns = _log_sum_of(parts)
-    own = inner(rows.vectors, columns.vectors)
+    own = row_dot(rows.vectors, columns.vectors)
     values = (against_negatives(of_rows, own) + against_negatives(of_columns, own)) / 2
     return zero_masked(where, values)
 
 
-def _both_ways(rows: Side, columns: Side, index: jax.Array) -> tuple[LogSum, ColumnLogSum]:
+def _both_ways(rows: Embeddings, columns: Embeddings, index: jax.Array) -> tuple[LogSum, ColumnLogSum]:
     scores = negatives(rows, columns)
     return LogSum(scores), ColumnLogSum(scores)
 
@@ -133,7 +135,7 @@ def siglip(
     scale: float | jax.Array = 10.0,
     bias: float | jax.Array = -10.0,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     ring: bool = False,
     block_size: int | None = None,
 ) -> jax.Array:
@@ -152,14 +154,13 @@ def siglip(
         scale: $t$, multiplies the cosines. To learn it, learn its logarithm: give `jnp.exp(log_scale)`.
         bias: $\beta$, added to the scaled cosines.
         where: [N], boolean; False deletes the pair, and with it all pairs that its two embeddings are in.
-        axis_name: Name of a mapped device axis. The batch is then the global one; each device returns its own rows of
-            `a`, and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
         ring: Whether, over `axis_name`, `b` is handed from device to device instead of gathered, as in the paper: no
             device then ever holds the embeddings of all devices. Value and gradient are the same.
-        block_size: Rows of `b` in a block; value and gradient do not depend on it. None for what is fast.
+        block_size: Rows of `b` in a block; None chooses.
 
     Returns:
-        [N], nats for each row of `a`, float32 or wider; 0 at masked rows.
+        [N], nats for each row of `a`.
 
     Example:
         Without scale to speak of and without bias, each of the two pairs of a row costs log 2.
@@ -176,30 +177,32 @@ def siglip(
     References:
         Zhai et al. 2023, arXiv:2303.15343.
     """
-    check_pair("a", a, "b", b)
+    check_embeddings("a", a, "b", b)
     where = check_where(where, a.shape[:1])
     dtype = accumulation_dtype(a, b)
     if a.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    rows, columns = paired_sides(units(where, a, dtype) * hyper(scale, dtype), units(where, b, dtype), where, axis_name)
+    rows, columns = paired_sides(
+        normalize_rows(where, a, dtype) * as_scalar(scale, dtype), normalize_rows(where, b, dtype), where, axis_name
+    )
     # A bias for each row: its gradient is then summed over columns first, which XLA vectorises on CPU.
-    whole = rows.as_rows, jnp.broadcast_to(hyper(bias, dtype), a.shape[:1])
+    whole = rows.as_rows, jnp.broadcast_to(as_scalar(bias, dtype), a.shape[:1])
     if axis_name is not None and ring:
         values = stream_ring(_yes_or_no, whole, columns, axis_name, block_size=block_size)
     else:
         present = jnp.ones(a.shape[0], dtype) if where is None else where.astype(dtype)
-        everyone = of_all_devices(columns, axis_name)
+        everyone = gather_rows(columns, axis_name)
         values = stream(_yes_or_no, whole, everyone, block_size=block_size, expected=present)
     return zero_masked(where, values)
 
 
-def _yes_or_no(whole: tuple[Side, jax.Array], columns: Side, index: jax.Array) -> Sum:
+def _yes_or_no(whole: tuple[Embeddings, jax.Array], columns: Embeddings, index: jax.Array) -> Sum:
     rows, bias = whole
     scores = product(columns.vectors, rows.vectors) + bias[None]
     costs = _softplus(jnp.where(columns.pair[:, None] == rows.pair[None], -scores, scores))
     if rows.present is None and columns.present is None:
         return Sum(costs)
-    return Sum(jnp.where(among(rows, columns, jnp.ones((1, 1), bool)), costs, 0))
+    return Sum(jnp.where(valid_pairs(rows, columns, jnp.ones((1, 1), bool)), costs, 0))
 
 
 @jax.custom_jvp
@@ -233,7 +236,7 @@ def coca(
     length_average: bool = False,
     scale: float | jax.Array = 1 / 0.07,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Contrastive captioners (CoCa): the image is told from others by its text, and its caption is predicted.
@@ -253,11 +256,11 @@ def coca(
         length_average: Whether the caption's sum is divided by the number of its predicted tokens.
         scale: Multiplies the cosines; see `clip`.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis; see `clip`.
-        block_size: Texts in a block; see `clip`.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Texts in a block; None chooses.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs. A token outside 0 .. V-1 gives NaN in its pair.
+        [N], nats for each pair. A token outside 0 .. V-1 gives NaN in its pair.
 
     Example:
         log(1 + 1/e) for the contrast, and twice two tokens at log 4 each.
@@ -273,7 +276,7 @@ def coca(
     References:
         Yu et al. 2022, arXiv:2205.01917.
     """
-    check_pair("a", a, "b", b)
+    check_embeddings("a", a, "b", b)
     check_array("logits", logits)
     check_array("tokens", tokens, "integer")
     check_rank("logits", logits, 3, "[pairs, positions, classes]")
@@ -291,7 +294,9 @@ def coca(
     if length_average:
         number = jnp.sum(next_token_where(tokens, where=scored), axis=1)
         caption /= jnp.maximum(number, 1).astype(dtype)
-    return zero_masked(where, hyper(contrastive_weight, dtype) * contrast + hyper(caption_weight, dtype) * caption)
+    return zero_masked(
+        where, as_scalar(contrastive_weight, dtype) * contrast + as_scalar(caption_weight, dtype) * caption
+    )
 
 
 @loss()
@@ -304,7 +309,7 @@ def image_text_matching(logits: jax.Array, matched: jax.Array, *, where: jax.Arr
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs. An integer other than 0 and 1 gives NaN.
+        [...], nats for each pair. An integer other than 0 and 1 gives NaN.
 
     Example:
         Odds of 3 to 1 for a match: log(4/3) if it is one, log 4 if not.
@@ -377,17 +382,17 @@ def hard_negative_pairs(
     References:
         Li et al. 2021, arXiv:2107.07651.
     """
-    check_pair("a", a, "b", b)
+    check_embeddings("a", a, "b", b)
     where = check_where(where, a.shape[:1])
     count, dtype = a.shape[0], accumulation_dtype(a, b)
     own = jnp.arange(count)
     if count == 0:
         return HardNegativePairs(own, own, jnp.zeros(0, bool))
-    u, v = jax.lax.stop_gradient((units(where, a, dtype), units(where, b, dtype)))
+    u, v = jax.lax.stop_gradient((normalize_rows(where, a, dtype), normalize_rows(where, b, dtype)))
     choices = own[:, None] != own[None]
     if where is not None:
         choices &= where[:, None] & where[None]
-    scores = jnp.where(choices, product(u, v.T) / hyper(temperature, dtype), -jnp.inf)
+    scores = jnp.where(choices, product(u, v.T) / as_scalar(temperature, dtype), -jnp.inf)
     present = jnp.any(choices, axis=1)
     first, second = jax.random.split(key)
     b_of_a, a_of_b = jax.random.categorical(first, scores, axis=1), jax.random.categorical(second, scores.T, axis=1)

@@ -5,25 +5,26 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_where,
-    hyper,
-    keep_rows,
     loss,
     one_of,
     optional_size,
     positive,
+    sanitize,
     zero_masked,
 )
+from lossfns._global_batch import gather_rows
 from lossfns.contrastive._shared import (
     against_negatives,
-    check_pair,
-    inner,
+    check_embeddings,
     log_sum_of_negatives,
-    longest,
-    of_all_devices,
+    max_norm,
+    normalize_rows,
     paired_sides,
-    units,
+    row_dot,
 )
 
 
@@ -40,7 +41,7 @@ def info_nce(
     temperature: float | jax.Array = 1.0,
     similarity: str = "dot",
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Noise-contrastive estimate of mutual information: which of the keys belongs to this query?
@@ -56,16 +57,11 @@ def info_nce(
         temperature: Divides the scores.
         similarity: "dot" compares the embeddings as they come, "cosine" their directions.
         where: [N], boolean; False deletes the query and its key.
-        axis_name: Name of a mapped device axis. The keys are then those of the global batch; each device returns its
-            own queries, and value and gradient summed over devices are those of one device.
-        block_size: Keys in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Keys in a block; None chooses.
 
     Returns:
-        [N], nats for each query, float32 or wider; 0 at masked queries.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], nats for each query.
 
     Example:
         The positive scores 1, the one negative 0: log(1 + 1/e).
@@ -81,17 +77,17 @@ def info_nce(
     References:
         Oord et al. 2018, arXiv:1807.03748.
     """
-    check_pair("queries", queries, "keys", keys)
+    check_embeddings("queries", queries, "keys", keys)
     where = check_where(where, queries.shape[:1])
     dtype = accumulation_dtype(queries, keys)
     if queries.shape[0] == 0:
         return jnp.zeros(0, dtype)
     if similarity == "cosine":
-        q, k = units(where, queries, dtype), units(where, keys, dtype)
+        q, k = normalize_rows(where, queries, dtype), normalize_rows(where, keys, dtype)
     else:
-        q, k = keep_rows(where, queries).astype(dtype), keep_rows(where, keys).astype(dtype)
-    rows, columns = paired_sides(q / hyper(temperature, dtype), k, where, axis_name)
-    columns = of_all_devices(columns, axis_name)
-    bound = longest(rows.vectors) * longest(columns.vectors)
+        q, k = sanitize(where, queries, keys)
+    rows, columns = paired_sides(q / as_scalar(temperature, dtype), k, where, axis_name)
+    columns = gather_rows(columns, axis_name)
+    bound = max_norm(rows.vectors) * max_norm(columns.vectors)
     log_sums = stream(log_sum_of_negatives, rows.as_rows, columns, block_size=block_size, bound=bound)
-    return zero_masked(where, against_negatives(log_sums, inner(rows.vectors, k)))
+    return zero_masked(where, against_negatives(log_sums, row_dot(rows.vectors, k)))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
-    hyper,
+    as_scalar,
     loss,
+    nan_where_invalid,
     non_negative,
     one_of,
     optional_size,
@@ -14,9 +15,8 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import unit_vectors
-from lossfns.classification._shared import one_if
-from lossfns.contrastive._metric import check_classes, length, log_sum_of_others
-from lossfns.contrastive._shared import against_negatives, inner, units
+from lossfns.contrastive._metric import check_proxies, length, log_sum_of_others
+from lossfns.contrastive._shared import against_negatives, normalize_rows, row_dot
 
 
 @loss(
@@ -54,15 +54,11 @@ def arcface(
         beyond: What becomes of angles above $\pi - m$, where $\cos(\theta + m)$ rises again: "cosine" leaves it so;
             "linear" takes $\cos\theta - m \sin m$ there; "easy" adds the margin only to angles below a right one.
         where: [N], boolean; False deletes the example.
-        block_size: Classes in a block; value and gradient do not depend on it. None for what is fast.
+        block_size: Classes in a block; None chooses.
 
     Returns:
-        [N], nats for each example, float32 or wider; 0 at masked examples. A label outside 0 .. V-1 gives NaN. An
-        embedding of zero has cosine and sine 0 with all classes and costs log V.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
-        TypeError: If embeddings or class vectors are not floating or labels not integers.
+        [N], nats for each example. A label outside 0 .. V-1 gives NaN. An embedding of zero has cosine and sine 0 with
+        all classes and costs log V.
 
     Example:
         The angle 0 counts as a right one, as the other class has: even odds.
@@ -81,20 +77,20 @@ def arcface(
     References:
         Deng et al. 2018, arXiv:1801.07698.
     """
-    labels, in_range, where = check_classes(embeddings, "class_vectors", class_vectors, labels, where)
+    labels, in_range, where = check_proxies(embeddings, "class_vectors", class_vectors, labels, where)
     dtype = accumulation_dtype(embeddings, class_vectors)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    s, m = hyper(scale, dtype), hyper(margin, dtype)
-    u, own = units(where, embeddings, dtype), unit_vectors(class_vectors[labels].astype(dtype))
-    cosine = inner(u, own)
+    s, m = as_scalar(scale, dtype), as_scalar(margin, dtype)
+    u, own = normalize_rows(where, embeddings, dtype), unit_vectors(class_vectors[labels].astype(dtype))
+    cosine = row_dot(u, own)
     later = cosine * jnp.cos(m) - length(u - cosine[:, None] * own) * jnp.sin(m)
     if beyond == "linear":
         later = jnp.where(cosine > -jnp.cos(m), later, cosine - m * jnp.sin(m))
     elif beyond == "easy":
         later = jnp.where(cosine > 0, later, cosine)
     log_sums = log_sum_of_others(s * u, class_vectors, labels, where, block_size)
-    return zero_masked(where, against_negatives(log_sums, s * later) * one_if(in_range, dtype))
+    return zero_masked(where, nan_where_invalid(in_range, against_negatives(log_sums, s * later)))
 
 
 @loss(static=("block_size",), scale=positive, margin=non_negative, block_size=optional_size)
@@ -121,14 +117,10 @@ def cosface(
         scale: $s$, multiplies the cosines.
         margin: $m$, a difference of cosines.
         where: [N], boolean; False deletes the example.
-        block_size: Classes in a block; value and gradient do not depend on it. None for what is fast.
+        block_size: Classes in a block; None chooses.
 
     Returns:
-        [N], nats for each example, float32 or wider; 0 at masked examples. A label outside 0 .. V-1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings or class vectors are not floating or labels not integers.
+        [N], nats for each example. A label outside 0 .. V-1 gives NaN.
 
     Example:
         The cosine 1 counts as 0, which the other class has: even odds.
@@ -144,11 +136,11 @@ def cosface(
     References:
         Wang et al. 2018, arXiv:1801.09414.
     """
-    labels, in_range, where = check_classes(embeddings, "class_vectors", class_vectors, labels, where)
+    labels, in_range, where = check_proxies(embeddings, "class_vectors", class_vectors, labels, where)
     dtype = accumulation_dtype(embeddings, class_vectors)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    s, u = hyper(scale, dtype), units(where, embeddings, dtype)
-    own = s * (inner(u, unit_vectors(class_vectors[labels].astype(dtype))) - hyper(margin, dtype))
+    s, u = as_scalar(scale, dtype), normalize_rows(where, embeddings, dtype)
+    own = s * (row_dot(u, unit_vectors(class_vectors[labels].astype(dtype))) - as_scalar(margin, dtype))
     log_sums = log_sum_of_others(s * u, class_vectors, labels, where, block_size)
-    return zero_masked(where, against_negatives(log_sums, own) * one_if(in_range, dtype))
+    return zero_masked(where, nan_where_invalid(in_range, against_negatives(log_sums, own)))

@@ -8,29 +8,30 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, keep, map_rows, product, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_where,
     finite,
     flag,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     optional_size,
     positive,
+    sanitize,
     zero_masked,
 )
-from lossfns.contrastive._metric import check_labelled, log_one_plus, relations, sides
+from lossfns._global_batch import gather_rows, row_numbers
+from lossfns.contrastive._metric import check_labelled, labelled_rows, log_one_plus, relations
 from lossfns.contrastive._shared import (
-    Side,
+    Embeddings,
     against_negatives,
-    among,
-    check_pair,
-    inner,
+    check_embeddings,
     log_sum_of_negatives,
-    of_all_devices,
-    pair_numbers,
-    units,
+    normalize_rows,
+    row_dot,
+    valid_pairs,
 )
 
 
@@ -41,7 +42,7 @@ def n_pairs(
     *,
     length_weight: float | jax.Array = 0.0,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Multi-class N-pair loss: each anchor is told from the positives of all other classes.
@@ -55,16 +56,11 @@ def n_pairs(
         positives: [N, D], those of another example of each class, in the same order.
         length_weight: $\lambda$, the weight of the squared lengths.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis. The positives are then those of the global batch; each device returns
-            its own anchors, and value and gradient summed over devices are those of one device.
-        block_size: Positives in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Positives in a block; None chooses.
 
     Returns:
-        [N], nats for each anchor, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], nats for each anchor.
 
     Example:
         The positive scores 1, the one negative 0: log(1 + 1/e).
@@ -80,17 +76,17 @@ def n_pairs(
     References:
         Sohn 2016, Improved deep metric learning with multi-class N-pair loss objective, NeurIPS.
     """
-    check_pair("anchors", anchors, "positives", positives)
+    check_embeddings("anchors", anchors, "positives", positives)
     where = check_where(where, anchors.shape[:1])
     dtype = accumulation_dtype(anchors, positives)
     if anchors.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    a, p = keep_rows(where, anchors).astype(dtype), keep_rows(where, positives).astype(dtype)
-    pair = pair_numbers(anchors.shape[0], axis_name)
-    columns = of_all_devices(Side(p, pair, where), axis_name)
-    log_sums = stream(log_sum_of_negatives, Side(a, pair, where).as_rows, columns, block_size=block_size)
-    lengths = hyper(length_weight, dtype) * (inner(a, a) + inner(p, p))
-    return zero_masked(where, against_negatives(log_sums, inner(a, p)) + lengths)
+    a, p = sanitize(where, anchors, positives)
+    pair = row_numbers(anchors.shape[0], axis_name)
+    columns = gather_rows(Embeddings(p, pair, where), axis_name)
+    log_sums = stream(log_sum_of_negatives, Embeddings(a, pair, where).as_rows, columns, block_size=block_size)
+    lengths = as_scalar(length_weight, dtype) * (row_dot(a, a) + row_dot(p, p))
+    return zero_masked(where, against_negatives(log_sums, row_dot(a, p)) + lengths)
 
 
 @loss(
@@ -108,7 +104,7 @@ def circle(
     margin: float | jax.Array = 0.4,
     weights_gradient: bool = False,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Circle loss: each similarity moves at a pace of its own, by its distance from its optimum.
@@ -127,17 +123,11 @@ def circle(
         weights_gradient: Whether the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$ have a gradient. The value is the
             same.
         where: [N], boolean; False deletes the example, as an anchor and for the others.
-        axis_name: Name of a mapped device axis. The examples to compare with are then those of the global batch; each
-            device returns its own anchors, and value and gradient summed over devices are those of one device.
-        block_size: Examples in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Examples in a block; None chooses.
 
     Returns:
-        [N], nats for each anchor, float32 or wider; 0 at masked anchors and at those without a positive or without a
-        negative.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
-        TypeError: If embeddings are not floating or labels not integers.
+        [N], nats for each anchor; 0 at anchors without a positive or without a negative.
 
     Example:
         Cosines of 1 in the class and 0 out of it are both m away from their optima: log(1 + e^(-2 gamma m^2)).
@@ -158,16 +148,19 @@ def circle(
     dtype = accumulation_dtype(embeddings)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    here = Side(
-        units(where, embeddings, dtype), pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels)
+    here = Embeddings(
+        normalize_rows(where, embeddings, dtype),
+        row_numbers(labels.shape[0], axis_name),
+        where,
+        keep_rows(where, labels),
     )
-    whole = here.as_rows, hyper(scale, dtype), hyper(margin, dtype)
+    whole = here.as_rows, as_scalar(scale, dtype), as_scalar(margin, dtype)
     block = functools.partial(_on_circle, weights_gradient)
-    of_positives, of_negatives = stream(block, whole, of_all_devices(here, axis_name), block_size=block_size)
+    of_positives, of_negatives = stream(block, whole, gather_rows(here, axis_name), block_size=block_size)
     return zero_masked(where, jax.nn.softplus(of_positives + of_negatives))
 
 
-def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
+def _on_circle(weights_gradient: bool, whole: Any, columns: Embeddings, index: jax.Array) -> tuple[LogSum, LogSum]:
     rows, scale, margin = whole
     assert columns.label is not None
     scores = product(columns.vectors, rows.vectors)
@@ -175,10 +168,10 @@ def _on_circle(weights_gradient: bool, whole: Any, columns: Side, index: jax.Arr
     if not weights_gradient:
         of_positive, of_negative = jax.lax.stop_gradient((of_positive, of_negative))
     same = columns.label[:, None] == rows.label[None]
-    positives = among(rows, columns, same & (columns.pair[:, None] != rows.pair[None]))
+    positives = valid_pairs(rows, columns, same & (columns.pair[:, None] != rows.pair[None]))
     return (
         LogSum(jnp.where(positives, -scale * of_positive * (scores - (1 - margin)), -jnp.inf)),
-        LogSum(jnp.where(among(rows, columns, ~same), scale * of_negative * (scores - margin), -jnp.inf)),
+        LogSum(jnp.where(valid_pairs(rows, columns, ~same), scale * of_negative * (scores - margin), -jnp.inf)),
     )
 
 
@@ -192,7 +185,7 @@ def multi_similarity(
     threshold: float | jax.Array = 1.0,
     mining_margin: float | jax.Array | None = 0.1,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Multi-similarity loss: pairs are mined by, and weighed against, the other pairs of their anchor.
 
@@ -210,16 +203,10 @@ def multi_similarity(
         threshold: $\lambda$, the cosine from which on a negative costs, and up to which a positive does.
         mining_margin: $\epsilon$; None for all pairs.
         where: [N], boolean; False deletes the example, as an anchor and for the others.
-        axis_name: Name of a mapped device axis. The examples to compare with are then those of the global batch; each
-            device returns its own anchors, and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], for each anchor, float32 or wider; 0 at masked anchors and, with mining, at those without a positive or
-        without a negative.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating or labels not integers.
+        [N], for each anchor; 0, with mining, at anchors without a positive or without a negative.
 
     Example:
         A positive at the threshold costs log(2) / alpha, a negative far below it nothing.
@@ -240,15 +227,15 @@ def multi_similarity(
     dtype = accumulation_dtype(embeddings)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    here, everyone = sides(units(where, embeddings, dtype), labels, where, axis_name)
-    steep, steep_negative, level = (hyper(x, dtype) for x in (alpha, beta, threshold))
+    here, everyone = labelled_rows(normalize_rows(where, embeddings, dtype), labels, where, axis_name)
+    steep, steep_negative, level = (as_scalar(x, dtype) for x in (alpha, beta, threshold))
     columns = everyone.vectors.T
 
-    def both_sums(anchors: Side) -> jax.Array:
+    def both_sums(anchors: Embeddings) -> jax.Array:
         positives, negatives = relations(anchors, everyone)
         scores = keep(product(anchors.vectors, columns))
         if mining_margin is not None:
-            epsilon = hyper(mining_margin, dtype)
+            epsilon = as_scalar(mining_margin, dtype)
             least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
             most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
             # What is not mined is far enough away, which a NaN is not.

@@ -7,29 +7,29 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     optional_size,
     positive,
     zero_masked,
 )
+from lossfns._global_batch import gather_rows, row_numbers
 from lossfns._numerics import unit_vectors
 from lossfns.contrastive._shared import (
-    Side,
+    Embeddings,
     against_negatives,
-    check_pair,
-    inner,
+    check_embeddings,
     log_sum_of_negatives,
     negatives,
-    of_all_devices,
-    pair_numbers,
-    units,
+    normalize_rows,
+    row_dot,
 )
 
 
@@ -58,15 +58,11 @@ def moco(
         temperature: Divides the cosines.
         where: [N], boolean; False deletes the query and its key.
         queue_where: [K], boolean; False deletes a place of the queue, for instance one that is not yet filled.
-        block_size: Queue entries in a block; value and gradient do not depend on it. None for what is fast.
+        block_size: Queue entries in a block; None chooses.
 
     Returns:
-        [N], nats for each query, float32 or wider; 0 at masked queries. A row depends on no other row: over devices
-        with a queue alike on all there is nothing to gather.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], nats for each query. A row depends on no other row: over devices with a queue alike on all there is nothing
+        to gather.
 
     Example:
         The key scores 1, the only one of the queue 0: log(1 + 1/e).
@@ -82,7 +78,7 @@ def moco(
     References:
         He et al. 2019, arXiv:1911.05722.
     """
-    check_pair("queries", queries, "keys", keys)
+    check_embeddings("queries", queries, "keys", keys)
     check_array("queue", queue)
     check_rank("queue", queue, 2, "[places, features]")
     check_shape("queue", queue, (queue.shape[0], queries.shape[1]), "by the features of queries")
@@ -92,19 +88,19 @@ def moco(
     dtype = accumulation_dtype(queries, keys, queue)
     if queries.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    tau = hyper(temperature, dtype)
-    q, k = units(where, queries, dtype) / tau, units(where, jax.lax.stop_gradient(keys), dtype)
+    tau = as_scalar(temperature, dtype)
+    q, k = normalize_rows(where, queries, dtype) / tau, normalize_rows(where, jax.lax.stop_gradient(keys), dtype)
     nobody, count = jnp.full(queue.shape[0], -1), queries.shape[0]
-    columns = Side(jax.lax.stop_gradient(keep_rows(queue_where, queue)), nobody, queue_where)
+    columns = Embeddings(jax.lax.stop_gradient(keep_rows(queue_where, queue)), nobody, queue_where)
     if queue.shape[0]:
-        rows = Side(q, jnp.arange(count), where).as_rows
+        rows = Embeddings(q, jnp.arange(count), where).as_rows
         log_sums = stream(_not_yet_normalised, rows, columns, block_size=block_size, bound=1 / tau)
     else:
         log_sums = jnp.full(count, -jnp.inf, dtype)
-    return zero_masked(where, against_negatives(log_sums, inner(q, k)))
+    return zero_masked(where, against_negatives(log_sums, row_dot(q, k)))
 
 
-def _not_yet_normalised(rows: Side, columns: Side, index: jax.Array) -> LogSum:
+def _not_yet_normalised(rows: Embeddings, columns: Embeddings, index: jax.Array) -> LogSum:
     return LogSum(negatives(rows, columns._replace(vectors=unit_vectors(columns.vectors))))
 
 
@@ -122,7 +118,7 @@ def enqueue(
     pointer: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Enqueued:
     r"""Put a batch of keys into a queue, in place of the oldest.
 
@@ -134,15 +130,13 @@ def enqueue(
         queue: [K, D], K at least the number of keys of all devices.
         pointer: [], integer: the place of the oldest key, where writing begins; 0 at first.
         where: [N], boolean; False keeps a key out.
-        axis_name: Name of a mapped device axis. The keys of all devices are then put in, in the order of devices, so
-            that queues that were alike stay alike.
+        axis_name: Mapped device axis; the keys of all devices are then put in, in order of the devices.
 
     Returns:
         The queue [K, D], in its dtype, and the pointer [] to the next place.
 
     Raises:
-        ValueError: If shapes do not fit, or there are more keys than places.
-        TypeError: If keys or queue are not floating or the pointer is no integer.
+        ValueError: If there are more keys than places.
 
     Example:
         The second key is written over the first, after one that was there.
@@ -167,8 +161,8 @@ def enqueue(
     check_shape("queue", queue, (queue.shape[0], keys.shape[1]), "by the features of keys")
     where = check_where(where, keys.shape[:1])
     present = jnp.ones(keys.shape[0], bool) if where is None else where
-    new = jax.lax.stop_gradient(units(where, keys, accumulation_dtype(keys))).astype(queue.dtype)
-    new, present = of_all_devices((new, present), axis_name)
+    new = jax.lax.stop_gradient(normalize_rows(where, keys, accumulation_dtype(keys))).astype(queue.dtype)
+    new, present = gather_rows((new, present), axis_name)
     places = queue.shape[0]
     if new.shape[0] > places:
         raise ValueError(f"queue must have a place for each of the {new.shape[0]} keys of a batch, got {queue.shape}")
@@ -188,7 +182,7 @@ def moco_v3(
     *,
     temperature: float | jax.Array = 0.2,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Momentum contrast without a queue (MoCo v3): the keys of the batch are the negatives, both views the queries.
@@ -205,16 +199,11 @@ def moco_v3(
         keys_b: [N, D], those for the second views.
         temperature: $\tau$, divides the cosines.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis. The keys are then those of the global batch; each device returns its
-            own examples, and value and gradient summed over devices are those of one device.
-        block_size: Keys in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Keys in a block; None chooses.
 
     Returns:
-        [N], for each example, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], for each example.
 
     Example:
         Each positive scores 1, the negative 0: log(1 + 1/e) both ways, times 2 at temperature 1.
@@ -230,19 +219,19 @@ def moco_v3(
     References:
         Chen et al. 2021, arXiv:2104.02057.
     """
-    check_pair("queries_a", queries_a, "queries_b", queries_b)
-    check_pair("queries_a", queries_a, "keys_a", keys_a)
-    check_pair("queries_a", queries_a, "keys_b", keys_b)
+    check_embeddings("queries_a", queries_a, "queries_b", queries_b)
+    check_embeddings("queries_a", queries_a, "keys_a", keys_a)
+    check_embeddings("queries_a", queries_a, "keys_b", keys_b)
     where = check_where(where, queries_a.shape[:1])
     count, dtype = queries_a.shape[0], accumulation_dtype(queries_a, queries_b, keys_a, keys_b)
     if count == 0:
         return jnp.zeros(0, dtype)
-    tau, pair = hyper(temperature, dtype), pair_numbers(count, axis_name)
+    tau, pair = as_scalar(temperature, dtype), row_numbers(count, axis_name)
     values = jnp.zeros(count, dtype)
     for queries, keys in ((queries_a, keys_b), (queries_b, keys_a)):
-        q, k = units(where, queries, dtype) / tau, jax.lax.stop_gradient(units(where, keys, dtype))
-        columns = of_all_devices(Side(k, pair, where), axis_name)
-        rows = Side(q, pair, where).as_rows
+        q, k = normalize_rows(where, queries, dtype) / tau, jax.lax.stop_gradient(normalize_rows(where, keys, dtype))
+        columns = gather_rows(Embeddings(k, pair, where), axis_name)
+        rows = Embeddings(q, pair, where).as_rows
         log_sums = stream(log_sum_of_negatives, rows, columns, block_size=block_size, bound=1 / tau)
-        values += 2 * tau * against_negatives(log_sums, inner(q, k))
+        values += 2 * tau * against_negatives(log_sums, row_dot(q, k))
     return zero_masked(where, values)

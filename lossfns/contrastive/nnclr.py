@@ -5,28 +5,28 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import product, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     optional_size,
     positive,
     zero_masked,
 )
+from lossfns._global_batch import gather_rows, row_numbers
 from lossfns._numerics import unit_vectors
 from lossfns.contrastive._shared import (
-    Side,
+    Embeddings,
     against_negatives,
-    check_pair,
-    inner,
+    check_embeddings,
     log_sum_of_negatives,
-    of_all_devices,
-    pair_numbers,
-    units,
+    normalize_rows,
+    row_dot,
 )
 
 
@@ -41,7 +41,7 @@ def nnclr(
     temperature: float | jax.Array = 0.1,
     where: jax.Array | None = None,
     queue_where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Nearest-neighbour contrastive learning (NNCLR): the neighbour of one view is told which the other view is.
@@ -64,17 +64,14 @@ def nnclr(
         where: [N], boolean; False deletes the pair.
         queue_where: [K], boolean; False deletes a place of the queue. If none is left, there are no neighbours, and all
             values are NaN: start with random vectors, as the authors do.
-        axis_name: Name of a mapped device axis. The predictions to tell from are then those of the global batch (the
-            queue is alike on all devices); each device returns its own pairs, and value and gradient summed over
-            devices are those of one device.
-        block_size: Predictions in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch; the queue is the same on all devices.
+        block_size: Predictions in a block; None chooses.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs.
+        [N], nats for each pair.
 
     Raises:
-        ValueError: If shapes do not fit, the queue has no place or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        ValueError: If the queue has no place.
 
     Example:
         Each view finds itself in the queue: the positive scores 1, the negative 0.
@@ -91,8 +88,8 @@ def nnclr(
         Dwibedi et al. 2021, arXiv:2104.14548.
     """
     for name, other in (("embeddings_b", embeddings_b), ("predictions_a", predictions_a)):
-        check_pair("embeddings_a", embeddings_a, name, other)
-    check_pair("embeddings_a", embeddings_a, "predictions_b", predictions_b)
+        check_embeddings("embeddings_a", embeddings_a, name, other)
+    check_embeddings("embeddings_a", embeddings_a, "predictions_b", predictions_b)
     check_array("queue", queue)
     check_rank("queue", queue, 2, "[places, features]")
     check_shape("queue", queue, (queue.shape[0], embeddings_a.shape[1]), "by the features of embeddings_a")
@@ -104,16 +101,16 @@ def nnclr(
     count, dtype = embeddings_a.shape[0], accumulation_dtype(predictions_a, predictions_b, embeddings_a, embeddings_b)
     if count == 0:
         return jnp.zeros(0, dtype)
-    tau, pair = hyper(temperature, dtype), pair_numbers(count, axis_name)
+    tau, pair = as_scalar(temperature, dtype), row_numbers(count, axis_name)
     support = unit_vectors(keep_rows(queue_where, jax.lax.stop_gradient(queue)).astype(dtype))
     values = jnp.zeros(count, dtype)
     for embeddings, predictions in ((embeddings_a, predictions_b), (embeddings_b, predictions_a)):
-        z = units(where, jax.lax.stop_gradient(embeddings), dtype)
-        q, p = _nearest(z, support, queue_where) / tau, units(where, predictions, dtype)
-        columns = of_all_devices(Side(p, pair, where), axis_name)
-        rows = Side(q, pair, where).as_rows
+        z = normalize_rows(where, jax.lax.stop_gradient(embeddings), dtype)
+        q, p = _nearest(z, support, queue_where) / tau, normalize_rows(where, predictions, dtype)
+        columns = gather_rows(Embeddings(p, pair, where), axis_name)
+        rows = Embeddings(q, pair, where).as_rows
         log_sums = stream(log_sum_of_negatives, rows, columns, block_size=block_size, bound=1 / tau)
-        values += against_negatives(log_sums, inner(q, p)) / 2
+        values += against_negatives(log_sums, row_dot(q, p)) / 2
     return zero_masked(where, values)
 
 

@@ -7,36 +7,34 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, stream, stream_symmetric
 from lossfns._contract import (
+    AxisName,
     Number,
     accumulation_dtype,
+    as_scalar,
     check_where,
-    hyper,
     loss,
     non_negative,
     optional_size,
     positive,
     zero_masked,
 )
-from lossfns._global_batch import count_present, log_sum_rows
+from lossfns._global_batch import count_present, gather_rows, log_sum_rows, row_numbers
 from lossfns.contrastive._shared import (
-    AxisName,
-    Side,
+    Embeddings,
     against_negatives,
-    check_pair,
-    inner,
+    check_embeddings,
     log_sum_of_negatives,
-    longest,
+    max_norm,
     negatives,
-    of_all_devices,
-    pair_numbers,
-    units,
+    normalize_rows,
+    row_dot,
 )
 
 prior = Number("at least 0 and below 1", lambda v: (v >= 0) & (v < 1))
 
 
 class _Views(NamedTuple):
-    both: Side
+    both: Embeddings
     """All 2N views, whose inner products are the scores."""
     positive: jax.Array
     """[N], the score of a pair's two views."""
@@ -46,20 +44,20 @@ class _Views(NamedTuple):
 def _views(
     view_a: jax.Array, view_b: jax.Array, temperature: Any, where: jax.Array | None, axis_name: AxisName
 ) -> _Views:
-    check_pair("view_a", view_a, "view_b", view_b)
+    check_embeddings("view_a", view_a, "view_b", view_b)
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
-    scale = jax.lax.rsqrt(hyper(temperature, dtype))  # both factors of a product have the temperature's root
-    a, b = units(where, view_a, dtype) * scale, units(where, view_b, dtype) * scale
-    pair = jnp.tile(pair_numbers(a.shape[0], axis_name), 2)
+    scale = jax.lax.rsqrt(as_scalar(temperature, dtype))  # both factors of a product have the temperature's root
+    a, b = normalize_rows(where, view_a, dtype) * scale, normalize_rows(where, view_b, dtype) * scale
+    pair = jnp.tile(row_numbers(a.shape[0], axis_name), 2)
     present = None if where is None else jnp.tile(where, 2)
-    return _Views(Side(jnp.concatenate([a, b]), pair, present), inner(a, b), where)
+    return _Views(Embeddings(jnp.concatenate([a, b]), pair, present), row_dot(a, b), where)
 
 
-def _log_sums(views: Side, axis_name: AxisName, block_size: int | None) -> jax.Array:
+def _log_sums(views: Embeddings, axis_name: AxisName, block_size: int | None) -> jax.Array:
     """[2, N]: for each view the log-sum of its scores with all views of other examples."""
-    everyone = of_all_devices(views, axis_name)
-    bound = jnp.square(longest(everyone.vectors))
+    everyone = gather_rows(views, axis_name)
+    bound = jnp.square(max_norm(everyone.vectors))
     if axis_name is None:
         log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size, bound=bound)
     else:
@@ -67,7 +65,9 @@ def _log_sums(views: Side, axis_name: AxisName, block_size: int | None) -> jax.A
     return log_sums.reshape(2, -1)
 
 
-def _both_triangles(whole: None, part: Side, other: Side, index: jax.Array, other_index: jax.Array) -> jax.Array:
+def _both_triangles(
+    whole: None, part: Embeddings, other: Embeddings, index: jax.Array, other_index: jax.Array
+) -> jax.Array:
     return negatives(other.as_rows, part)
 
 
@@ -78,7 +78,7 @@ def nt_xent(
     *,
     temperature: float | jax.Array = 0.5,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Normalised-temperature cross-entropy between two views of each example (SimCLR).
@@ -97,16 +97,11 @@ def nt_xent(
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: Divides the cosines.
         where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
-        axis_name: Name of a mapped device axis. The negatives are then those of the global batch; each device returns
-            its own pairs, and value and gradient summed over devices are those of one device.
-        block_size: Views in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Views in a block; None chooses.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], nats for each pair.
 
     Example:
         Two pairs of identical views, at right angles to each other, at temperature 1: every anchor has its positive at
@@ -123,25 +118,25 @@ def nt_xent(
     References:
         Chen et al. 2020, arXiv:2002.05709.
     """
-    check_pair("view_a", view_a, "view_b", view_b)
+    check_embeddings("view_a", view_a, "view_b", view_b)
     where = check_where(where, view_a.shape[:1])
     pairs = view_a.shape[0]
     dtype = accumulation_dtype(view_a, view_b)
     if pairs == 0:
         return jnp.zeros(0, dtype)
     # The temperature's root divides both factors of a product: no pass over the scores.
-    tau = hyper(temperature, dtype)
+    tau = as_scalar(temperature, dtype)
     scale = jax.lax.rsqrt(tau)
-    a, b = units(where, view_a, dtype) * scale, units(where, view_b, dtype) * scale
+    a, b = normalize_rows(where, view_a, dtype) * scale, normalize_rows(where, view_b, dtype) * scale
     present = None if where is None else jnp.tile(where, 2)
-    views = Side(jnp.concatenate([a, b]), jnp.tile(pair_numbers(pairs, axis_name), 2), present)
+    views = Embeddings(jnp.concatenate([a, b]), jnp.tile(row_numbers(pairs, axis_name), 2), present)
     if axis_name is None:
         log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size, bound=1 / tau)
     else:
         log_sums = stream(
-            log_sum_of_negatives, views.as_rows, of_all_devices(views, axis_name), block_size=block_size, bound=1 / tau
+            log_sum_of_negatives, views.as_rows, gather_rows(views, axis_name), block_size=block_size, bound=1 / tau
         )
-    values = against_negatives(log_sums.reshape(2, pairs), inner(a, b)[None])
+    values = against_negatives(log_sums.reshape(2, pairs), row_dot(a, b)[None])
     return zero_masked(where, jnp.mean(values, axis=0))
 
 
@@ -153,7 +148,7 @@ def decoupled_contrastive(
     temperature: float | jax.Array = 0.1,
     sigma: float | jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Decoupled contrastive learning (DCL, and weighted DCLW): `nt_xent` without the positive in the sum.
@@ -172,16 +167,11 @@ def decoupled_contrastive(
         temperature: Divides the cosines.
         sigma: $\sigma$ of the weights, 0.5 in the paper; None for weights of 1.
         where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
-        axis_name: Name of a mapped device axis. Negatives, and the mean in the weights, are then of the global batch;
-            each device returns its own pairs, and value and gradient summed over devices are those of one device.
-        block_size: Views in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Views in a block; None chooses.
 
     Returns:
-        [N], for each pair, float32 or wider; 0 at masked pairs, and at a pair that is alone. May be negative.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], for each pair, and at a pair that is alone. May be negative.
 
     Example:
         The positive has cosine 1, the two negatives of each anchor 0: log 2 - 1.
@@ -203,7 +193,7 @@ def decoupled_contrastive(
     log_sums = _log_sums(both, axis_name, block_size)
     weights = jnp.ones_like(own)
     if sigma is not None:
-        exponent = own * (hyper(temperature, own.dtype) / hyper(sigma, own.dtype))
+        exponent = own * (as_scalar(temperature, own.dtype) / as_scalar(sigma, own.dtype))
         count = jnp.maximum(count_present(where, own, axis_name), 1)
         log_mean = log_sum_rows(exponent[:, None], where, axis_name)[0, 0] - jnp.log(count)
         weights = 2 - jnp.exp(exponent - jnp.where(log_mean == -jnp.inf, 0, log_mean))
@@ -219,7 +209,7 @@ def debiased_contrastive(
     temperature: float | jax.Array = 0.5,
     class_prior: float | jax.Array = 0.1,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Debiased contrastive loss: `nt_xent`, less the share of its negatives that are of the anchor's own class.
@@ -238,16 +228,11 @@ def debiased_contrastive(
         temperature: $t$, divides the cosines.
         class_prior: $\tau$ ($\tau^+$ in the paper), the probability that two examples are of one class; below 1.
         where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
-        axis_name: Name of a mapped device axis. The negatives are then those of the global batch; each device returns
-            its own pairs, and value and gradient summed over devices are those of one device.
-        block_size: Views in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Views in a block; None chooses.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs, and at a pair that is alone.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], nats for each pair, and at a pair that is alone.
 
     Example:
         Without a prior it is NT-Xent: positives at cosine 1, two negatives at cosine 0, log(1 + 2/e).
@@ -273,7 +258,7 @@ def debiased_contrastive(
 
 def _corrected(own: jax.Array, log_means: jax.Array, number: jax.Array, temperature: Any, tau: Any) -> jax.Array:
     """The value of each pair, from its score [N] and log mean e^score of the negatives of both anchors, [2, N]."""
-    t, tau = hyper(temperature, own.dtype), hyper(tau, own.dtype)
+    t, tau = as_scalar(temperature, own.dtype), as_scalar(tau, own.dtype)
     alone = log_means == -jnp.inf
     log_means = jnp.where(alone, 0, log_means)
     # The share that is taken away, of what is there: above 1 the bound holds, long before the exponential overflows.
@@ -300,7 +285,7 @@ def hard_negative_contrastive(
     temperature: float | jax.Array = 0.5,
     class_prior: float | jax.Array = 0.1,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Contrastive learning with hard negatives: `debiased_contrastive` with negatives weighted by similarity.
@@ -318,16 +303,11 @@ def hard_negative_contrastive(
         temperature: $t$, divides the cosines.
         class_prior: The probability that two examples are of one class; below 1.
         where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
-        axis_name: Name of a mapped device axis. The negatives are then those of the global batch; each device returns
-            its own pairs, and value and gradient summed over devices are those of one device.
-        block_size: Views in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Views in a block; None chooses.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs, and at a pair that is alone.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings are not floating.
+        [N], nats for each pair, and at a pair that is alone.
 
     Example:
         Negatives that are all alike are as hard as each other: NT-Xent, without a prior.
@@ -345,15 +325,15 @@ def hard_negative_contrastive(
     both, own, where = _views(view_a, view_b, temperature, where, axis_name)
     if own.shape[0] == 0:
         return own
-    whole = both.as_rows, hyper(beta, own.dtype)
-    plain, weighted = stream(_weighted, whole, of_all_devices(both, axis_name), block_size=block_size)
+    whole = both.as_rows, as_scalar(beta, own.dtype)
+    plain, weighted = stream(_weighted, whole, gather_rows(both, axis_name), block_size=block_size)
     alone = plain == -jnp.inf
     log_means = jnp.where(alone, -jnp.inf, weighted - jnp.where(alone, 0, plain)).reshape(2, -1)
     number = 2 * count_present(where, own, axis_name) - 2
     return zero_masked(where, _corrected(own, log_means, number, temperature, class_prior))
 
 
-def _weighted(whole: Any, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum]:
+def _weighted(whole: Any, columns: Embeddings, index: jax.Array) -> tuple[LogSum, LogSum]:
     rows, beta = whole
     scores = negatives(rows, columns)
     absent = scores == -jnp.inf

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, Sum, product, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     one_of,
@@ -18,7 +19,8 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns.contrastive._shared import Side, among, of_all_devices, pair_numbers, units
+from lossfns._global_batch import gather_rows, row_numbers
+from lossfns.contrastive._shared import Embeddings, normalize_rows, valid_pairs
 
 
 @loss(
@@ -36,7 +38,7 @@ def supcon(
     temperature: float | jax.Array = 0.1,
     base_temperature: float | jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Supervised contrastive learning (SupCon): all other examples of an anchor's class are its positives.
@@ -57,16 +59,11 @@ def supcon(
         temperature: Divides the cosines.
         base_temperature: If given, the value is times `temperature / base_temperature`, as in the authors' code.
         where: [N], boolean; False deletes the example, as an anchor and for the others.
-        axis_name: Name of a mapped device axis. The examples to compare with are then those of the global batch; each
-            device returns its own anchors, and value and gradient summed over devices are those of one device.
-        block_size: Examples in a block; value and gradient do not depend on it. None for what is fast.
+        axis_name: Mapped device axis of the global batch.
+        block_size: Examples in a block; None chooses.
 
     Returns:
-        [N], nats for each anchor, float32 or wider; 0 at masked anchors and at those without a positive.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
-        TypeError: If embeddings are not floating or labels not integers.
+        [N], nats for each anchor; 0 at anchors without a positive.
 
     Example:
         Two of a class in one direction, a third at a right angle: the two cost log(1 + 1/e) at temperature 1; the
@@ -94,11 +91,11 @@ def supcon(
     count, dtype = embeddings.shape[0], accumulation_dtype(embeddings)
     if count == 0:
         return jnp.zeros(0, dtype)
-    tau = hyper(temperature, dtype)
-    vectors = units(where, embeddings, dtype) * jax.lax.rsqrt(tau)
-    here = Side(vectors, pair_numbers(count, axis_name), where, keep_rows(where, labels))
+    tau = as_scalar(temperature, dtype)
+    vectors = normalize_rows(where, embeddings, dtype) * jax.lax.rsqrt(tau)
+    here = Embeddings(vectors, row_numbers(count, axis_name), where, keep_rows(where, labels))
     block = _positives_outside if form == "out" else _positives_inside
-    everyone = of_all_devices(here, axis_name)
+    everyone = gather_rows(here, axis_name)
     log_sums, of_positives, number = stream(block, here.as_rows, everyone, block_size=block_size, bound=1 / tau)
     has_positive = number > 0
     number = jnp.maximum(number, 1)
@@ -107,25 +104,25 @@ def supcon(
     else:
         values = jnp.where(has_positive, log_sums, 0) - jnp.where(has_positive, of_positives, 0) + jnp.log(number)
     if base_temperature is not None:
-        values *= tau / hyper(base_temperature, dtype)
+        values *= tau / as_scalar(base_temperature, dtype)
     return zero_masked(where, values)
 
 
-def _scores(rows: Side, columns: Side) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _scores(rows: Embeddings, columns: Embeddings) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Scores, which are of others, and which of positives."""
     assert columns.label is not None
     assert rows.label is not None
-    others = among(rows, columns, columns.pair[:, None] != rows.pair[None])
+    others = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return product(columns.vectors, rows.vectors), others, others & (columns.label[:, None] == rows.label[None])
 
 
-def _positives_outside(rows: Side, columns: Side, index: jax.Array) -> tuple[LogSum, Sum, Sum]:
+def _positives_outside(rows: Embeddings, columns: Embeddings, index: jax.Array) -> tuple[LogSum, Sum, Sum]:
     scores, others, positives = _scores(rows, columns)
     score = Sum(jnp.where(positives, scores, 0))
     return LogSum(jnp.where(others, scores, -jnp.inf)), score, Sum(positives.astype(scores.dtype))
 
 
-def _positives_inside(rows: Side, columns: Side, index: jax.Array) -> tuple[LogSum, LogSum, Sum]:
+def _positives_inside(rows: Embeddings, columns: Embeddings, index: jax.Array) -> tuple[LogSum, LogSum, Sum]:
     scores, others, positives = _scores(rows, columns)
     masked = LogSum(jnp.where(others, scores, -jnp.inf)), LogSum(jnp.where(positives, scores, -jnp.inf))
     return *masked, Sum(positives.astype(scores.dtype))

@@ -5,18 +5,19 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import keep, map_rows
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     one_of,
     zero_masked,
 )
-from lossfns.contrastive._metric import NORMS, check_labelled, distance, gap, relations, sides
-from lossfns.contrastive._shared import Side, check_pair
+from lossfns.contrastive._metric import NORMS, check_labelled, distance, gap, labelled_rows, relations
+from lossfns.contrastive._shared import Embeddings, check_embeddings
 
 
 @loss(static=("norm", "swap"), margin=non_negative, norm=one_of(*NORMS), swap=flag)
@@ -42,11 +43,7 @@ def triplet(
         where: [N], boolean; False deletes the triplet.
 
     Returns:
-        [N], in units of the distance, float32 or wider; 0 at masked triplets.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
-        TypeError: If embeddings are not floating.
+        [N], in units of the distance.
 
     Example:
         The positive is at distance 5, the negative at distance 1.
@@ -62,15 +59,15 @@ def triplet(
     References:
         Schroff et al. 2015, arXiv:1503.03832; Balntas et al. 2016, doi:10.5244/C.30.119 (swap).
     """
-    check_pair("anchor", anchor, "positive", positive)
-    check_pair("anchor", anchor, "negative", negative)
+    check_embeddings("anchor", anchor, "positive", positive)
+    check_embeddings("anchor", anchor, "negative", negative)
     where = check_where(where, anchor.shape[:1])
     dtype = accumulation_dtype(anchor, positive, negative)
     a, p, n = (keep_rows(where, x).astype(dtype) for x in (anchor, positive, negative))
     excess = gap(norm, a, p, n)
     if swap:
         excess = jnp.maximum(excess, gap(norm, p, a, n))
-    return zero_masked(where, jax.nn.relu(hyper(margin, dtype) + excess))
+    return zero_masked(where, jax.nn.relu(as_scalar(margin, dtype) + excess))
 
 
 @loss(static=("norm", "axis_name"), margin=non_negative, norm=one_of(*NORMS))
@@ -81,7 +78,7 @@ def batch_hard_triplet(
     margin: float | jax.Array | None = None,
     norm: str = "l2",
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Triplets of each anchor with its farthest positive and its nearest negative in the batch.
 
@@ -95,15 +92,10 @@ def batch_hard_triplet(
         margin: $m$, in units of the distance; None for the soft margin $\log(1 + e^g)$.
         norm: The distance: "l2", "squared_l2" or "l1".
         where: [N], boolean; False deletes the example, as an anchor and for the others.
-        axis_name: Name of a mapped device axis. The examples to choose from are then those of the global batch; each
-            device returns its own anchors, and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], for each anchor, float32 or wider; 0 at masked anchors.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
-        TypeError: If embeddings are not floating or labels not integers.
+        [N], for each anchor.
 
     Example:
         Points on a line: the second has its positive at distance 2 and a negative at 1. The third has no positive.
@@ -125,10 +117,10 @@ def batch_hard_triplet(
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     x = keep_rows(where, embeddings).astype(dtype)
-    here, everyone = sides(x, labels, where, axis_name)
+    here, everyone = labelled_rows(x, labels, where, axis_name)
     others = jax.lax.stop_gradient(everyone.vectors)
 
-    def choice(anchors: Side) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def choice(anchors: Embeddings) -> tuple[jax.Array, jax.Array, jax.Array]:
         positives, negatives = relations(anchors, everyone)
         table = distance(norm, anchors.vectors[:, None], others[None])
         farthest = jnp.argmax(jnp.where(positives, table, -1), axis=1)
@@ -140,7 +132,7 @@ def batch_hard_triplet(
     entries = everyone.pair.size if norm == "squared_l2" else everyone.vectors.size
     farthest, nearest, has_both = map_rows(choice, fixed, entries)
     excess = gap(norm, x, everyone.vectors[farthest], everyone.vectors[nearest])
-    values = jax.nn.softplus(excess) if margin is None else jax.nn.relu(hyper(margin, dtype) + excess)
+    values = jax.nn.softplus(excess) if margin is None else jax.nn.relu(as_scalar(margin, dtype) + excess)
     return zero_masked(where, jnp.where(has_both, values, 0))
 
 
@@ -152,7 +144,7 @@ def semi_hard_triplet(
     margin: float | jax.Array = 0.2,
     norm: str = "squared_l2",
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Triplets of each anchor and each of its positives with the nearest negative that is farther than the positive.
 
@@ -168,15 +160,10 @@ def semi_hard_triplet(
         margin: $m$, in units of the distance.
         norm: The distance: "l2", "squared_l2" or "l1".
         where: [N], boolean; False deletes the example, as an anchor and for the others.
-        axis_name: Name of a mapped device axis. The examples to choose from are then those of the global batch; each
-            device returns its own anchors, and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], for each anchor, float32 or wider; 0 at masked anchors.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter or option is out of range.
-        TypeError: If embeddings are not floating or labels not integers.
+        [N], for each anchor.
 
     Example:
         Points on a line, each with its positive at distance 2 and the next farther negative at distance 3.
@@ -199,9 +186,9 @@ def semi_hard_triplet(
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     x = keep_rows(where, embeddings).astype(dtype)
-    here, everyone = sides(x, labels, where, axis_name)
+    here, everyone = labelled_rows(x, labels, where, axis_name)
 
-    def mean_hinge(anchors: Side) -> jax.Array:
+    def mean_hinge(anchors: Embeddings) -> jax.Array:
         positives, negatives = relations(anchors, everyone)
         table = distance(norm, anchors.vectors[:, None], everyone.vectors[None])
         number = jnp.sum(negatives, axis=1, keepdims=True)
@@ -210,7 +197,7 @@ def semi_hard_triplet(
         unknown = jnp.any(negatives & jnp.isnan(table), axis=1, keepdims=True)  # no order has a place for NaN
         far = jnp.where(unknown, jnp.nan, far)
         counts = positives & (number > 0)
-        hinges = jnp.where(counts, jax.nn.relu(hyper(margin, dtype) + table - far), 0)
+        hinges = jnp.where(counts, jax.nn.relu(as_scalar(margin, dtype) + table - far), 0)
         return jnp.sum(hinges, axis=1) / jnp.maximum(jnp.sum(counts, axis=1), 1).astype(dtype)
 
     return zero_masked(where, map_rows(mean_hinge, here, everyone.vectors.size))

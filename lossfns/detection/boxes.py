@@ -35,12 +35,7 @@ def iou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 1, float32 or wider; 0 at masked pairs. Boxes without area overlap nothing and cost 1. A box
-        with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 1. Boxes without area overlap nothing and cost 1. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         The left half of a square of side 2.
@@ -74,12 +69,7 @@ def giou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 2, float32 or wider; 0 at masked pairs. Where the enclosing box has no area the share is 0. A
-        box with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 2. Where the enclosing box has no area the share is 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         Unit squares with a gap of 1 between them: no overlap, and a third of the enclosing box is empty.
@@ -111,12 +101,7 @@ def diou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 2, float32 or wider; 0 at masked pairs. Two boxes that are one point have no distance. A box
-        with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 2. Two boxes that are one point have no distance. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         Unit squares with a gap of 1: centres 2 apart, and a diagonal of 3 by 1, so 1 + 4/10.
@@ -150,12 +135,7 @@ def ciou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], at least 0, float32 or wider; 0 at masked pairs. Where a box is a point, which has no shape, v is 0. A
-        box with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], at least 0. Where a box is a point, which has no shape, v is 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         A square in the middle of the top of another twice its side has the same shape, so this is the distance IoU:

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     one_of,
     zero_masked,
 )
-from lossfns._numerics import log_probabilities, start_of_scan
+from lossfns._numerics import log_probabilities, vary_like
 from lossfns.classification import softmax_cross_entropy
 from lossfns.detection.boxes import check_boxes, corners, generalized_cost, scaled_pair
 
@@ -90,12 +90,11 @@ def set_prediction(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        `SetPrediction`, all in float32 or wider. A label that is no class, the class "no object" included, a predicted
-        or true box with a negative side, or a logit that is NaN makes all parts of its example NaN.
+        `SetPrediction`, all in. A label that is no class, the class "no object" included, a predicted or true box with
+        a negative side, or a logit that is NaN makes all parts of its example NaN.
 
     Raises:
-        ValueError: If shapes do not fit, objects outnumber queries or an option is out of range.
-        TypeError: If logits or boxes are not floating or labels not integers.
+        ValueError: If objects outnumber queries.
 
     Example:
         One class, two queries, one object at the second query's box: that one is matched and its box costs nothing.
@@ -132,7 +131,7 @@ def set_prediction(
     wanted = jnp.where(jnp.any(matched, axis=1), its_label, classes)
     chosen = jnp.take_along_axis(predicted, query[..., None], axis=1)
     giou = generalized_cost(scaled_pair(corners(chosen, layout), corners(true, layout)))
-    weights = jnp.where(wanted == classes, hyper(no_object_weight, dtype), 1)
+    weights = jnp.where(wanted == classes, as_scalar(no_object_weight, dtype), 1)
     rows = jnp.ones(logits.shape[:1], bool) if where is None else where
     spoil = jnp.where(spoiled, jnp.nan, 1)[:, None]
     return SetPrediction(
@@ -210,7 +209,7 @@ def _costs(
     giou = generalized_cost(scaled_pair(corners(ours, layout), corners(theirs, layout)))
     distance = jnp.sum(jnp.abs(ours - theirs), axis=-1)
     costs = (class_cost, -probability), (distance_cost, distance), (giou_cost, giou)
-    return sum((hyper(weight, dtype) * part for weight, part in costs), jnp.zeros((), dtype))
+    return sum((as_scalar(weight, dtype) * part for weight, part in costs), jnp.zeros((), dtype))
 
 
 def _assign(cost: jax.Array) -> jax.Array:
@@ -223,7 +222,7 @@ def _assign(cost: jax.Array) -> jax.Array:
     objects, queries = cost.shape
     if objects == 0:
         return jnp.zeros(0, jnp.int32)
-    none = start_of_scan(jnp.zeros(queries, cost.dtype), cost)
+    none = vary_like(jnp.zeros(queries, cost.dtype), cost)
     nobody = none.astype(jnp.int32) - 1
     object_index, query_index = jnp.arange(objects)[:, None], jnp.arange(queries)
 
@@ -256,6 +255,6 @@ def _assign(cost: jax.Array) -> jax.Array:
         owner, _ = jax.lax.while_loop(lambda step: step[1] >= 0, hand_over, (owner, end))
         return u, v - gain, owner
 
-    u = start_of_scan(jnp.zeros(objects, cost.dtype), cost)
+    u = vary_like(jnp.zeros(objects, cost.dtype), cost)
     owner = jax.lax.fori_loop(0, objects, add, (u, none, nobody))[2]
     return jnp.argmax(owner[None] == object_index, axis=1).astype(jnp.int32)

@@ -7,20 +7,21 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
     one_of,
     positive,
+    sanitize,
     zero_masked,
 )
+from lossfns._divergences import divergence
 from lossfns._numerics import centred, divided, unit_vectors
-from lossfns.classification.divergences import divergence
 
 
 @loss(static=("half", "average"), half=flag, average=flag)
@@ -42,11 +43,7 @@ def fitnet_hint(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], squared units of the features, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If the shapes differ or there is no axis of examples.
-        TypeError: If one of them is not floating.
+        [N], squared units of the features.
 
     Example:
         >>> print(fitnet_hint(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))
@@ -89,12 +86,7 @@ def attention_transfer(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], without unit, in 0 .. root of 2 for "norm"; float32 or wider; 0 at masked examples. A map of zeros stays
-        zero.
-
-    Raises:
-        ValueError: If the places differ or a hyper-parameter is out of range.
-        TypeError: If one of them is not floating.
+        [N], without unit, in 0 .. root of 2 for "norm";. A map of zeros stays zero.
 
     Example:
         All attention at one place against all at another: the root of 2.
@@ -117,7 +109,7 @@ def attention_transfer(
             "student_features and teacher_features must have the shapes [N, ..., C] with the same places, "
             f"got {student_features.shape} and {teacher_features.shape}"
         )
-    p = hyper(power, student.dtype)
+    p = as_scalar(power, student.dtype)
     gaps = _attention_map(student, p) - _attention_map(teacher, p)
     squares = jnp.sum(jnp.square(gaps), axis=-1)
     if form == "mean_square":
@@ -162,12 +154,7 @@ def minilm(
         where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
 
     Returns:
-        [B, T], nats for each token, at least 0, float32 or wider; 0 at masked tokens. Its mean over
-        tokens is the paper's loss.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [B, T], nats for each token, at least 0. Its mean over tokens is the paper's loss.
 
     Example:
         Two tokens, one head of size 1; the teacher's logits differ by log 3 for the second token only through its
@@ -224,6 +211,5 @@ def _both(
     rows = student.shape[:1]
     check_shape("teacher_features", teacher, rows + teacher.shape[1:], "of as many examples as student_features")
     where = check_where(where, rows)
-    dtype = accumulation_dtype(student, teacher)
-    x, y = keep_rows(where, student).astype(dtype), keep_rows(where, teacher).astype(dtype)
+    x, y = sanitize(where, student, teacher)
     return x, jax.lax.stop_gradient(y), where

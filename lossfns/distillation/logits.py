@@ -4,24 +4,28 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    as_scalar,
     check_array,
+    check_classes,
+    check_labels,
     flag,
-    hyper,
     loss,
+    nan_where_invalid,
     non_negative,
     positive,
-    share,
+    prepare,
+    probability,
     zero_masked,
 )
-from lossfns._numerics import centred, divided, log_normalizer, log_probabilities, magnitude, row_shift
-from lossfns.classification._shared import at_label, check_classes, check_labels, check_pair, one_if
-from lossfns.classification.divergences import divergence, log_pair, mixture_divergence
+from lossfns._divergences import divergence, log_pair, mixture_divergence
+from lossfns._numerics import at_label, centred, divided, log_normalizer, log_probabilities, magnitude, row_shift
 
 
 def _student_and_teacher(
     student_logits: jax.Array, teacher_logits: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, y, where = check_pair("student_logits", student_logits, "teacher_logits", teacher_logits, where)
+    where, (x, y) = prepare(where, row_axes=1, student_logits=student_logits, teacher_logits=teacher_logits)
+    check_classes("student_logits", x)
     return x, jax.lax.stop_gradient(y), where
 
 
@@ -44,12 +48,7 @@ def knowledge_distillation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the
-        teacher has and the student has not gives inf.
-
-    Raises:
-        ValueError: If the shapes differ or the temperature is not positive.
-        TypeError: If one of them is not floating.
+        [...], nats for each row, at least 0. A class that the teacher has and the student has not gives inf.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -69,7 +68,7 @@ def knowledge_distillation(
         Hinton et al. 2015, arXiv:1503.02531.
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
-    t = hyper(temperature, x.dtype)
+    t = as_scalar(temperature, x.dtype)
     return zero_masked(where, jnp.square(t) * divergence(x, y, t))
 
 
@@ -101,12 +100,10 @@ def dkd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A label outside
-        0 .. V-1 gives NaN.
+        [...], nats for each row, at least 0. A label outside 0 .. V-1 gives NaN.
 
     Raises:
-        ValueError: If shapes do not fit, there is one class only, or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        ValueError: If there is only one class.
 
     Example:
         The teacher has 1/2 on the label and 1/4 on two others, the student 1/3 each: the others agree, and the label
@@ -131,7 +128,7 @@ def dkd(
         raise ValueError(f"student_logits must have at least two classes, got shape {student_logits.shape}")
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
     labels, in_range, where = check_labels(x, labels, where)
-    t = hyper(temperature, x.dtype)
+    t = as_scalar(temperature, x.dtype)
     is_label = at_label(labels, x.shape[-1])
 
     def binary(logits: jax.Array) -> jax.Array:
@@ -142,13 +139,13 @@ def dkd(
         rest = log_normalizer(others, shift) + shift[..., 0]
         return jnp.stack([jnp.take_along_axis(below, labels[..., None], axis=-1)[..., 0], rest], axis=-1)
 
-    target = hyper(target_weight, x.dtype) * divergence(binary(x), binary(y))
+    target = as_scalar(target_weight, x.dtype) * divergence(binary(x), binary(y))
     others, others_t = (jnp.where(is_label, -jnp.inf, logits) for logits in (x, y))
     # A teacher without any other class has nothing to say of them.
     none = jnp.all(others_t == -jnp.inf, axis=-1, keepdims=True)
     spread = divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t), t)
-    rest = hyper(others_weight, x.dtype) * spread
-    return zero_masked(where, jnp.square(t) * (target + rest) * one_if(in_range, x.dtype))
+    rest = as_scalar(others_weight, x.dtype) * spread
+    return zero_masked(where, nan_where_invalid(in_range, jnp.square(t) * (target + rest)))
 
 
 @loss()
@@ -161,12 +158,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the
-        student has and the teacher has not gives inf.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If one of them is not floating.
+        [...], nats for each row, at least 0. A class that the student has and the teacher has not gives inf.
 
     Example:
         Even odds of the student against 9 to 1: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
@@ -185,7 +177,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
     return zero_masked(where, divergence(y, x))
 
 
-@loss(static=("normalize",), beta=share, normalize=flag)
+@loss(static=("normalize",), beta=probability, normalize=flag)
 def generalized_jsd(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -207,12 +199,8 @@ def generalized_jsd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. Never above the
-        entropy of beta unless normalised; classes that one side lacks are no trouble.
-
-    Raises:
-        ValueError: If the shapes differ or beta is out of range.
-        TypeError: If one of them is not floating.
+        [...], nats for each row, at least 0. Never above the entropy of beta unless normalised; classes that one side
+        lacks are no trouble.
 
     Example:
         Two distributions without a class in common: the entropy of a quarter, 1/4 log 4 + 3/4 log 4/3.
@@ -229,7 +217,7 @@ def generalized_jsd(
         Agarwal et al. 2023, arXiv:2306.13649 (GKD).
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
-    b = hyper(beta, x.dtype)
+    b = as_scalar(beta, x.dtype)
     log_s, log_t, gap = log_pair(x, y)
     inside = (b > 0) & (b < 1)
     b_in = jnp.where(inside, b, 0.5)
@@ -252,12 +240,7 @@ def total_variation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], probability in 0 .. 1 for each row, float32 or wider; 0 at masked rows. A class of equal probability
-        has gradient 0.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If one of them is not floating.
+        [...], probability in 0 .. 1 for each row. A class of equal probability has gradient 0.
 
     Example:
         Even odds against 3 to 1: a quarter of the mass is elsewhere.

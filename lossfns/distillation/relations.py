@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import keep, map_rows
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
     check_array,
     check_rank,
@@ -17,9 +18,8 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
+from lossfns._global_batch import gather_rows, row_numbers
 from lossfns._numerics import unit_vectors
-
-Axis = str | tuple[str, ...] | None
 
 
 @loss(static=("axis_name",))
@@ -28,7 +28,7 @@ def relational_distance(
     teacher_embeddings: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Difference of the distances between examples in the student's and in the teacher's space (RKD-D).
 
@@ -41,16 +41,11 @@ def relational_distance(
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
         where: [N], boolean; False deletes the example, also as a partner of the others.
-        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example, float32 or wider; 0 at masked examples and for one without another. The
-        mean over examples is the mean over ordered pairs.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [N], without unit, for each example; 0 for an example without another. The mean over examples is the mean over
+        ordered pairs.
 
     Example:
         Three points on a line, evenly spaced for the teacher (1, 1, 2 over 4/3) and with two together for the student
@@ -88,7 +83,7 @@ def relational_angle(
     teacher_embeddings: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Difference of the angles between examples in the student's and in the teacher's space (RKD-A).
 
@@ -100,16 +95,11 @@ def relational_angle(
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
         where: [N], boolean; False deletes the example, also as a partner of the others.
-        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example, float32 or wider; 0 at masked examples and for one without two others. The
-        mean over examples is the mean over ordered triples. Examples at the same place have cosine 0.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [N], without unit, for each example; 0 for an example without two others. The mean over examples is the mean
+        over ordered triples. Examples at the same place have cosine 0.
 
     Example:
         A right angle at the first point for the teacher, a straight line for the student: cosines 0 against -1 there,
@@ -178,7 +168,7 @@ def similarity_preserving(
     teacher_features: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Difference of the similarities between examples, each row normalised, in student and teacher.
 
@@ -189,16 +179,11 @@ def similarity_preserving(
         student_features: [N, ...], all features of an example together.
         teacher_features: [N, ...], a constant: it gets no gradient. Its features may differ in number.
         where: [N], boolean; False deletes the example, also as a partner of the others.
-        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example, float32 or wider; 0 at masked examples. The mean over examples is the
-        paper's value, the squared Frobenius norm over $b^2$.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [N], without unit, for each example. The mean over examples is the paper's value, the squared Frobenius norm
+        over $b^2$.
 
     Example:
         Alike for the student, unlike for the teacher: rows (1, 1) / root 2 against (1, 0), over 2 examples.
@@ -248,11 +233,7 @@ def crd(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, at least 0, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is not positive.
-        TypeError: If one of them is not floating.
+        [N], nats for each example, at least 0.
 
     Example:
         One negative of a data set of one, student at right angles to all: two even decisions, 2 log 2.
@@ -309,22 +290,19 @@ Space = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def _batch(
-    student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: Axis
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[tuple[Space, Space], jax.Array, jax.Array]:
     """Both spaces, which rows of all are present, and the numbers of the own ones among them."""
     rows = student.shape[0]
     present = jnp.ones(rows, bool) if where is None else where
-    number = jnp.arange(rows)
-    if axis_name is not None:
-        number += jax.lax.axis_index(axis_name) * rows
+    number = row_numbers(rows, axis_name)
 
     def space(mine: jax.Array) -> Space:
-        everyone = mine if axis_name is None else jax.lax.all_gather(mine, axis_name, axis=0, tiled=True)
+        everyone = gather_rows(mine, axis_name)
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(everyone), initial=0))
         return mine, everyone, jnp.where(largest == 0, 1, largest)
 
-    all_present = present if axis_name is None else jax.lax.all_gather(present, axis_name, axis=0, tiled=True)
-    return (space(student), space(teacher)), all_present, number
+    return (space(student), space(teacher)), gather_rows(present, axis_name), number
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -338,7 +316,7 @@ def _distances(
     largest: jax.Array,
     present: jax.Array,
     number: jax.Array,
-    axis_name: Axis,
+    axis_name: AxisName,
 ) -> tuple[jax.Array, jax.Array]:
     """Distances [N, M], without a gradient, and their mean over all pairs of two that are present, 1 if that is 0."""
     # Without a gradient, squares are summed as they are made, and a group may be as large as its results.

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from lossfns._contract import accumulation_dtype, hyper
+from lossfns._contract import accumulation_dtype, as_scalar
 from lossfns._numerics import centred, divided, log_normalizer, softmax
 
 
 def scaled(x: jax.Array, temperature: float | jax.Array) -> jax.Array:
     """(x - its row maximum) / temperature: the subtraction first, while it is exact."""
-    return divided(centred(x), hyper(temperature, accumulation_dtype(x)))
+    return divided(centred(x), as_scalar(temperature, accumulation_dtype(x)))
 
 
 def _distribution(x: jax.Array) -> jax.Array:

@@ -4,36 +4,29 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    accumulation_dtype,
-    check_array,
+    AxisName,
+    as_scalar,
     check_rank,
-    check_shape,
-    check_where,
     flag,
-    hyper,
-    keep_rows,
     loss,
     non_negative,
-    share,
+    prepare,
+    probability,
     zero_masked,
 )
-from lossfns._global_batch import Axis, centered, count_present, each_row, product, total
+from lossfns._global_batch import broadcast_to_rows, centered, count_present, cross_covariance, total
 from lossfns.joint_embedding.byol import half_squared_chord
 
 
 def _views(
     view_a: jax.Array, view_b: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Checked, sanitised and in the dtype of the computation."""
-    check_array("view_a", view_a)
-    check_array("view_b", view_b)
-    check_rank("view_a", view_a, 2, "[pairs, features]")
-    check_shape("view_b", view_b, view_a.shape, "of view_a")
-    if view_a.shape[-1] == 0:
-        raise ValueError(f"view_a must have at least one feature, got shape {view_a.shape}")
-    where = check_where(where, view_a.shape[:1])
-    dtype = accumulation_dtype(view_a, view_b)
-    return keep_rows(where, view_a).astype(dtype), keep_rows(where, view_b).astype(dtype), where
+    """Checked and sanitised views."""
+    where, (a, b) = prepare(where, row_axes=1, view_a=view_a, view_b=view_b)
+    check_rank("view_a", a, 2, "[pairs, features]")
+    if a.shape[-1] == 0:
+        raise ValueError(f"view_a must have at least one feature, got shape {a.shape}")
+    return a, b, where
 
 
 def _off_diagonal_squares(matrix: jax.Array) -> jax.Array:
@@ -49,7 +42,7 @@ def barlow_twins(
     redundancy_weight: float | jax.Array = 0.0051,
     eps: float | jax.Array = 1e-5,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Distance of the cross-correlation of two views from the identity (Barlow Twins).
 
@@ -64,16 +57,11 @@ def barlow_twins(
         redundancy_weight: $\lambda$.
         eps: $\epsilon$, added to the variances.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis. Means, variances and correlations are then those of the global batch,
-            and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss; float32 or
-        wider; 0 at masked pairs. A feature that does not vary correlates with nothing, and costs 1.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a view is not floating.
+        [N], one number of the whole batch in each present row, so that its mean over rows is the loss;. A feature that
+        does not vary correlates with nothing, and costs 1.
 
     Example:
         Two features that agree in both views: the four correlations are 1, so the two off the diagonal cost 2 lambda.
@@ -98,15 +86,15 @@ def barlow_twins(
     pairs = jnp.maximum(count, 1)
 
     def inverse_deviation(x: jax.Array) -> jax.Array:
-        variance = total(jnp.sum(jnp.square(x), axis=0, keepdims=True), axis_name) / pairs + hyper(eps, x.dtype)
+        variance = total(jnp.sum(jnp.square(x), axis=0, keepdims=True), axis_name) / pairs + as_scalar(eps, x.dtype)
         return jax.lax.rsqrt(jnp.where(variance == 0, 1, variance))
 
     a, b = centered(a, where, count, axis_name), centered(b, where, count, axis_name)
     scale_a, scale_b = inverse_deviation(a), inverse_deviation(b)
-    correlation = product(a, b, axis_name) / pairs * scale_a.T * scale_b
+    correlation = cross_covariance(a, b, axis_name) / pairs * scale_a.T * scale_b
     invariance = jnp.sum(jnp.square(1 - jnp.diagonal(correlation)))
-    value = invariance + hyper(redundancy_weight, a.dtype) * _off_diagonal_squares(correlation)
-    return each_row(value, a, where)
+    value = invariance + as_scalar(redundancy_weight, a.dtype) * _off_diagonal_squares(correlation)
+    return broadcast_to_rows(value, a, where)
 
 
 @loss(
@@ -127,7 +115,7 @@ def vicreg(
     target_deviation: float | jax.Array = 1.0,
     eps: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Invariance, variance and covariance of two views (VICReg).
 
@@ -148,15 +136,10 @@ def vicreg(
         target_deviation: $\gamma$, the standard deviation below which a feature costs.
         eps: $\epsilon$, added to the variance inside the root.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis. Variances and covariances are then those of the global batch, and
-            value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], float32 or wider; 0 at masked pairs. One pair alone has variance 0.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a view is not floating.
+        [N]. One pair alone has variance 0.
 
     Example:
         Distances of 0, and variances of 2, above 1. Both features move together: each view has two entries of 2 off
@@ -178,24 +161,24 @@ def vicreg(
     a, b, where = _views(view_a, view_b, where)
     count = count_present(where, a, axis_name)
     freedom, features = jnp.maximum(count - 1, 1), a.shape[1]
-    gamma, small = hyper(target_deviation, a.dtype), hyper(eps, a.dtype)
+    gamma, small = as_scalar(target_deviation, a.dtype), as_scalar(eps, a.dtype)
 
     def spread_costs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = centered(x, where, count, axis_name)
-        covariance = product(x, x, axis_name) / freedom
+        covariance = cross_covariance(x, x, axis_name) / freedom
         variance = jnp.diagonal(covariance) + small
         # The root of nothing has no derivative; it is reached with an epsilon of 0 only.
         deviation = jnp.where(variance == 0, 0, jnp.sqrt(jnp.where(variance == 0, 1, variance)))
         return jnp.mean(jax.nn.relu(gamma - deviation)) / 2, _off_diagonal_squares(covariance) / features
 
     costs = [spread_costs(x) for x in (a, b)]
-    of_batch = hyper(variance_weight, a.dtype) * (costs[0][0] + costs[1][0])
-    of_batch += hyper(covariance_weight, a.dtype) * (costs[0][1] + costs[1][1])
-    invariance = hyper(invariance_weight, a.dtype) * jnp.mean(jnp.square(a - b), axis=-1)
+    of_batch = as_scalar(variance_weight, a.dtype) * (costs[0][0] + costs[1][0])
+    of_batch += as_scalar(covariance_weight, a.dtype) * (costs[0][1] + costs[1][1])
+    invariance = as_scalar(invariance_weight, a.dtype) * jnp.mean(jnp.square(a - b), axis=-1)
     return zero_masked(where, invariance + of_batch)
 
 
-@loss(static=("axis_name", "normalize"), eps=share, normalize=flag)
+@loss(static=("axis_name", "normalize"), eps=probability, normalize=flag)
 def wmse(
     view_a: jax.Array,
     view_b: jax.Array,
@@ -203,7 +186,7 @@ def wmse(
     eps: float | jax.Array = 0.0,
     normalize: bool = True,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Distance between whitened views (W-MSE).
 
@@ -218,16 +201,11 @@ def wmse(
         normalize: Whether the whitened views are compared by their cosine; if not, by their squared difference,
             averaged over features.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis. The covariance is then that of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], float32 or wider; 0 at masked pairs. NaN everywhere if a covariance cannot be inverted in the precision at
-        hand: fewer than D + 1 pairs, features that do not vary or depend on each other. An `eps` above 0 always can.
-
-    Raises:
-        ValueError: If shapes do not fit or eps is outside 0 .. 1.
-        TypeError: If a view is not floating.
+        [N]. NaN everywhere if a covariance cannot be inverted in the precision at hand: fewer than D + 1 pairs,
+        features that do not vary or depend on each other. An `eps` above 0 always can.
 
     Example:
         One feature, in one view three times that of the other: white, they are the same; turned round, opposite.
@@ -248,11 +226,11 @@ def wmse(
     """
     a, b, where = _views(view_a, view_b, where)
     count = count_present(where, a, axis_name)
-    shrink = hyper(eps, a.dtype)
+    shrink = as_scalar(eps, a.dtype)
 
     def whiten(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = centered(x, where, count, axis_name)
-        covariance = product(x, x, axis_name) / jnp.maximum(count - 1, 1)
+        covariance = cross_covariance(x, x, axis_name) / jnp.maximum(count - 1, 1)
         covariance = (1 - shrink) * covariance + shrink * jnp.eye(x.shape[1], dtype=x.dtype)
         factor = jax.lax.linalg.cholesky(covariance)
         # A pivot lost in rounding is what is left of a direction that does not vary: nothing can be said of it.

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    accumulation_dtype,
-    check_array,
-    check_shape,
-    check_where,
-    hyper,
-    keep_rows,
+    as_scalar,
     loss,
     positive,
+    prepare,
     zero_masked,
 )
 from lossfns._numerics import magnitude, unit_vectors
@@ -28,16 +24,11 @@ def half_squared_chord(a: jax.Array, b: jax.Array) -> jax.Array:
 def _pair(
     predictions: jax.Array, targets: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Checked rows, sanitised and in the dtype of the computation; the targets are constants."""
-    check_array("predictions", predictions)
-    check_array("targets", targets)
-    if predictions.ndim == 0 or predictions.shape[-1] == 0:
-        raise ValueError(f"predictions must have a last axis of at least one feature, got shape {predictions.shape}")
-    check_shape("targets", targets, predictions.shape, "of predictions")
-    where = check_where(where, predictions.shape[:-1])
-    dtype = accumulation_dtype(predictions, targets)
-    targets = jax.lax.stop_gradient(targets)
-    return keep_rows(where, predictions).astype(dtype), keep_rows(where, targets).astype(dtype), where
+    """Checked and sanitised rows; the targets are constants."""
+    where, (x, y) = prepare(where, row_axes=1, predictions=predictions, targets=targets)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"predictions must have a last axis of at least one feature, got shape {x.shape}")
+    return x, jax.lax.stop_gradient(y), where
 
 
 @loss()
@@ -50,11 +41,7 @@ def byol(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None 
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], 0 to 4 for each row, float32 or wider; 0 at masked rows. A zero vector has cosine 0 with everything.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If an argument is not floating.
+        [...], 0 to 4 for each row. A zero vector has cosine 0 with everything.
 
     Example:
         Vectors in one direction, at right angles and opposite.
@@ -84,11 +71,7 @@ def simsiam(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | No
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], -1 to 1 for each row, float32 or wider; 0 at masked rows. A zero vector has cosine 0 with everything.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If an argument is not floating.
+        [...], -1 to 1 for each row. A zero vector has cosine 0 with everything.
 
     Example:
         >>> predictions = jnp.array([[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
@@ -127,11 +110,7 @@ def data2vec(
         where: [...], boolean: the masked positions, which are predicted; False deletes the position.
 
     Returns:
-        [...], one value for each position, float32 or wider; 0 where `where` is False.
-
-    Raises:
-        ValueError: If the shapes do not fit or beta is not positive.
-        TypeError: If an argument is not floating.
+        [...], one value for each position; 0 where `where` is False.
 
     Example:
         Errors of 1 and 4 at beta 2: 1/4 and 4 - 1, of which 1.625 is the mean.
@@ -149,7 +128,7 @@ def data2vec(
         Baevski et al. 2022, arXiv:2202.03555.
     """
     predictions, targets, where = _pair(predictions, targets, where)
-    beta = hyper(beta, predictions.dtype)
+    beta = as_scalar(beta, predictions.dtype)
     error = magnitude(predictions - targets)
     quadratic = jnp.minimum(error, beta)
     return zero_masked(where, jnp.mean(quadratic * (error - quadratic / 2) / beta, axis=-1))

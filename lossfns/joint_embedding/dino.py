@@ -8,20 +8,21 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, Mean, narrow, product, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     optional_size,
     positive,
-    share,
+    probability,
     zero_masked,
 )
-from lossfns._global_batch import Axis, total
+from lossfns._global_batch import total
 from lossfns._numerics import centred
 from lossfns.joint_embedding._heads import cross_entropy, scaled
 
@@ -89,15 +90,10 @@ def dino(
         student_temperature: $\tau_s$.
         teacher_temperature: $\tau_t$; it is smaller, which sharpens the target.
         where: [...], boolean; False deletes the row.
-        block_size: Rows handled at a time, in the backward pass once more. None handles all at once; value and gradient
-            are the same.
+        block_size: Rows in a block; None takes all at once.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows.
-
-    Raises:
-        ValueError: If shapes do not fit or a temperature is not positive.
-        TypeError: If an argument is not floating.
+        [...], nats for each row.
 
     Example:
         An undecided student costs log 2; one at odds of 3 to 1, with a teacher that is as good as sure, log(4/3).
@@ -125,14 +121,14 @@ def dino(
     return _cross_entropies(student_logits, teacher_logits, where, center, temperatures, block_size)
 
 
-@loss(static=("axis_name",), momentum=share)
+@loss(static=("axis_name",), momentum=probability)
 def dino_center(
     center: jax.Array,
     teacher_logits: jax.Array,
     *,
     momentum: float | jax.Array = 0.9,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""The next centre of a teacher's outputs, $m c + (1 - m) \bar t$ with the mean of the global batch.
 
@@ -141,14 +137,10 @@ def dino_center(
         teacher_logits: [..., K], this batch's outputs of the teacher, all its views.
         momentum: $m$.
         where: [...], the shape of the logits without their last axis, boolean; False deletes the row.
-        axis_name: Name of a mapped device axis, over which the mean is taken as well; every device returns the same.
+        axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
-        [K], float32 or wider, without gradient; the old centre if no row is present.
-
-    Raises:
-        ValueError: If shapes do not fit or the momentum is outside 0 .. 1.
-        TypeError: If an argument is not floating.
+        [K], without gradient; the old centre if no row is present.
 
     Example:
         >>> print(dino_center(jnp.array([1.0, 0.0]), jnp.array([[2.0, 0.0], [4.0, 2.0]]), momentum=0.5))
@@ -174,7 +166,7 @@ def dino_center(
     count = total(jnp.sum(present), axis_name)
     mean = total(jnp.sum(logits, axis=tuple(range(len(rows)))), axis_name) / jnp.maximum(count, 1)
     old = jax.lax.stop_gradient(center).astype(dtype)
-    return jnp.where(count == 0, old, old + (1 - hyper(momentum, dtype)) * (mean - old))
+    return jnp.where(count == 0, old, old + (1 - as_scalar(momentum, dtype)) * (mean - old))
 
 
 @loss(static=("block_size",), student_temperature=positive, teacher_temperature=positive, block_size=optional_size)
@@ -199,15 +191,10 @@ def ibot(
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
         where: [...], boolean; False deletes the image.
-        block_size: Patches handled at a time, in the backward pass once more; None handles all at once.
+        block_size: Patches in a block; None takes all at once.
 
     Returns:
-        [...], nats for each image, float32 or wider; 0 for an image without a masked patch, which counts, and 0 at
-        masked images.
-
-    Raises:
-        ValueError: If shapes do not fit or a temperature is not positive.
-        TypeError: If logits are not floating or `masked` is not boolean.
+        [...], nats for each image; 0 for an image without a masked patch, which counts.
 
     Example:
         Three patches with two outputs; the first and the last are masked, and cost log 2 and log(4/3).
@@ -272,15 +259,10 @@ def linear_dino(
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
         where: [N], boolean; False deletes the row.
-        block_size: Prototypes handled at a time, in the backward pass once more; None for what is fast. Value and
-            gradient are the same.
+        block_size: Prototypes in a block; None chooses.
 
     Returns:
-        [N], nats for each row, float32 or wider; 0 at masked rows.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an argument is not floating.
+        [N], nats for each row.
 
     Example:
         A student at odds of 3 to 1 and a teacher that does not know: (log(4/3) + log(4)) / 2.
@@ -316,7 +298,7 @@ def linear_dino(
         return jnp.zeros(0, dtype)
     middle = jnp.zeros(prototypes, dtype) if center is None else centred(center.astype(dtype))
     constants = jax.lax.stop_gradient((keep_rows(where, teacher).T, teacher_head, middle))
-    scales = [1 / hyper(x, dtype) for x in (student_temperature, teacher_temperature)]
+    scales = [1 / as_scalar(x, dtype) for x in (student_temperature, teacher_temperature)]
     whole = ((keep_rows(where, student).T, constants[0]), scales)
     log_sum, under_teacher = stream(_both_heads, whole, (student_head, *constants[1:]), block_size=block_size)
     return zero_masked(where, log_sum - under_teacher.mean)

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import map_rows
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
@@ -17,7 +18,7 @@ from lossfns._contract import (
     positive,
     zero_masked,
 )
-from lossfns._global_batch import Axis, count_present, each_row, total
+from lossfns._global_batch import broadcast_to_rows, count_present, total
 from lossfns._numerics import unit_vectors
 
 # Dot products cannot tell neighbours closer than 3e-4 apart in float32; the nearest of so many is found by distance.
@@ -36,7 +37,7 @@ def koleo(
     *,
     eps: float | jax.Array = 1e-8,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Negative log-distance to the nearest other embedding of the batch (KoLeo).
 
@@ -47,16 +48,10 @@ def koleo(
         eps: $\epsilon$, added to the distance, so that two equal rows cost $-\log \epsilon$, without a gradient
             towards each other; with 0 they cost infinity. Rows within rounding of each other are equal.
         where: [N], boolean; False deletes the row, as an embedding and as a neighbour.
-        axis_name: Name of a mapped device axis. The neighbours are then those of the global batch, and value and
-            gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each row, negative above a distance of 1; float32 or wider; 0 at masked rows, and for a row
-        without another.
-
-    Raises:
-        ValueError: If shapes do not fit or eps is negative.
-        TypeError: If embeddings are not floating.
+        [N], nats for each row, negative above a distance of 1;, and for a row without another.
 
     Example:
         Two at a right angle, and one opposite to the first: all are at a distance of the root of 2 from the nearest.
@@ -90,7 +85,7 @@ def koleo(
     # noise a huge one.
     together = squares <= (2 * jnp.finfo(units.dtype).eps) ** 2
     distance = jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
-    small = hyper(eps, units.dtype)
+    small = as_scalar(eps, units.dtype)
     values = -jnp.where(together, jnp.log(small), jnp.log(jnp.where(together, 1, distance) + small))
     return zero_masked(where, jnp.where(found, values, 0))
 
@@ -115,7 +110,7 @@ def sigreg(
     knots: int = 17,
     largest_frequency: float | jax.Array = 3.0,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Distance of the batch from an isotropic Gaussian, direction by direction (SIGReg, LeJEPA).
 
@@ -131,16 +126,10 @@ def sigreg(
         knots: Number of frequencies from 0 to T; at least 2.
         largest_frequency: T.
         where: [N], boolean; False deletes the row.
-        axis_name: Name of a mapped device axis. The characteristic function and N are then those of the global batch,
-            and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss; float32 or
-        wider; 0 at masked rows.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [N], one number of the whole batch in each present row, so that its mean over rows is the loss;.
 
     Example:
         All embeddings at the origin, with frequencies 0, 1 and 2: the characteristic function is 1, the errors 0,
@@ -174,7 +163,7 @@ def sigreg(
     projected = jnp.einsum("md,nd->mn", columns, x, precision=jax.lax.Precision.HIGHEST)
     present = jnp.ones(x.shape[0], bool) if where is None else where
     count = count_present(where, x, axis_name)
-    step = hyper(largest_frequency, dtype) / (knots - 1)
+    step = as_scalar(largest_frequency, dtype) / (knots - 1)
     t = step * jnp.arange(knots, dtype=dtype)
     window = jnp.exp(-jnp.square(t) / 2)
 
@@ -186,4 +175,4 @@ def sigreg(
     means = total(map_rows(sums, projected, 2 * knots * x.shape[0]), axis_name) / jnp.maximum(count, 1)
     errors = jnp.square(means[..., 0] - window[None]) + jnp.square(means[..., 1])
     weights = window * step * jnp.where((jnp.arange(knots) % (knots - 1)) == 0, 1, 2)
-    return each_row(count * jnp.mean(jnp.einsum("t,mt->m", weights, errors)), x, where)
+    return broadcast_to_rows(count * jnp.mean(jnp.einsum("t,mt->m", weights, errors)), x, where)

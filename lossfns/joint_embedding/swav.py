@@ -6,18 +6,19 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     positive,
     zero_masked,
 )
-from lossfns._global_batch import Axis, count_present, largest, log_sum_rows
+from lossfns._global_batch import count_present, largest, log_sum_rows
 from lossfns._numerics import log_probabilities, log_softmax
 from lossfns.joint_embedding._heads import cross_entropy, scaled
 
@@ -42,7 +43,7 @@ def _check_scores(name: str, scores: jax.Array, where: jax.Array | None) -> jax.
     return where
 
 
-def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: Axis) -> jax.Array:
+def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: AxisName) -> jax.Array:
     """Sinkhorn's rounds on logarithms: prototypes to equal mass over the batch, then rows to mass one."""
 
     def one_round(_: int, log_q: jax.Array) -> jax.Array:
@@ -53,13 +54,13 @@ def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_n
 
 
 def _log_codes(
-    scores: jax.Array, epsilon: float | jax.Array, where: jax.Array | None, iterations: int, axis_name: Axis
+    scores: jax.Array, epsilon: float | jax.Array, where: jax.Array | None, iterations: int, axis_name: AxisName
 ) -> jax.Array:
     """Logarithms of the codes. The rounds start at the scores themselves: only a column's offset is taken out first."""
     if iterations == 0:
         return log_softmax(scaled(scores, epsilon))
     above = scores - largest(scores, where, axis_name)
-    return _balanced(above / hyper(epsilon, scores.dtype), where, iterations, axis_name)
+    return _balanced(above / as_scalar(epsilon, scores.dtype), where, iterations, axis_name)
 
 
 @loss(static=("iterations", "axis_name"), epsilon=positive, iterations=_rounds)
@@ -69,7 +70,7 @@ def sinkhorn(
     epsilon: float | jax.Array = 0.05,
     iterations: int = 3,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Codes of a batch that use all prototypes equally (SwAV): Sinkhorn and Knopp's rounds on $e^{s / \epsilon}$.
 
@@ -82,14 +83,10 @@ def sinkhorn(
         epsilon: $\epsilon$; the smaller, the harder the codes.
         iterations: Number of rounds; 0 is the softmax of each row alone.
         where: [N], boolean; False deletes the row.
-        axis_name: Name of a mapped device axis. The prototypes are then shared equally by the global batch.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N, K], the codes of each row, which sum to one; float32 or wider, without gradient; 0 at masked rows.
-
-    Raises:
-        ValueError: If shapes do not fit, epsilon is not positive or `iterations` is negative.
-        TypeError: If scores are not floating or `iterations` is no Python integer.
+        [N, K], the codes of each row, which sum to one;, without gradient.
 
     Example:
         Both rows prefer the first prototype, by odds of $e^2$ and $e$. Used equally, it keeps odds of $e^{1/2}$ in
@@ -124,7 +121,7 @@ def swav(
     epsilon: float | jax.Array = 0.05,
     iterations: int = 3,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Prediction of each view's code from the other view's scores (SwAV).
 
@@ -139,15 +136,10 @@ def swav(
         epsilon: The entropy's weight in the codes.
         iterations: Rounds that make the codes.
         where: [N], boolean; False deletes the pair.
-        axis_name: Name of a mapped device axis. The codes are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If scores are not floating or `iterations` is no Python integer.
+        [N], nats for each pair.
 
     Example:
         Nothing known: all codes and predictions are even, and cost log 2.
@@ -194,7 +186,7 @@ def msn(
     entropy_weight: float | jax.Array = 1.0,
     sinkhorn_iterations: int = 0,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Prediction of the whole view's prototypes from a masked view, with all prototypes in use (MSN).
 
@@ -211,15 +203,10 @@ def msn(
         entropy_weight: $\lambda$.
         sinkhorn_iterations: Rounds as in `sinkhorn` that the targets $p^+$ go through; 0 for none.
         where: [N], boolean; False deletes the row.
-        axis_name: Name of a mapped device axis. The mean prediction is then that of the global batch, and value and
-            gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each row, the entropy's term the same in all; float32 or wider; 0 at masked rows.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If scores are not floating or `sinkhorn_iterations` is no Python integer.
+        [N], nats for each row, the entropy's term the same in all;.
 
     Example:
         Two prototypes at cosines 0: predictions and targets are even, and so is their mean.
@@ -258,5 +245,5 @@ def msn(
     used = log_mean != -jnp.inf
     log_mean = jnp.where(used, log_mean, 0)
     entropy = -jnp.sum(jnp.where(used, jnp.exp(log_mean) * log_mean, 0))
-    values += hyper(entropy_weight, dtype) * (math.log(scores.shape[1]) - entropy)
+    values += as_scalar(entropy_weight, dtype) * (math.log(scores.shape[1]) - entropy)
     return zero_masked(where, values)

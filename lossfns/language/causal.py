@@ -23,10 +23,6 @@ def next_token_where(
     Returns:
         [..., T], boolean; False at the first position of each row and of each segment.
 
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If the dtypes do not fit.
-
     Example:
         >>> print(next_token_where(jnp.zeros(5, int), segment_ids=jnp.array([1, 1, 2, 2, 2])))
         [False  True False  True  True]
@@ -72,13 +68,9 @@ def next_token(
             boundary.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
-        `term_weights`, are `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count
-        the first tokens, whose zeros lower the mean.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or tokens not integers.
+        [..., T], nats for each token; 0 where not scored. The term's weights, which it carries as `term_weights`, are
+        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
+        whose zeros lower the mean.
 
     Example:
         Three tokens of a vocabulary of two; at each position the next token 0 has odds of 3 to 1.

@@ -7,19 +7,20 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative,
     positive,
     uncompiled,
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._padding import index, nan_unless, places
+from lossfns._padding import non_negative_int, positions
 from lossfns.classification import softmax_cross_entropy
 from lossfns.language.causal import next_token, next_token_where
 
@@ -43,10 +44,6 @@ def prefix_lm_where(
     Returns:
         [..., T], boolean; False in the prefix and wherever `next_token_where` is.
 
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If the dtypes do not fit.
-
     Example:
         >>> print(prefix_lm_where(jnp.zeros(4, int), jnp.array(2)))
         [False False  True  True]
@@ -54,7 +51,7 @@ def prefix_lm_where(
     scored = next_token_where(tokens, where=where, segment_ids=segment_ids)
     check_array("prefix_lengths", prefix_lengths, "integer")
     check_shape("prefix_lengths", prefix_lengths, tokens.shape[:-1], f"of tokens {tokens.shape} without positions")
-    return scored & (places(tokens.shape[-1], tokens.ndim) >= prefix_lengths[..., None])
+    return scored & (positions(tokens.shape[-1], tokens.ndim) >= prefix_lengths[..., None])
 
 
 def _prefix_lm_weights(
@@ -99,12 +96,8 @@ def prefix_lm(
             boundary. The prefix is that of the row, not of each document.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
-        `term_weights`, are `prefix_lm_where` with the same arguments. A length out of range gives NaN, which counts.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or the others not integers.
+        [..., T], nats for each token; 0 where not scored. The term's weights, which it carries as `term_weights`, are
+        `prefix_lm_where` with the same arguments. A length out of range gives NaN, which counts.
 
     Example:
         >>> print(prefix_lm(jnp.zeros((4, 2)), jnp.array([1, 0, 1, 1]), jnp.array(2)).round(4))
@@ -121,10 +114,10 @@ def prefix_lm(
     valid = _prefix_exists(prefix_lengths, tokens.shape[-1])
     if where is not None:
         valid |= ~jnp.any(where, axis=-1)
-    return zero_masked(where, nan_unless(valid[..., None], values))
+    return zero_masked(where, nan_where_invalid(valid[..., None], values))
 
 
-@loss(static=("heads",), heads=index)
+@loss(static=("heads",), heads=non_negative_int)
 def multi_token_where(
     tokens: jax.Array, *, heads: int, where: jax.Array | None = None, segment_ids: jax.Array | None = None
 ) -> jax.Array:
@@ -139,17 +132,13 @@ def multi_token_where(
     Returns:
         [..., H, T], boolean: head h predicts token i from position i - 1 - h of the same segment.
 
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If the dtypes do not fit.
-
     Example:
         >>> print(multi_token_where(jnp.zeros(3, int), heads=2))
         [[False  True  True]
          [False False  True]]
     """
     scored = next_token_where(tokens, where=where, segment_ids=segment_ids)
-    place = places(tokens.shape[-1], tokens.ndim)
+    place = positions(tokens.shape[-1], tokens.ndim)
     by_head = []
     for head in range(heads):
         ahead = place > head
@@ -186,13 +175,9 @@ def multi_token_prediction(
             boundary.
 
     Returns:
-        [..., H, T], nats for each head and token, float32 or wider; 0 where not scored. The term's weights, which it
-        carries as `term_weights`, are `where` and `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the
-        sum over heads of their means: a term for each, `values[..., h, :]`.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or tokens not integers.
+        [..., H, T], nats for each head and token; 0 where not scored. The term's weights, which it carries as
+        `term_weights`, are `where` and `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the sum over
+        heads of their means: a term for each, `values[..., h, :]`.
 
     Example:
         Two heads over three tokens: the second has but one token that lies two places ahead of another.
@@ -247,12 +232,8 @@ def frequency_weighted(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], weighted nats for each row, float32 or wider; 0 at masked rows. The term's weights stay `where`. A label
-        out of range gives NaN, and a negative or infinite count gives NaN everywhere.
-
-    Raises:
-        ValueError: If shapes do not fit or a number is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], weighted nats for each row. The term's weights stay `where`. A label out of range gives NaN, and a
+        negative or infinite count gives NaN everywhere.
 
     Example:
         Three to one, power 1 and hardly any smoothing: weights 2/3 and 2 of log 2 each.
@@ -277,7 +258,7 @@ def frequency_weighted(
     counts = jax.lax.stop_gradient(counts).astype(dtype)
     valid = jnp.all((counts >= 0) & (counts < jnp.inf))
     counts = jnp.where(valid, counts, 1)
-    log_weights = -hyper(power, dtype) * jnp.log(counts + hyper(smoothing, dtype))
+    log_weights = -as_scalar(power, dtype) * jnp.log(counts + as_scalar(smoothing, dtype))
     total = jnp.sum(counts)
     weights = jnp.exp(log_weights - jnp.max(log_weights))
     mean = jnp.sum(weights * counts) / jnp.where(total == 0, 1, total)
@@ -288,7 +269,7 @@ def frequency_weighted(
     return zero_masked(where, values * mine)
 
 
-@uncompiled(vocab_size=index)
+@uncompiled(vocab_size=non_negative_int)
 def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
     r"""For each position the set of earlier tokens less the token itself: what `unlikelihood` shall avoid.
 
@@ -298,10 +279,6 @@ def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
 
     Returns:
         [..., T, V], boolean.
-
-    Raises:
-        TypeError: If tokens are not integers or the size is no Python integer.
-        ValueError: If tokens have no axis.
 
     Example:
         >>> print(previous_tokens(jnp.array([1, 0, 1]), vocab_size=3).astype(int))
@@ -321,10 +298,10 @@ def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
     first = (
         jnp.full((flat.shape[0], vocab_size), length)
         .at[rows, flat]
-        .min(jnp.broadcast_to(places(length, 2), flat.shape), mode="drop")
+        .min(jnp.broadcast_to(positions(length, 2), flat.shape), mode="drop")
     )
     seen = first[:, None, :] < jnp.arange(length)[None, :, None]
-    seen &= flat[..., None] != places(vocab_size, 3)
+    seen &= flat[..., None] != positions(vocab_size, 3)
     return seen.reshape(*tokens.shape, vocab_size)
 
 
@@ -349,12 +326,8 @@ def unlikelihood(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A label out of range gives NaN. inf if
-        a candidate has all of the probability.
-
-    Raises:
-        ValueError: If shapes do not fit or alpha is negative.
-        TypeError: If logits are not floating, labels not integers or the candidates not boolean.
+        [...], nats for each row, at least 0. A label out of range gives NaN. inf if a candidate has all of the
+        probability.
 
     Example:
         Three classes alike: log 3 for the label, log(3/2) for one candidate.
@@ -375,7 +348,7 @@ def unlikelihood(
     values = softmax_cross_entropy(logits, labels, where=where)
     dtype = values.dtype
     x = keep_rows(where, logits).astype(dtype)
-    classes = places(x.shape[-1], x.ndim)
+    classes = positions(x.shape[-1], x.ndim)
     avoid = negatives & (classes != keep_rows(where, labels)[..., None])
     _, shift = row_shift(x)
     log_z = log_normalizer(x, shift)[..., None]
@@ -389,5 +362,5 @@ def unlikelihood(
     penalty = -jnp.sum(jnp.log1p(-p), axis=-1)
     top_is_avoided = jnp.any(avoid & likeliest, axis=-1)
     penalty -= jnp.where(top_is_avoided, log_rest[..., 0], 0)
-    weight = hyper(alpha, dtype)
+    weight = as_scalar(alpha, dtype)
     return zero_masked(where, values + jnp.where(penalty == 0, 0, weight * penalty))

@@ -14,11 +14,11 @@ from lossfns._contract import (
     check_shape,
     loss,
     non_negative_or_off,
-    share,
+    probability,
     static_number,
     uncompiled,
 )
-from lossfns._padding import check_prefix, index
+from lossfns._padding import check_prefix, non_negative_int
 from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
 
 
@@ -37,11 +37,7 @@ def replaced_token_detection(
         where: [..., T], boolean: the positions that exist. Unlike masked language modelling all of them count.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 at masked positions.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or tokens not integers.
+        [..., T], nats for each token.
 
     Example:
         Odds of 3 to 1 for "replaced": log(4/3) if it was, log 4 if not.
@@ -75,11 +71,7 @@ def span_corruption(
         where: [..., S], boolean: the targets that exist, `targets_where`.
 
     Returns:
-        [..., S], nats for each target, float32 or wider; 0 where there is none. Sentinels count like tokens.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or targets not integers.
+        [..., S], nats for each target; 0 where there is none. Sentinels count like tokens.
 
     Example:
         >>> print(span_corruption(jnp.zeros((2, 4)), jnp.array([3, 0]), where=jnp.array([True, False])).round(4))
@@ -109,10 +101,10 @@ class CorruptedSpans(NamedTuple):
 
 
 @uncompiled(
-    first_sentinel=index,
-    rate=static_number(share),
+    first_sentinel=non_negative_int,
+    rate=static_number(probability),
     mean_length=static_number(Number("at least 1 and finite", lambda v: (v >= 1) & (v < math.inf))),
-    eos_id=index,
+    eos_id=non_negative_int,
 )
 def corrupt_spans(
     key: jax.Array,
@@ -144,8 +136,7 @@ def corrupt_spans(
         of range or a mask with a hole gives targets of -1, whose loss is NaN.
 
     Raises:
-        ValueError: If shapes do not fit, a number is out of range or there are not enough sentinels.
-        TypeError: If the dtypes do not fit.
+        ValueError: If there are not enough sentinels.
 
     Example:
         Half of four tokens, in one span: it is the last half, since a text begins with what stays.

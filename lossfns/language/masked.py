@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lossfns._contract import check_array, check_shape, check_where, loss, share, static_number, uncompiled
-from lossfns._padding import index
+from lossfns._contract import check_array, check_shape, check_where, loss, probability, static_number, uncompiled
+from lossfns._padding import non_negative_int
 from lossfns.classification import softmax_cross_entropy
 
 
@@ -25,12 +25,8 @@ def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
             beforehand, and all of them count.
 
     Returns:
-        [...], nats for each position, float32 or wider; 0 where not chosen. The term's weights are `where`, so that
-        the mean is over the masked tokens of the whole batch.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each position; 0 where not chosen. The term's weights are `where`, so that the mean is over the
+        masked tokens of the whole batch.
 
     Example:
         >>> logits = jnp.zeros((3, 4))
@@ -61,11 +57,11 @@ class MaskedTokens(NamedTuple):
 
 
 @uncompiled(
-    mask_id=index,
-    vocab_size=index,
-    rate=static_number(share),
-    mask_share=static_number(share),
-    random_share=static_number(share),
+    mask_id=non_negative_int,
+    vocab_size=non_negative_int,
+    rate=static_number(probability),
+    mask_share=static_number(probability),
+    random_share=static_number(probability),
 )
 def apply_mlm_mask(
     key: jax.Array,
@@ -104,8 +100,7 @@ def apply_mlm_mask(
         The new tokens, the old ones as labels, and the chosen positions. A row with nothing to choose from has none.
 
     Raises:
-        ValueError: If shapes do not fit, a share is out of range or every token is special.
-        TypeError: If the dtypes do not fit.
+        ValueError: If every token is special.
 
     Example:
         One of four ordinary tokens is chosen at rate 0.25; shares of 1 and 0 always mask it.

@@ -51,10 +51,6 @@ def gather_labelled(
     Returns:
         A `Labelled`, for `linear_cross_entropy(out.hidden, head, out.labels, where=out.where)`.
 
-    Raises:
-        ValueError: If shapes do not fit or capacity is below 1.
-        TypeError: If dtypes do not fit.
-
     Example:
         Two of four positions are labelled, and there is room for three.
 

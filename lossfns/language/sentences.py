@@ -17,12 +17,7 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each pair of segments, float32 or wider; 0 at masked examples. An integer other than 0 and 1
-        gives NaN.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or is_next neither boolean nor integer.
+        [...], nats for each pair of segments. An integer other than 0 and 1 gives NaN.
 
     Example:
         Odds of 3 to 1 that the sentence follows: log(4/3) if it does, log 4 if not.
@@ -51,12 +46,7 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each pair of segments, float32 or wider; 0 at masked examples. An integer other than 0 and 1
-        gives NaN.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or in_order neither boolean nor integer.
+        [...], nats for each pair of segments. An integer other than 0 and 1 gives NaN.
 
     Example:
         >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))

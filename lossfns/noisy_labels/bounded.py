@@ -5,16 +5,27 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import Number, accumulation_dtype, flag, hyper, keep_rows, loss, non_negative, share, zero_masked
-from lossfns._numerics import log_probabilities
+from lossfns._contract import (
+    Number,
+    accumulation_dtype,
+    as_scalar,
+    check_labels,
+    flag,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    non_negative,
+    probability,
+    zero_masked,
+)
+from lossfns._numerics import at_label, focused, log_probabilities
 from lossfns.classification import softmax_cross_entropy
-from lossfns.classification._shared import at_label, check_labels, focused, one_if
 
 negative = Number("negative and finite", lambda v: (v < 0) & (v > -math.inf))
 above_zero = Number("above 0 and at most 1", lambda v: (v > 0) & (v <= 1))
 
 
-@loss(q=share, truncation=above_zero)
+@loss(q=probability, truncation=above_zero)
 def generalized_cross_entropy(
     logits: jax.Array,
     labels: jax.Array,
@@ -36,11 +47,7 @@ def generalized_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and 1/q for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], between 0 and 1/q for each row. A label outside 0 .. V-1 gives NaN.
 
     Example:
         At p = 1/4 and q = 1/2 the root is 1/2, and the loss (1 - 1/2) / (1/2).
@@ -58,9 +65,9 @@ def generalized_cross_entropy(
     """
     nats = softmax_cross_entropy(logits, labels, where=where)
     if truncation is not None:
-        most = -jnp.log(hyper(truncation, nats.dtype))
+        most = -jnp.log(as_scalar(truncation, nats.dtype))
         nats = jnp.where(nats >= most, most, nats)
-    exponent = hyper(q, nats.dtype)
+    exponent = as_scalar(q, nats.dtype)
     none = exponent == 0
     some = jnp.where(none, 1, exponent)
     # Without any probability of the label the power is 0, and so are all of its derivatives.
@@ -92,12 +99,7 @@ def symmetric_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, a label of a
-        masked class inf unless alpha is 0.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf unless alpha is 0.
 
     Example:
         At even odds a tenth of log 2 and 4 times a half.
@@ -113,10 +115,10 @@ def symmetric_cross_entropy(
         Wang et al. 2019, arXiv:1908.06112.
     """
     nats = softmax_cross_entropy(logits, labels, where=where)
-    weight = hyper(alpha, nats.dtype)
+    weight = as_scalar(alpha, nats.dtype)
     active = jnp.where(weight == 0, 0, weight * jnp.where((weight == 0) & jnp.isinf(nats), 0, nats))
     active = jnp.where(jnp.isnan(nats), nats, active)
-    return zero_masked(where, active + hyper(beta, nats.dtype) * hyper(log_zero, nats.dtype) * jnp.expm1(-nats))
+    return zero_masked(where, active + as_scalar(beta, nats.dtype) * as_scalar(log_zero, nats.dtype) * jnp.expm1(-nats))
 
 
 @loss(
@@ -153,12 +155,8 @@ def normalized_active_passive(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and $\alpha - \beta A$ for each row, float32 or wider; 0 at masked rows. A label outside
-        0 .. V-1 gives NaN. A row with one class only has an active loss of 0.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], between 0 and $\alpha - \beta A$ for each row. A label outside 0 .. V-1 gives NaN. A row with one class
+        only has an active loss of 0.
 
     Example:
         At even odds the label has half of the sum, and 4 times a half.
@@ -180,15 +178,15 @@ def normalized_active_passive(
     label = jnp.sum(jnp.where(at_label(labels, log_p.shape[-1]), log_p, 0), axis=-1)
     absent = label == -jnp.inf
     nats = jnp.where(absent, 0, -label)
-    exponent = hyper(gamma, dtype)
+    exponent = as_scalar(gamma, dtype)
     weighed = _with_constant_weight if constant_weights else focused
     total = jnp.sum(weighed(jnp.where(log_p == -jnp.inf, 0, -log_p), exponent), axis=-1)
     certain = total == 0
     active = jnp.where(certain, 0, weighed(nats, exponent) / jnp.where(certain, 1, total))
     active = jnp.where(absent, 1, active)
-    passive = hyper(log_zero, dtype) * jnp.where(absent, -1, jnp.expm1(-nats))
-    values = hyper(alpha, dtype) * active + hyper(beta, dtype) * passive
-    return zero_masked(where, values * one_if(in_range, dtype))
+    passive = as_scalar(log_zero, dtype) * jnp.where(absent, -1, jnp.expm1(-nats))
+    values = as_scalar(alpha, dtype) * active + as_scalar(beta, dtype) * passive
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 def _with_constant_weight(nats: jax.Array, gamma: jax.Array) -> jax.Array:

@@ -7,25 +7,26 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
+    check_labels,
     check_shape,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative,
     one_of,
-    share,
+    probability,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, log_probabilities, row_shift
+from lossfns._numerics import at_label, log_normalizer, log_probabilities, row_shift
 from lossfns.classification import softmax_cross_entropy
-from lossfns.classification._shared import at_label, check_labels, one_if
 
 # Probabilities sum to one up to this, which leaves room for those that were rounded to bfloat16.
 _SLACK = 0.02
 
 
-@loss(static=("form",), beta=share, form=one_of("soft", "hard"))
+@loss(static=("form",), beta=probability, form=one_of("soft", "hard"))
 def bootstrapped(
     logits: jax.Array,
     labels: jax.Array,
@@ -49,12 +50,7 @@ def bootstrapped(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, a label of a
-        masked class inf.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
 
     Example:
         Odds of 3 to 1 against the label: log 4 and log(4/3) in shares of a half.
@@ -78,7 +74,7 @@ def bootstrapped(
         believed = -jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, 0, log_p), axis=-1)
     else:
         believed = -jnp.max(log_p, axis=-1)
-    weight = hyper(beta, dtype)
+    weight = as_scalar(beta, dtype)
     return zero_masked(where, weight * given + (1 - weight) * believed)
 
 
@@ -98,13 +94,9 @@ def forward_corrected(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so does,
-        in every row, a transition that has a negative entry or a row that does not sum to one (up to 0.02). A label
-        that no possible class could have given is inf.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits or transition are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so does, in every row, a transition that has a
+        negative entry or a row that does not sum to one (up to 0.02). A label that no possible class could have given
+        is inf.
 
     Example:
         Sure of class 0, whose labels are right in 3 of 4 cases: log(4/3) for a label 0, log 4 for a label 1.
@@ -134,7 +126,7 @@ def forward_corrected(
     joint = jnp.where(possible, log_p + jnp.log(jnp.where(possible, to_label, 1)), -jnp.inf)
     _, shift = row_shift(joint)
     values = -(log_normalizer(joint, shift) + shift[..., 0])
-    return zero_masked(where, values * one_if(in_range & sound, dtype))
+    return zero_masked(where, nan_where_invalid(in_range & sound, values))
 
 
 class EarlyLearning(NamedTuple):
@@ -146,7 +138,7 @@ class EarlyLearning(NamedTuple):
     """[..., V], the new running mean of the predictions, to be kept for these examples."""
 
 
-@loss(strength=non_negative, momentum=share)
+@loss(strength=non_negative, momentum=probability)
 def early_learning(
     logits: jax.Array,
     labels: jax.Array,
@@ -174,13 +166,8 @@ def early_learning(
         where: [...], boolean; False deletes the row, whose targets stay as they are.
 
     Returns:
-        `values` [...], float32 or wider, 0 at masked rows, and `targets` [..., V], float32 or wider. The values have no
-        lower bound where $\lambda > 0$. A label outside 0 .. V-1 gives NaN, and so do targets that are negative or sum
-        to more than one (up to 0.02).
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits or targets are not floating or labels not integers.
+        `values` [...], 0 at masked rows, and `targets` [..., V]. The values have no lower bound where $\lambda > 0$. A
+        label outside 0 .. V-1 gives NaN, and so do targets that are negative or sum to more than one (up to 0.02).
 
     Example:
         At even odds and with momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
@@ -208,7 +195,7 @@ def early_learning(
     old = keep_rows(where, given)
     sound = jnp.all(old >= 0, axis=-1) & (jnp.sum(old, axis=-1) <= 1 + _SLACK)
     log_p = log_probabilities(keep_rows(where, x))
-    kept = hyper(momentum, dtype)
+    kept = as_scalar(momentum, dtype)
     p = jax.lax.stop_gradient(jnp.exp(log_p))
     new = kept * old + (1 - kept) * p
     # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain, which does not cancel as p and t become sure; nor does 1 - p
@@ -220,6 +207,6 @@ def early_learning(
     doubt = jnp.where(open_to, log_p + jnp.log(jnp.where(open_to, rest, 1)), -jnp.inf)
     _, shift = row_shift(doubt)
     penalty = log_normalizer(doubt, shift) + shift[..., 0]
-    values = nats + hyper(strength, dtype) * penalty
+    values = nats + as_scalar(strength, dtype) * penalty
     stored = new if where is None else jnp.where(where[..., None], new, given)
-    return EarlyLearning(zero_masked(where, values * one_if(sound, dtype)), stored)
+    return EarlyLearning(zero_masked(where, nan_where_invalid(sound, values)), stored)

@@ -8,14 +8,23 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from lossfns._contract import accumulation_dtype, hyper, keep_rows, loss, positive, share, zero_masked
-from lossfns._numerics import row_shift
-from lossfns.classification._shared import at_label, check_labels, one_if
+from lossfns._contract import (
+    accumulation_dtype,
+    as_scalar,
+    check_labels,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    positive,
+    probability,
+    zero_masked,
+)
+from lossfns._numerics import at_label, row_shift
 
 _STEPS = 30
 
 
-@loss(t1=share, t2=positive)
+@loss(t1=probability, t2=positive)
 def bi_tempered(
     logits: jax.Array,
     labels: jax.Array,
@@ -39,12 +48,7 @@ def bi_tempered(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], float32 or wider; 0 at masked rows. With $t_1 = t_2 = 1$ it is the cross-entropy in nats. A label outside
-        0 .. V-1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats. A label outside 0 .. V-1 gives NaN.
 
     Example:
         At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, whatever t2 is.
@@ -62,7 +66,7 @@ def bi_tempered(
     """
     labels, in_range, where = check_labels(logits, labels, where)
     dtype = accumulation_dtype(logits)
-    first, second = hyper(t1, dtype), hyper(t2, dtype)
+    first, second = as_scalar(t1, dtype), as_scalar(t2, dtype)
     x = keep_rows(where, logits).astype(dtype)
     top, shift = row_shift(x)
     empty = top == -jnp.inf
@@ -73,7 +77,7 @@ def bi_tempered(
     out = label == -jnp.inf
     cost = jnp.where(out, 1 / jnp.where(out, 1 - first, 1), -_tempered_log(jnp.where(out, 0, label), first))
     values = cost - (1 - jnp.sum(_power(log_p, 2 - first), axis=-1)) / (2 - first)
-    return zero_masked(where, values * one_if(in_range & ~empty[..., 0], dtype))
+    return zero_masked(where, nan_where_invalid(in_range & ~empty[..., 0], values))
 
 
 @jax.custom_jvp

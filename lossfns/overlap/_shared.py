@@ -5,10 +5,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, zero_masked
-from lossfns._numerics import log_probabilities, start_of_scan
-
-Axis = str | tuple[str, ...] | None
+from lossfns._contract import (
+    AxisName,
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    zero_masked,
+)
+from lossfns._numerics import log_probabilities, vary_like
 
 
 class Memberships(NamedTuple):
@@ -68,7 +74,7 @@ def memberships(
     )
 
 
-def total(counts: jax.Array, over: str, axis_name: Axis) -> jax.Array:
+def total(counts: jax.Array, over: str, axis_name: AxisName) -> jax.Array:
     """Sums over the places of an example, [N, C], or of the (global) batch, [1, C], from counts [N, P, C]."""
     if over == "example":
         return jnp.sum(counts, axis=1)
@@ -93,5 +99,5 @@ def mean_over_classes(costs: jax.Array, sizes: jax.Array, absent: str) -> jax.Ar
 def per_row(values: jax.Array, given: Memberships) -> jax.Array:
     """One value for each example: its own, or the batch's for every present one."""
     # Summed over devices the number is the same on all of them, but the values are each device's own.
-    values = start_of_scan(values, given.predicted)
+    values = vary_like(values, given.predicted)
     return zero_masked(given.where, jnp.broadcast_to(values, given.predicted.shape[:1]))

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import flag, hyper, loss, non_negative, one_of, positive
-from lossfns.overlap._shared import Axis, Memberships, mean_over_classes, memberships, per_row, ratio, total
+from lossfns._contract import AxisName, as_scalar, flag, loss, non_negative, one_of, positive
+from lossfns.overlap._shared import Memberships, mean_over_classes, memberships, per_row, ratio, total
 
 
 @loss(
@@ -22,7 +22,7 @@ def soft_f1(
     absent: str = "skip",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""One less the F1 score of the batch, with probabilities for counts.
 
@@ -42,15 +42,11 @@ def soft_f1(
             but for the smoothing, or 0 if nothing is predicted either.
         valid: [N, ...], boolean; False leaves the place out of all counts (padding, void pixels).
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis: the counts are then those of the global batch.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], from 0 to 1, the batch's value at every present example and 0 at masked ones, float32 or wider; 0 if no
-        class has a true place. A label that does not exist makes the batch's value NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, the batch's value at every present example and 0 at masked ones; 0 if no class has a true
+        place. A label that does not exist makes the batch's value NaN.
 
     Example:
         Two positives found to 1/2 and no other example: TP 1, FP 0, FN 1, so the score is 2/3.
@@ -73,7 +69,7 @@ def soft_f1(
     if average == "micro":
         wrong, sizes = (jnp.sum(x, axis=-1, keepdims=True) for x in (wrong, sizes))
         there = jnp.sum(there, axis=-1, keepdims=True)
-    costs = ratio(wrong, sizes + hyper(smooth, wrong.dtype))
+    costs = ratio(wrong, sizes + as_scalar(smooth, wrong.dtype))
     return per_row(mean_over_classes(costs, there, absent), given)
 
 
@@ -94,7 +90,7 @@ def dice(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""One less the Dice coefficient of soft and true regions, averaged over classes.
 
@@ -112,15 +108,10 @@ def dice(
             present example then carries.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN.
 
     Example:
         Four places, two of them true, all predicted at 1/2: one less 2 * 1 / (4/4 + 2).
@@ -144,7 +135,7 @@ def dice(
         sizes = total(jnp.square(given.predicted) + jnp.square(given.true), over, axis_name)
     else:
         wrong, sizes = _disagreement(given, over, axis_name)
-    costs = ratio(wrong, sizes + hyper(smooth, wrong.dtype))
+    costs = ratio(wrong, sizes + as_scalar(smooth, wrong.dtype))
     return per_row(mean_over_classes(costs, total(given.true, over, axis_name), absent), given)
 
 
@@ -165,7 +156,7 @@ def generalized_dice(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""One less the generalised Dice score: all classes in one ratio, small regions weighing more.
 
@@ -184,15 +175,10 @@ def generalized_dice(
             present example then carries.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN.
 
     Example:
         Sizes 1 and 2, so weights 1 and 1/4; every place predicted at 1/2: one less 2 * 3/4 / (5/2 + 7/8).
@@ -219,7 +205,7 @@ def generalized_dice(
     # Only their ratios matter; of large regions the weights alone would vanish.
     largest = jnp.max(weights, axis=-1, keepdims=True)
     weights, scale = ratio(weights, largest), ratio(jnp.ones_like(largest), largest)[..., 0]
-    smoothing = hyper(smooth, wrong.dtype) * scale
+    smoothing = as_scalar(smooth, wrong.dtype) * scale
     return per_row(ratio(jnp.sum(weights * wrong, -1), jnp.sum(weights * sizes, -1) + smoothing), given)
 
 
@@ -242,7 +228,7 @@ def tversky(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""One less the Tversky index, which weighs false positives and false negatives apart, averaged over classes.
 
@@ -261,15 +247,10 @@ def tversky(
             present example then carries.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN.
 
     Example:
         Four places, two of them true, all predicted at 1/2: TP, FP and FN are 1 each, so the index is 1/2.
@@ -310,7 +291,7 @@ def focal_tversky(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Focal Tversky loss: the Tversky loss of each class to the power $1 / \gamma$, averaged over classes.
 
@@ -330,15 +311,11 @@ def focal_tversky(
             present example then carries.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN. A class without error has gradient 0, where the power alone would have an infinite one.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN. A class without
+        error has gradient 0, where the power alone would have an infinite one.
 
     Example:
         An index of 1/2 (see `tversky`), at gamma 1/2.
@@ -358,18 +335,18 @@ def focal_tversky(
     given = memberships(logits, labels, valid, where)
     costs = _tversky_costs(given, alpha, beta, smooth, over, axis_name)
     none = costs == 0
-    powers = jnp.where(none, 0, jnp.where(none, 1, costs) ** (1 / hyper(gamma, costs.dtype)))
+    powers = jnp.where(none, 0, jnp.where(none, 1, costs) ** (1 / as_scalar(gamma, costs.dtype)))
     return per_row(mean_over_classes(powers, total(given.true, over, axis_name), absent), given)
 
 
-def _errors(given: Memberships, over: str, axis_name: Axis) -> tuple[jax.Array, jax.Array]:
+def _errors(given: Memberships, over: str, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
     """False positives and false negatives."""
     p, y = given.predicted, given.true
     false_negatives = (1 - p) * y
     return total(p * (1 - y), over, axis_name), total(false_negatives, over, axis_name)
 
 
-def _disagreement(given: Memberships, over: str, axis_name: Axis) -> tuple[jax.Array, jax.Array]:
+def _disagreement(given: Memberships, over: str, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
     """FP + FN, and both regions' sizes together, 2 TP + FP + FN."""
     p, y = given.predicted, given.true
     return total(p * (1 - y) + (1 - p) * y, over, axis_name), total(p + y, over, axis_name)
@@ -381,10 +358,10 @@ def _tversky_costs(
     beta: float | jax.Array,
     smooth: float | jax.Array,
     over: str,
-    axis_name: Axis,
+    axis_name: AxisName,
 ) -> jax.Array:
     dtype = given.predicted.dtype
     false_positives, false_negatives = _errors(given, over, axis_name)
-    wrong = hyper(alpha, dtype) * false_positives + hyper(beta, dtype) * false_negatives
+    wrong = as_scalar(alpha, dtype) * false_positives + as_scalar(beta, dtype) * false_negatives
     right = total(given.predicted * given.true, over, axis_name)
-    return ratio(wrong, right + wrong + hyper(smooth, dtype))
+    return ratio(wrong, right + wrong + as_scalar(smooth, dtype))

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import loss, one_of
-from lossfns.overlap._shared import Axis, mean_over_classes, memberships, per_row
+from lossfns._contract import AxisName, loss, one_of
+from lossfns.overlap._shared import mean_over_classes, memberships, per_row
 
 
 @loss(
@@ -20,7 +20,7 @@ def lovasz_softmax(
     over: str = "batch",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Lovasz-Softmax loss: the Jaccard loss of each class, extended linearly to soft errors, averaged over classes.
 
@@ -40,14 +40,10 @@ def lovasz_softmax(
             example then carries.
         valid: [N, ...], boolean; False leaves the place out (void pixels).
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the places are gathered from the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples. A label that does not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is unknown.
-        TypeError: If logits are not floating or labels not integers.
+        [N], from 0 to 1. A label that does not exist gives NaN.
 
     Example:
         One class is right with probability 3/4 in its one place and 1/4 wrong in the other's: both classes have errors

@@ -5,34 +5,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import Number, hyper, loss, positive, share_or_off, zero_masked
+from lossfns._contract import Number, as_scalar, loss, positive, probability_or_off, zero_masked
 from lossfns._numerics import multiplied
-from lossfns.preference._inputs import alike, below_half, wrong_way
+from lossfns.preference._shared import below_half, log_ratios, preference_nll
 
 _target = Number("above 0 and below 1/2", lambda v: (v > 0) & (v < 0.5))
 _EXO_SMOOTHING = math.exp(-10)
 
 
-def _margin(
-    policy_chosen: jax.Array,
-    policy_rejected: jax.Array,
-    reference_chosen: jax.Array,
-    reference_rejected: jax.Array,
-    where: jax.Array | None,
-) -> tuple[jax.Array | None, jax.Array]:
-    """How much more the policy prefers the chosen answer than the reference does, in nats."""
-    where, (chosen, rejected, base_chosen, base_rejected) = alike(
-        where,
-        policy_chosen=policy_chosen,
-        policy_rejected=policy_rejected,
-        reference_chosen=reference_chosen,
-        reference_rejected=reference_rejected,
-    )
-    # Policy minus reference first: they are near each other, so each difference is exact or nearly so.
-    return where, (chosen - base_chosen) - (rejected - base_rejected)
-
-
-@loss(beta=positive, label_smoothing=share_or_off)
+@loss(beta=positive, label_smoothing=probability_or_off)
 def dpo(
     policy_chosen: jax.Array,
     policy_rejected: jax.Array,
@@ -59,11 +40,7 @@ def dpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs. It is log 2 where policy and reference agree.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair. It is log 2 where policy and reference agree.
 
     Example:
         The policy has moved by log 3 / beta towards the chosen answer: odds of 3 to 1, log(4/3).
@@ -83,8 +60,9 @@ def dpo(
         Rafailov et al. 2023, arXiv:2305.18290. Mitchell 2023, "A note on DPO with noisy preferences and relationship to
         IPO" (cDPO).
     """
-    where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    return zero_masked(where, wrong_way(multiplied(h, hyper(beta, h.dtype)), label_smoothing))
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    h = chosen - rejected
+    return zero_masked(where, preference_nll(multiplied(h, as_scalar(beta, h.dtype)), label_smoothing))
 
 
 @loss(beta=positive, flip_rate=below_half)
@@ -115,11 +93,7 @@ def robust_dpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider, of either sign; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair, of either sign.
 
     Example:
         At odds of 3 to 1: log(4/3) - log 3 / 8, where cDPO has log(4/3) + log 3 / 10.
@@ -137,8 +111,9 @@ def robust_dpo(
     References:
         Ray Chowdhury et al. 2024, arXiv:2403.00409.
     """
-    where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    z, epsilon = multiplied(h, hyper(beta, h.dtype)), hyper(flip_rate, h.dtype)
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    h = chosen - rejected
+    z, epsilon = multiplied(h, as_scalar(beta, h.dtype)), as_scalar(flip_rate, h.dtype)
     return zero_masked(where, jax.nn.softplus(-z) - epsilon / (1 - 2 * epsilon) * z)
 
 
@@ -168,11 +143,7 @@ def ipo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], squared nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], squared nats for each pair.
 
     Example:
         The target at tau = 1/4 is 2, and the margin is 3.
@@ -190,8 +161,9 @@ def ipo(
     References:
         Azar et al. 2023, arXiv:2310.12036, equation 17.
     """
-    where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    return zero_masked(where, jnp.square(h - 1 / (2 * hyper(tau, h.dtype))))
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    h = chosen - rejected
+    return zero_masked(where, jnp.square(h - 1 / (2 * as_scalar(tau, h.dtype))))
 
 
 @loss(beta=positive, label_smoothing=_target)
@@ -222,11 +194,7 @@ def exo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider, at least 0; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair, at least 0.
 
     Example:
         Even odds against a target of 9 to 1: (log(5/9) + log 5) / 2.
@@ -243,8 +211,9 @@ def exo(
     References:
         Ji et al. 2024, arXiv:2402.00856, equation 16.
     """
-    where, h = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    z, epsilon = multiplied(h, hyper(beta, h.dtype)), hyper(label_smoothing, h.dtype)
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    h = chosen - rejected
+    z, epsilon = multiplied(h, as_scalar(beta, h.dtype)), as_scalar(label_smoothing, h.dtype)
     # The entropy of sigmoid(z) is even in z; written for |z| nothing cancels, and at infinity it is 0.
     far = jnp.isinf(z)
     size = jnp.abs(jnp.where(far, 0, z))

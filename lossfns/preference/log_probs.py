@@ -27,12 +27,8 @@ def sequence_log_probs(
             for all tokens but the first, which nothing predicts.
 
     Returns:
-        [...], nats for each sequence, at most 0, float32 or wider and summed so; 0 for an answer without tokens. A
-        token outside 0 .. V-1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating, tokens not integers or average not a bool.
+        [...], nats for each sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
+        outside 0 .. V-1 gives NaN.
 
     Example:
         Two tokens of an answer, each of probability 1/4.

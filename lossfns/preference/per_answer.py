@@ -3,27 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import check_array, check_shape, hyper, keep_rows, loss, one_of, positive, zero_masked
+from lossfns._contract import as_scalar, check_array, check_shape, keep_rows, loss, one_of, positive, zero_masked
 from lossfns._numerics import multiplied
-from lossfns.preference._inputs import alike
-
-
-def _log_ratios(
-    policy_chosen: jax.Array,
-    policy_rejected: jax.Array,
-    reference_chosen: jax.Array,
-    reference_rejected: jax.Array,
-    where: jax.Array | None,
-) -> tuple[jax.Array | None, jax.Array, jax.Array]:
-    """log(policy / reference) of both answers."""
-    where, (chosen, rejected, base_chosen, base_rejected) = alike(
-        where,
-        policy_chosen=policy_chosen,
-        policy_rejected=policy_rejected,
-        reference_chosen=reference_chosen,
-        reference_rejected=reference_rejected,
-    )
-    return where, chosen - base_chosen, rejected - base_rejected
+from lossfns.preference._shared import log_ratios
 
 
 @loss(beta=positive)
@@ -50,11 +32,7 @@ def nca(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair.
 
     Example:
         Where policy and reference agree, each sigmoid is 1/2: 2 log 2.
@@ -69,8 +47,8 @@ def nca(
     References:
         Chen et al. 2024, arXiv:2402.05369.
     """
-    where, chosen, rejected = _log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    beta = hyper(beta, chosen.dtype)
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    beta = as_scalar(beta, chosen.dtype)
     chosen, rejected = multiplied(chosen, beta), multiplied(rejected, beta)
     noise = jax.nn.softplus(chosen) + jax.nn.softplus(rejected)
     return zero_masked(where, jax.nn.softplus(-chosen) + noise / 2)
@@ -105,11 +83,7 @@ def sppo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], squared nats for each pair, float32 or wider; 0 at masked pairs. A win rate outside 0 .. 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [...], squared nats for each pair. A win rate outside 0 .. 1 gives NaN.
 
     Example:
         At beta = 1/2 the targets are 1 and -1; the log-ratios are 3 and 0.
@@ -125,8 +99,8 @@ def sppo(
     References:
         Wu et al. 2024, arXiv:2405.00675.
     """
-    where, chosen, rejected = _log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    eta = 1 / hyper(beta, chosen.dtype)
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    eta = 1 / as_scalar(beta, chosen.dtype)
     chosen -= eta * _excess("chosen_win_rate", chosen_win_rate, 1.0, chosen, where)
     rejected -= eta * _excess("rejected_win_rate", rejected_win_rate, 0.0, rejected, where)
     return zero_masked(where, (jnp.square(chosen) + jnp.square(rejected)) / 2)
@@ -172,11 +146,7 @@ def apo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], between 0 and 2 for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], between 0 and 2 for each pair.
 
     Example:
         Odds of 3 to 1 for the chosen answer, even odds for the other: 1/4 + 1/2 and 3/4 + 1/4.
@@ -192,8 +162,8 @@ def apo(
     References:
         D'Oosterlinck et al. 2024, arXiv:2408.06266, equations 7 and 8.
     """
-    where, chosen, rejected = _log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
-    beta = hyper(beta, chosen.dtype)
+    where, chosen, rejected = log_ratios(policy_chosen, policy_rejected, reference_chosen, reference_rejected, where)
+    beta = as_scalar(beta, chosen.dtype)
     chosen, rejected = multiplied(chosen, beta), multiplied(rejected, beta)
     if form == "zero":
         values = jax.nn.sigmoid(-chosen) + jax.nn.sigmoid(rejected)

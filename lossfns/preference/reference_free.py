@@ -4,18 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    as_scalar,
     finite,
     flag,
-    hyper,
     loss,
     non_negative,
     non_negative_or_off,
     positive,
-    share_or_off,
+    prepare,
+    probability_or_off,
     zero_masked,
 )
 from lossfns._numerics import multiplied
-from lossfns.preference._inputs import alike, wrong_way
+from lossfns.preference._shared import preference_nll
 
 
 @loss(static=("with_nll",), weight=non_negative, with_nll=flag)
@@ -43,12 +44,8 @@ def orpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs. A positive log-probability gives NaN. Two
-        answers alike have the odds ratio 1, with gradient 0 if both are certain.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair. A positive log-probability gives NaN. Two answers alike have the odds ratio 1, with
+        gradient 0 if both are certain.
 
     Example:
         Odds of 3 to 1 and of 1 to 1, so a ratio of 3: log(4/3) + 0.5 log(4/3).
@@ -65,8 +62,8 @@ def orpo(
     References:
         Hong et al. 2024, arXiv:2403.07691, equations 6 and 7.
     """
-    where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    values = hyper(weight, x.dtype) * _odds_ratio_loss(x, y)
+    where, (x, y) = prepare(where, chosen=chosen, rejected=rejected)
+    values = as_scalar(weight, x.dtype) * _odds_ratio_loss(x, y)
     return zero_masked(where, values - x if with_nll else values)
 
 
@@ -102,7 +99,7 @@ def _odds_ratio_loss_jvp(
     return _odds_ratio_loss(x, y), by_x * tangents[0] + by_y * tangents[1]
 
 
-@loss(beta=positive, gamma=finite, label_smoothing=share_or_off)
+@loss(beta=positive, gamma=finite, label_smoothing=probability_or_off)
 def simpo(
     chosen: jax.Array,
     rejected: jax.Array,
@@ -126,11 +123,7 @@ def simpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair.
 
     Example:
         Rewards that differ by log 3 + gamma.
@@ -146,12 +139,12 @@ def simpo(
     References:
         Meng et al. 2024, arXiv:2405.14734.
     """
-    where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    margin = multiplied(x - y, hyper(beta, x.dtype)) - hyper(gamma, x.dtype)
-    return zero_masked(where, wrong_way(margin, label_smoothing))
+    where, (x, y) = prepare(where, chosen=chosen, rejected=rejected)
+    margin = multiplied(x - y, as_scalar(beta, x.dtype)) - as_scalar(gamma, x.dtype)
+    return zero_masked(where, preference_nll(margin, label_smoothing))
 
 
-@loss(beta=positive, label_smoothing=share_or_off, nll_weight=non_negative_or_off)
+@loss(beta=positive, label_smoothing=probability_or_off, nll_weight=non_negative_or_off)
 def cpo(
     chosen: jax.Array,
     rejected: jax.Array,
@@ -174,11 +167,7 @@ def cpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair.
 
     Example:
         Alike, at probability 1/2 each: log 2 + log 2.
@@ -194,10 +183,10 @@ def cpo(
     References:
         Xu et al. 2024, arXiv:2401.08417.
     """
-    where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    values = wrong_way(multiplied(x - y, hyper(beta, x.dtype)), label_smoothing)
+    where, (x, y) = prepare(where, chosen=chosen, rejected=rejected)
+    values = preference_nll(multiplied(x - y, as_scalar(beta, x.dtype)), label_smoothing)
     if nll_weight is not None:
-        values -= hyper(nll_weight, x.dtype) * x
+        values -= as_scalar(nll_weight, x.dtype) * x
     return zero_masked(where, values)
 
 
@@ -216,11 +205,7 @@ def slic_hinge(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs and where the margin is kept, with gradient 0.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If a log-probability is not floating.
+        [...], nats for each pair; 0 at masked pairs and where the margin is kept, with gradient 0.
 
     Example:
         >>> print(slic_hinge(jnp.array([-1.0, -1.0]), jnp.array([-1.5, -9.0])))
@@ -234,5 +219,5 @@ def slic_hinge(
     References:
         Zhao et al. 2023, arXiv:2305.10425.
     """
-    where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
-    return zero_masked(where, jax.nn.relu(hyper(margin, x.dtype) - (x - y)))
+    where, (x, y) = prepare(where, chosen=chosen, rejected=rejected)
+    return zero_masked(where, jax.nn.relu(as_scalar(margin, x.dtype) - (x - y)))

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import entries, finite, hyper, loss, non_negative_or_off, zero_masked
-from lossfns.preference._inputs import alike
+from lossfns._contract import as_scalar, entries, finite, loss, non_negative_or_off, prepare, zero_masked
 
 
 @loss(margin=finite.each, centring=non_negative_or_off)
@@ -30,11 +29,7 @@ def bradley_terry(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, float32 or wider; 0 at masked pairs.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If rewards are not floating.
+        [...], nats for each pair.
 
     Example:
         Odds of 3 to 1, first without, then with a margin that takes them back to 1 to 1.
@@ -50,11 +45,11 @@ def bradley_terry(
         Bradley and Terry 1952, doi:10.1093/biomet/39.3-4.324. Touvron et al. 2023, arXiv:2307.09288 (margin).
         Eisenstein et al. 2023, arXiv:2312.09244 (centring).
     """
-    where, (x, y) = alike(where, chosen=chosen, rejected=rejected)
+    where, (x, y) = prepare(where, chosen=chosen, rejected=rejected)
     if jnp.shape(margin) not in ((), x.shape):
         raise ValueError(f"margin must be a scalar or have the shape {x.shape} of chosen, got {jnp.shape(margin)}")
     gap = entries("margin", margin, finite, x, where)
     values = jax.nn.softplus(gap - (x - y))
     if centring is not None:
-        values += hyper(centring, x.dtype) * jnp.square(x + y)
+        values += as_scalar(centring, x.dtype) * jnp.square(x + y)
     return zero_masked(where, values)

@@ -6,21 +6,21 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_where,
     finite,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     positive,
+    prepare,
     zero_masked,
 )
 from lossfns._numerics import multiplied
-from lossfns.preference._inputs import alike, signs
-
-AxisName = str | tuple[str, ...] | None
+from lossfns.preference._shared import signs
 
 
 def _mean(values: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
@@ -65,16 +65,10 @@ def kto(
         desirable_weight: $\lambda_D$.
         undesirable_weight: $\lambda_U$.
         where: [...], boolean; False deletes the answer, and its mismatched one from $z_0$.
-        axis_name: Name of a mapped device axis. $z_0$ is then that of the global batch; each device returns its own
-            answers, and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [...], for each answer between 0 and its weight, float32 or wider; 0 at masked answers. An integer other than
-        0 and 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If log-probabilities are not floating or desirable neither boolean nor integer.
+        [...], for each answer between 0 and its weight. An integer other than 0 and 1 gives NaN.
 
     Example:
         Both answers have gained log 3 where the mean gain of mismatched ones is 0: 1/4 for the good one, 3/4 for the
@@ -94,7 +88,7 @@ def kto(
     References:
         Ethayarajh et al. 2024, arXiv:2402.01306.
     """
-    present, (policy, reference, off_policy, off_reference) = alike(
+    present, (policy, reference, off_policy, off_reference) = prepare(
         where,
         policy=policy,
         reference=reference,
@@ -104,8 +98,8 @@ def kto(
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
     baseline, _ = _mean(off_policy - off_reference, present, axis_name)
     baseline = jax.lax.stop_gradient(jnp.maximum(baseline, 0))
-    gain = multiplied(policy - reference - baseline, hyper(beta, policy.dtype))
-    weight = jnp.where(sign > 0, hyper(desirable_weight, gain.dtype), hyper(undesirable_weight, gain.dtype))
+    gain = multiplied(policy - reference - baseline, as_scalar(beta, policy.dtype))
+    weight = jnp.where(sign > 0, as_scalar(desirable_weight, gain.dtype), as_scalar(undesirable_weight, gain.dtype))
     return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
 
 
@@ -134,11 +128,7 @@ def bco(
         where: [...], boolean; False deletes the answer.
 
     Returns:
-        [...], nats for each answer, float32 or wider; 0 at masked answers. An integer other than 0 and 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If log-probabilities are not floating or desirable neither boolean nor integer.
+        [...], nats for each answer. An integer other than 0 and 1 gives NaN.
 
     Example:
         Rewards log 3 above the shift: log(4/3) for a good answer and log 4 for a bad one.
@@ -154,10 +144,10 @@ def bco(
     References:
         Jung et al. 2024, arXiv:2404.04656.
     """
-    where, (policy, reference) = alike(where, policy=policy, reference=reference)
+    where, (policy, reference) = prepare(where, policy=policy, reference=reference)
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
-    above = multiplied(policy - reference, hyper(beta, policy.dtype)) - jax.lax.stop_gradient(
-        hyper(shift, policy.dtype)
+    above = multiplied(policy - reference, as_scalar(beta, policy.dtype)) - jax.lax.stop_gradient(
+        as_scalar(shift, policy.dtype)
     )
     return zero_masked(where, jax.nn.softplus(-sign * above))
 
@@ -186,14 +176,10 @@ def update_reward_shift(
         state: The mean $\delta$ and the number $n$ so far: `RewardShift(jnp.zeros(()), jnp.zeros(()))` at the start.
         rewards: [...], $\beta \log \pi(y) / \pi_0(y)$ of the batch, good and bad answers together.
         where: [...], boolean; False leaves a reward out.
-        axis_name: Name of a mapped device axis, whose devices' batches count together.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        The new state, float32 or wider, without gradient; NaN if the number so far is negative.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If an array is not floating.
+        The new state, without gradient; NaN if the number so far is negative.
 
     Example:
         >>> state = RewardShift(jnp.array(1.0), jnp.array(2.0))

@@ -3,9 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    prepare,
+    zero_masked,
+)
 from lossfns._numerics import unit_vectors
-from lossfns.regression._shared import both
 
 
 @loss()
@@ -18,12 +26,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], float32 or wider; 0 at masked entries. One of the two at -1 gives inf; a prediction or target below -1
-        has no logarithm and gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If predictions are not floating.
+        [...]. One of the two at -1 gives inf; a prediction or target below -1 has no logarithm and gives NaN.
 
     Example:
         1 + 1 against 1 + 3 is half, and log(2) squared is 0.48.
@@ -35,7 +38,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
         scikit-learn's `mean_squared_log_error` and Keras's are the mean of this; Keras first raises negative numbers
         to 1e-7, which hides them and their gradients.
     """
-    predictions, targets = both(predictions, targets, where)
+    _, (predictions, targets) = prepare(where, others="real", predictions=predictions, targets=targets)
     # The logarithm of a ratio, because the difference of logarithms has no digits left where the two are close; of the
     # larger to the smaller, because log(1 + r) has none left near r = -1.
     smaller = jnp.where(predictions < targets, predictions, targets)
@@ -57,11 +60,7 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], from 0 to 2, float32 or wider; 0 at masked rows. The cosine with a zero vector is 0, its distance 1.
-
-    Raises:
-        ValueError: If the shapes differ or the vectors have no axis.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 2. The cosine with a zero vector is 0, its distance 1.
 
     Example:
         The same direction, a right angle, and the opposite direction.

@@ -49,12 +49,7 @@ def barron(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], float32 or wider; 0 at masked entries. A traced alpha of NaN or a traced scale of 0 or less gives NaN, in
-        an array at its entries.
-
-    Raises:
-        ValueError: If shapes do not fit, alpha is NaN or the scale is not positive.
-        TypeError: If errors are not floating.
+        [...]. A traced alpha of NaN or a traced scale of 0 or less gives NaN, in an array at its entries.
 
     Example:
         An error of 2 with alpha 2, 0 and -2: 2, log 3, and 1.
@@ -98,12 +93,8 @@ def adaptive_barron(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats, float32 or wider; 0 at masked entries. A traced alpha below 0, which has no distribution, or a
-        scale of 0 or less gives NaN, in an array at its entries.
-
-    Raises:
-        ValueError: If shapes do not fit, alpha is below 0 or the scale is not positive.
-        TypeError: If errors are not floating.
+        [...], nats. A traced alpha below 0, which has no distribution, or a scale of 0 or less gives NaN, in an array
+        at its entries.
 
     Example:
         No error, alpha 2 and 0: the log of the square root of 2 pi, and of pi times the root of 2.

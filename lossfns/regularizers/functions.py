@@ -13,26 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     non_negative,
     positive,
     uncompiled,
     zero_masked,
 )
-from lossfns._numerics import log_probabilities, start_of_scan, unit_vectors
-from lossfns._padding import index
-from lossfns.classification.divergences import divergence
+from lossfns._divergences import divergence
+from lossfns._numerics import log_probabilities, unit_vectors, vary_like
+from lossfns._padding import non_negative_int
 
 PyTree = Any
 
 
-@uncompiled(epsilon=positive, steps=index)
+@uncompiled(epsilon=positive, steps=non_negative_int)
 def vat(
     predict: Callable[[jax.Array], jax.Array],
     inputs: jax.Array,
@@ -60,12 +61,10 @@ def vat(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats, at least 0, float32 or wider; 0 at masked examples. Where predictions do not depend on the input the
-        value is 0.
+        [N], nats, at least 0. Where predictions do not depend on the input the value is 0.
 
     Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If inputs or directions are not floating, or predict cannot be called.
+        TypeError: If `predict` is not callable.
 
     Example:
         From x = 0 by log 3: even odds against odds of 3 to 1, log(2/3)/2 + log(2)/2.
@@ -100,7 +99,7 @@ def vat(
     d = _row_units(d)
     for _ in range(steps):
         d = _row_units(_curvature_times(predict, still, p, d))
-    moved = inputs + hyper(epsilon, dtype) * jax.lax.stop_gradient(d)
+    moved = inputs + as_scalar(epsilon, dtype) * jax.lax.stop_gradient(d)
     return zero_masked(where, divergence(_checked_logits(predict(moved), inputs), before))
 
 
@@ -125,11 +124,10 @@ def gradient_penalty(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], float32 or wider; 0 at masked examples. Where the slope is exactly 0 the penalty has no gradient.
+        [N]. Where the slope is exactly 0 the penalty has no gradient.
 
     Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If inputs are not floating, or critic cannot be called.
+        TypeError: If `critic` is not callable.
 
     Example:
         A critic of slope (3, 4), so of length 5.
@@ -164,7 +162,7 @@ def gradient_penalty(
     scale = jnp.where(largest == 0, 1, largest)
     squares = jnp.sum(jnp.square(slopes / scale[:, None]), axis=-1)
     lengths = jnp.where(largest == 0, 0, scale * jnp.sqrt(jnp.where(largest == 0, 1, squares)))
-    excess = lengths - hyper(target, x.dtype)
+    excess = lengths - as_scalar(target, x.dtype)
     return zero_masked(where, jnp.square(jnp.maximum(excess, 0) if one_sided else excess))
 
 
@@ -174,7 +172,7 @@ def fisher_diagonal(
     params: PyTree,
     *examples: jax.Array,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> PyTree:
     r"""Diagonal of the Fisher information, the mean over examples of $\left(\nabla_\theta \log p(y | x)\right)^2$.
 
@@ -185,14 +183,14 @@ def fisher_diagonal(
         *examples: Arrays [N, ...], at least one, such as inputs and labels. With labels drawn from the model's own
             predictions this is the Fisher information of the paper; with the true labels it is the "empirical" one.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis: the mean is then over the global batch, the same on every device.
+        axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
-        A tree like params, float32 or wider, at least 0; 0 if there is no example.
+        A tree like params, at least 0; 0 if there is no example.
 
     Raises:
-        ValueError: If shapes do not fit or no examples are given.
-        TypeError: If a leaf of params is not floating, or log_likelihood cannot be called.
+        ValueError: If there are no examples.
+        TypeError: If `log_likelihood` is not callable.
 
     Example:
         A normal distribution of variance 1 about theta: the slope is x - theta, and the mean of 1 and 9 is 5.
@@ -223,7 +221,7 @@ def fisher_diagonal(
     present = jnp.ones(examples[0].shape[:1], bool) if where is None else where
     examples = tuple(keep_rows(where, x) for x in examples)
     # Under `shard_map` the gradient of a replicated array arrives summed over devices, too late to be squared.
-    params = jax.tree.map(lambda x: start_of_scan(x.astype(accumulation_dtype(x)), *examples), params)
+    params = jax.tree.map(lambda x: vary_like(x.astype(accumulation_dtype(x)), *examples), params)
 
     def square(example: tuple[jax.Array, ...]) -> PyTree:
         return jax.tree.map(jnp.square, jax.grad(lambda p: log_likelihood(p, *example))(params))

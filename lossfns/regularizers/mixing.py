@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     one_of,
@@ -59,10 +59,6 @@ def mixup(
 
     Returns:
         `Mixed`: inputs, targets, partners and ratios.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If inputs are not floating.
 
     Example:
         Whatever was drawn, the targets still sum to one.
@@ -118,10 +114,6 @@ def cutmix(
     Returns:
         `Mixed`: images, targets, partners and ratios.
 
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If images are not floating.
-
     Example:
         Whatever was drawn, the targets still sum to one.
 
@@ -173,7 +165,7 @@ def _partners(key: jax.Array, count: int, where: jax.Array | None) -> jax.Array:
 
 def _ratios(key: jax.Array, count: int, alpha: float | jax.Array, per: str, dtype: jnp.dtype) -> jax.Array:
     # Drawn in float32 whatever comes in, so that a key means the same in any dtype.
-    alpha, shape = hyper(alpha, jnp.dtype(jnp.float32)), (1 if per == "batch" else count,)
+    alpha, shape = as_scalar(alpha, jnp.dtype(jnp.float32)), (1 if per == "batch" else count,)
     return jnp.broadcast_to(jax.random.beta(key, alpha, alpha, shape, jnp.float32).astype(dtype), (count,))
 
 

@@ -6,21 +6,21 @@ import jax.numpy as jnp
 from lossfns._contract import (
     Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
     non_negative,
-    share,
+    probability,
     zero_masked,
 )
-from lossfns._numerics import row_shift, start_of_scan
+from lossfns._numerics import row_shift, vary_like
 
 
-@loss(discount=share, decay=share)
+@loss(discount=probability, decay=probability)
 def gae(
     rewards: jax.Array,
     values: jax.Array,
@@ -47,11 +47,7 @@ def gae(
             (the tokens of a tool's answer).
 
     Returns:
-        [..., T], float32 or wider; 0 at masked steps. The targets of the value function are these plus `values`.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array has another dtype.
+        [..., T]. The targets of the value function are these plus `values`.
 
     Example:
         One reward at the end, no discount, values of 1/2: each step is 1/2 too low by what follows, halved at each
@@ -86,7 +82,7 @@ def gae(
     if ends is None:
         ends = jnp.zeros(rewards.shape, bool)
     check_shape("ends", check_array("ends", ends, "boolean"), rewards.shape, "of rewards")
-    gamma, lam = hyper(discount, dtype), hyper(decay, dtype)
+    gamma, lam = as_scalar(discount, dtype), as_scalar(decay, dtype)
 
     def step(
         later: tuple[jax.Array, jax.Array], now: tuple[jax.Array, ...]
@@ -100,7 +96,7 @@ def gae(
 
     columns = keep_rows(where, rewards).astype(dtype), keep_rows(where, values).astype(dtype), ends, present
     steps = tuple(jnp.moveaxis(x, -1, 0) for x in columns)
-    zero = start_of_scan(jnp.zeros_like(last), *columns[:2], last, present)
+    zero = vary_like(jnp.zeros_like(last), *columns[:2], last, present)
     _, advantages = jax.lax.scan(step, (zero, zero + last), steps, reverse=True)
     return jnp.moveaxis(advantages, 0, -1)
 
@@ -135,12 +131,8 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
         where: [..., n], boolean; False deletes the answer, also from the others' baselines.
 
     Returns:
-        [..., n], float32 or wider, without gradient; 0 at masked answers and for one that is alone. The loss is
-        `policy_gradient` of the answers' log-probabilities (`sequence_log_probs`) and these.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If rewards are not floating.
+        [..., n], without gradient; 0 at masked answers and for one that is alone. The loss is `policy_gradient` of the
+        answers' log-probabilities (`sequence_log_probs`) and these.
 
     Example:
         >>> print(rloo(jnp.array([1.0, 0.0, 0.0])).round(4))
@@ -179,12 +171,7 @@ def group_advantages(
         where: [..., n], boolean; False deletes the answer, also from the others' statistics.
 
     Returns:
-        [..., n], float32 or wider, without gradient; 0 at masked answers, for one that is alone, and where all rewards
-        of a group are equal.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If rewards are not floating.
+        [..., n], without gradient, for one that is alone, and where all rewards of a group are equal.
 
     Example:
         >>> rewards = jnp.array([1.0, 0.0, 0.0, 0.0])
@@ -217,7 +204,7 @@ def standardised(
     centred = _centred(rewards, present, count)
     if not scale:
         return zero_masked(present, centred)
-    freedom = jnp.maximum(count - hyper(ddof, rewards.dtype), 1)
+    freedom = jnp.maximum(count - as_scalar(ddof, rewards.dtype), 1)
     deviation = jnp.sqrt(jnp.sum(centred * centred, axis=-1, keepdims=True) / freedom)
-    spread = deviation + hyper(epsilon, rewards.dtype)
+    spread = deviation + as_scalar(epsilon, rewards.dtype)
     return zero_masked(present, centred / jnp.where(spread == 0, 1, spread))

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from lossfns._contract import (
     Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
@@ -49,10 +49,6 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
 
     Returns:
         [..., T], float32 (float64 in JAX's x64 mode), not negative.
-
-    Raises:
-        ValueError: If there is no such normalizer or too few axes.
-        TypeError: If where is not boolean.
 
     Example:
         Answers of one and three tokens.
@@ -165,11 +161,10 @@ def grpo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
+        [..., n, T], a value for each token.
 
     Raises:
-        ValueError: If shapes do not fit, a hyper-parameter is out of range or a length is given without its normalizer.
-        TypeError: If an array is not floating.
+        ValueError: If `length` is given without its normalizer.
 
     Example:
         Four answers of one token on the first step: minus the advantages.
@@ -218,14 +213,14 @@ def grpo(
     if ratio == "sequence":
         number = jnp.maximum(jnp.sum(tokens, axis=-1, keepdims=True, dtype=dtype), 1)
         log_ratio = jnp.broadcast_to(jnp.sum(zero_masked(where, log_ratio), axis=-1, keepdims=True) / number, new.shape)
-    low, high = hyper(clip_low, dtype), hyper(clip_high, dtype)
+    low, high = as_scalar(clip_low, dtype), as_scalar(clip_high, dtype)
     if surrogate == "clip":
         values = clipped(log_ratio, advantages, low, high, None)
     else:
         values = weighted(new, log_ratio, advantages, low, high)
     if reference_log_probs is not None:
         reference = jax.lax.stop_gradient(keep_rows(where, reference_log_probs).astype(dtype))
-        values += hyper(kl_weight, dtype) * excess(new - reference)
+        values += as_scalar(kl_weight, dtype) * excess(new - reference)
     if length is not None:
-        values *= new.shape[-1] / hyper(length, dtype)
+        values *= new.shape[-1] / as_scalar(length, dtype)
     return zero_masked(where, values)

@@ -6,31 +6,19 @@ import jax.numpy as jnp
 from lossfns._contract import (
     Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
-    check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     one_of,
     positive,
+    prepare,
     zero_masked,
 )
 from lossfns._numerics import excess, log_normalizer, row_shift, softmax
 from lossfns.reinforcement._surrogates import clip_share, clipped, scored
-
-
-def _alike(where: jax.Array | None, **arrays: jax.Array) -> tuple[jax.Array | None, list[jax.Array]]:
-    """Named floating arrays of one shape, in one dtype and 0 at masked places; all but the first are constants."""
-    (first, example), *others = arrays.items()
-    check_array(first, example)
-    for name, array in others:
-        check_shape(name, check_array(name, array), example.shape, f"of {first}")
-    where = check_where(where, example.shape)
-    dtype = accumulation_dtype(*arrays.values())
-    moving, *constants = (keep_rows(where, array).astype(dtype) for array in arrays.values())
-    return where, [moving, *map(jax.lax.stop_gradient, constants)]
 
 
 @loss()
@@ -44,11 +32,7 @@ def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.A
         where: [...], boolean; False deletes the action.
 
     Returns:
-        [...], float32 or wider; 0 at masked actions. Only its gradient means something.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If an array is not floating.
+        [...]. Only its gradient means something.
 
     Example:
         >>> print(policy_gradient(jnp.array([-0.5, -2.0]), jnp.array([2.0, -1.0])))
@@ -61,7 +45,7 @@ def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.A
     References:
         Williams 1992, doi:10.1007/BF00992696.
     """
-    where, (log_probs, advantages) = _alike(where, log_probs=log_probs, advantages=advantages)
+    where, (log_probs, advantages) = prepare(where, log_probs=log_probs, advantages=jax.lax.stop_gradient(advantages))
     return zero_masked(where, scored(log_probs, advantages))
 
 
@@ -97,11 +81,7 @@ def ppo_clip(
         where: [...], boolean; False deletes the action.
 
     Returns:
-        [...], float32 or wider; 0 at masked actions.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [...].
 
     Example:
         A ratio of 2: clipped to 1.2 for a good action, not clipped for a bad one, whose gradient is needed.
@@ -121,11 +101,14 @@ def ppo_clip(
         Schulman et al. 2017, arXiv:1707.06347. Ye et al. 2019, arXiv:1912.09729 (dual clip). Yu et al. 2025,
         arXiv:2503.14476 (two bounds).
     """
-    where, (new, old, advantages) = _alike(
-        where, log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
+    where, (new, old, advantages) = prepare(
+        where,
+        log_probs=log_probs,
+        old_log_probs=jax.lax.stop_gradient(old_log_probs),
+        advantages=jax.lax.stop_gradient(advantages),
     )
-    low, high = hyper(clip_low, new.dtype), hyper(clip_high, new.dtype)
-    dual = None if dual_clip is None else hyper(dual_clip, new.dtype)
+    low, high = as_scalar(clip_low, new.dtype), as_scalar(clip_high, new.dtype)
+    dual = None if dual_clip is None else as_scalar(dual_clip, new.dtype)
     return zero_masked(where, clipped(new - old, advantages, low, high, dual))
 
 
@@ -151,11 +134,7 @@ def value_clip(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squares of the rewards' unit, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [...], squares of the rewards' unit.
 
     Example:
         The value has moved by 1 onto its target, 0.8 further than it may: 0.8^2 / 2.
@@ -169,10 +148,12 @@ def value_clip(
     References:
         Schulman et al. 2017, arXiv:1707.06347 (the clip is that of its code, not of the paper).
     """
-    where, (value, old, target) = _alike(where, values=values, old_values=old_values, returns=returns)
+    where, (value, old, target) = prepare(
+        where, values=values, old_values=jax.lax.stop_gradient(old_values), returns=jax.lax.stop_gradient(returns)
+    )
     errors = jnp.square(value - target)
     if clip is not None:
-        bound = hyper(clip, value.dtype)
+        bound = as_scalar(clip, value.dtype)
         errors = jnp.maximum(errors, jnp.square(jnp.clip(value, old - bound, old + bound) - target))
     return zero_masked(where, errors / 2)
 
@@ -186,12 +167,8 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, between -log V and 0, float32 or wider; 0 at masked rows. A row without any class has
-        no entropy: NaN. Infinite logits share the probability.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating.
+        [...], nats for each row, between -log V and 0. A row without any class has no entropy: NaN. Infinite logits
+        share the probability.
 
     Example:
         Two classes at even odds, and one of them masked.
@@ -235,11 +212,7 @@ def kl_estimate(
         where: [...], boolean; False deletes the sample.
 
     Returns:
-        [...], nats for each sample, float32 or wider; 0 at masked samples. k2 and k3 are not negative.
-
-    Raises:
-        ValueError: If shapes do not fit or there is no such kind.
-        TypeError: If an array is not floating.
+        [...], nats for each sample; 0 at masked samples. k2 and k3 are not negative.
 
     Example:
         A token that is twice as likely as under the reference: log 2, its square over 2, and log 2 - 1/2.
@@ -264,7 +237,9 @@ def kl_estimate(
         Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html. Shao et al. 2024,
         arXiv:2402.03300 (k3 in GRPO).
     """
-    where, (new, reference) = _alike(where, log_probs=log_probs, reference_log_probs=reference_log_probs)
+    where, (new, reference) = prepare(
+        where, log_probs=log_probs, reference_log_probs=jax.lax.stop_gradient(reference_log_probs)
+    )
     difference = new - reference
     if kind == "k3":
         return zero_masked(where, excess(difference))

@@ -46,11 +46,7 @@ def dr_grpo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token.
 
     Example:
         >>> import jax.numpy as jnp
@@ -114,11 +110,7 @@ def dapo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token.
 
     Example:
         A good token at a ratio of 2 is held at 1.28.
@@ -186,11 +178,7 @@ def gspo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token.
 
     Example:
         Token ratios of 4 and 1 make a ratio of 2 for the answer.
@@ -258,11 +246,7 @@ def cispo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens. Only its gradient means something.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token. Only its gradient means something.
 
     Example:
         A ratio of 8 is held at 5.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._numerics import log_of_sum, row_shift, start_of_scan
+from lossfns._numerics import log_of_sum, row_shift, vary_like
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -81,7 +81,7 @@ def _by_column(transitions: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _start(scores: jax.Array, *others: jax.Array) -> tuple[jax.Array, jax.Array]:
-    state = start_of_scan(jnp.zeros(scores.shape[1:], scores.dtype), scores, *others)
+    state = vary_like(jnp.zeros(scores.shape[1:], scores.dtype), scores, *others)
     return state, jnp.zeros_like(state[..., 0])
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._numerics import log_add, row_shift, start_of_scan
+from lossfns._numerics import log_add, row_shift, vary_like
 
 Moves = Callable[[Any, Any, Any], tuple[jax.Array, ...]]
 """`moves(tables, rows, columns)`: log-weights of entering a cell from above (i - 1, j), from the left (i, j - 1) and
@@ -77,7 +77,7 @@ class _Grid(NamedTuple):
 
     def blank(self, value: jax.Array) -> jax.Array:
         """`value`, as a scan may begin with it."""
-        return start_of_scan(value, *jax.tree.leaves((self.tables, self.rows, self.columns)))
+        return vary_like(value, *jax.tree.leaves((self.tables, self.rows, self.columns)))
 
     def start(self) -> _State:
         shape, dtype = self.one.shape[1:], self.one.dtype

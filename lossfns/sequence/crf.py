@@ -5,9 +5,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._numerics import row_shift, start_of_scan
-from lossfns._padding import check_present, nan_unless, places
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    zero_masked,
+)
+from lossfns._numerics import row_shift, vary_like
+from lossfns._padding import check_present, positions
 from lossfns.sequence._chain import log_partition, posterior
 
 
@@ -38,12 +47,8 @@ def linear_chain_crf(
         where: [...], boolean; False deletes the sequence.
 
     Returns:
-        [...], nats for each sequence, at least 0, float32 or wider; 0 at masked sequences and where no step is present.
-        A forbidden path has the value inf. A present tag or a length that is out of range gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating or tags not integers.
+        [...], nats for each sequence, at least 0; 0 at masked sequences and where no step is present. A forbidden path
+        has the value inf. A present tag or a length that is out of range gives NaN.
 
     Example:
         Two tags and two steps, no scores: four paths alike. Then tag 0 may not follow itself, and three are left.
@@ -73,7 +78,7 @@ def linear_chain_crf(
     values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
     # The gradient of a value that rounding made negative is right, and stays.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 class ViterbiPath(NamedTuple):
@@ -110,10 +115,6 @@ def crf_viterbi(
         The tags [..., T], -1 at absent steps, and the score [...], -inf if every path is forbidden and NaN if a length
         is out of range. Of equal paths, the one with lower tags from the end on.
 
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating.
-
     Example:
         Tag 1 is better at each step, but may not follow itself.
 
@@ -128,7 +129,7 @@ def crf_viterbi(
     states = emissions.shape[-1]
     across = jnp.broadcast_to(jnp.swapaxes(chain.transitions, -1, -2), (*emissions.shape[:-2], states, states))
     scores = jax.lax.stop_gradient(chain.scores)
-    same = places(states, scores.ndim - 1)
+    same = positions(states, scores.ndim - 1)
 
     def step(best, inputs):  # type: ignore[no-untyped-def]
         score, first, present = inputs
@@ -140,7 +141,7 @@ def crf_viterbi(
         return jnp.where(present[..., None], moved, best), back
 
     by_time = jnp.moveaxis(scores, -2, 0), jnp.moveaxis(chain.first, -1, 0), jnp.moveaxis(chain.present, -1, 0)
-    start_scores = start_of_scan(jnp.zeros(scores.shape[:-2] + scores.shape[-1:], scores.dtype), *by_time, across)
+    start_scores = vary_like(jnp.zeros(scores.shape[:-2] + scores.shape[-1:], scores.dtype), *by_time, across)
     last, back = jax.lax.scan(step, start_scores, by_time)
 
     def follow(tag, pointers):  # type: ignore[no-untyped-def]
@@ -149,7 +150,7 @@ def crf_viterbi(
     _, tags = jax.lax.scan(follow, jnp.argmax(last, axis=-1), back, reverse=True)
     tags = jnp.moveaxis(tags, 0, -1)
     score = _path_score(chain, tags) + chain.shift
-    return ViterbiPath(jnp.where(chain.present, tags, -1), nan_unless(chain.valid, score))
+    return ViterbiPath(jnp.where(chain.present, tags, -1), nan_where_invalid(chain.valid, score))
 
 
 @loss()
@@ -171,12 +172,8 @@ def crf_marginals(
         end: [K] or None.
 
     Returns:
-        [..., T, K], float32 or wider: they sum to one over the tags at each present step, and are 0 at absent ones and
-        wherever every path is forbidden. A length out of range gives NaN. Differentiable.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating.
+        [..., T, K]: they sum to one over the tags at each present step, and are 0 at absent ones and wherever every
+        path is forbidden. A length out of range gives NaN. Differentiable.
 
     Example:
         Tag 0 may not follow itself: of the three paths left, two begin with tag 1.
@@ -189,7 +186,7 @@ def crf_marginals(
     """
     chain = _check(emissions, transitions, steps_where, start, end)
     out = posterior(*_time_first(chain))
-    return nan_unless(chain.valid[..., None, None], jnp.moveaxis(out.states, 0, -2))
+    return nan_where_invalid(chain.valid[..., None, None], jnp.moveaxis(out.states, 0, -2))
 
 
 class _Chain(NamedTuple):
@@ -257,7 +254,7 @@ def _path_score(chain: _Chain, tags: jax.Array) -> jax.Array:
     """Score of a path [..., T] over the steps present, less the shift."""
     at = jnp.take_along_axis(chain.scores, tags[..., None], axis=-1)[..., 0]
     # The step before is the last one present, which need not be the neighbour.
-    place = jnp.where(chain.present, places(tags.shape[-1], tags.ndim), -1)
+    place = jnp.where(chain.present, positions(tags.shape[-1], tags.ndim), -1)
     before = jnp.roll(jax.lax.cummax(place, axis=place.ndim - 1), 1, axis=-1)
     tag_before = jnp.take_along_axis(tags, jnp.maximum(before, 0), axis=-1)
     states = chain.scores.shape[-1]

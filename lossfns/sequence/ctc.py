@@ -10,13 +10,14 @@ from lossfns._contract import (
     flag,
     keep_rows,
     loss,
+    nan_where_invalid,
     zero_masked,
 )
-from lossfns._numerics import log_add, log_normalizer, row_shift, start_of_scan
-from lossfns._padding import check_prefix, check_present, index, nan_unless, places
+from lossfns._numerics import log_add, log_normalizer, row_shift, vary_like
+from lossfns._padding import check_prefix, check_present, non_negative_int, positions
 
 
-@loss(static=("blank_id", "zero_infinity"), blank_id=index, zero_infinity=flag)
+@loss(static=("blank_id", "zero_infinity"), blank_id=non_negative_int, zero_infinity=flag)
 def ctc(
     logits: jax.Array,
     labels: jax.Array,
@@ -46,13 +47,12 @@ def ctc(
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence (not for each label), at least 0, float32 or wider; 0 at masked examples.
-        inf where the labels need more frames than there are. A present label that is out of range or the blank, a
-        length that is out of range or a mask of labels with a hole gives NaN.
+        [...], nats for each label sequence (not for each label), at least 0. inf where the labels need more frames than
+        there are. A present label that is out of range or the blank, a length that is out of range or a mask of labels
+        with a hole gives NaN.
 
     Raises:
-        ValueError: If shapes do not fit or the blank is no class.
-        TypeError: If logits are not floating or labels not integers.
+        ValueError: If the blank is not a class.
 
     Example:
         Two frames at even odds of blank and "a": of four paths three give "a", so the loss is log(4/3).
@@ -103,7 +103,7 @@ def ctc(
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
     if zero_infinity:
         values = jnp.where(values == jnp.inf, 0, values)
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames: jax.Array, blank_id: int) -> jax.Array:
@@ -130,9 +130,9 @@ def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames:
         return (alpha - top, total + top[..., 0]), None
 
     # Before the first frame all of the probability is on the first blank, whence both first states can be reached.
-    place = places(states, symbols.ndim)
+    place = positions(states, symbols.ndim)
     first = jnp.where(place == 0, 0.0, -jnp.inf).astype(x.dtype)
-    alpha = start_of_scan(jnp.broadcast_to(first, symbols.shape), x, labels, frames)
+    alpha = vary_like(jnp.broadcast_to(first, symbols.shape), x, labels, frames)
     by_frame = jnp.moveaxis(scores, -2, 0), jnp.moveaxis(frames, -1, 0)
     (alpha, total), _ = jax.lax.scan(step, (alpha, jnp.zeros_like(alpha[..., 0])), by_frame)
     at_end = (place == 2 * length[..., None]) | (place == 2 * length[..., None] - 1)

@@ -6,17 +6,18 @@ import jax.numpy as jnp
 from lossfns._blockwise import map_rows
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     positive,
     zero_masked,
 )
 from lossfns._numerics import multiplied
-from lossfns._padding import check_present, nan_unless
+from lossfns._padding import check_present
 from lossfns.sequence._lattice import log_sum_of_paths
 
 
@@ -50,13 +51,8 @@ def soft_dtw(
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], squared units of the inputs, float32 or wider; 0 at masked examples. Without `divergence` it may be
-        negative, even for equal series. inf if only one of the two series has no step, 0 if both have none. A length
-        out of range gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or gamma is not positive.
-        TypeError: If the series are not floating.
+        [...], squared units of the inputs. Without `divergence` it may be negative, even for equal series. inf if only
+        one of the two series has no step, 0 if both have none. A length out of range gives NaN.
 
     Example:
         Two equal steps each: the diagonal costs 0, the two ways round 0 as well: -log 3.
@@ -93,12 +89,12 @@ def soft_dtw(
     dtype = accumulation_dtype(predictions, targets)
     x = keep_rows(in_x, keep_rows(where, predictions)).astype(dtype)
     y = keep_rows(in_y, keep_rows(where, targets)).astype(dtype)
-    smoothing = hyper(gamma, dtype)
+    smoothing = as_scalar(gamma, dtype)
     values = _soft_minimum(x, y, in_x, in_y, smoothing)
     if divergence:
         # Both empty or not: each series alone has a finite value, so no two infinities meet.
         values -= (_soft_minimum(x, x, in_x, in_x, smoothing) + _soft_minimum(y, y, in_y, in_y, smoothing)) / 2
-    return zero_masked(where, nan_unless(valid_x & valid_y, values))
+    return zero_masked(where, nan_where_invalid(valid_x & valid_y, values))
 
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:

@@ -3,13 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_where, keep_rows, loss, zero_masked
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    zero_masked,
+)
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._padding import check_prefix, check_present, index, nan_unless
+from lossfns._padding import check_prefix, check_present, non_negative_int
 from lossfns.sequence._lattice import log_sum_of_paths
 
 
-@loss(static=("blank_id",), blank_id=index)
+@loss(static=("blank_id",), blank_id=non_negative_int)
 def rnn_transducer(
     logits: jax.Array,
     labels: jax.Array,
@@ -37,13 +45,12 @@ def rnn_transducer(
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence, at least 0, float32 or wider; 0 at masked examples. inf if no path has any
-        probability; of no frame come no labels, with value 0. A present label that is out of range or the blank, a
-        length that is out of range or a mask of labels with a hole gives NaN.
+        [...], nats for each label sequence, at least 0. inf if no path has any probability; of no frame come no labels,
+        with value 0. A present label that is out of range or the blank, a length that is out of range or a mask of
+        labels with a hole gives NaN.
 
     Raises:
-        ValueError: If shapes do not fit or the blank is no class.
-        TypeError: If logits are not floating or labels not integers.
+        ValueError: If the blank is not a class.
 
     Example:
         One frame, one label, even odds everywhere: the only path emits "a", then the blank, so the loss is log 4.
@@ -86,7 +93,7 @@ def rnn_transducer(
     values = -_log_probability(x, labels, frames, in_text, here, blank_id)
     # The gradient of a value that rounding made negative is right, and stays.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _log_probability(

@@ -3,9 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._numerics import log_of_sum, row_shift, start_of_scan
-from lossfns._padding import check_prefix, nan_unless, places
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    zero_masked,
+)
+from lossfns._numerics import log_of_sum, row_shift, vary_like
+from lossfns._padding import check_prefix, positions
 
 
 @loss()
@@ -32,13 +41,9 @@ def span_tree_crf(
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0, float32 or wider; 0 at masked trees and for fewer than three words, which
-        have one tree. A forbidden span in the tree gives inf. Spans that are no binary tree, a length out of range or a
-        mask of words with a hole give NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating or spans not boolean.
+        [...], nats for each tree, at least 0; 0 at masked trees and for fewer than three words, which have one tree. A
+        forbidden span in the tree gives inf. Spans that are no binary tree, a length out of range or a mask of words
+        with a hole give NaN.
 
     Example:
         Three words have two trees, ((0 1) 2) and (0 (1 2)).
@@ -65,7 +70,7 @@ def span_tree_crf(
     words, valid = check_prefix("words_where", words_where, scores.shape[:-1], where)
     count = scores.shape[-1]
     length = jnp.sum(words, axis=-1)
-    start, width = places(count, 2).T, places(count, 2)
+    start, width = positions(count, 2).T, positions(count, 2)
     # From (first word, last word) to (first word, words more).
     last = jnp.minimum(start + width, count - 1)
     exists = (width > 0).reshape((1,) * (scores.ndim - 2) + (1, count)) & (
@@ -78,13 +83,13 @@ def span_tree_crf(
     values, parted = _surprise_of_splits(x, chosen)
     # A tree has the sentence and one span less than words, and each of them has two parts.
     number = jnp.sum(chosen, axis=(-1, -2))
-    is_whole = places(count, scores.ndim) == (length - 1)[..., None, None]
+    is_whole = positions(count, scores.ndim) == (length - 1)[..., None, None]
     whole = jnp.any(chosen[..., :1, :] & is_whole, axis=(-1, -2))
     is_tree = (number == jnp.maximum(length - 1, 0)) & (parted == number) & (whole | (length < 2)) & ~below
     valid &= is_tree if where is None else is_tree | ~where
     valid &= ~jnp.any(jnp.isnan(x), axis=(-1, -2))
     values = jnp.where(forbidden, jnp.inf, values)
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -98,12 +103,12 @@ def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax
         The sum of the surprises, and how many of the spans chosen have just one split into parts that are chosen.
     """
     count = x.shape[-1]
-    zero = start_of_scan(jnp.zeros(x.shape[:-2], x.dtype), x, chosen)
+    zero = vary_like(jnp.zeros(x.shape[:-2], x.dtype), x, chosen)
     none = jnp.sum(chosen & False, axis=(-1, -2))
     if count < 2:
         return zero, none
-    start, split = places(count, 2).T, places(count, 2)
-    here = places(count, x.ndim)
+    start, split = positions(count, 2).T, positions(count, 2)
+    here = positions(count, x.ndim)
     parts = chosen | (here == 0)
 
     def step(carry, k):  # type: ignore[no-untyped-def]
@@ -124,7 +129,7 @@ def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax
         rest = jnp.where(here == k, log_sum[..., None] + _lost(top, mine), rest)
         return (best, rest, surprise + jnp.sum(cost, axis=-1), parted + jnp.sum(is_split, axis=-1)), None
 
-    chart = start_of_scan(jnp.zeros_like(x), x, chosen)
+    chart = vary_like(jnp.zeros_like(x), x, chosen)
     (_, _, surprise, parted), _ = jax.lax.scan(step, (chart, chart, zero, none), jnp.arange(1, count))
     # The gradient of a value that rounding made negative is right, and stays.
     return surprise + jax.lax.stop_gradient(jnp.maximum(-surprise, 0)), parted

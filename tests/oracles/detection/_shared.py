@@ -36,6 +36,6 @@ def pairwise(cost):
     return oracle
 
 
-def giou_cost(a, b):
+def one_minus_giou(a, b):
     overlap, union, hull, _, _ = measures(a, b)
     return 1 - overlap + ((hull - union) / hull if hull else 0.0)

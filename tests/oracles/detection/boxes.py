@@ -2,7 +2,7 @@
 
 import math
 
-from tests.oracles.detection._shared import giou_cost, measures, pairwise
+from tests.oracles.detection._shared import measures, one_minus_giou, pairwise
 
 
 def diou_cost(a, b):
@@ -25,6 +25,6 @@ def ciou_cost(a, b):
 
 
 iou = pairwise(lambda a, b: 1 - measures(a, b)[0])
-giou = pairwise(giou_cost)
+giou = pairwise(one_minus_giou)
 diou = pairwise(diou_cost)
 ciou = pairwise(ciou_cost)

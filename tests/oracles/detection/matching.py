@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from tests.oracles._shared import log_sum_exp, negative_log_probability
-from tests.oracles.detection._shared import corners, pairwise
+from tests.oracles.detection._shared import corners, one_minus_giou, pairwise
 
 
 def set_prediction(logits, boxes, labels, targets, valid, *, no_object_weight=0.1, giou_cost=2.0, layout="centre"):
@@ -23,7 +23,7 @@ def set_prediction(logits, boxes, labels, targets, valid, *, no_object_weight=0.
         def parts(i, q, x=x, predicted=predicted, y=y, true=true):
             probability = math.exp(x[q][y[i]] - log_sum_exp(x[q]))
             distance = sum(abs(float(a - b)) for a, b in zip(predicted[q], true[i], strict=True))
-            overlap = pairwise(globals()["giou_cost"])(predicted[q][None], true[i][None], layout=layout)[0]
+            overlap = pairwise(one_minus_giou)(predicted[q][None], true[i][None], layout=layout)[0]
             return probability, distance, overlap
 
         def cost(queries, objects=objects, parts=parts):

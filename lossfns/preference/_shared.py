@@ -5,20 +5,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import Number, accumulation_dtype, check_array, check_shape, check_where, keep_rows
+from lossfns._contract import Number, check_array, check_shape, prepare
 
 below_half = Number("at least 0 and below 1/2", lambda v: (v >= 0) & (v < 0.5))
 
 
-def alike(where: Any, **arrays: jax.Array) -> tuple[jax.Array | None, list[jax.Array]]:
-    """Check that named floating arrays have one shape; return `where` and them in one dtype, 0 at masked places."""
-    (first, example), *others = arrays.items()
-    check_array(first, example)
-    for name, array in others:
-        check_shape(name, check_array(name, array), example.shape, f"of {first}")
-    where = check_where(where, example.shape)
-    dtype = accumulation_dtype(*arrays.values())
-    return where, [keep_rows(where, array).astype(dtype) for array in arrays.values()]
+def log_ratios(
+    policy_chosen: jax.Array,
+    policy_rejected: jax.Array,
+    reference_chosen: jax.Array,
+    reference_rejected: jax.Array,
+    where: jax.Array | None,
+) -> tuple[jax.Array | None, jax.Array, jax.Array]:
+    """Returns the mask and log(policy / reference) of the chosen and of the rejected answer."""
+    where, (chosen, rejected, base_chosen, base_rejected) = prepare(
+        where,
+        policy_chosen=policy_chosen,
+        policy_rejected=policy_rejected,
+        reference_chosen=reference_chosen,
+        reference_rejected=reference_rejected,
+    )
+    # Policy minus reference first: they are near each other, so each difference is exact or nearly so.
+    return where, chosen - base_chosen, rejected - base_rejected
 
 
 def signs(name: str, answer: jax.Array, shape: tuple[int, ...], of: str, dtype: jnp.dtype) -> jax.Array:
@@ -28,7 +36,7 @@ def signs(name: str, answer: jax.Array, shape: tuple[int, ...], of: str, dtype: 
     return jnp.where(answer == 1, 1, jnp.where(answer == 0, -1, jnp.nan)).astype(dtype)
 
 
-def wrong_way(margin: jax.Array, label_smoothing: Any) -> jax.Array:
+def preference_nll(margin: jax.Array, label_smoothing: Any) -> jax.Array:
     """-log sigmoid(margin), or under label smoothing the cross-entropy to a preference of 1 - epsilon."""
     if label_smoothing is None:
         return jax.nn.softplus(-margin)
