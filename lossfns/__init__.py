@@ -10,7 +10,8 @@ Three options mean the same wherever they stand:
   gradient that they have without it, even if it holds NaN, and its own value is 0. None keeps all rows.
 - `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. The batch is then
   the global batch, with its negatives, means and counts. Each device returns the values of its own rows; values and
-  gradients, summed over devices, are those of one device with the whole batch. Every device has the same number of rows.
+  gradients, summed over devices, are those of one device with the whole batch. Every device has the same number of
+  rows.
 - `block_size`: how many columns of a large table are computed at a time, and again in the backward pass, so that the
   table is never held. Values and gradients do not depend on it. None chooses a fast one.
 

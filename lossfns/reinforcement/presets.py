@@ -1,17 +1,17 @@
-"""GRPO's relatives by name: the same loss at the settings of their papers."""
+"""Relatives of GRPO, with the settings of their papers."""
 
 import functools
 
 import jax
 
-from lossfns._contract import Number, loss, non_negative, positive
+from lossfns._contract import as_scalar, loss, non_negative, one_of, positive, zero_masked
 from lossfns.reinforcement._surrogates import clip_share
-from lossfns.reinforcement.groups import answer_weights, grpo
-
-_ddof = Number("0 or 1", lambda v: (v == 0) | (v == 1))
+from lossfns.reinforcement.groups import ADVANTAGES, answer_values, answer_weights, ddof_number
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of("centred", "given"),
     clip_low=clip_share,
     clip_high=non_negative,
     length=positive,
@@ -22,6 +22,7 @@ def dr_grpo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "centred",
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.2,
     length: float | jax.Array | None = None,
@@ -39,6 +40,7 @@ def dr_grpo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer.
+        advantages: "centred" or "given", as for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
         length: $L$, the constant to divide by, such as the most tokens that may be generated; None for T, which changes
@@ -61,23 +63,20 @@ def dr_grpo(
     References:
         Liu et al. 2025, arXiv:2503.20783.
     """
-    return grpo(
-        log_probs,
-        old_log_probs,
-        rewards,
-        scale="none",
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="constant",
-        length=length,
-        where=where,
+    where, new, values = answer_values(
+        log_probs, old_log_probs, rewards, where, advantages=advantages, bounds=(clip_low, clip_high)
     )
+    if length is not None:
+        values *= new.shape[-1] / as_scalar(length, new.dtype)
+    return zero_masked(where, values)
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of(*ADVANTAGES),
     clip_low=clip_share,
     clip_high=non_negative,
-    ddof=_ddof,
+    ddof=ddof_number,
     epsilon=non_negative,
     term_weights=functools.partial(answer_weights, normalizer="global_tokens"),
 )
@@ -86,6 +85,7 @@ def dapo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "standardised",
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.28,
     ddof: float | jax.Array = 1,
@@ -103,6 +103,7 @@ def dapo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer, its penalty for being too long included.
+        advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
@@ -128,23 +129,25 @@ def dapo(
     References:
         Yu et al. 2025, arXiv:2503.14476.
     """
-    return grpo(
+    where, _, values = answer_values(
         log_probs,
         old_log_probs,
         rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
         ddof=ddof,
         epsilon=epsilon,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="global_tokens",
-        where=where,
     )
+    return zero_masked(where, values)
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of(*ADVANTAGES),
     clip_low=clip_share,
     clip_high=non_negative,
-    ddof=_ddof,
+    ddof=ddof_number,
     epsilon=non_negative,
     term_weights=functools.partial(answer_weights, normalizer="sequence"),
 )
@@ -153,6 +156,7 @@ def gspo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "standardised",
     clip_low: float | jax.Array = 3e-4,
     clip_high: float | jax.Array = 4e-4,
     ddof: float | jax.Array = 1,
@@ -171,6 +175,7 @@ def gspo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer.
+        advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1; the ratio is near 1, so the bounds are small.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
@@ -196,24 +201,26 @@ def gspo(
     References:
         Zheng et al. 2025, arXiv:2507.18071.
     """
-    return grpo(
+    where, _, values = answer_values(
         log_probs,
         old_log_probs,
         rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
         ddof=ddof,
         epsilon=epsilon,
-        ratio="sequence",
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="sequence",
-        where=where,
+        answer_ratio=True,
     )
+    return zero_masked(where, values)
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of(*ADVANTAGES),
     clip_low=clip_share,
     clip_high=non_negative,
-    ddof=_ddof,
+    ddof=ddof_number,
     epsilon=non_negative,
     term_weights=functools.partial(answer_weights, normalizer="global_tokens"),
 )
@@ -222,6 +229,7 @@ def cispo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "standardised",
     clip_low: float | jax.Array = 1.0,
     clip_high: float | jax.Array = 4.0,
     ddof: float | jax.Array = 1,
@@ -239,6 +247,7 @@ def cispo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer.
+        advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1; 1 is no lower bound, as in the paper.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
@@ -265,15 +274,15 @@ def cispo(
     References:
         MiniMax 2025, arXiv:2506.13585.
     """
-    return grpo(
+    where, _, values = answer_values(
         log_probs,
         old_log_probs,
         rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
         ddof=ddof,
         epsilon=epsilon,
-        surrogate="weight",
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="global_tokens",
-        where=where,
+        clip_weight=True,
     )
+    return zero_masked(where, values)

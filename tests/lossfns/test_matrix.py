@@ -19,7 +19,7 @@ def test_property(loss, name):
     assert result.status == "passed", f"{result.detail}\nsmallest failing inputs: {result.inputs}"
 
 
-# `ddof` is a whole number, `length` of GRPO has a case in `dr_grpo`, and weights are arrays.
+# `ddof` is a whole number, `length` of GRPO is swept in `dr_grpo`, and weights are arrays.
 NOT_SWEPT = {"ddof", "length", "weights"}
 
 

@@ -93,7 +93,7 @@ SPOKEN = jnp.array([[True, False, False], [True, True, True]])
     ],
 )
 def test_answers_weigh_by_their_tokens_as_in_the_papers(loss, options, expected):
-    options = {"scale": "none"} | options if loss is lossfns.grpo else options
+    options = {"advantages": "centred"} | options if loss is lossfns.grpo else options
     made = term(loss, *ANSWERS, where=SPOKEN, **options)
     assert mean(made) == pytest.approx(expected, abs=1e-6)
 

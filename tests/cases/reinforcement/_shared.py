@@ -4,12 +4,19 @@ import numpy as np
 
 from lossfns.testing import BadCall
 from tests.cases._shared import zeros
+from tests.oracles.reinforcement.groups import grpo
 
 
 def answers(rng, rows):
     """Tokens of three answers to each prompt, some far from the old policy, and the answers' rewards."""
     new = -rng.uniform(0.1, 3, (rows, 3, 2))
     return new, new + rng.choice([-0.5, -0.05, 0.05, 0.5], new.shape), rng.normal(size=(rows, 3))
+
+
+def of_paper(*arrays, advantages="standardised", **options):
+    """The oracle of GRPO and its relatives, which says in two options what `advantages` says."""
+    options |= {"standardised": {}, "centred": {"scale": "none"}, "given": {"baseline": "none"}}[advantages]
+    return grpo(*arrays, **options)
 
 
 def hostile_answers(rng):

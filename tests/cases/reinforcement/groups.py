@@ -6,7 +6,7 @@ import numpy as np
 import lossfns
 from lossfns.testing import BadCall, LossCase
 from tests.cases._shared import zeros
-from tests.cases.reinforcement._shared import ANSWERS, WRONG_ANSWERS, answers, hostile_answers
+from tests.cases.reinforcement._shared import ANSWERS, WRONG_ANSWERS, answers, hostile_answers, of_paper
 from tests.oracles.reinforcement import groups as oracles
 
 
@@ -20,9 +20,9 @@ def naive_grpo(log_probs, old_log_probs, rewards):
 GRPO = LossCase(
     lossfns.grpo,
     answers,
-    oracles.grpo,
+    of_paper,
     naive_grpo,
-    variants=({}, {"baseline": "none", "ratio": "sequence"}),
+    variants=({}, {"advantages": "given"}, {"advantages": "centred"}),
     sweep={
         "ddof": (0, 1, 0),
         "epsilon": (1e-8, 1e-6, 1e-4),
@@ -43,7 +43,7 @@ GRPO = LossCase(
         BadCall((zeros(2, 3, 4, dtype=np.int32), *ANSWERS[1:]), ("log_probs", "floating", "int32")),
         BadCall(ANSWERS, ("ddof", "0 or 1", "2"), {"ddof": 2}),
         BadCall(ANSWERS, ("clip_low", "1.5"), {"clip_low": 1.5}),
-        BadCall(ANSWERS, ("baseline", "group", "mean"), {"baseline": "mean"}),
+        BadCall(ANSWERS, ("advantages", "given", "mean"), {"advantages": "mean"}),
         BadCall(ANSWERS, ("length", "constant", "sequence"), {"length": 8}),
         BadCall(ANSWERS, ("normalizer", "tokens"), {"normalizer": "tokens"}),
         BadCall(ANSWERS, ("reference_log_probs", "(2, 3, 4)", "(2, 3)"), {"reference_log_probs": zeros(2, 3)}),

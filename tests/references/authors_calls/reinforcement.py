@@ -87,7 +87,7 @@ def _halos(code, new, old, reference, rewards, where):
 
 
 def _our_halos(new, old, reference, rewards, where):
-    values = lossfns.grpo(new, reference, rewards, reference_log_probs=reference, baseline="none", where=where)
+    values = lossfns.grpo(new, reference, rewards, reference_log_probs=reference, advantages="given", where=where)
     return _mean(values, where, "global_tokens")
 
 
