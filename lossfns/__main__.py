@@ -1,6 +1,6 @@
-"""``python -m lossfns`` prints the catalogue; ``python -m lossfns NAME``, a definition and its papers.
+"""`python -m lossfns` prints the catalogue; `python -m lossfns NAME`, a definition and its papers.
 
-A name of another library does as well: ``python -m lossfns mse``.
+A name of another library does as well: `python -m lossfns mse`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from lossfns._synonyms import alike, named
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """The catalogue in columns."""
+    """The catalogue as a table."""
     rows = [("name", "family", "paper", "what it is")]
     rows += [(entry.name, entry.family, entry.paper, entry.summary) for entry in entries]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -22,9 +22,9 @@ def table(entries: Sequence[Entry]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what is asked for; exit with 2 for an unknown name."""
+    """Prints the catalogue or a definition; exits with 2 for an unknown name."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of authors, on a terminal that has not their letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of authors, on a terminal without their letters
     parser = argparse.ArgumentParser(prog="python -m lossfns", description="The catalogue of loss functions.")
     parser.add_argument("name", nargs="?", help="print its signature, definition and BibTeX; without it, list all")
     name = parser.parse_args(arguments).name

@@ -1,4 +1,4 @@
-"""The arguments of a call: arrays where arrays belong, keywords that exist, and other libraries' words for them."""
+"""Checks of a call's arguments: arrays, known keywords, and hints for other libraries' words."""
 
 import dataclasses
 import difflib
@@ -46,7 +46,7 @@ SENTENCES: Mapping[str, str] = {
     "log_input": "the logarithm of the rate is given",
     "loss_type": "each type is a loss of its own: python -m lossfns lists them",
 }
-"""Words of torch, Optax and Keras that are no argument of any loss, and what stands here for them."""
+"""Arguments of torch, Optax and Keras that no loss has, and what to use here instead."""
 
 SAME: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("tau", "temp", "T", "t", "temperature", "logit_scale"), ("temperature", "student_temperature", "tau")),
@@ -81,13 +81,13 @@ _CONVERT = "convert it with jnp.asarray(...)"
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a function takes, read once from its annotations."""
+    """The parameters of a function, read once from its annotations."""
 
     function: str
     positional: tuple[str, ...]
     keywords: tuple[str, ...]
     arrays: Mapping[str, tuple[type, ...]]
-    """Arguments that are arrays -> the types that they may have as well, such as that of None."""
+    """Array arguments -> other types that they may have, such as None."""
     optional: frozenset[str]
     """Arguments that may be None."""
     defaults: Mapping[str, Any]
@@ -97,7 +97,7 @@ class Signature:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Signature":
-        """Read it from a function."""
+        """Reads the signature of a function."""
         parameters = inspect.signature(function).parameters.values()
         fixed = [p for p in parameters if p.kind is not p.VAR_POSITIONAL]
         unions = (typing.Union, types.UnionType)
@@ -119,7 +119,7 @@ class Signature:
         )
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise TypeError for arguments that there are not, and for an array argument that is none."""
+        """Raises TypeError for unknown arguments, and for array arguments that are not arrays."""
         if len(args) > len(self.positional) and not self.takes_more:
             raise TypeError(self._too_many(len(args)))
         for name, value in zip(self.positional, args, strict=False):
@@ -151,7 +151,7 @@ class Signature:
 
 
 def check_convertible(name: str, value: Any, others: tuple[type, ...]) -> None:
-    """Raise unless a value that is no JAX array is a NumPy array of numbers or of one of the other types."""
+    """Raises unless the value is a JAX array, a NumPy array of numbers or of one of the other types."""
     if isinstance(value, others) or (float in others and isinstance(value, int)):
         return
     if value is None:

@@ -47,7 +47,7 @@ class Number:
 
     @property
     def each(self) -> "Number":
-        """The same for an array too, as `entries` takes it."""
+        """This check for arrays too, as `entries` takes them."""
         return dataclasses.replace(self, by_entry=True)
 
     def __call__(self, name: str, value: Any, *, read: bool = True) -> Any:
@@ -149,7 +149,7 @@ def loss(
     Args:
         static: Names of keyword arguments that select a program (names of axes, choices, block sizes); all other
             keyword arguments are traced.
-        term_weights: For a loss whose values count elsewhere than where `where` says, or by different amounts: a
+        term_weights: For a loss that weighs its values otherwise than by `where`: a
             function of the same arguments that returns the weights with which the mean of the values is the loss. It
             becomes an attribute of the loss, which whoever takes the mean looks for.
         **checks: A check for each keyword argument that has one.
@@ -178,7 +178,7 @@ def loss(
 
 
 class _Tracing(threading.local):
-    """Whether a loss is being traced: those that it calls get its hyper-parameters, which it looks at itself."""
+    """Whether a loss is being traced: it checks the hyper-parameters of the losses that it calls."""
 
     inside = False
 
@@ -187,14 +187,14 @@ _tracing = _Tracing()
 
 
 def uncompiled(**checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The same for what cannot be compiled alone, such as a function of functions; `checks` as in `loss`."""
+    """`loss` for functions that cannot be compiled alone, such as functions of functions."""
     return lambda function: _guarded(function, function, (), checks)
 
 
 def _guarded(
     function: Callable[P, R], compiled: Callable[..., Any], static: Sequence[str], checks: dict[str, Check]
 ) -> Callable[P, R]:
-    """`compiled`, called with arguments that were checked as those of `function`."""
+    """Wraps `compiled` by the checks of the arguments of `function`."""
     signature = Signature.of(function)
     # Defaults are passed explicitly: otherwise leaving an option out and giving its default would be two programs.
     defaults = dict(signature.defaults)
@@ -251,7 +251,7 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
 
 
 def _as_mask_of(where: jax.Array, rank: int) -> jax.Array:
-    """A mask with the last axes that are missing, or with an example present where any of its entries is."""
+    """The mask of rank `rank`: with last axes added, or reduced by "any"."""
     where = jnp.any(where, axis=tuple(range(rank, where.ndim))) if where.ndim > rank else where
     return jnp.expand_dims(where, tuple(range(where.ndim, rank)))
 
@@ -270,7 +270,7 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 
 
 def check_array(name: str, value: Any, kind: str = "floating") -> jax.Array:
-    """Raise unless `value` is an array of a kind: "floating", "integer", "boolean", "real", or two joined by " or "."""
+    """Raises unless `value` is an array of a kind: "floating", "integer", "boolean", "real", or "x or y"."""
     if not isinstance(value, jax.Array):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}; convert it with jnp.asarray")
     if not any(jnp.issubdtype(value.dtype, wanted) for word in kind.split(" or ") for wanted in _KINDS[word]):
@@ -280,19 +280,19 @@ def check_array(name: str, value: Any, kind: str = "floating") -> jax.Array:
 
 
 def check_rank(name: str, value: jax.Array, rank: int, layout: str) -> None:
-    """Raise unless `value` has `rank` dimensions; `layout` names them, as in "[pairs, features]"."""
+    """Raises unless `value` has `rank` dimensions; `layout` names them, as in "[pairs, features]"."""
     if value.ndim != rank:
         raise ValueError(f"{name} must have rank {rank}, {layout}, got rank {value.ndim} (shape {value.shape})")
 
 
 def check_shape(name: str, value: jax.Array, shape: tuple[int, ...], of: str) -> None:
-    """Raise unless `value` has exactly `shape`; `of` says whose shape that is. Nothing is broadcast."""
+    """Raises unless `value` has exactly `shape`; `of` names its origin. Nothing is broadcast."""
     if value.shape != shape:
         raise ValueError(f"{name} must have the shape {shape} {of}, got {value.shape} {value.dtype}")
 
 
 def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
-    """Raise unless `where` is None or a boolean array of the result's shape."""
+    """Raises unless `where` is None or a boolean array of the result's shape."""
     if where is None:
         return None
     check_shape("where", check_array("where", where, "boolean"), shape, "of the result")
@@ -300,7 +300,7 @@ def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
 
 
 def check_classes(name: str, logits: jax.Array) -> None:
-    """Raise unless there is a last axis with at least one class."""
+    """Raises unless there is a last axis with at least one class."""
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
 

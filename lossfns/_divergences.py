@@ -15,7 +15,7 @@ def divergence(x: jax.Array, target: jax.Array, temperature: jax.Array | float =
 def log_pair(
     x: jax.Array, y: jax.Array, temperature: jax.Array | float = 1.0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log-probabilities of x / T and y / T, and the second less the first, 0 where one of them is -inf."""
+    """Log-probabilities of x / T and y / T, and second minus first, 0 where either is -inf."""
     below_x, below_y = centred(x), centred(y)
     # Near logits have an exact difference, which centring each of them would round.
     direct = (y - x) - (row_shift(y)[1] - row_shift(x)[1])
@@ -27,13 +27,13 @@ def log_pair(
 
 
 def _log_normalizer(x: jax.Array) -> jax.Array:
-    """[..., 1], of rows of maximum 0; 0 in a row of nothing but -inf."""
+    """Log-normaliser [..., 1] of rows with maximum 0; 0 in a row of -inf."""
     log_z = log_normalizer(x, jnp.zeros_like(x[..., :1]))[..., None]
     return jnp.where(log_z == -jnp.inf, 0, log_z)
 
 
 def mixture_divergence(log_a: jax.Array, log_b: jax.Array, gap: jax.Array, share: jax.Array) -> jax.Array:
-    """Share KL(b || m) + (1 - share) KL(a || m) with m = share b + (1 - share) a; the gap is log b - log a.
+    """`share KL(b || m) + (1 - share) KL(a || m)` with m = share b + (1 - share) a; the gap is log b - log a.
 
     The share must be inside of 0 .. 1.
     """
@@ -56,5 +56,5 @@ def _log_mean(gap: jax.Array, share: jax.Array) -> jax.Array:
 
 
 def of_distributions(values: jax.Array, log_probabilities: jax.Array) -> jax.Array:
-    """NaN in rows of nothing but -inf, which are no distributions."""
+    """The values, NaN for rows of -inf, which are not distributions."""
     return jnp.where(jnp.all(log_probabilities == -jnp.inf, axis=-1), jnp.nan, values)

@@ -14,13 +14,13 @@ def total(x: jax.Array, axis_name: AxisName) -> jax.Array:
 
 
 def count_present(where: jax.Array | None, x: jax.Array, axis_name: AxisName) -> jax.Array:
-    """How many rows of `x` are present, on all devices; in the dtype of `x`."""
+    """Number of present rows on all devices, in the dtype of `x`."""
     here = jnp.asarray(x.shape[0], x.dtype) if where is None else jnp.sum(where, dtype=x.dtype)
     return total(here, axis_name)
 
 
 def largest(x: jax.Array, where: jax.Array | None, axis_name: AxisName) -> jax.Array:
-    """[1, D]: the largest entry of each column over present rows, 0 where infinite or nothing; no gradient."""
+    """[1, D], the largest present entry of each column; 0 where infinite or empty; no gradient."""
     top = jnp.max(jax.lax.stop_gradient(keep_rows(where, x, -jnp.inf)), axis=0, keepdims=True, initial=-jnp.inf)
     top = top if axis_name is None else jax.lax.pmax(top, axis_name)
     return jnp.where(jnp.isinf(top), 0, top)
@@ -38,7 +38,7 @@ def centered(x: jax.Array, where: jax.Array | None, count: jax.Array, axis_name:
 
 
 def log_sum_rows(x: jax.Array, where: jax.Array | None, axis_name: AxisName) -> jax.Array:
-    """[1, D]: log sum exp of each column over present rows; -inf for nothing."""
+    """[1, D], log-sum-exp of each column over present rows; -inf if there are none."""
     shift = largest(x, where, axis_name)
     summed = total(jnp.sum(jnp.exp(keep_rows(where, x, -jnp.inf) - shift), axis=0, keepdims=True), axis_name)
     nothing = summed == 0
@@ -51,14 +51,14 @@ def cross_covariance(a: jax.Array, b: jax.Array, axis_name: AxisName) -> jax.Arr
 
 
 def broadcast_to_rows(value: jax.Array, x: jax.Array, where: jax.Array | None) -> jax.Array:
-    """A number of the whole batch as the value of each present row of `x`."""
+    """A number of the whole batch, broadcast to the present rows of `x`."""
     # Rows differ from device to device, and `shard_map` wants to see that in the result as well. Both sides of the
-    # choice are alike, so the compiler drops it.
+    # choice are equal, so the compiler drops it.
     return zero_masked(where, jnp.where(x[:, 0] == 0, value, value))
 
 
 def row_numbers(count: int, axis_name: AxisName) -> jax.Array:
-    """The number of each row of this device in the batch of all devices."""
+    """Numbers of this device's rows in the batch of all devices."""
     first = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * count
     return first + jnp.arange(count)
 

@@ -1,4 +1,4 @@
-"""Padding inside of an example: which steps, labels, words or edges are there, by a mask or by a count."""
+"""Padding inside an example: the present steps, labels, words or edges, by a mask or by a count."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from lossfns._contract import check_array, check_shape, keep_rows
 def check_present(
     name: str, value: Any, shape: tuple[int, ...], where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return which of the places [..., N] are present, and which examples [...] have a count that exists.
+    """Returns masks of the present places [..., N] and of the examples [...] with a valid count.
 
     Args:
         name: Name of the argument.
@@ -33,7 +33,7 @@ def check_present(
 
 
 def check_prefix(name: str, value: Any, shape: tuple[int, ...], where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The same for places that must be present from the front on: a mask with a hole does not exist."""
+    """`check_present` for places that must be present from the front: a mask with a hole is invalid."""
     present, valid = check_present(name, value, shape, where)
     hole = jnp.any(present[..., 1:] & ~present[..., :-1], axis=-1)
     return present, valid & (~hole if where is None else ~hole | ~where)

@@ -1,4 +1,4 @@
-"""What other libraries and papers call the functions of this package."""
+"""Names of other libraries and papers for the functions of this package."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -176,7 +176,7 @@ def named(name: str, public: Iterable[str]) -> list[str]:
 
 
 def alike(name: str, public: Iterable[str]) -> list[str]:
-    """The public names that look like a name, at most three."""
+    """Up to three public names that are spelt like a name."""
     plain = {_plain(ours): ours for ours in public}
     return [plain[close] for close in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.6)]
 

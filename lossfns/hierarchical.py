@@ -61,7 +61,7 @@ def hierarchical_cross_entropy(
 
     Conventions:
         Joint losses in the literature often average each level within the example first; then a short sentence's word
-        counts for more than a long one's. Here every unit of a level counts alike, over the whole batch.
+        counts for more than a long one's. Here every unit of a level counts the same, over the whole batch.
     """
     for name, value in (("logits", logits), ("labels", labels), ("where", {} if where is None else where)):
         if not isinstance(value, Mapping):
@@ -82,7 +82,7 @@ def hierarchical_cross_entropy(
 
 
 class PooledSpans(NamedTuple):
-    """What `pool_spans` returns.
+    """Result of `pool_spans`.
 
     Attributes:
         vectors: [..., S, D], one for each span; 0 where the span has no position.
@@ -102,7 +102,7 @@ def pool_spans(
     kind: str = "mean",
     where: jax.Array | None = None,
 ) -> PooledSpans:
-    r"""Representations of words, phrases or sentences from those of their characters.
+    r"""Representations of words, phrases or sentences from their characters' representations.
 
     $$v_s = \frac{1}{|\{t : a_t = s\}|} \sum_{t : a_t = s} h_t$$
 
@@ -145,7 +145,7 @@ def pool_spans(
 
 
 def _label_tree(name: str, value: Any) -> tuple[int, ...]:
-    """Parents as Python integers, checked to be one tree whose leaves come first."""
+    """Parents as Python integers, checked to be a tree with the leaves first."""
     if isinstance(value, jax.core.Tracer) or not isinstance(value, Sequence | np.ndarray | jax.Array):
         raise TypeError(f"{name} must be a sequence of Python integers, got {type(value).__name__}")
     array = np.asarray(value)
@@ -183,12 +183,12 @@ def label_tree_cross_entropy(
     alpha: float | jax.Array = 0.5,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Hierarchical cross-entropy: mistakes far away in a tree of labels cost more than those nearby.
+    r"""Hierarchical cross-entropy: mistakes cost more, the farther apart the labels are in a tree.
 
     $$-\sum_{l = 0}^{h - 1} e^{-\alpha d_l} \log p(C_l \mid C_{l+1})$$
 
     $C_0$ is the label, $C_{l+1}$ the parent of $C_l$, $C_h$ the root, $d_l$ the number of edges from the root to
-    $C_l$, and the probability of a node is that of all classes below it.
+    $C_l$, and the probability of a node is the sum over the classes below it.
 
     Args:
         logits: [..., V], unnormalised log-probabilities of the classes in nats; -inf masks a class.
@@ -251,7 +251,7 @@ def label_tree_cross_entropy(
 
 
 def _paths(parents: Sequence[int], depths: Sequence[int], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each class the classes below each node of its path, [V, h + 1, V], and the depths of the nodes, [V, h].
+    """For each class, the classes below each node of its path [V, h + 1, V], and the nodes' depths [V, h].
 
     The root ends each path; shorter paths stay there, at depth 0.
     """

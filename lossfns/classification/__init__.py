@@ -1,4 +1,4 @@
-"""Losses of a classifier: cross-entropies, focal and margin losses, long-tailed labels, divergences."""
+"""Losses of a classifier: cross-entropies, focal and hinge losses, scoring rules, long-tailed labels, divergences."""
 
 from lossfns.classification.cross_entropy import sigmoid_cross_entropy as sigmoid_cross_entropy
 from lossfns.classification.cross_entropy import soft_cross_entropy as soft_cross_entropy

@@ -178,7 +178,7 @@ def sigmoid_cross_entropy(
 
     Conventions:
         `positive_weight` is torch's `pos_weight`: it weighs the positive part and leaves the denominator of the mean
-        alone. Smoothing towards 1/2 is that of Keras.
+        alone. Smoothing towards 1/2 is Keras's.
     """
     where, (x, targets) = prepare(where, others="real", logits=logits, targets=targets)
     targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
@@ -200,7 +200,7 @@ def sigmoid_cross_entropy(
 def _label_and_normalizer(
     logits: jax.Array, labels: jax.Array, rows: jax.Array, over: str | None
 ) -> tuple[jax.Array, ...]:
-    """The label's logit, log sum exp(x - shift), the row maximum, the shift, a mean of x - shift and of how many.
+    """Returns the label's logit, log sum exp(x - shift), row maximum, shift, and mean and number of x - shift.
 
     The mean is over the classes that label smoothing over "all" or the "others" reaches, 0 for None. One rule for all
     derivatives lets the softmax, the label's one and the smoothing meet in float32 before the gradient is rounded to
@@ -237,7 +237,7 @@ def _label_and_normalizer_jvp(over, primals, tangents):  # type: ignore[no-untyp
 def _mean_reached(
     x: jax.Array, labels: jax.Array, own: jax.Array, shift: jax.Array, over: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean of x - shift over the classes that smoothing reaches, and their number; the label's `own` if there are none.
+    """Mean of x - shift over the smoothed classes, and their number; the label's `own` if there are none.
 
     Without a class at -inf it is a plain sum, which XLA on CPU takes without a copy of the logits, unless the
     normaliser has the same difference: hence shift - x.

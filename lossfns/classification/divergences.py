@@ -24,12 +24,12 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats of the prediction.
-        target_logits: [..., V], those of the target; a class at -inf has probability 0 and costs nothing. It gets a
+        target_logits: [..., V], logits of the target; a class at -inf has probability 0 and costs nothing. It gets a
             gradient too: stop it outside where the target is a constant.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that the target has and the prediction has not gives inf.
+        [...], nats for each row, at least 0. A class that only the target has gives inf.
 
     Example:
         A sure target against even odds: log 2.
@@ -58,7 +58,7 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
 
     Args:
         logits_a: [..., V], unnormalised log-probabilities in nats of one distribution; a class at -inf has none.
-        logits_b: [..., V], those of the other; the two may be exchanged.
+        logits_b: [..., V], logits of the other; the two may be exchanged.
         where: [...], boolean; False deletes the row.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Cross-entropies that weigh an example by how sure of it the model is."""
+"""Cross-entropies weighted by the model's confidence: focal, poly-1, asymmetric."""
 
 import functools
 import math
@@ -148,7 +148,7 @@ def sigmoid_focal(
 def _check_answers(
     logits: jax.Array, targets: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Logits and targets of one shape in the dtype of the computation, 0 at masked places; whole targets stay whole."""
+    """Returns logits and targets of one shape, sanitised; integer targets stay integers."""
     check_array("logits", logits)
     check_array("targets", targets, "real")
     check_shape("targets", targets, logits.shape, "of logits")
@@ -188,7 +188,7 @@ def _doubtful_jvp(primals: Any, tangents: Any) -> Any:
 
 @jax.custom_jvp
 def _sigmoid_both_ways(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """sigmoid(x) and sigmoid(-x) of one exponential, which XLA finds that `_doubtful`'s slope has already."""
+    """sigmoid(x) and sigmoid(-x) from one exponential, which XLA shares with the gradient of `_doubtful`."""
     decay = jnp.exp(jnp.minimum(x, -x))
     larger = 1 / (1 + decay)
     smaller = decay * larger
@@ -203,7 +203,7 @@ def _sigmoid_both_ways_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _softplus_both_ways(x: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """log(1 + e^-x) and log(1 + e^x), that is -log p and -log(1 - p), of x and e^-|x|."""
+    """log(1 + e^-x) and log(1 + e^x), that is -log p and -log(1 - p), from x and e^-|x|."""
     rest = _log1p_of_share(decay)
     return jnp.maximum(-x, 0) + rest, jnp.maximum(x, 0) + rest
 
@@ -224,7 +224,7 @@ _LOG1P = (
 
 
 def _log1p_of_share(x: jax.Array) -> jax.Array:
-    """log(1 + x) for x in 0 .. 1, good to 2 ulp, small x included.
+    """log(1 + x) for x in 0 .. 1, to 2 ulp, also for small x.
 
     In float32 a polynomial: on CPU it costs a third of the library's log1p, and, unlike that or a division, XLA writes
     it into the loops that use it.
@@ -288,7 +288,7 @@ def asymmetric(
     constant_weights: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Asymmetric loss for many labels of which few are present (ASL).
+    r"""Asymmetric loss (ASL) for multi-label classification with few positive labels.
 
     $$-t\, (1 - p)^{\gamma_+} \log p - (1 - t)\, p_m^{\gamma_-} \log(1 - p_m), \quad p_m = \max(p - m, 0)$$
 
@@ -341,5 +341,5 @@ def asymmetric(
 
 
 def _part(amount: jax.Array, value: jax.Array | float) -> jax.Array:
-    """Amount times value with 0 times infinity = 0."""
+    """`amount * value`, with 0 * infinity = 0."""
     return jnp.where(amount == 0, 0, jnp.where(amount == 0, 1, amount) * value)

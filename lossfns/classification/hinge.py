@@ -23,7 +23,7 @@ from lossfns._numerics import at_label
 def _shortfall(
     predictions: jax.Array, targets: jax.Array, margin: float | jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """max(0, margin - t x), with slope 0 at the corner, which targets are -1 or 1, and the mask."""
+    """Returns max(0, margin - t x) with gradient 0 at the corner, whether each target is -1 or 1, and the mask."""
     check_array("predictions", predictions)
     check_array("targets", targets, "real")
     check_shape("targets", targets, predictions.shape, "of predictions")
@@ -115,7 +115,7 @@ def multiclass_hinge(
 
     Returns:
         [...], units of the scores. A label outside 0 .. V-1 gives NaN, a label of a masked class inf. At a corner the
-        slope is 0, and that of a tie goes to all of the worst classes evenly.
+        gradient is 0, and ties share the gradient evenly.
 
     Example:
         The label leads one class by 0.5 and trails the other by 1.

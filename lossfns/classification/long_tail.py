@@ -1,4 +1,4 @@
-"""Long-tailed labels: cross-entropies that know how often each class occurs."""
+"""Long-tailed labels: cross-entropies adjusted by class frequencies."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def logit_adjusted(
     tau: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy of logits to which the log of the class's share of the data is added.
+    r"""Logit-adjusted cross-entropy: adds the log of the class frequencies to the logits.
 
     $$-\log \frac{\pi_y^\tau e^{x_y}}{\sum_k \pi_k^\tau e^{x_k}}, \quad \pi_k = \frac{n_k}{\sum_j n_j}$$
 
@@ -77,7 +77,7 @@ def logit_adjusted(
 def balanced_softmax(
     logits: jax.Array, labels: jax.Array, class_counts: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Cross-entropy of a softmax whose terms are weighed by how often the class occurs (Balanced Softmax).
+    r"""Balanced softmax: cross-entropy of a softmax with terms weighted by class counts.
 
     $$-\log \frac{n_y e^{x_y}}{\sum_k n_k e^{x_k}}$$
 
@@ -202,7 +202,7 @@ def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array =
 
 
 def _check_counts(class_counts: jax.Array, logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Return the examples of each class as floats, all NaN if one of them is negative or not finite."""
+    """Returns the class counts as floats; all NaN if one is negative or not finite."""
     check_array("class_counts", class_counts, "real")
     check_classes("logits", logits)
     check_rank("class_counts", class_counts, 1, "[classes]")
@@ -211,5 +211,5 @@ def _check_counts(class_counts: jax.Array, logits: jax.Array, dtype: jnp.dtype) 
 
 
 def _sound_counts(counts: jax.Array) -> jax.Array:
-    """The counts, all NaN if one of them is negative or not finite."""
+    """The counts; all NaN if one is negative or not finite."""
     return jnp.where(jnp.all((counts >= 0) & (counts < jnp.inf)), counts, jnp.nan)

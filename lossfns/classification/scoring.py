@@ -40,7 +40,7 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
 
 @loss()
 def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Sparsemax loss: cross-entropy's counterpart for probabilities that are the projection of the logits.
+    r"""Sparsemax loss: the counterpart of cross-entropy for the Euclidean projection of logits onto the simplex.
 
     $$-x_y + \tfrac12 \sum_{k \in S} (x_k^2 - \tau^2) + \tfrac12$$
 
@@ -62,7 +62,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
         [0.25 0.  ]
 
     Conventions:
-        Optax's `multiclass_sparsemax_loss` is the same, its `sparsemax_loss` that of two classes.
+        Optax's `multiclass_sparsemax_loss` is the same, its `sparsemax_loss` is for two classes.
 
     References:
         Martins and Astudillo 2016, arXiv:1602.02068.
@@ -84,7 +84,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
 
 
 def _threshold(x: jax.Array) -> jax.Array:
-    """[..., 1], tau of the projection of rows whose maximum is 0; a constant."""
+    """[..., 1], tau of the projection of rows with maximum 0; a constant."""
     # What is 1 below the maximum is never in the support, and cut off there the running sums stay small.
     ordered = jnp.sort(jax.lax.stop_gradient(jnp.maximum(x, -1)), axis=-1, descending=True)
     rank = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))

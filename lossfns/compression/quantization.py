@@ -1,4 +1,4 @@
-"""Quantisation: a rounding that lets gradients pass, and penalties that make weights easy to quantise."""
+"""Quantisation: straight-through rounding, and penalties that make weights easy to quantise."""
 
 import math
 from typing import Any
@@ -65,7 +65,7 @@ def fake_quantize(
     symmetric: bool = True,
     scale_gradient: str = "lsq",
 ) -> jax.Array:
-    r"""Round to a grid of $2^b$ levels, with a gradient that passes through the rounding.
+    r"""Rounds to a grid of $2^b$ levels, with a straight-through gradient.
 
     $$\hat x = s \cdot \mathrm{round}(\mathrm{clip}(x / s, -Q_N, Q_P))$$
 
@@ -92,7 +92,7 @@ def fake_quantize(
             $g = 1$.
 
     Returns:
-        The shape of x. A step that is not positive and a zero point that is no level give NaN.
+        The shape of x. A step that is not positive and a zero point that is not a level give NaN.
 
     Raises:
         ValueError: If two options exclude each other.
@@ -164,12 +164,12 @@ def _check_options(scale: Any, zero_point: Any, symmetric: bool) -> None:
 
 
 def _others(x: jax.Array, axis: int | None) -> tuple[int, ...]:
-    """All axes but that of the channels."""
+    """All axes but the channel axis."""
     return tuple(i for i in range(x.ndim) if axis is None or i != axis % x.ndim)
 
 
 def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
-    """A number for all of x or for each of its channels, ready to broadcast."""
+    """A number for x or for each of its channels, in a shape that broadcasts."""
     value = jnp.asarray(value)
     if name == "zero_point":
         check_array(name, value, "integer")
@@ -183,7 +183,7 @@ def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
 def _range(
     x: jax.Array, axis: int | None, low: int, high: int, binary: bool, symmetric: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """The step and the zero point of a grid that spans x, without a gradient; a step of 1 where all is 0."""
+    """Step and zero point of a grid that spans x, without gradient; a step of 1 where all is 0."""
     x, rest = jax.lax.stop_gradient(x), _others(x, axis)
     if symmetric:
         size = jnp.abs(x)
@@ -200,7 +200,7 @@ def _range(
 
 @loss(weight=non_negative, target=positive)
 def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target: float | jax.Array = 1.8) -> jax.Array:
-    r"""Kurtosis regularisation (KURE): weights spread evenly lose least when they are quantised.
+    r"""Kurtosis regularisation (KURE), towards uniformly distributed weights, which lose least by quantisation.
 
     $$\frac{\lambda}{L} \sum_l (\mathrm{Kurt}(W_l) - K)^2, \quad
     \mathrm{Kurt}(W) = \mathrm{mean}\left( \frac{W - \mu}{\sigma} \right)^4$$
@@ -250,7 +250,7 @@ def entropy_of_weights(
     weight: float | jax.Array = 1.0,
     sharpness: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Entropy of the weights once they are put on a few levels: what entropy coding would spend on one of them.
+    r"""Entropy of the quantised weights: nats per weight under entropy coding.
 
     $$-\lambda \sum_k p_k \log p_k, \quad p_k = \mathrm{mean}_i \frac{e^{-\sigma (w_i - c_k)^2}}{\sum_j
     e^{-\sigma (w_i - c_j)^2}}$$

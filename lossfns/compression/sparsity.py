@@ -1,4 +1,4 @@
-"""Sparsity: penalties on groups of weights and on gates, and scores that say which weights to keep."""
+"""Sparsity: penalties on groups of weights and on gates, and scores for pruning."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def _axis(name: str, value: Any) -> int:
 
 @loss(static=("axis", "by_size"), weight=non_negative, axis=_axis, by_size=flag)
 def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = -1, by_size: bool = True) -> jax.Array:
-    r"""Group lasso: drives whole groups of weights to zero together.
+    r"""Group lasso, which drives whole groups of weights to zero.
 
     $$\lambda \sum_g \sqrt{|g|}\, \lVert w_g \rVert_2$$
 
@@ -58,8 +58,8 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
         6.0 8.4853
 
     Conventions:
-        Yuan and Lin have the square root, so that groups of any size are treated alike; structured sparsity learning
-        (Wen et al.) has not. An array with one axis is made of groups of one: this is then the L1 penalty.
+        Yuan and Lin have the square root, so that groups of any size are treated the same; structured sparsity learning
+        (Wen et al.) does not. An array with one axis is made of groups of one: this is then the L1 penalty.
 
     References:
         Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x. Wen et al. 2016, arXiv:1608.03665.
@@ -88,7 +88,7 @@ def l0_hard_concrete(
     low: float | jax.Array = -0.1,
     high: float | jax.Array = 1.1,
 ) -> jax.Array:
-    r"""L0 penalty: the expected number of gates that are not closed.
+    r"""L0 penalty: the expected number of open gates.
 
     $$\lambda \sum_i P(z_i \ne 0) = \lambda \sum_i \sigma\left( \log \alpha_i - \beta \log \frac{-\gamma}{\zeta}
     \right)$$
@@ -133,7 +133,7 @@ def hard_concrete_gates(
     low: float | jax.Array = -0.1,
     high: float | jax.Array = 1.1,
 ) -> jax.Array:
-    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient: exact zeros and ones among them.
+    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient; exact zeros and ones occur.
 
     $$z = \mathrm{clip}(s (\zeta - \gamma) + \gamma, 0, 1), \quad
     s = \sigma\left( \frac{\log u - \log(1 - u) + \log \alpha}{\beta} \right)$$
@@ -169,7 +169,7 @@ def hard_concrete_gates(
 
 @loss(rate=positive)
 def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: float | jax.Array = 1.0) -> PyTree:
-    r"""Movement pruning's scores after a step: weights that move away from zero gain, those that shrink lose.
+    r"""Scores of movement pruning after a step: higher for weights that move away from zero.
 
     $$S' = S - \eta\, w \frac{\partial L}{\partial w}$$
 

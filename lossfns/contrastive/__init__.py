@@ -1,4 +1,4 @@
-"""Contrastive losses: an example is told from the other examples of the batch."""
+"""Contrastive losses: an example is identified among the other examples of the batch."""
 
 from lossfns.contrastive.alignment import alignment as alignment
 from lossfns.contrastive.alignment import uniformity as uniformity

@@ -1,4 +1,4 @@
-"""What the losses over all pairs share: the batch of all devices, and who is whose negative."""
+"""Scores of all pairs over the batch of all devices, and masks of the negatives."""
 
 from typing import Any, NamedTuple
 
@@ -27,14 +27,14 @@ class Embeddings(NamedTuple):
 
 
 def valid_pairs(rows: Embeddings, columns: Embeddings, counts: jax.Array) -> jax.Array:
-    """Which entries [M, N] of a mask concern rows and columns that are there."""
+    """The mask [M, N], restricted to rows and columns that are present."""
     if columns.present is not None:
         counts &= columns.present[:, None]
     return counts if rows.present is None else counts & rows.present[None]
 
 
 def negatives(rows: Embeddings, columns: Embeddings) -> jax.Array:
-    """Scores [M, N] of other examples; those of the same and of what is not there are -inf."""
+    """Scores [M, N] of different examples; -inf for the same example and for absent ones."""
     counts = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return jnp.where(counts, product(columns.vectors, rows.vectors), -jnp.inf)
 
@@ -45,7 +45,7 @@ def log_sum_of_negatives(rows: Embeddings, columns: Embeddings, index: jax.Array
 
 
 def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
-    """log(e^p + sum of e^n) - p for a positive p and the log-sum of the negatives n; without any of these 0.
+    """log(e^p + sum of e^n) - p from a positive p and the log-sum of its negatives n; 0 without negatives.
 
     As log(1 + e^(log_sum - p)) it keeps its digits where the positive wins, and is never below 0.
     """
@@ -53,7 +53,7 @@ def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
 
 
 def check_embeddings(name: str, value: Any, other_name: str, other: Any) -> None:
-    """Raise unless both are embeddings of as many rows, of one size."""
+    """Raises unless both are [pairs, features] of one shape."""
     check_array(name, value)
     check_array(other_name, other)
     check_rank(name, value, 2, "[pairs, features]")
@@ -61,20 +61,20 @@ def check_embeddings(name: str, value: Any, other_name: str, other: Any) -> None
 
 
 def normalize_rows(where: jax.Array | None, x: jax.Array, dtype: Any) -> jax.Array:
-    """Unit vectors; of masked rows zeros."""
+    """Unit vectors; zero in masked rows."""
     return unit_vectors(keep_rows(where, x).astype(dtype))
 
 
 def paired_sides(
     a: jax.Array, b: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[Embeddings, Embeddings]:
-    """Both kinds of embeddings of pairs, numbered through the batch of all devices."""
+    """Both kinds of embeddings, with row numbers in the batch of all devices."""
     pair = row_numbers(a.shape[0], axis_name)
     return Embeddings(a, pair, where), Embeddings(b, pair, where)
 
 
 def max_norm(vectors: jax.Array) -> jax.Array:
-    """The largest norm of the rows, by which Cauchy and Schwarz bound inner products; not to be differentiated."""
+    """The largest norm of the rows, for the Cauchy-Schwarz bound of inner products; no gradient."""
     return jnp.sqrt(jnp.max(jnp.sum(jnp.square(jax.lax.stop_gradient(vectors)), axis=-1)))
 
 

@@ -1,4 +1,4 @@
-"""What contrastive learning comes to on the sphere: views of an example together, examples spread out."""
+"""Alignment and uniformity: views of an example close together, examples spread over the sphere."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from lossfns.contrastive._shared import Embeddings, check_embeddings, normalize_
 def alignment(
     view_a: jax.Array, view_b: jax.Array, *, alpha: float | jax.Array = 2.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""How far the two views of an example are from each other on the unit sphere, $\|u_a - u_b\|^\alpha$.
+    r"""Distance of the two views of an example on the unit sphere, $\|u_a - u_b\|^\alpha$.
 
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
@@ -67,7 +67,7 @@ def uniformity(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""How evenly examples are spread over the unit sphere.
+    r"""Uniformity: log of the mean Gaussian potential of an example with all others on the unit sphere.
 
     $$\log \frac{1}{N (N - 1)} \sum_{i \ne j} e^{-t \|u_i - u_j\|^2}$$
 

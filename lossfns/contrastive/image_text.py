@@ -65,7 +65,7 @@ def clip(
         b: [N, D], embeddings of the other, in the same order.
         scale: Multiplies the cosines; the reciprocal of a temperature. To learn it, learn its logarithm: give
             `jnp.exp(log_scale)`.
-        max_scale: Scales above it are replaced by it. The gradient then is that of the scale put back to the bound.
+        max_scale: Larger scales are replaced by it, and then have the gradient of a scale reset to the bound.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
         ring: Whether, over `axis_name`, `b` is handed from device to device instead of gathered: no device then ever
@@ -122,7 +122,7 @@ def _both_ways(rows: Embeddings, columns: Embeddings, index: jax.Array) -> tuple
 
 
 def _log_sum_of(parts: jax.Array) -> jax.Array:
-    """The log-sum of log-sums over the first axis, -inf where all are, with gradient 0."""
+    """Log-sum-exp over the first axis; -inf with gradient 0 where all entries are -inf."""
     empty = jnp.all(parts == -jnp.inf, axis=0)
     return jnp.where(empty, -jnp.inf, jax.nn.logsumexp(jnp.where(empty, 0, parts), axis=0))
 
@@ -207,7 +207,7 @@ def _yes_or_no(whole: tuple[Embeddings, jax.Array], columns: Embeddings, index: 
 
 @jax.custom_jvp
 def _softplus(x: jax.Array) -> jax.Array:
-    """log(1 + e^x), one exponential and one logarithm; its slope one exponential more, not the value once again."""
+    """log(1 + e^x); its derivative takes one exponential and does not recompute the value."""
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
@@ -239,11 +239,11 @@ def coca(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Contrastive captioners (CoCa): the image is told from others by its text, and its caption is predicted.
+    r"""Contrastive captioners (CoCa): `clip` of image and text, plus `next_token` of the caption.
 
     $$\lambda_{con} L_{con, i} - \lambda_{cap} \sum_t \log p(y_{it} \mid y_{i, < t}, x_i)$$
 
-    is the value of pair i, with $L_{con}$ that of `clip` and the sum that of `next_token` over the caption.
+    is the value of pair i, with $L_{con}$ the value of `clip` and the sum `next_token` over the caption.
 
     Args:
         a: [N, D], embeddings of the images; normalised here.
@@ -304,7 +304,7 @@ def image_text_matching(logits: jax.Array, matched: jax.Array, *, where: jax.Arr
     r"""Image-text matching: does this text, fused with this image, belong to it?
 
     Args:
-        logits: [..., 2], first the logit of "no match", then that of "match", for each fused pair.
+        logits: [..., 2], the logits of "no match" and of "match" for each fused pair.
         matched: [...], boolean, or integers 1 (it belongs) and 0 (it does not).
         where: [...], boolean; False deletes the pair.
 
@@ -336,7 +336,7 @@ def image_text_matching(logits: jax.Array, matched: jax.Array, *, where: jax.Arr
 
 
 class HardNegativePairs(NamedTuple):
-    """What `hard_negative_pairs` returns."""
+    """Result of `hard_negative_pairs`."""
 
     b_of_a: jax.Array
     """[N], the row of `b` chosen for each row of `a`."""
@@ -355,7 +355,7 @@ def hard_negative_pairs(
     temperature: float | jax.Array = 0.07,
     where: jax.Array | None = None,
 ) -> HardNegativePairs:
-    r"""Draw for each image a text that is not its own, and for each text an image, the more similar the likelier.
+    r"""Draws hard negatives: another text for each image and another image for each text, by similarity.
 
     Row j of `b` is drawn for row i of `a` with probability proportional to $e^{\cos(a_i, b_j) / \tau}$ among $j \ne i$,
     and row j of `a` for row i of `b` likewise. No gradient.

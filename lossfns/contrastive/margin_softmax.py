@@ -1,4 +1,4 @@
-"""Softmax over the cosines with a vector for each class, with a margin at the example's own class."""
+"""Softmax over cosines with class vectors, with a margin for the example's own class."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def arcface(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Additive angular margin (ArcFace): the angle to one's own class vector counts as if it were larger by m.
+    r"""Additive angular margin (ArcFace): a margin m is added to the angle with the own class vector.
 
     $$-\log \frac{e^{s \cos(\theta_y + m)}}{e^{s \cos(\theta_y + m)} + \sum_{k \ne y} e^{s \cos \theta_k}}$$
 
@@ -104,7 +104,7 @@ def cosface(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Additive cosine margin (CosFace): the cosine with one's own class vector counts as if it were smaller by m.
+    r"""Additive cosine margin (CosFace): a margin m is subtracted from the cosine with the own class vector.
 
     $$-\log \frac{e^{s (\cos\theta_y - m)}}{e^{s (\cos\theta_y - m)} + \sum_{k \ne y} e^{s \cos \theta_k}}$$
 

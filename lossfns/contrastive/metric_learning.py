@@ -1,4 +1,4 @@
-"""Pairs of a class and pairs of two, each weighed by how far it is from where it should be."""
+"""Deep metric learning: N-pair, circle and multi-similarity losses."""
 
 import functools
 from typing import Any
@@ -45,7 +45,7 @@ def n_pairs(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Multi-class N-pair loss: each anchor is told from the positives of all other classes.
+    r"""Multi-class N-pair loss: the softmax of an anchor's positive against the positives of all other pairs.
 
     $$\log\Bigl(1 + \sum_{j \ne i} e^{a_i \cdot p_j - a_i \cdot p_i}\Bigr) + \lambda (\|a_i\|^2 + \|p_i\|^2)$$
 
@@ -53,7 +53,7 @@ def n_pairs(
 
     Args:
         anchors: [N, D], embeddings of one example of each of N classes; not normalised.
-        positives: [N, D], those of another example of each class, in the same order.
+        positives: [N, D], another example of each class, in the same order.
         length_weight: $\lambda$, the weight of the squared lengths.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
@@ -107,7 +107,7 @@ def circle(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Circle loss: each similarity moves at a pace of its own, by its distance from its optimum.
+    r"""Circle loss: each similarity is weighted by its distance from its optimum.
 
     With $s$ the cosines of anchor i with the others of its class (p) and with all of other classes (n),
 
@@ -117,7 +117,7 @@ def circle(
 
     Args:
         embeddings: [N, D]; normalised here.
-        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        labels: [N], integers; any values; rows with equal labels are of one class.
         scale: $\gamma$.
         margin: $m$, the radius of the circle on which decisions lie.
         weights_gradient: Whether the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$ have a gradient. The value is the
@@ -187,7 +187,7 @@ def multi_similarity(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Multi-similarity loss: pairs are mined by, and weighed against, the other pairs of their anchor.
+    r"""Multi-similarity loss: pairs are mined and weighted relative to the other pairs of their anchor.
 
     $$\frac1\alpha \log\Bigl(1 + \sum_{p} e^{-\alpha (s_{ip} - \lambda)}\Bigr)
     + \frac1\beta \log\Bigl(1 + \sum_{n} e^{\beta (s_{in} - \lambda)}\Bigr)$$
@@ -197,7 +197,7 @@ def multi_similarity(
 
     Args:
         embeddings: [N, D]; normalised here.
-        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        labels: [N], integers; any values; rows with equal labels are of one class.
         alpha: $\alpha$, the steepness for positives.
         beta: $\beta$, the steepness for negatives.
         threshold: $\lambda$, the cosine from which on a negative costs, and up to which a positive does.

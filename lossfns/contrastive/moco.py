@@ -1,4 +1,4 @@
-"""Momentum contrast: the keys come from a slowly moving copy of the encoder, and may wait in a queue."""
+"""Momentum contrast: keys from a slowly moving copy of the encoder, with or without a queue."""
 
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def moco(
     queue_where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Momentum contrast (MoCo): is this the key of my query, or one out of the queue?
+    r"""Momentum contrast (MoCo): cross-entropy of a query's key against the keys of a queue.
 
     $$-\log \frac{e^{q \cdot k / \tau}}{e^{q \cdot k / \tau} + \sum_{j=1}^{K} e^{q \cdot u_j / \tau}}$$
 
@@ -105,7 +105,7 @@ def _not_yet_normalised(rows: Embeddings, columns: Embeddings, index: jax.Array)
 
 
 class Enqueued(NamedTuple):
-    """What `enqueue` returns; the argument names of the next call."""
+    """Result of `enqueue`, named like the arguments of the next call."""
 
     queue: jax.Array
     pointer: jax.Array
@@ -120,7 +120,7 @@ def enqueue(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Enqueued:
-    r"""Put a batch of keys into a queue, in place of the oldest.
+    r"""Puts a batch of keys into a queue, in place of the oldest.
 
     The queue is a ring: data in, data out, kept by the caller. The keys are written from the pointer on, past the end
     from the beginning, as unit vectors and without gradient.

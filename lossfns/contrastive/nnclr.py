@@ -1,4 +1,4 @@
-"""Contrast with the nearest neighbour of an example in place of another view of it."""
+"""NNCLR: the nearest neighbour of a view is the positive of the other view."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def nnclr(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Nearest-neighbour contrastive learning (NNCLR): the neighbour of one view is told which the other view is.
+    r"""Nearest-neighbour contrastive learning (NNCLR): the other view's nearest neighbour is the positive.
 
     With $q(z)$ the entry of the queue that has the largest cosine with the embedding z, and p the predictions, the
     value of a pair is the mean over both ways of
@@ -55,9 +55,9 @@ def nnclr(
 
     Args:
         embeddings_a: [N, D], projections of the first views, which only choose the neighbours: no gradient.
-        embeddings_b: [N, D], those of the second views, in the same order.
+        embeddings_b: [N, D], embeddings of the second views, in the same order.
         predictions_a: [N, D], what the predictor makes of the first views' embeddings; normalised here.
-        predictions_b: [N, D], those of the second views.
+        predictions_b: [N, D], predictions of the second views.
         queue: [K, D], the support set: earlier embeddings, kept by `enqueue`; normalised here, no gradient. Compute the
             loss first, then enqueue the embeddings of the first views.
         temperature: $\tau$, divides the cosines.
@@ -115,7 +115,7 @@ def nnclr(
 
 
 def _nearest(z: jax.Array, support: jax.Array, where: jax.Array | None) -> jax.Array:
-    """For each unit vector the one of the support with the largest cosine; NaN if there is none."""
+    """For each unit vector, the vector of the support with the largest cosine; NaN for an empty support."""
     cosines = product(z, support.T)
     if where is not None:
         cosines = jnp.where(where[None], cosines, -jnp.inf)

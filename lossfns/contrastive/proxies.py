@@ -34,7 +34,7 @@ def proxy_nca(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Neighbourhood component analysis with proxies: an example is nearer to its class's proxy than to all others.
+    r"""Neighbourhood component analysis with proxies (Proxy-NCA): softmax over distances to the proxies.
 
     $$-\log \frac{e^{-d(x, p_y) / \tau}}{\sum_{k \ne y} e^{-d(x, p_k) / \tau}}, \qquad d(x, p) = \|x - p\|^2$$
 
@@ -93,7 +93,7 @@ def proxy_anchor(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Proxy-anchor loss: each class's proxy is an anchor, the examples of the batch its positives and negatives.
+    r"""Proxy-anchor loss: the proxies are the anchors, the examples of the batch their positives and negatives.
 
     $$\frac{1}{|P^+|} \sum_{p \in P^+} \log\Bigl(1 + \sum_{x \in X_p^+} e^{-\alpha (s(x, p) - \delta)}\Bigr)
     + \frac{1}{|P|} \sum_{p \in P} \log\Bigl(1 + \sum_{x \in X_p^-} e^{\alpha (s(x, p) + \delta)}\Bigr)$$

@@ -1,4 +1,4 @@
-"""SimCLR and its kin: two views of each example, told from the views of all others."""
+"""SimCLR and its relatives: two views of an example against the views of all others."""
 
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ def _views(
 
 
 def _log_sums(views: Embeddings, axis_name: AxisName, block_size: int | None) -> jax.Array:
-    """[2, N]: for each view the log-sum of its scores with all views of other examples."""
+    """[2, N], the log-sum-exp of each view's scores with all views of other examples."""
     everyone = gather_rows(views, axis_name)
     bound = jnp.square(max_norm(everyone.vectors))
     if axis_name is None:
@@ -212,7 +212,7 @@ def debiased_contrastive(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Debiased contrastive loss: `nt_xent`, less the share of its negatives that are of the anchor's own class.
+    r"""Debiased contrastive loss: `nt_xent`, corrected for negatives of the anchor's own class.
 
     With $s$ the cosines over the temperature $t$, p the other view of an anchor and n the $M = 2N - 2$ views of other
     examples, the value of a pair is the mean over its two anchors of
@@ -257,11 +257,11 @@ def debiased_contrastive(
 
 
 def _corrected(own: jax.Array, log_means: jax.Array, number: jax.Array, temperature: Any, tau: Any) -> jax.Array:
-    """The value of each pair, from its score [N] and log mean e^score of the negatives of both anchors, [2, N]."""
+    """Values [N] from the pairs' scores [N] and log mean e^score of both anchors' negatives [2, N]."""
     t, tau = as_scalar(temperature, own.dtype), as_scalar(tau, own.dtype)
     alone = log_means == -jnp.inf
     log_means = jnp.where(alone, 0, log_means)
-    # The share that is taken away, of what is there: above 1 the bound holds, long before the exponential overflows.
+    # The fraction subtracted from the mean: above 1 the bound is reached, long before the exponential overflows.
     taken = tau * jnp.exp(jnp.minimum(own[None] - log_means, 80))
     all_taken = taken >= 1
     log_g = log_means + jnp.log1p(-jnp.where(all_taken, 0, taken)) - jnp.log1p(-tau)
@@ -310,7 +310,7 @@ def hard_negative_contrastive(
         [N], nats for each pair, and at a pair that is alone.
 
     Example:
-        Negatives that are all alike are as hard as each other: NT-Xent, without a prior.
+        Equal negatives have equal weights, so without a prior this is NT-Xent.
 
         >>> print(hard_negative_contrastive(jnp.eye(2), jnp.eye(2), temperature=1.0, class_prior=0.0).round(4))
         [0.5514 0.5514]

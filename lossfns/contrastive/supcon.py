@@ -43,8 +43,8 @@ def supcon(
 ) -> jax.Array:
     r"""Supervised contrastive learning (SupCon): all other examples of an anchor's class are its positives.
 
-    With $s_{ia}$ the cosines over the temperature, $A(i)$ all examples but $i$ and $P(i)$ those of its class, the value
-    of anchor i is
+    With $s_{ia}$ the cosines over the temperature, $A(i)$ all examples but $i$ and $P(i)$ its class in $A(i)$, the
+    value of anchor i is
 
     $$\text{out: } \frac{-1}{|P(i)|} \sum_{p \in P(i)} \log \frac{e^{s_{ip}}}{\sum_{a \in A(i)} e^{s_{ia}}}
     \qquad \text{in: } -\log \frac{1}{|P(i)|} \sum_{p \in P(i)} \frac{e^{s_{ip}}}{\sum_{a \in A(i)} e^{s_{ia}}}$$
@@ -54,7 +54,7 @@ def supcon(
 
     Args:
         embeddings: [N, D]; normalised here. Views of one example are rows with the same label.
-        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        labels: [N], integers; any values; rows with equal labels are of one class.
         form: "out", with the mean outside of the logarithm, the paper's choice; or "in".
         temperature: Divides the cosines.
         base_temperature: If given, the value is times `temperature / base_temperature`, as in the authors' code.
@@ -109,7 +109,7 @@ def supcon(
 
 
 def _scores(rows: Embeddings, columns: Embeddings) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores, which are of others, and which of positives."""
+    """Scores, and the masks of other examples and of positives."""
     assert columns.label is not None
     assert rows.label is not None
     others = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])

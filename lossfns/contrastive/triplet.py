@@ -1,4 +1,4 @@
-"""Triplets: an anchor is to be nearer to its positive than to its negative, by a margin."""
+"""Triplet losses: an anchor closer to its positive than to its negative, by a margin."""
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ def batch_hard_triplet(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Triplets of each anchor with its farthest positive and its nearest negative in the batch.
+    r"""Triplet loss of each anchor with its farthest positive and its nearest negative in the batch.
 
     With $g_i = \max_{p} d(x_i, x_p) - \min_{n} d(x_i, x_n)$ over all others of the anchor's class and all of other
     classes, the value is $\log(1 + e^{g_i})$, or $\max(0, m + g_i)$ with a margin; 0 for an anchor without a positive
@@ -88,7 +88,7 @@ def batch_hard_triplet(
 
     Args:
         embeddings: [N, D]; not normalised here.
-        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        labels: [N], integers; any values; rows with equal labels are of one class.
         margin: $m$, in units of the distance; None for the soft margin $\log(1 + e^g)$.
         norm: The distance: "l2", "squared_l2" or "l1".
         where: [N], boolean; False deletes the example, as an anchor and for the others.
@@ -146,7 +146,7 @@ def semi_hard_triplet(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Triplets of each anchor and each of its positives with the nearest negative that is farther than the positive.
+    r"""Triplet loss of each anchor and positive with the nearest negative farther than the positive.
 
     $$\frac{1}{|P(i)|} \sum_{p \in P(i)} \max\bigl(0,\; m + d(x_i, x_p) - d(x_i, x_{n(i, p)})\bigr)$$
 
@@ -156,7 +156,7 @@ def semi_hard_triplet(
 
     Args:
         embeddings: [N, D]; not normalised here.
-        labels: [N], integers; any two rows with the same one are of a class, and there is no range to be in.
+        labels: [N], integers; any values; rows with equal labels are of one class.
         margin: $m$, in units of the distance.
         norm: The distance: "l2", "squared_l2" or "l1".
         where: [N], boolean; False deletes the example, as an anchor and for the others.
@@ -175,7 +175,7 @@ def semi_hard_triplet(
     Conventions:
         The default margin and the squared distance are FaceNet's, whose embeddings are unit vectors. The paper does not
         say what to do where no negative is semi-hard: the farthest one is what TensorFlow Addons takes. That
-        library's mean counts all pairs of an anchor and a positive alike, this one's anchors: the same where
+        library's mean is over pairs of an anchor and a positive, this one's over anchors: the same where
         all classes are of one size; else weigh the rows by their number of positives.
 
     References:

@@ -1,4 +1,4 @@
-"""Losses of the overlap of two boxes: IoU and what was added to it for boxes that do not overlap."""
+"""Losses of the overlap of two boxes: IoU, and its extensions to boxes that do not overlap."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ _layout = one_of("corners", "centre")
 def iou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""One less the intersection over union of two boxes.
+    r"""1 - IoU, the intersection over union of two boxes.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|}$$
 
@@ -58,7 +58,7 @@ def iou(
 def giou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Generalised IoU loss: the IoU loss and the share of the enclosing box $C$ that neither box covers.
+    r"""Generalised IoU loss: 1 - IoU, plus the fraction of the enclosing box $C$ that neither box covers.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{|C \setminus (A \cup B)|}{|C|}$$
 
@@ -88,7 +88,7 @@ def giou(
 def diou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Distance IoU loss: the IoU loss and the squared distance of the centres over the enclosing box's diagonal.
+    r"""Distance IoU loss: 1 - IoU, plus the squared distance of the centres over the squared enclosing diagonal.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{\rho^2}{c^2}$$
 
@@ -120,7 +120,7 @@ def diou(
 def ciou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Complete IoU loss: the distance IoU loss and a penalty on different shapes.
+    r"""Complete IoU loss: `diou`, plus a penalty on different aspect ratios.
 
     $$\mathrm{DIoU} + \alpha v, \quad
     v = \frac{4}{\pi^2} \left(\arctan\frac{w}{h} - \arctan\frac{w'}{h'}\right)^2, \quad
@@ -161,7 +161,7 @@ def ciou(
 
 
 class Pair(NamedTuple):
-    """Two boxes as corners, NaN where one is turned inside out, and the sides of the box around both.
+    """Two boxes as corners, NaN where a side is negative, and the sides of the enclosing box.
 
     Ratios of areas do not change if an axis is stretched, but areas of tiny and huge boxes leave the range of the
     dtype: differences are divided by those sides once they are taken.
@@ -189,7 +189,7 @@ def _check(
 
 
 def check_boxes(name: str, boxes: jax.Array) -> None:
-    """Raise unless the last axis has the four numbers of a box."""
+    """Raises unless the last axis has the four numbers of a box."""
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name} must have a last axis of 4, got shape {boxes.shape}")
 
@@ -206,7 +206,7 @@ def corners(boxes: jax.Array, layout: str) -> jax.Array:
 
 
 def scaled_pair(a: jax.Array, b: jax.Array) -> Pair:
-    """Two boxes and the sides of the box around both."""
+    """Two boxes and the sides of the enclosing box."""
     hull = jax.lax.stop_gradient(jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2]))
     return Pair(a, b, jnp.where(hull > 0, hull, 1))
 
@@ -253,7 +253,7 @@ def _distance_cost(pair: Pair) -> jax.Array:
 
 
 def _angle(box: jax.Array) -> jax.Array:
-    """The angle of the diagonal, from its own sides; that of a point is 0."""
+    """The angle of the diagonal; 0 for a point."""
     sides = _sides(box)
     longest = jax.lax.stop_gradient(jnp.max(sides, axis=-1, keepdims=True))
     width, height = jnp.moveaxis(sides / jnp.where(longest > 0, longest, 1), -1, 0)

@@ -1,4 +1,4 @@
-"""Set prediction (DETR): each true object is matched to one query, and the loss is taken along the matching."""
+"""Set prediction (DETR): bipartite matching of objects and queries, and the losses of the matched pairs."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ Path = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 class SetPrediction(NamedTuple):
-    """The parts of DETR's loss, each with weights of its own: three terms of an objective."""
+    """The three terms of DETR's loss, each with its weights."""
 
     classification: jax.Array
     """[N, Q], nats: cross-entropy of each query with its object's class, or with "no object"."""
@@ -64,7 +64,7 @@ def set_prediction(
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> SetPrediction:
-    r"""DETR's set prediction: one query for each object at the least total cost, then its losses.
+    r"""DETR's set prediction: matches each object to a query at the least total cost, then takes the losses.
 
     The matching $\sigma$ minimises, over all assignments of different queries to the objects of an example,
 
@@ -159,7 +159,7 @@ def _check(
     check_array("target_boxes", target_boxes, "real")
     check_rank("logits", logits, 3, "[examples, queries, classes + 1]")
     if logits.shape[-1] < 2:
-        raise ValueError(f"logits must have at least one class beside 'no object', got shape {logits.shape}")
+        raise ValueError(f"logits must have at least one class apart from 'no object', got shape {logits.shape}")
     check_shape("boxes", boxes, (*logits.shape[:2], 4), "of the queries of logits")
     check_rank("labels", labels, 2, "[examples, objects]")
     check_shape("labels", labels, (logits.shape[0], labels.shape[1]), "of the examples of logits")
@@ -184,7 +184,7 @@ def _unusable(
     classes: int,
     layout: str,
 ) -> jax.Array:
-    """Which examples hold a number that is wrong, [N]."""
+    """Mask [N] of examples with an invalid number."""
     wrong = objects & ((labels < 0) | (labels >= classes) | jnp.isnan(corners(true, layout)).any(-1))
     no_query = jnp.isnan(corners(predicted, layout)).any((-1, -2)) | jnp.isnan(scores).any((-1, -2))
     return jnp.any(wrong, axis=-1) | no_query
@@ -213,7 +213,7 @@ def _costs(
 
 
 def _assign(cost: jax.Array) -> jax.Array:
-    """The query of each object, all different, with the least total of costs [M, Q], M <= Q, all of them finite.
+    """Assigns different queries to objects at the least total cost; finite costs [M, Q], M <= Q.
 
     The Hungarian algorithm by shortest augmenting paths, as `optax.assignment.hungarian_algorithm`, whose loops start
     from constants and so cannot be traced where `shard_map` checks which values vary over devices: here they start from

@@ -1,4 +1,4 @@
-"""Distillation: a small model learns from what a large one says and how it sees."""
+"""Distillation: a small model learns from the predictions and the representations of a large one."""
 
 from lossfns.distillation.features import attention_transfer as attention_transfer
 from lossfns.distillation.features import fitnet_hint as fitnet_hint

@@ -1,4 +1,4 @@
-"""Distillation of what a teacher sees: features, attention, and how tokens attend to each other."""
+"""Distillation of a teacher's features, attention maps and attention between tokens."""
 
 import math
 
@@ -72,7 +72,7 @@ def attention_transfer(
     form: str = "norm",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Distance between the attention maps of student and teacher: where, and not what, they look at.
+    r"""Distance between the attention maps of student and teacher.
 
     $$\Big\lVert \frac{q^s}{\lVert q^s \rVert} - \frac{q^t}{\lVert q^t \rVert} \Big\rVert, \quad
     q_i = \sum_c |x_{ic}|^p$$
@@ -119,7 +119,7 @@ def attention_transfer(
 
 
 def _attention_map(x: jax.Array, power: jax.Array) -> jax.Array:
-    """[N, places] of norm one, scaled by the largest entry before it is raised to the power."""
+    """[N, places], of norm one; scaled by the largest entry before the power is taken."""
     x = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2), keepdims=True, initial=0))
     x = jnp.abs(x / jnp.where(largest == 0, 1, largest))
@@ -138,7 +138,7 @@ def minilm(
     *,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Divergence of a student's self-attention and value relations from a teacher's (MiniLM), in the last layer.
+    r"""KL divergence of the last layer's self-attention and value relations from the teacher's (MiniLM).
 
     $$\frac1H \sum_h \mathrm{KL}\big(\sigma(q^t k^t) \,\|\, \sigma(q^s k^s)\big)
     + \mathrm{KL}\big(\sigma(v^t v^t) \,\|\, \sigma(v^s v^s)\big), \quad
@@ -166,7 +166,7 @@ def minilm(
         [[0.     0.1308]]
 
     Conventions:
-        MiniLMv2 compares query-query and key-key relations as well, over heads formed anew: split the vectors into as
+        MiniLMv2 compares query-query and key-key relations as well, over new heads: split the vectors into as
         many relation heads as wanted, and pass queries in the place of queries and keys.
 
     References:
@@ -192,7 +192,7 @@ def minilm(
 
 
 def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array:
-    """[B, H, T, T] scaled inner products; masked tokens cannot be attended to, and themselves see nothing but 0."""
+    """Scaled inner products [B, H, T, T]; -inf at masked keys, 0 for masked queries."""
     scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST)
     if where is not None:
         scores = jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
@@ -202,7 +202,7 @@ def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array
 def _both(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Both in the dtype of the computation, 0 at masked examples, the teacher without gradient; and the mask."""
+    """Returns student and teacher, sanitised, the teacher without gradient; and the mask."""
     check_array("student_features", student)
     check_array("teacher_features", teacher)
     for name, x in (("student_features", student), ("teacher_features", teacher)):

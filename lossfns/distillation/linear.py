@@ -1,4 +1,4 @@
-"""Distillation of a language model from the hidden states and heads of both: the logits are never held."""
+"""Distillation from the hidden states and output heads of both models, without holding the logits."""
 
 import functools
 from typing import Any
@@ -38,7 +38,7 @@ def linear_distillation(
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Divergence of a student's head from a teacher's, both softened by a temperature, a block of classes at a time.
+    r"""`knowledge_distillation` of the logits of two output heads, a block of classes at a time.
 
     $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big), \quad s = W_s h_s + b_s,
     \quad t = W_t h_t + b_t$$
@@ -114,7 +114,7 @@ def _block(student_dtype: Any, teacher_dtype: Any, whole: Any, part: Any, index:
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Head and bias, this less its maximum over all classes: what all logits share would be rounded by the division."""
+    """Head, and bias minus its maximum: an offset common to all logits would lose digits in the division."""
     _, head, bias = model
     if bias is None:
         return head, None

@@ -37,7 +37,7 @@ def knowledge_distillation(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Divergence of the student from the teacher, both softened by a temperature (Hinton's distillation).
+    r"""KL divergence of the student from the teacher at a temperature (Hinton's distillation).
 
     $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big)$$
 
@@ -48,7 +48,7 @@ def knowledge_distillation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that the teacher has and the student has not gives inf.
+        [...], nats for each row, at least 0. A class that only the teacher has gives inf.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -83,7 +83,7 @@ def dkd(
     others_weight: float | jax.Array = 8.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Decoupled distillation: how sure of the label, and how the rest is spread, each with its own weight.
+    r"""Decoupled knowledge distillation (DKD): separate weights for the label's and the other classes' terms.
 
     $$T^2 \big(\alpha\, \mathrm{KL}(b^t \,\|\, b^s) + \beta\, \mathrm{KL}(\hat p^t \,\|\, \hat p^s)\big)$$
 
@@ -150,7 +150,7 @@ def dkd(
 
 @loss()
 def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Divergence of the teacher from the student, $\mathrm{KL}(s \,\|\, t)$: the student seeks one of the modes.
+    r"""Reverse KL divergence $\mathrm{KL}(s \,\|\, t)$ of student and teacher, which is mode-seeking.
 
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
@@ -158,7 +158,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that the student has and the teacher has not gives inf.
+        [...], nats for each row, at least 0. A class that only the student has gives inf.
 
     Example:
         Even odds of the student against 9 to 1: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
@@ -167,8 +167,8 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         [0.5108]
 
     Conventions:
-        This is the exact divergence of one token. MiniLLM minimises that of whole sequences drawn from the student by
-        policy gradients, of which this is the single-step part.
+        This is the exact divergence of one token. MiniLLM minimises the divergence of whole sequences drawn from the
+        student by policy gradients, of which this is the single-step part.
 
     References:
         Gu et al. 2023, arXiv:2306.08543 (MiniLLM).

@@ -1,4 +1,4 @@
-"""Distillation of how the examples of a batch relate to each other, and against a bank of negatives."""
+"""Distillation of the relations between the examples of a batch, and contrastive distillation."""
 
 import math
 
@@ -89,7 +89,7 @@ def relational_angle(
 
     $$\frac{1}{(N - 1)(N - 2)} \sum_{i \ne j} \sum_{k \ne i, j} h(\cos \angle s_i s_j s_k - \cos \angle t_i t_j t_k)$$
 
-    with $h$ the Huber loss with $\delta = 1$; an example's value is that of the angles at it, $j$.
+    with $h$ the Huber loss with $\delta = 1$; an example's value is about the angles at it, $j$.
 
     Args:
         student_embeddings: [N, D].
@@ -138,7 +138,7 @@ def relational_angle(
 
 @jax.custom_jvp
 def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Array:
-    """[N], the sum of Huber's loss of the cosines between any two of the ways [N, M, D] less those of the goal's."""
+    """[N], Huber's loss between student's and teacher's cosines of any two directions [N, M, D], summed."""
     return jnp.sum(jnp.where(_pairs_of(others), _huber(_cosine_gaps(ways, goal)), 0), axis=(1, 2))
 
 
@@ -157,7 +157,7 @@ def _cosine_gaps(ways: jax.Array, goal: jax.Array) -> jax.Array:
 
 
 def _pairs_of(others: jax.Array) -> jax.Array:
-    """[N, M, M], which pairs are of two that are both among the others [N, M]."""
+    """[N, M, M], the pairs of two different examples that are both among the others [N, M]."""
     index = jnp.arange(others.shape[1])
     return others[:, :, None] & others[:, None, :] & (index[:, None] != index[None])[None]
 
@@ -170,7 +170,7 @@ def similarity_preserving(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Difference of the similarities between examples, each row normalised, in student and teacher.
+    r"""Squared difference of the row-normalised similarity matrices of student and teacher.
 
     $$\frac1b \sum_j \big(\tilde G^s_{ij} - \tilde G^t_{ij}\big)^2, \quad G = X X^\top, \;
     \tilde G_i = G_i / \lVert G_i \rVert$$
@@ -219,7 +219,7 @@ def crd(
     temperature: float | jax.Array = 0.07,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Contrastive representation distillation: is this pair of one example, or of two drawn apart?
+    r"""Contrastive representation distillation (CRD): classifies pairs as of one example or of two.
 
     $$-\log h(s, t) - \sum_{k=1}^K \log\big(1 - h(s, t_k)\big), \quad
     h(s, t) = \frac{e^{\cos(s, t) / \tau}}{e^{\cos(s, t) / \tau} + K / M}$$
@@ -269,7 +269,7 @@ def crd(
 def _pairs(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None, flatten: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """[N, D] and [N, D'] in the dtype of the computation, 0 at masked examples, and the mask."""
+    """Returns [N, D] and [N, D'], sanitised, and the mask."""
     kind = "features" if flatten else "embeddings"
     for name, x in ((f"student_{kind}", student), (f"teacher_{kind}", teacher)):
         check_array(name, x)
@@ -286,13 +286,13 @@ def _pairs(
 
 
 Space = tuple[jax.Array, jax.Array, jax.Array]
-"""Own rows, those of all devices, and the largest magnitude among these (1 if all are 0)."""
+"""This device's rows, the rows of all devices, and their largest magnitude (1 if all are 0)."""
 
 
 def _batch(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[tuple[Space, Space], jax.Array, jax.Array]:
-    """Both spaces, which rows of all are present, and the numbers of the own ones among them."""
+    """Both spaces, the mask of all rows, and the numbers of this device's rows among them."""
     rows = student.shape[0]
     present = jnp.ones(rows, bool) if where is None else where
     number = row_numbers(rows, axis_name)
@@ -318,7 +318,7 @@ def _distances(
     number: jax.Array,
     axis_name: AxisName,
 ) -> tuple[jax.Array, jax.Array]:
-    """Distances [N, M], without a gradient, and their mean over all pairs of two that are present, 1 if that is 0."""
+    """Distances [N, M] and their mean over the present pairs (1 if it is 0), without gradient."""
     # Without a gradient, squares are summed as they are made, and a group may be as large as its results.
     rows, columns = jax.lax.stop_gradient((mine, everyone))
     table = map_rows(lambda part: _lengths(part, columns, largest), rows, len(present))
@@ -336,7 +336,7 @@ def _distances(
 
 
 def _lengths(part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Array:
-    """[N, M] distances over the largest entry; 0, with gradient 0, at distance 0."""
+    """Distances [N, M], divided by the largest entry; gradient 0 at distance 0."""
     # Divided after the difference: equal rows then differ by exactly 0, fused or not.
     squares = jnp.sum(jnp.square((part[:, None] - everyone[None]) / largest), axis=-1)
     together = squares == 0
@@ -345,7 +345,7 @@ def _lengths(part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Ar
 
 @jax.custom_jvp
 def _known_lengths(known: jax.Array, part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Array:
-    """`_lengths(part, everyone, largest)`, known already: only their derivatives take the differences again."""
+    """`_lengths(part, everyone, largest)` with known values: only derivatives recompute the differences."""
     return known
 
 

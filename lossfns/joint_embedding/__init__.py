@@ -1,4 +1,4 @@
-"""Losses between views of an example, without negatives: predicted, decorrelated, or taught by a teacher."""
+"""Joint-embedding losses: two views of an example, without negatives."""
 
 from lossfns.joint_embedding.barlow_vicreg import barlow_twins as barlow_twins
 from lossfns.joint_embedding.barlow_vicreg import vicreg as vicreg

@@ -12,18 +12,18 @@ from lossfns._numerics import centred, divided, log_normalizer, softmax
 
 
 def scaled(x: jax.Array, temperature: float | jax.Array) -> jax.Array:
-    """(x - its row maximum) / temperature: the subtraction first, while it is exact."""
+    """(x - row maximum) / temperature; subtracts first, while that is exact."""
     return divided(centred(x), as_scalar(temperature, accumulation_dtype(x)))
 
 
 def _distribution(x: jax.Array) -> jax.Array:
-    """The softmax of rows whose maximum is 0; NaN in a row of -inf."""
+    """The softmax of rows with maximum 0; NaN in a row of -inf."""
     return jnp.exp(x - log_normalizer(x, jnp.zeros_like(x[..., :1]))[..., None])
 
 
 @jax.custom_jvp
 def cross_entropy(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """-sum_k q_k log p_k with p and q the softmaxes of rows whose maximum is 0.
+    """-sum_k q_k log p_k with p and q the softmaxes of rows with maximum 0.
 
     Forward, both distributions exist only inside the sums. The derivative by the student is the difference p - q, made
     in one place: neither is kept, and no digits are lost where they meet.
@@ -33,7 +33,7 @@ def cross_entropy(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def _under(q: jax.Array, student: jax.Array) -> jax.Array:
-    """The mean of the student's logits under q, which may have no class that the student has not."""
+    """The mean of the student's logits under q; NaN if q has a class without student logit."""
     return jnp.sum(jnp.where(student == -jnp.inf, jnp.where(q == 0, 0, -jnp.inf), q * student), axis=-1)
 
 

@@ -208,7 +208,7 @@ def wmse(
         features that do not vary or depend on each other. An `eps` above 0 always can.
 
     Example:
-        One feature, in one view three times that of the other: white, they are the same; turned round, opposite.
+        One feature, three times larger in one view: whitened, the views are equal, or opposite for the other sign.
 
         >>> view = jnp.array([[1.0], [-1.0]])
         >>> print(wmse(view, 3 * view))

@@ -1,4 +1,4 @@
-"""Students that learn the distribution of a centred and sharpened teacher: DINO, iBOT."""
+"""Self-distillation from a centred and sharpened teacher: DINO, iBOT."""
 
 import math
 from typing import Any
@@ -45,7 +45,7 @@ def _cross_entropies(
     temperatures: tuple[float | jax.Array, float | jax.Array],
     block_size: int | None,
 ) -> jax.Array:
-    """One value for each row of logits, 0 where it is not used; `block_size` rows at a time."""
+    """Cross-entropies of the rows, 0 at unused rows; `block_size` rows at a time."""
     dtype = accumulation_dtype(*(x for x in (student, teacher, center) if x is not None))
     teacher = jax.lax.stop_gradient(teacher)
     rows = student.shape[:-1]
@@ -248,7 +248,7 @@ def linear_dino(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""`dino` of the logits $s = W_s h_s$ and $t = W_t h_t$, block by block of prototypes; no [N, K] array is made.
+    r"""`dino` of the logits $s = W_s h_s$ and $t = W_t h_t$, in blocks of prototypes, without an [N, K] array.
 
     Args:
         student: [N, D], the student's features $h_s$ before the last layer.

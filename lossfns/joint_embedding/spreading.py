@@ -21,7 +21,7 @@ from lossfns._contract import (
 from lossfns._global_batch import broadcast_to_rows, count_present, total
 from lossfns._numerics import unit_vectors
 
-# Dot products cannot tell neighbours closer than 3e-4 apart in float32; the nearest of so many is found by distance.
+# In float32, dot products cannot separate neighbours closer than 3e-4: the nearest few are compared by distance.
 _CANDIDATES = 4
 
 
@@ -91,7 +91,7 @@ def koleo(
 
 
 def _nearest(units: jax.Array, everyone: jax.Array, present: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Index of the nearest other present row, and whether there is one."""
+    """Index of the nearest other present row, and whether it exists."""
     dots = jnp.einsum("nd,md->nm", units, everyone, precision=jax.lax.Precision.HIGHEST)
     # A zero row is at distance 1 of every unit vector, as if their dot product were 1/2.
     dots += jnp.where(jnp.all(everyone == 0, axis=-1), 0.5, 0)[None]

@@ -44,7 +44,7 @@ def _check_scores(name: str, scores: jax.Array, where: jax.Array | None) -> jax.
 
 
 def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: AxisName) -> jax.Array:
-    """Sinkhorn's rounds on logarithms: prototypes to equal mass over the batch, then rows to mass one."""
+    """Sinkhorn's iterations on logarithms: equal mass for prototypes, then mass one for rows."""
 
     def one_round(_: int, log_q: jax.Array) -> jax.Array:
         columns = log_sum_rows(log_q, where, axis_name)
@@ -56,7 +56,7 @@ def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_n
 def _log_codes(
     scores: jax.Array, epsilon: float | jax.Array, where: jax.Array | None, iterations: int, axis_name: AxisName
 ) -> jax.Array:
-    """Logarithms of the codes. The rounds start at the scores themselves: only a column's offset is taken out first."""
+    """Logarithms of the codes. Iterations start at the scores, minus an offset for each column."""
     if iterations == 0:
         return log_softmax(scaled(scores, epsilon))
     above = scores - largest(scores, where, axis_name)
@@ -72,7 +72,7 @@ def sinkhorn(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Codes of a batch that use all prototypes equally (SwAV): Sinkhorn and Knopp's rounds on $e^{s / \epsilon}$.
+    r"""Codes that use all prototypes equally (SwAV), by Sinkhorn-Knopp iterations on $e^{s / \epsilon}$.
 
     Each round scales the columns to equal mass, then the rows to mass one. In the limit of many rounds the codes are
     those that maximise $\sum_{nk} q_{nk} s_{nk}$ plus $\epsilon$ times their entropy among all with the column sums

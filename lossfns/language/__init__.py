@@ -1,4 +1,4 @@
-"""Language-modelling losses and the masking that goes with them."""
+"""Language-modelling losses, and the masking for them."""
 
 from lossfns.language.causal import next_token as next_token
 from lossfns.language.causal import next_token_where as next_token_where

@@ -1,4 +1,4 @@
-"""Statistics of logits `hidden @ head.T` that are never all held: by blocks of the vocabulary, or by tiles of tokens.
+"""Statistics of logits `hidden @ head.T` without holding them: in blocks of the vocabulary, or in tiles of tokens.
 
 By blocks of the vocabulary: the least memory, any cotangents, four matrix products for value and gradient. By tiles of
 tokens: each tile has its whole rows of logits, so its gradient is made at once, three products; it serves cotangents
@@ -31,7 +31,7 @@ from lossfns._numerics import soft_capped
 
 
 class Problem(NamedTuple):
-    """Rows of logits and what is asked of them; None for an option that is off. Flat: N tokens.
+    """The rows of hidden states, the head and the options (None if off). Flat: N tokens.
 
     Attributes:
         hidden: [N, D].
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of each row of logits, [N]: log-sum-exp in two parts, the label's logit, sum and number of the finite ones."""
+    """For each row [N]: log-sum-exp in two parts, the label's logit, sum and number of the finite logits."""
 
     normalizer: Shifted
     label: jax.Array
@@ -62,12 +62,12 @@ class Statistics(NamedTuple):
 
 
 def cap(x: jax.Array, bound: jax.Array | None) -> jax.Array:
-    """Logits under a soft cap, None for none."""
+    """Soft-capped logits; unchanged if the cap is None."""
     return x if bound is None else soft_capped(x, bound)
 
 
 def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: Any = None) -> Statistics:
-    """Statistics block by block over the vocabulary, which `axis_name` may spread over devices."""
+    """Statistics in blocks of the vocabulary, which may be sharded over `axis_name`."""
     labels = problem.labels
     if axis_name is not None:
         labels = labels - lax.axis_index(axis_name) * problem.head.shape[0]
@@ -76,7 +76,7 @@ def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: An
 
 
 def _table(problem: Problem) -> tuple[Any, Any, Any]:
-    """What `stream` takes."""
+    """The arguments of `stream`."""
     dtype = narrow(problem.hidden, problem.head)
     block = functools.partial(_block, dtype, problem.label_smoothing is not None)
     whole = {"rows": problem.hidden.T, "labels": problem.labels, "cap": problem.soft_cap}
@@ -100,7 +100,7 @@ def _block(dtype: Any, smoothed: bool, whole: Any, part: Any, index: jax.Array) 
 
 
 def cross_entropy(statistics: Statistics, label_smoothing: Any, z_loss: Any) -> tuple[jax.Array, jax.Array]:
-    """The loss of each row, and its log-normaliser."""
+    """Loss and log-normaliser of each row."""
     (log_sum, shift), label, total, number = statistics
     values = log_sum - (label - shift)
     if total is not None and number is not None:
@@ -116,7 +116,7 @@ def _by_vocabulary(problem: Problem) -> tuple[jax.Array, jax.Array]:
 
 
 def by_default(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and log-normaliser of each row, in the form that its memory and the platform ask for.
+    """Cross-entropy and log-normaliser of each row, in the form that suits memory and platform.
 
     By tiles of tokens the head's gradient is summed in float32. For a head of half precision that is a second array,
     twice as large: there its blocks are the default, each written once, in the head's own dtype; but on CPU up to
@@ -126,7 +126,7 @@ def by_default(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Arr
         return by_tokens(problem, present)
     if 4 * problem.head.size > ACCUMULATED:
         return _by_vocabulary(problem)
-    # Marked alike, as the results of the two branches must be under `shard_map`.
+    # Both branches must vary over the same mapped axes under `shard_map`.
     problem, present = vary_alike((problem, present))
     return lax.platform_dependent(problem, present, cpu=by_tokens, default=_whatever_counts)
 
@@ -139,7 +139,7 @@ def _whatever_counts(problem: Problem, present: jax.Array) -> tuple[jax.Array, j
 
 
 def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and log-normaliser of each row, the gradient made with the value.
+    """Cross-entropy and log-normaliser of each row; the forward pass computes the gradient too.
 
     Args:
         problem: The rows.
@@ -152,7 +152,7 @@ def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: Any) -> tuple[Problem]:
-    """The gradient for any cotangents by blocks of the vocabulary, added to one in hand if that is not it."""
+    """The gradient for any cotangents, in blocks of the vocabulary, added to a given one."""
     (problem,) = arguments
     options = problem.label_smoothing, problem.z_loss
     of_options: Any = None
@@ -184,7 +184,7 @@ def tile_rows(rows: int, classes: int) -> int:
 
 
 def part_columns(rows: int, classes: int) -> int:
-    """Classes whose slopes are made at once in a tile of so many tokens: 2 MiB, which stay in a CPU's cache."""
+    """Classes of a tile that are differentiated at a time: 2 MiB of logits, which stay in a CPU's cache."""
     return min(max(2**19 // rows // 128 * 128, 128), classes)
 
 
@@ -228,7 +228,7 @@ def _floats(problem: Problem) -> list[jax.Array]:
 
 
 class _Slopes(NamedTuple):
-    """What the slopes of a tile's logits are made of, [T] each."""
+    """Coefficients [T] of the gradient with respect to a tile's logits."""
 
     shift: jax.Array
     power: jax.Array
@@ -242,7 +242,7 @@ class _Slopes(NamedTuple):
 def _tile(
     raw: jax.Array, labels: jax.Array, weights: jax.Array, bias: Any, bound: Any, smoothing: Any, z_loss: Any
 ) -> Any:
-    """Of products [T, V]: losses and log-normalisers [T]; of `sum(weights * losses)` the `_Slopes`, and two numbers.
+    """Losses and log-normalisers [T] of a tile [T, V], the coefficients of its gradient, and two sums.
 
     These are its slopes for smoothing and z-loss.
     """
@@ -272,7 +272,7 @@ def _add_gradient(
     bias: Any,
     bound: Any,
 ) -> tuple[Any, Any, Any, Any]:
-    """The gradient for the tile's hidden states, the head, bias and soft cap, each added to what is given.
+    """Adds a tile's gradient for hidden states, head, bias and soft cap to the given ones.
 
     The slopes [T, P] of one part of the vocabulary at a time are made, turned and multiplied while they are in the
     cache; no second array of the size of the logits is held.

@@ -1,4 +1,4 @@
-"""Causal language modelling: every token is predicted from those before it."""
+"""Causal language modelling: predict each token from its predecessors."""
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +54,13 @@ def next_token(
     where: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Causal language modelling: each token's surprise given those before it, $-\log p(t_i \mid t_{<i})$.
+    r"""Causal language modelling: NLL of each token given its predecessors, $-\log p(t_i \mid t_{<i})$.
 
     The shift is made here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
     mask over tokens says what is scored, and the result is 0 at the first token of a row, which nothing predicts.
 
     Args:
-        logits: [..., T, V], at each position the prediction of the next token; those of the last position are not used.
+        logits: [..., T, V], at each position the prediction of the next token; the last position is not used.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
         where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only). False
             deletes the token as a target; it was still seen by the model.

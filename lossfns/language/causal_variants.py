@@ -1,4 +1,4 @@
-"""Variants of causal language modelling: a prefix that is given, several tokens ahead, rare words, words to avoid."""
+"""Variants of causal language modelling: prefixes, several tokens ahead, rare words, unlikelihood."""
 
 import math
 
@@ -81,7 +81,7 @@ def prefix_lm(
     where: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Prefix language modelling: causal language modelling of what follows a given prefix.
+    r"""Prefix language modelling: causal language modelling of the text after a given prefix.
 
     $$-\log p(t_i \mid t_{<i}), \quad i \ge n$$
 
@@ -104,7 +104,7 @@ def prefix_lm(
         [0.     0.     0.6931 0.6931]
 
     Conventions:
-        With a prefix of 0 this is `next_token`, whose first token nothing predicts; a prefix of 1 is the same.
+        With a prefix of 0 or 1 this is `next_token`: nothing predicts the first token.
 
     References:
         Dong et al. 2019, arXiv:1905.03197 (UniLM). Raffel et al. 2020, arXiv:1910.10683.
@@ -217,7 +217,7 @@ def frequency_weighted(
     smoothing: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy that counts rare tokens for more than frequent ones.
+    r"""Cross-entropy with larger weights for rare tokens than for frequent ones.
 
     $$-w_y \log p_y, \quad w_k \propto (c_k + s)^{-a}, \quad \sum_k \frac{c_k}{\sum_j c_j} w_k = 1$$
 
@@ -271,7 +271,7 @@ def frequency_weighted(
 
 @uncompiled(vocab_size=non_negative_int)
 def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
-    r"""For each position the set of earlier tokens less the token itself: what `unlikelihood` shall avoid.
+    r"""For each position, the set of earlier tokens without the token itself: candidates for `unlikelihood`.
 
     Args:
         tokens: [..., T], integers in 0 .. vocab_size - 1; others are in no set.
@@ -330,7 +330,7 @@ def unlikelihood(
         probability.
 
     Example:
-        Three classes alike: log 3 for the label, log(3/2) for one candidate.
+        Three equal classes: log 3 for the label, log(3/2) for one candidate.
 
         >>> print(unlikelihood(jnp.zeros(3), jnp.array(0), jnp.array([True, True, False])).round(4))
         1.5041

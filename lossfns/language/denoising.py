@@ -1,4 +1,4 @@
-"""Denoising objectives beside BERT's: replaced tokens and corrupted spans."""
+"""Denoising objectives: replaced tokens (ELECTRA) and corrupted spans (T5)."""
 
 import functools
 import math
@@ -62,7 +62,7 @@ def replaced_token_detection(
 def span_corruption(
     logits: jax.Array, targets: jax.Array, *, z_loss: float | jax.Array = 0.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Span corruption: the cross-entropy of what was cut out of a text, $-\log p(y_i \mid y_{<i}, \tilde t)$.
+    r"""Span corruption: the cross-entropy of the removed spans of a text, $-\log p(y_i \mid y_{<i}, \tilde t)$.
 
     Args:
         logits: [..., S, V], the decoder's, teacher-forced: position i predicts `targets[i]`, having seen those before.
@@ -84,7 +84,7 @@ def span_corruption(
 
 
 class CorruptedSpans(NamedTuple):
-    """What `corrupt_spans` returns; padding holds 0.
+    """Result of `corrupt_spans`; padding is 0.
 
     Attributes:
         inputs: [..., I], the encoder's: the text with each span that was cut out replaced by its sentinel.
@@ -116,7 +116,7 @@ def corrupt_spans(
     mean_length: float = 3.0,
     eos_id: int | None = None,
 ) -> CorruptedSpans:
-    r"""Cut random spans out of texts, T5's way.
+    r"""Replaces random spans of texts by sentinels (T5).
 
     Of n tokens $m = \mathrm{round}(r n)$ are cut out, at least one and not all, in $\max(1, \mathrm{round}(m / l))$
     spans; all ways to cut are equally likely that begin with a token that stays and end with one that goes. A text of
@@ -167,7 +167,7 @@ def corrupt_spans(
 
 
 def _sizes(longest: int, rate: float, mean_length: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens to cut out and spans to cut for each length up to the longest, in Python's own rounding."""
+    """Numbers of tokens and spans to remove for each length up to the longest, with Python's rounding."""
     cut = [min(max(round(rate * n), 1), n - 1) if n > 1 else 0 for n in range(longest + 1)]
     spans = [min(max(round(m / mean_length), 1), n - m) if m else 0 for n, m in enumerate(cut)]
     return np.array(cut, np.int32), np.array(spans, np.int32)
@@ -222,7 +222,7 @@ def _random_parts(scores: jax.Array, items: jax.Array, parts: jax.Array, most: i
 
 
 def _placed(size: int, places: jax.Array, values: jax.Array) -> jax.Array:
-    """`values` at `places` of a row of zeros; those at -1 nowhere."""
+    """A row of zeros with `values` at `places`; places of -1 are left out."""
     return jnp.zeros(size, values.dtype).at[jnp.where(places < 0, size, places)].set(values, mode="drop")
 
 

@@ -1,4 +1,4 @@
-"""Losses straight from hidden states and an output head: the logits [tokens, vocabulary] are never held."""
+"""Losses from hidden states and an output head, without holding the logits [tokens, vocabulary]."""
 
 from typing import Any
 
@@ -171,7 +171,7 @@ def linear_sequence_log_probs(
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Log-probability of each answer given its prompt, without holding the logits: what DPO and its kin start from.
+    r"""Log-probability of each answer given its prompt, without holding the logits; input of DPO and its relatives.
 
     `sequence_log_probs` on the logits `hidden @ head.T + bias`, in value and gradient.
 
@@ -182,7 +182,7 @@ def linear_sequence_log_probs(
         tokens: [..., T], prompt and answer as fed to the model, integers in 0 .. V-1.
         average: Whether to divide by the number of tokens summed.
         bias: [V]; a token at -inf does not exist.
-        where: [..., T], boolean: the tokens of the answer. Its shape is that of the tokens, not of the result. None for
+        where: [..., T], boolean: the tokens of the answer. It has the shape of the tokens, not of the result. None for
             all tokens but the first, which nothing predicts.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
         block_size: Classes in a block; None chooses.
@@ -238,7 +238,7 @@ def _prepare(
     where: jax.Array | None,
     axis_name: Any,
 ) -> tuple[Problem, jax.Array | None, jax.Array, jnp.dtype]:
-    """The flat rows, the mask, which labels are in the vocabulary, and the dtype to compute in."""
+    """Returns the flat problem, the mask, whether each label is in the vocabulary, and the dtype to compute in."""
     check_array("hidden", hidden)
     check_array("head", head)
     check_array("labels", labels, "integer")

@@ -1,4 +1,4 @@
-"""Masked language modelling, and the masking that goes with it."""
+"""Masked language modelling, and its masking."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -43,7 +43,7 @@ def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
 
 
 class MaskedTokens(NamedTuple):
-    """What `apply_mlm_mask` returns: arrays [..., T].
+    """Result of `apply_mlm_mask`: arrays [..., T].
 
     Attributes:
         tokens: The model's input, with the chosen positions replaced.
@@ -76,7 +76,7 @@ def apply_mlm_mask(
     mask_share: float = 0.8,
     random_share: float = 0.1,
 ) -> MaskedTokens:
-    r"""Choose tokens to predict and hide them, BERT's way.
+    r"""Chooses tokens to predict and masks them (BERT).
 
     Of the $m$ tokens of a row that may be chosen, exactly $\max(1, \mathrm{round}(r m))$ are, rounded as Python
     rounds, so the number of predictions in a row of length T is bounded by the same formula with T. Of the chosen, 80
@@ -125,7 +125,7 @@ def apply_mlm_mask(
     tokens = check_array("tokens", jnp.asarray(tokens) if isinstance(tokens, np.ndarray) else tokens, "integer")
     if tokens.ndim == 0:
         raise ValueError("tokens must have a last axis of positions, got a scalar")
-    # Python's own rounding, whatever the device's arithmetic makes of the product.
+    # Python's rounding: the device's product may round differently.
     counts = np.array([0] + [max(1, round(rate * m)) for m in range(1, tokens.shape[-1] + 1)], np.int32)
     shares = np.array([mask_share, mask_share + random_share], np.float32)
     return _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)

@@ -1,4 +1,4 @@
-"""Rows that carry labels, gathered before the head is applied to them."""
+"""The labelled positions, gathered before the head is applied."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from lossfns._contract import check_array, check_shape, check_where, loss, one_o
 
 
 class Labelled(NamedTuple):
-    """What `gather_labelled` returns, for a capacity of C.
+    """Result of `gather_labelled`, for a capacity of C.
 
     Attributes:
         hidden: [C, D], the rows in order; zeros behind the last.
@@ -35,7 +35,7 @@ def gather_labelled(
     capacity: int,
     on_overflow: str = "nan",
 ) -> Labelled:
-    """Gather the rows that carry a label, so that a head and its loss are computed for those only.
+    """Gathers the labelled rows, so that the head and its loss are computed for them only.
 
     A masked language model predicts about 15 % of its positions: for the others, no logits need exist.
 

@@ -1,4 +1,4 @@
-"""Losses on pairs of sentences: does the second follow the first, are they in order?"""
+"""Losses on pairs of sentences: next-sentence prediction, sentence order."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
     r"""Next-sentence prediction: does the second segment follow the first?
 
     Args:
-        logits: [..., 2], first the logit of "is next", then that of "is random", the order of BERT's own heads.
+        logits: [..., 2], the logits of "is next" and "is random", in the order of BERT's heads.
         is_next: [...], boolean, or integers 1 (it follows) and 0 (it is random).
         where: [...], boolean; False deletes the example.
 
@@ -41,7 +41,7 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
     r"""Sentence-order prediction: are two consecutive segments in their order, or swapped?
 
     Args:
-        logits: [..., 2], first the logit of "in order", then that of "swapped", the order of ALBERT's own heads.
+        logits: [..., 2], the logits of "in order" and "swapped", in the order of ALBERT's heads.
         in_order: [...], boolean, or integers 1 (in order) and 0 (swapped).
         where: [...], boolean; False deletes the example.
 

@@ -1,4 +1,4 @@
-"""Classification with noisy labels."""
+"""Losses for classification with noisy labels."""
 
 from lossfns.noisy_labels.bounded import generalized_cross_entropy as generalized_cross_entropy
 from lossfns.noisy_labels.bounded import normalized_active_passive as normalized_active_passive

@@ -1,4 +1,4 @@
-"""Losses whose value is bounded where the cross-entropy's is not, so that a wrong label cannot dominate."""
+"""Bounded losses: a wrong label cannot dominate them, as it can the cross-entropy."""
 
 import math
 
@@ -190,6 +190,6 @@ def normalized_active_passive(
 
 
 def _with_constant_weight(nats: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`focused`, of which the power of 1 - p has no gradient by p."""
+    """`focused` with the power of 1 - p as a constant."""
     doubt = jax.lax.stop_gradient(-jnp.expm1(-nats))
     return jnp.where(doubt > 0, jnp.exp(gamma * jnp.log(jnp.where(doubt > 0, doubt, 1))), 0) * nats

@@ -1,4 +1,4 @@
-"""Losses that correct noisy labels: by the model's own beliefs, by a model of the noise, by what was learnt early."""
+"""Losses that correct noisy labels: by the model's predictions, by a noise model, by early predictions."""
 
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ def bootstrapped(
 def forward_corrected(
     logits: jax.Array, labels: jax.Array, transition: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Cross-entropy of the noisy labels that a model of the noise makes of the clean prediction.
+    r"""Cross-entropy of noisy labels with the prediction passed through a noise model (forward correction).
 
     $$-\log \sum_k p_k T_{k y}, \quad p = \mathrm{softmax}(x)$$
 
@@ -130,7 +130,7 @@ def forward_corrected(
 
 
 class EarlyLearning(NamedTuple):
-    """What `early_learning` returns."""
+    """Result of `early_learning`."""
 
     values: jax.Array
     """[...], the loss of each row."""
@@ -148,7 +148,7 @@ def early_learning(
     momentum: float | jax.Array = 0.7,
     where: jax.Array | None = None,
 ) -> EarlyLearning:
-    r"""Early-learning regularisation (ELR): the cross-entropy, held to what was predicted before noise was memorised.
+    r"""Early-learning regularisation (ELR): cross-entropy, regularised towards earlier predictions.
 
     $$-\log p_y + \lambda \log(1 - \langle p, t' \rangle), \quad t' = \beta t + (1 - \beta) p$$
 

@@ -1,4 +1,4 @@
-"""The bi-tempered logistic loss, with a normaliser that is solved for and differentiated implicitly."""
+"""The bi-tempered logistic loss; its normaliser is found by iteration and differentiated implicitly."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""What the overlap losses share: soft memberships, sums over an example or the batch, means over classes."""
+"""Soft memberships, sums over an example or the batch, and means over classes."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from lossfns._numerics import log_probabilities, vary_like
 
 
 class Memberships(NamedTuple):
-    """Soft and true memberships of the places of each example, 0 where there is nothing."""
+    """Soft and true memberships of the places of each example, 0 at absent places."""
 
     predicted: jax.Array
     """[N, P, C], probabilities."""
@@ -83,7 +83,7 @@ def total(counts: jax.Array, over: str, axis_name: AxisName) -> jax.Array:
 
 
 def ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    """Part / whole, 0 where there is no whole."""
+    """`part / whole`, 0 where the whole is 0."""
     return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
 
 
@@ -91,13 +91,13 @@ def mean_over_classes(costs: jax.Array, sizes: jax.Array, absent: str) -> jax.Ar
     """Mean of [rows, C] over the classes, or over those that have a true place; 0 if none has."""
     if absent == "keep":
         return jnp.mean(costs, axis=-1)
-    # NaN, the size of a class beside a label that does not exist, is not 0: it counts, and shows.
+    # A label out of range makes the sizes of all classes NaN, which are not 0: they count, and show.
     there = sizes != 0
     return ratio(jnp.sum(jnp.where(there, costs, 0), axis=-1), jnp.sum(there, axis=-1).astype(costs.dtype))
 
 
 def per_row(values: jax.Array, given: Memberships) -> jax.Array:
-    """One value for each example: its own, or the batch's for every present one."""
+    """One value for each example: its own, or the batch's at every present one."""
     # Summed over devices the number is the same on all of them, but the values are each device's own.
     values = vary_like(values, given.predicted)
     return zero_masked(given.where, jnp.broadcast_to(values, given.predicted.shape[:1]))

@@ -1,4 +1,4 @@
-"""Losses made of soft counts of true positives, false positives and false negatives."""
+"""Losses from soft counts of true positives, false positives and false negatives."""
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,11 @@ def soft_f1(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the F1 score of the batch, with probabilities for counts.
+    r"""1 - F1 of the batch, with probabilities in place of counts.
 
     $$1 - \frac{2\,TP}{2\,TP + FP + FN}$$
 
-    with $TP = \sum p\, y$, $FP = \sum p\,(1 - y)$ and $FN = \sum (1 - p)\, y$ over the (global) batch. A score is no
+    with $TP = \sum p\, y$, $FP = \sum p\,(1 - y)$ and $FN = \sum (1 - p)\, y$ over the (global) batch. A score is not a
     mean of scores of examples, so this is one number of the batch: every present example carries it, and the weighted
     mean over examples is the number itself.
 
@@ -92,7 +92,7 @@ def dice(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the Dice coefficient of soft and true regions, averaged over classes.
+    r"""1 - Dice coefficient of soft and true regions, averaged over classes.
 
     $$1 - \frac{2 \sum p\, y}{\sum p^2 + \sum y^2}$$
 
@@ -104,8 +104,8 @@ def dice(
         smooth: Added to numerator and denominator.
         absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
             for the smoothing, or 0 if nothing is predicted either.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
@@ -158,7 +158,7 @@ def generalized_dice(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the generalised Dice score: all classes in one ratio, small regions weighing more.
+    r"""1 - generalised Dice score: one ratio for all classes, with larger weights for small regions.
 
     $$1 - 2\, \frac{\sum_c w_c \sum p_c\, y_c}{\sum_c w_c \sum (p_c + y_c)}, \quad
     w_c = \left(\sum y_c\right)^{-2}$$
@@ -169,10 +169,10 @@ def generalized_dice(
             dtype), for sigmoids.
         class_weights: "square" is the paper's; "simple" the inverse of the size; "uniform" one.
         smooth: Added to numerator and denominator.
-        absent: A class without any true place would have infinite weight: "skip" gives it none, "largest" that of the
-            smallest class that is there.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        absent: A class without any true place would have infinite weight: "skip" gives it none, "largest" the weight of
+            the smallest class that is there.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
@@ -230,7 +230,7 @@ def tversky(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the Tversky index, which weighs false positives and false negatives apart, averaged over classes.
+    r"""1 - Tversky index, with separate weights for false positives and false negatives, averaged over classes.
 
     $$1 - \frac{TP}{TP + \alpha\, FP + \beta\, FN}$$
 
@@ -243,8 +243,8 @@ def tversky(
         smooth: Added to numerator and denominator.
         absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
             for the smoothing, or 0 if nothing is predicted either.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
@@ -307,8 +307,8 @@ def focal_tversky(
         smooth: Added to numerator and denominator of the index.
         absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
             for the smoothing, or 0 if nothing is predicted either.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.

@@ -29,15 +29,15 @@ def lovasz_softmax(
     $$\sum_i m_i \left(\Delta(\{1 .. i\}) - \Delta(\{1 .. i-1\})\right), \quad
     \Delta(M) = \frac{|M|}{|\{y = 1\} \cup M|}$$
 
-    where $\Delta(M)$ is one less the Jaccard index of a prediction that is wrong in exactly the places $M$.
+    where $\Delta(M)$ is 1 minus the Jaccard index of a prediction that is wrong in exactly the places $M$.
 
     Args:
         logits: [N, ..., C], unnormalised; the probabilities are a softmax.
         labels: [N, ...], integers in 0 .. C-1.
         absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, where they cost
             their largest probability.
-        over: "example" sorts the places of an example; "batch" those of the (global) batch, whose value every present
-            example then carries.
+        over: "example" sorts the places of an example; "batch" of the (global) batch, and gives its value to every
+            present example then carries.
         valid: [N, ...], boolean; False leaves the place out (void pixels).
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
@@ -56,7 +56,7 @@ def lovasz_softmax(
     Conventions:
         The paper's code takes probabilities, and first averaged over all classes (`absent="keep"`), later over those
         present. Its binary form is a hinge of the logits, not this. Where errors are equal any order gives the same
-        value, and the gradient is that of one of the orders.
+        value, and the gradient of one of the orders.
 
     References:
         Berman et al. 2018, arXiv:1705.08790.

@@ -1,6 +1,6 @@
-"""Losses of preference: which of two answers is better, or whether one is good.
+"""Preference losses: which of two answers is better, or whether one is good.
 
-They take log-probabilities of whole answers, which `sequence_log_probs` makes of logits.
+They take log-probabilities of whole answers, which `sequence_log_probs` computes from logits.
 """
 
 from lossfns.preference.dpo import dpo as dpo

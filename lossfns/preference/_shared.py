@@ -1,4 +1,4 @@
-"""What the losses of preference have in common: arrays of one shape and checks of their numbers."""
+"""Log-ratios, signs and the negative log-likelihood of a preference."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Losses of the margin between a chosen and a rejected answer, against a reference: DPO and its kin."""
+"""Losses of the margin between chosen and rejected answer, relative to a reference: DPO and its relatives."""
 
 import math
 
@@ -31,9 +31,9 @@ def dpo(
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy $\pi_0$.
-        reference_rejected: [...], that of the rejected answer under it.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, how strongly the policy is held to the reference.
         label_smoothing: $\epsilon$, the share of preferences that are taken to be the wrong way round ("conservative
             DPO"); 0 is the paper's loss.
@@ -76,7 +76,7 @@ def robust_dpo(
     flip_rate: float | jax.Array = 0.1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Provably robust DPO: an unbiased estimate of the DPO loss from preferences flipped at a known rate.
+    r"""Robust DPO: an unbiased estimate of the DPO loss if preferences are flipped at a known rate.
 
     $$\frac{-(1 - \epsilon) \log \sigma(\beta h) + \epsilon \log \sigma(-\beta h)}{1 - 2 \epsilon}
     = -\log \sigma(\beta h) - \frac{\epsilon}{1 - 2 \epsilon} \beta h$$
@@ -85,9 +85,9 @@ def robust_dpo(
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy.
-        reference_rejected: [...], that of the rejected answer under it.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, how strongly the policy is held to the reference.
         flip_rate: $\epsilon$, the share of preferences that are the wrong way round, below 1/2.
         where: [...], boolean; False deletes the pair.
@@ -127,7 +127,7 @@ def ipo(
     tau: float | jax.Array = 0.1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Identity preference optimisation: the margin is drawn to a finite value instead of to infinity.
+    r"""Identity preference optimisation (IPO): the squared distance of the margin from a finite target.
 
     $$\left( h - \frac{1}{2 \tau} \right)^2$$
 
@@ -135,10 +135,10 @@ def ipo(
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer in nats: summed over its tokens as in the paper, or
-            averaged over them (`sequence_log_probs` with `average=True`), but all four alike.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy.
-        reference_rejected: [...], that of the rejected answer under it.
+            averaged over them (`sequence_log_probs` with `average=True`), but all four the same way.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         tau: $\tau$, how strongly the policy is held to the reference.
         where: [...], boolean; False deletes the pair.
 
@@ -177,7 +177,7 @@ def exo(
     label_smoothing: float | jax.Array = _EXO_SMOOTHING,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Efficient exact optimisation on preferences: the reverse KL divergence where DPO has the forward one.
+    r"""Efficient exact optimisation (EXO) on preferences: the reverse KL divergence in place of DPO's forward one.
 
     $$q \log \frac{q}{1 - \epsilon} + (1 - q) \log \frac{1 - q}{\epsilon}, \quad q = \sigma(\beta h)$$
 
@@ -185,9 +185,9 @@ def exo(
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy.
-        reference_rejected: [...], that of the rejected answer under it.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, how strongly the policy is held to the reference.
         label_smoothing: $\epsilon$, above 0 and below 1/2: without it the divergence is infinite. Where the margin is
             far on the wrong side the value is $-\log \epsilon$.

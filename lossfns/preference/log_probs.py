@@ -19,11 +19,11 @@ def sequence_log_probs(
     model saw them. Minus `next_token` gives the terms of the sum, one for each token.
 
     Args:
-        logits: [..., T, V], at each position the prediction of the next token; those of the last are not used.
+        logits: [..., T, V], at each position the prediction of the next token; the last position is not used.
         tokens: [..., T], prompt and answer as fed to the model, integers in 0 .. V-1.
         average: Whether to divide by the number of tokens summed: SimPO and ORPO are defined so, and IPO is often run
             so.
-        where: [..., T], boolean: the tokens of the answer. Its shape is that of the tokens, not of the result. None
+        where: [..., T], boolean: the tokens of the answer. It has the shape of the tokens, not of the result. None
             for all tokens but the first, which nothing predicts.
 
     Returns:

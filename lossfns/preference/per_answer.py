@@ -1,4 +1,4 @@
-"""Losses that hold the chosen and the rejected answer to the reference one by one: NCA, SPPO, APO."""
+"""Losses with separate terms for the chosen and the rejected answer: NCA, SPPO, APO."""
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +18,16 @@ def nca(
     beta: float | jax.Array = 0.1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Noise-contrastive alignment on preference pairs, which keeps the chosen answer from becoming less likely.
+    r"""Noise-contrastive alignment (NCA) on preference pairs, which keeps the chosen answer likely.
 
     $$-\log \sigma(r_w) - \tfrac12 \log \sigma(-r_w) - \tfrac12 \log \sigma(-r_l), \quad
     r = \beta \log \frac{\pi(y)}{\pi_0(y)}$$
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy $\pi_0$.
-        reference_rejected: [...], that of the rejected answer under it.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, how strongly the policy is held to the reference.
         where: [...], boolean; False deletes the pair.
 
@@ -66,16 +66,17 @@ def sppo(
     rejected_win_rate: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Self-play preference optimisation: log-ratios are drawn to how often an answer wins against the policy.
+    r"""Self-play preference optimisation (SPPO): regression of log-ratios on win rates against the policy.
 
     $$\tfrac12 \sum_{y \in \{y_w, y_l\}} \left( \log \frac{\pi(y)}{\pi_0(y)} -
     \frac1\beta \left( P(y) - \tfrac12 \right) \right)^2$$
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy $\pi_0$, the last iteration's.
-        reference_rejected: [...], that of the rejected answer under it.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$, the last
+            iteration's.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, one over the paper's $\eta$.
         chosen_win_rate: [...], $P(y_w)$, the probability that the chosen answer beats one of the policy's own; None
             for 1 ("hard").
@@ -128,7 +129,7 @@ def apo(
     form: str = "zero",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Anchored preference optimisation: says which way each answer should move, not their distance alone.
+    r"""Anchored preference optimisation (APO): sets the direction in which each answer moves.
 
     "zero" makes the chosen answer more likely than under the reference and the rejected one less; "down" makes both
     less likely, the rejected one more so:
@@ -138,9 +139,9 @@ def apo(
 
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        policy_rejected: [...], that of the rejected answer.
-        reference_chosen: [...], that of the chosen answer under the reference policy $\pi_0$.
-        reference_rejected: [...], that of the rejected answer under it.
+        policy_rejected: [...], log-probability of the rejected answer.
+        reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
+        reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, how strongly the policy is held to the reference.
         form: "zero" where the chosen answers are better than the policy's own, "down" where they are worse.
         where: [...], boolean; False deletes the pair.

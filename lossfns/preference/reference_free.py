@@ -1,4 +1,4 @@
-"""Losses of pairs without a reference policy: ORPO, SimPO, CPO, SLiC."""
+"""Losses of preference pairs without a reference policy: ORPO, SimPO, CPO, SLiC."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def orpo(
     with_nll: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Odds-ratio preference optimisation: fine-tuning on the chosen answer and against the rejected one, in one.
+    r"""Odds-ratio preference optimisation (ORPO): fine-tuning on the chosen answer, plus an odds-ratio term.
 
     $$-\log p_w - \lambda \log \sigma \left( \log \frac{p_w}{1 - p_w} - \log \frac{p_l}{1 - p_l} \right)$$
 
@@ -37,14 +37,14 @@ def orpo(
     Args:
         chosen: [...], $\log p_w$: the log-probability of the chosen answer averaged over its tokens
             (`sequence_log_probs` with `average=True`), in nats, at most 0.
-        rejected: [...], $\log p_l$, that of the rejected answer.
+        rejected: [...], $\log p_l$, log-probability of the rejected answer.
         weight: $\lambda$.
         with_nll: Whether to add the first term. Without it the value is the odds-ratio part times the weight, to go
-            beside a `next_token` term of its own, with its own denominator.
+            where `next_token` is a separate term with its own denominator.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair. A positive log-probability gives NaN. Two answers alike have the odds ratio 1, with
+        [...], nats for each pair. A positive log-probability gives NaN. Two equal answers have the odds ratio 1, with
         gradient 0 if both are certain.
 
     Example:
@@ -109,14 +109,14 @@ def simpo(
     label_smoothing: float | jax.Array = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Simple preference optimisation: length-normalised log-probabilities as rewards, and a margin between them.
+    r"""Simple preference optimisation (SimPO): length-normalised log-probabilities as rewards, with a margin.
 
     $$-\log \sigma \left( \frac{\beta}{|y_w|} \log \pi(y_w) - \frac{\beta}{|y_l|} \log \pi(y_l) - \gamma \right)$$
 
     Args:
         chosen: [...], the log-probability of the chosen answer averaged over its tokens (`sequence_log_probs` with
             `average=True`), in nats.
-        rejected: [...], that of the rejected answer.
+        rejected: [...], log-probability of the rejected answer.
         beta: $\beta$, the scale of the rewards.
         gamma: $\gamma$, the margin that the rewards are to have.
         label_smoothing: The share of preferences that are taken to be the wrong way round.
@@ -154,13 +154,13 @@ def cpo(
     nll_weight: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Contrastive preference optimisation: DPO with a uniform reference, and the likelihood of the chosen answer.
+    r"""Contrastive preference optimisation (CPO): DPO with a uniform reference, plus the chosen answer's likelihood.
 
     $$-\log \sigma(\beta \log \pi(y_w) - \beta \log \pi(y_l)) - \lambda \log \pi(y_w)$$
 
     Args:
         chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        rejected: [...], that of the rejected answer.
+        rejected: [...], log-probability of the rejected answer.
         beta: $\beta$.
         label_smoothing: The share of preferences that are taken to be the wrong way round.
         nll_weight: $\lambda$; 0 leaves the second part out.
@@ -194,13 +194,13 @@ def cpo(
 def slic_hinge(
     chosen: jax.Array, rejected: jax.Array, *, margin: float | jax.Array = 1.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Sequence likelihood calibration: a hinge on the difference of log-probabilities.
+    r"""Sequence likelihood calibration (SLiC): a hinge on the difference of log-probabilities.
 
     $$\max(0, \delta - \log \pi(y_w) + \log \pi(y_l))$$
 
     Args:
         chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
-        rejected: [...], that of the rejected answer.
+        rejected: [...], log-probability of the rejected answer.
         margin: $\delta$, in nats.
         where: [...], boolean; False deletes the pair.
 
@@ -213,7 +213,7 @@ def slic_hinge(
 
     Conventions:
         The paper adds a regulariser, the likelihood of a target from fine-tuning: a `next_token` term of its own. TRL's
-        `hinge` is that of RSO (Liu et al. 2023, arXiv:2309.06657), on `beta * (policy - reference)` with margin 1: pass
+        `hinge` is RSO's (Liu et al. 2023, arXiv:2309.06657), on `beta * (policy - reference)` with margin 1: pass
         those in place of the log-probabilities.
 
     References:

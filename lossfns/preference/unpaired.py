@@ -24,7 +24,7 @@ from lossfns.preference._shared import signs
 
 
 def _mean(values: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
-    """Mean and number of the present values on all devices; 0 of none."""
+    """Mean and number of the present values on all devices; 0 if there are none."""
     count = jnp.sum(jnp.ones(values.shape, bool) if where is None else where, dtype=values.dtype)
     total = jnp.sum(zero_masked(where, values))
     if axis_name is not None:
@@ -46,7 +46,7 @@ def kto(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Kahneman-Tversky optimisation: answers are good or bad, and gains are measured from a point of reference.
+    r"""Kahneman-Tversky optimisation (KTO): values of good and bad answers relative to a reference point.
 
     $$\lambda_D\, (1 - \sigma(\beta (r - z_0))) \text{ or } \lambda_U\, (1 - \sigma(\beta (z_0 - r))), \quad
     r = \log \frac{\pi(y)}{\pi_0(y)}$$
@@ -113,7 +113,7 @@ def bco(
     shift: float | jax.Array = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Binary classifier optimisation: the implicit reward as the logit of "this answer is good".
+    r"""Binary classifier optimisation (BCO): the implicit reward as the logit of "this answer is good".
 
     $$-\log \sigma(\pm (r - \delta)), \quad r = \beta \log \frac{\pi(y)}{\pi_0(y)}$$
 
@@ -153,7 +153,7 @@ def bco(
 
 
 class RewardShift(NamedTuple):
-    """The state of `update_reward_shift`: scalars.
+    """State of `update_reward_shift`: scalars.
 
     Attributes:
         shift: The mean of all rewards so far, the shift of `bco`.
@@ -168,7 +168,7 @@ class RewardShift(NamedTuple):
 def update_reward_shift(
     state: RewardShift, rewards: jax.Array, *, where: jax.Array | None = None, axis_name: AxisName = None
 ) -> RewardShift:
-    r"""The mean of all rewards seen so far, brought up to date with those of a batch: data in, data out.
+    r"""Updates the running mean of all rewards with a batch: state in, state out.
 
     $$n' = n + m, \quad \delta' = \delta + \frac{m}{n'} (\bar r - \delta)$$
 

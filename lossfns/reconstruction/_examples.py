@@ -1,4 +1,4 @@
-"""Checks and means over the features of an example, however many axes they have."""
+"""Checks and means over the feature axes of examples."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from lossfns._contract import check_array, check_shape
 
 
 def check_examples(**arrays: jax.Array) -> None:
-    """Raise unless all are floating, of one shape [N, ...] and with at least one feature."""
+    """Raises unless all are floating, of one shape [N, ...] and with at least one feature."""
     (name, first), *others = arrays.items()
     check_array(name, first)
     if first.ndim == 0 or 0 in first.shape[1:]:

@@ -32,7 +32,7 @@ def denoising_score_matching(
     weighting: str = "variance",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Distance of a model's scores from those of the noise (denoising score matching).
+    r"""Denoising score matching: distance of a model's scores from the score of the noise.
 
     For examples $x + \sigma \epsilon$ the target is the score of the noise, $-\epsilon / \sigma$:
 
@@ -60,8 +60,8 @@ def denoising_score_matching(
         [0.5]
 
     Conventions:
-        "variance" is Song and Ermon's, which weighs all noise levels alike; "none" is Vincent's. It takes the noise and
-        not the noisy example, whose difference from the clean one would lose digits.
+        "variance" is Song and Ermon's, which weighs all noise levels the same; "none" is Vincent's. The noise is
+        given, not the noisy example: the difference from the clean one would lose digits.
 
     References:
         Vincent 2011, doi:10.1162/NECO_a_00142. Song and Ermon 2019, arXiv:1907.05600.
@@ -145,7 +145,7 @@ def diffusion(
 
 
 def _min_snr_weight(signal: jax.Array, gamma: jax.Array, target: str) -> jax.Array:
-    """min(SNR, gamma), over SNR for the noise and over SNR + 1 for the velocity; its limits at no and all signal."""
+    """min(SNR, gamma), divided by SNR for noise and by SNR + 1 for velocity, with limits at SNR 0 and inf."""
     if target == "velocity":
         return jnp.minimum(signal, gamma * (1 - signal))
     ratio = signal / (1 - signal)

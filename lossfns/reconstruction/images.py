@@ -1,4 +1,4 @@
-"""Images and patches restored from what was left of them: denoising, MAE, SimMIM."""
+"""Reconstruction of images and patches: denoising, MAE, SimMIM."""
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def corrupt(
     low: float | jax.Array = 0.0,
     high: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Images with noise, for `denoising`.
+    r"""Adds noise to images, for `denoising`.
 
     Args:
         key: A PRNG key; fold in the device's index where batches are split.

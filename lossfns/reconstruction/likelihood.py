@@ -1,4 +1,4 @@
-"""Bounds on the likelihood: the VAE's."""
+"""The evidence lower bound of variational autoencoders."""
 
 import math
 
@@ -79,7 +79,7 @@ def beta_vae(
     check_shape("log_variance", check_array("log_variance", log_variance), mean.shape, "of mean")
     where = check_where(where, inputs.shape[:1])
     reconstructions, inputs, mean, log_variance = sanitize(where, reconstructions, inputs, mean, log_variance)
-    # expm1 keeps the digits of e^v - 1 - v near v = 0, where a posterior that has not moved yet is.
+    # expm1 keeps the digits of e^v - 1 - v near v = 0, where a posterior starts.
     latent = jnp.sum(jnp.square(mean) + (jnp.expm1(log_variance) - log_variance), axis=-1) / 2
     if likelihood == "bernoulli":
         valid = (inputs >= 0) & (inputs <= 1)

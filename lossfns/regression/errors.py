@@ -91,7 +91,7 @@ def huber(
 def smooth_l1(
     predictions: jax.Array, targets: jax.Array, *, beta: float | jax.Array = 1.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Absolute error with a quadratic bottom of half-width $\beta$.
+    r"""Smooth L1: the absolute error, quadratic below $\beta$.
 
     $$\frac{e^2}{2 \beta} \ \text{if}\ |e| \le \beta, \quad |e| - \tfrac12\beta\ \text{otherwise}$$
 
@@ -126,7 +126,7 @@ def smooth_l1(
 
 @jax.custom_jvp
 def _log_cosh(error: jax.Array) -> jax.Array:
-    """The log of cosh e without loss near 0 or overflow far out; its derivative is tanh, which autodiff would round."""
+    """`log cosh(e)` without cancellation near 0 or overflow; its derivative is tanh, which autodiff would round."""
     size = jnp.abs(error)
     return jnp.where(
         size < 1,

@@ -1,4 +1,4 @@
-"""Errors that do not depend on the unit: of logarithms and of directions."""
+"""Errors of logarithms and of directions."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
 
 @loss()
 def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""One less the cosine of two vectors, $1 - \frac{\hat y \cdot y}{\lVert \hat y \rVert \lVert y \rVert}$.
+    r"""Cosine distance of two vectors, $1 - \frac{\hat y \cdot y}{\lVert \hat y \rVert \lVert y \rVert}$.
 
     Args:
         predictions: [..., D], floating.

@@ -124,7 +124,7 @@ def _dtype(errors: jax.Array) -> jnp.dtype:
 def _options(
     errors: jax.Array, alpha: float | jax.Array, scale: float | jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Errors, shapes and scales, all of one shape, harmless where masked."""
+    """Errors, shapes and scales, broadcast to one shape and sanitised."""
     dtype = _dtype(errors)
     where = check_where(where, errors.shape)
     errors = keep_rows(where, errors).astype(dtype)
@@ -152,7 +152,7 @@ def _penalty_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 
 
 def _width(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The width w = b log(1 + x^2 / b) with b = |alpha - 2|, the logarithm, b, and whether b is as good as infinite."""
+    """Width w = b log(1 + x^2 / b) with b = |alpha - 2|, the logarithm, b, and whether b is effectively infinite."""
     gap = alpha - 2
     b = jnp.where(gap <= 0, -gap, gap) + jnp.where(gap == 0, 1e-20, 0).astype(x.dtype)
     limit = b > 1e18

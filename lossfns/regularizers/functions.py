@@ -1,4 +1,4 @@
-"""Penalties that look into a function: its gradients, or its answers beside an input.
+"""Penalties on a function: on its gradients, or on its outputs near an input.
 
 The function is any Python callable, a closure over parameters as a rule, so these are plain functions: they compile
 with what calls them, and the parameters inside the closure get their gradients.
@@ -43,7 +43,7 @@ def vat(
     steps: int = 1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Virtual adversarial training: how far predictions move under the worst small change of the input.
+    r"""Virtual adversarial training (VAT): KL divergence of predictions under the worst small change of the input.
 
     $$\mathrm{KL}\left(p(x) \,\|\, p(x + r)\right), \quad
     r = \varepsilon \frac{d}{\lVert d \rVert}, \quad d \leftarrow \frac{H d}{\lVert H d \rVert}$$
@@ -235,7 +235,7 @@ def fisher_diagonal(
 
 
 def _arrays(tree: PyTree) -> PyTree:
-    """NumPy arrays as JAX arrays, which is what compiling does to the arguments of the other losses."""
+    """NumPy arrays as JAX arrays, as compilation does for the other losses."""
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x, tree)
 
 

@@ -173,7 +173,7 @@ def moe_load_balance(
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
-        top_k: Experts that each token is sent to, those of the largest logits; of equal ones the first.
+        top_k: Experts for each token, by the largest logits; the first of equal ones.
         where: [...], boolean; False deletes the token (padding must not count as load).
         axis_name: Mapped device axis of the global batch.
 
@@ -232,5 +232,5 @@ def _entropy(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array | No
     where = check_where(where, logits.shape[:-1])
     log_p = log_probabilities(keep_rows(where, logits))
     values = jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, 0, -log_p), axis=-1)
-    # Without any class there is no distribution.
+    # A row of -inf is not a distribution.
     return where, jnp.where(jnp.all(log_p == -jnp.inf, axis=-1), jnp.nan, values)

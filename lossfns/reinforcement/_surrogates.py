@@ -1,4 +1,4 @@
-"""The formulas that the losses of this family share; arrays in one dtype, nothing checked."""
+"""Formulas of the losses of this family; arrays in one dtype, unchecked."""
 
 import jax
 import jax.numpy as jnp

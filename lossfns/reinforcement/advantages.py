@@ -1,4 +1,4 @@
-"""How much better than expected: generalised advantages in time, and comparisons within a group of answers."""
+"""Advantages: generalised advantage estimation, and comparison within a group of answers."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def gae(
         values: [..., T], predicted value of the state in which each step is taken.
         discount: $\gamma$, in 0 .. 1.
         decay: $\lambda$, in 0 .. 1: 0 for one-step differences, 1 for returns minus values.
-        bootstrap: [...], value of the state after the last step, where the episode goes on; None for 0, its end.
+        bootstrap: [...], value of the state after the last step, if the episode continues; None for 0, its end.
         ends: [..., T], boolean: steps after which an episode ends and the next one of the row begins.
         where: [..., T], boolean; False deletes the step as if the row did not have it, at the end (padding) or between
             (the tokens of a tool's answer).
@@ -77,7 +77,7 @@ def gae(
         check_shape(
             "bootstrap", check_array("bootstrap", bootstrap), last.shape, f"of rewards {rewards.shape} at a step"
         )
-        # A row of which nothing is left does not use it, whatever it holds.
+        # A row without present steps does not use it.
         last = jnp.where(jnp.any(present, axis=-1), bootstrap.astype(dtype), 0)
     if ends is None:
         ends = jnp.zeros(rewards.shape, bool)
@@ -102,7 +102,7 @@ def gae(
 
 
 def _members(where: jax.Array | None, rewards: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rewards without masked ones, who is present, and how many of each group [..., 1]."""
+    """Sanitised rewards, the mask, and the number of present members of each group [..., 1]."""
     check_array("rewards", rewards)
     if rewards.ndim == 0:
         raise ValueError("rewards must have a last axis, the members of a group, got a scalar")

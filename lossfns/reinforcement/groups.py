@@ -1,4 +1,4 @@
-"""GRPO and what its relatives differ in, and the weights that make a mean of it."""
+"""GRPO, the code it shares with its relatives, and the weights of their tokens."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "con
 
 @loss(static=("normalizer",), normalizer=one_of(*NORMALIZERS))
 def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Array:
-    r"""Weights of tokens: what the sum over tokens is divided by.
+    r"""Weights of tokens, which decide the denominator of their mean.
 
     A term of the values of `grpo`, or of any loss of tokens, with these weights has as its mean
     $\sum w v / \sum w$ over all tokens, micro-batches and devices:
@@ -43,7 +43,7 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
       answers; with the `length` of `grpo`, by that in place of T (Dr. GRPO).
 
     Args:
-        where: [..., T], boolean: the tokens that count. An answer without any is no answer and counts nowhere. For
+        where: [..., T], boolean: the tokens that count. An answer without any counts nowhere. For
             "group_tokens" [..., n, T], n the answers to one prompt.
         normalizer: One of the names above.
 

@@ -62,7 +62,7 @@ def ppo_clip(
     dual_clip: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Proximal policy optimisation, the clipped surrogate.
+    r"""Clipped surrogate of proximal policy optimisation (PPO).
 
     $$-\min(\rho A,\, \mathrm{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h) A), \quad
     \rho = \frac{\pi(a)}{\pi_{\mathrm{old}}(a)}$$
@@ -121,7 +121,7 @@ def value_clip(
     clip: float | jax.Array | None = 0.2,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Value loss of PPO: half the squared error, of the prediction or of one held near the old one, if that is worse.
+    r"""Clipped value loss of PPO: half the larger squared error of the prediction and the clipped prediction.
 
     $$\tfrac12 \max\left( (v - R)^2,\, (v_{\mathrm{old}} + \mathrm{clip}(v - v_{\mathrm{old}}, -\epsilon, \epsilon) -
     R)^2 \right)$$
@@ -177,7 +177,7 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         [-0.6931  0.    ]
 
     Conventions:
-        Its sign is that of a loss: give the term a positive weight (0.01 is common) to keep the entropy up. The entropy
+        Its sign makes it a loss: give the term a positive weight (0.01 is common) to keep the entropy up. The entropy
         is that of the whole distribution, not the estimate $-\log p$ of the token drawn.
 
     References:
@@ -222,13 +222,13 @@ def kl_estimate(
         [0.6931, 0.2402, 0.1931]
 
     Conventions:
-        As a number, k1 and k3 have the divergence as their expectation, and k2 has not. **As a loss**, differentiated
+        As a number, k1 and k3 are unbiased, and k2 is biased. **As a loss**, differentiated
         for samples that are held fixed, the expected gradient is another matter:
 
         - k1: zero, $E_\pi[\nabla \log \pi] = 0$. It penalises nothing and adds noise. It belongs into the reward,
           without a gradient.
-        - k2: that of the divergence itself, the reverse one, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
-        - k3: that of the forward one, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
+        - k2: the gradient of the divergence itself, the reverse one, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
+        - k3: the gradient of the forward one, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
 
         These hold for samples of the present policy. verl clamps $-d$ to +-20 and k3 to +-10, where the gradient is
         then 0; here nothing is clamped.

@@ -28,7 +28,7 @@ def dr_grpo(
     length: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""GRPO done right: no standard deviation, no length of the answer in the denominator, no KL penalty.
+    r"""GRPO done right (Dr. GRPO): without standard deviation, answer length and KL penalty.
 
     $$-\frac{T}{L} \min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i), \quad
     A_i = r_i - \bar r$$
@@ -163,7 +163,7 @@ def gspo(
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Group sequence policy optimisation: one ratio for a whole answer.
+    r"""Group sequence policy optimisation (GSPO): one ratio for a whole answer.
 
     $$-\min(s_i A_i,\, \mathrm{clip}(s_i, 1 - \epsilon_l, 1 + \epsilon_h) A_i), \quad
     s_i = \left( \frac{\pi(o_i)}{\pi_{\mathrm{old}}(o_i)} \right)^{1 / |o_i|}$$
@@ -236,7 +236,7 @@ def cispo(
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Clipped importance-sampling policy optimisation: the weight is clipped, the token keeps its gradient.
+    r"""Clipped importance-sampling policy optimisation (CISPO): clips the weight and keeps the token's gradient.
 
     $$-\hat\rho_{it} A_i \log \pi(o_{it}), \quad \hat\rho = \mathrm{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h)$$
 

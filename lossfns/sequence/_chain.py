@@ -1,4 +1,4 @@
-"""The sum over all paths of a chain of states, and how likely each state and transition is on a path.
+"""Sum over all paths of a chain of states, and the posterior of states and transitions.
 
 Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], from the row's state to the column's. A
 step may be absent, which deletes it, and `first` marks the first step present, which no transition enters.
@@ -20,7 +20,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Posterior(NamedTuple):
-    """What a chain's sum is and where its mass lies.
+    """Log-partition and posterior of a chain.
 
     Attributes:
         log_z: [...], log of the sum over paths; 0 without a step, -inf without a path.
@@ -70,7 +70,7 @@ class _Forward(NamedTuple):
 
 
 def _smallest(dtype: jnp.dtype) -> float:
-    """A sum this small may have lost digits: exp(-60) in float32, whose exp underflows at -87."""
+    """Sums below this may have lost digits: exp(-60) in float32, where exp underflows at -87."""
     return math.exp(0.7 * math.log(float(jnp.finfo(dtype).tiny)))
 
 
@@ -125,7 +125,7 @@ def _ending(last: jax.Array) -> jax.Array:
 
 
 def _backward(forward: _Forward, transitions: jax.Array, first: jax.Array, present: jax.Array) -> Posterior:
-    """From the last state back by P(state before | state), which needs no other sums than the forward ones."""
+    """Backward pass by P(previous state | state), which needs only the forward sums."""
     weights, _ = _by_column(transitions)
     smallest = _smallest(weights.dtype)
 

@@ -31,7 +31,7 @@ def linear_chain_crf(
     end: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Linear-chain conditional random field: the surprise of a whole sequence of tags.
+    r"""Linear-chain conditional random field: negative log-likelihood of a sequence of tags.
 
     $$\log \sum_{y'} e^{s(y')} - s(y), \quad s(y) = \sum_t x_{t, y_t} + \sum_{t > 1} A_{y_{t-1}, y_t}$$
 
@@ -51,7 +51,7 @@ def linear_chain_crf(
         has the value inf. A present tag or a length that is out of range gives NaN.
 
     Example:
-        Two tags and two steps, no scores: four paths alike. Then tag 0 may not follow itself, and three are left.
+        Two tags and two steps, all scores 0: four equal paths. Then tag 0 may not follow itself, and three are left.
 
         >>> print(linear_chain_crf(jnp.zeros((2, 2)), jnp.zeros((2, 2)), jnp.array([0, 1])).round(4))
         1.3863
@@ -82,7 +82,7 @@ def linear_chain_crf(
 
 
 class ViterbiPath(NamedTuple):
-    """What `crf_viterbi` returns.
+    """Result of `crf_viterbi`.
 
     Attributes:
         tags: [..., T], integers, the best path; -1 at absent steps.
@@ -190,7 +190,7 @@ def crf_marginals(
 
 
 class _Chain(NamedTuple):
-    """Scores [..., T, K] with start and end in them, less `shift` in all; transitions; first and present steps."""
+    """Scores [..., T, K] with start and end added and `shift` subtracted; transitions; first and present steps."""
 
     scores: jax.Array
     transitions: jax.Array
@@ -251,7 +251,7 @@ def _time_first(chain: _Chain) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
 
 
 def _path_score(chain: _Chain, tags: jax.Array) -> jax.Array:
-    """Score of a path [..., T] over the steps present, less the shift."""
+    """Score of a path [..., T] over the present steps, minus the shift."""
     at = jnp.take_along_axis(chain.scores, tags[..., None], axis=-1)[..., 0]
     # The step before is the last one present, which need not be the neighbour.
     place = jnp.where(chain.present, positions(tags.shape[-1], tags.ndim), -1)

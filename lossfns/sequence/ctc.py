@@ -28,7 +28,7 @@ def ctc(
     zero_infinity: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Connectionist temporal classification: the surprise of a label sequence, whatever its alignment to the frames.
+    r"""Connectionist temporal classification (CTC): negative log-likelihood of labels, summed over alignments.
 
     $$-\log \sum_{\pi : B(\pi) = y} \prod_t \mathrm{softmax}(x_t)_{\pi_t}$$
 
@@ -107,7 +107,7 @@ def ctc(
 
 
 def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames: jax.Array, blank_id: int) -> jax.Array:
-    """The forward algorithm over the labels with blanks between: 2 L + 1 states, the even ones blank."""
+    """The forward algorithm over labels and blanks: 2 L + 1 states, the even ones blank."""
     states = 2 * labels.shape[-1] + 1
     symbols = jnp.full((*labels.shape[:-1], states), blank_id, labels.dtype).at[..., 1::2].set(labels)
     before = jnp.pad(symbols, [(0, 0)] * (symbols.ndim - 1) + [(2, 0)], constant_values=blank_id)[..., :states]
@@ -129,7 +129,7 @@ def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames:
         _, top = row_shift(alpha)
         return (alpha - top, total + top[..., 0]), None
 
-    # Before the first frame all of the probability is on the first blank, whence both first states can be reached.
+    # Before the first frame all probability is on the first blank, from which both first states can be reached.
     place = positions(states, symbols.ndim)
     first = jnp.where(place == 0, 0.0, -jnp.inf).astype(x.dtype)
     alpha = vary_like(jnp.broadcast_to(first, symbols.shape), x, labels, frames)

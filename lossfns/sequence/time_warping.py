@@ -32,7 +32,7 @@ def soft_dtw(
     divergence: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Soft dynamic time warping: the soft minimum over alignments of two series of their squared distances.
+    r"""Soft dynamic time warping: the soft minimum, over alignments of two series, of their summed squared distances.
 
     $$-\gamma \log \sum_A e^{-\langle A, \Delta \rangle / \gamma}, \quad \Delta_{ij} = \lVert x_i - y_j \rVert^2$$
 
@@ -98,7 +98,7 @@ def soft_dtw(
 
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """A grid with a row and a column before the first steps; an absent step is passed through at no cost."""
+    """A grid with a row and a column before the first steps; an absent step costs nothing."""
     # The first row and column stand for no step: present, but entered by no move.
     before = [(0, 0)] * (x.ndim - 2) + [(1, 0)]
     row, column = (jnp.pad(present, before, constant_values=True) for present in (in_x, in_y))

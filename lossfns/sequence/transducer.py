@@ -27,7 +27,7 @@ def rnn_transducer(
     blank_id: int = 0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Transducer loss: the surprise of a label sequence, whatever its alignment to the frames.
+    r"""Transducer loss (RNN-T): negative log-likelihood of labels, summed over alignments.
 
     $$-\log \sum_{\pi} \prod_{(t, u) \in \pi} \mathrm{softmax}(x_{t,u})_{\pi_{t,u}}$$
 
@@ -99,7 +99,7 @@ def rnn_transducer(
 def _log_probability(
     x: jax.Array, labels: jax.Array, frames: jax.Array, in_text: jax.Array, here: jax.Array, blank_id: int
 ) -> jax.Array:
-    """Paths over the grid of (frame, labels so far), with a row past the last frame."""
+    """Log-sum over paths through the grid of (frame, labels so far), with a row past the last frame."""
     _, shift = row_shift(x)
     log_z = log_normalizer(x, shift)
     log_z = jnp.where(log_z == -jnp.inf, 0, log_z)

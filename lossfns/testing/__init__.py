@@ -1,7 +1,7 @@
-"""The conformance suite: what every loss here obeys, as one call that works on a loss of your own too.
+"""The conformance suite: checks that a loss, yours included, obeys the contract of this package.
 
 Each property takes a case and inputs, and raises AssertionError (it fails) or Skip (nothing to check); it may return a
-sentence with what it measured. All are deterministic in their inputs, so rows can be taken away from a failing input
+sentence with what it measured. All are deterministic in their inputs, so rows can be removed from a failing input
 for as long as it fails.
 """
 
@@ -62,11 +62,11 @@ _NOT_SHRUNK = (
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one property."""
+    """The result of one property."""
 
     property: str
     status: str
-    """``"passed"``, ``"failed"`` or ``"skipped"``."""
+    """`"passed"`, `"failed"` or `"skipped"`."""
     detail: str = ""
     """What was measured, why it was skipped, or how it failed."""
     inputs: Inputs = ()
@@ -75,7 +75,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One result a property; ``print(report)`` shows the table."""
+    """One result for each property; `print(report)` shows the table."""
 
     loss: str
     results: tuple[Result, ...]
@@ -95,14 +95,14 @@ def check_property(case: LossCase, name: str) -> Result:
     """Run one property of `PROPERTIES` on a case.
 
     Args:
-      case: the loss and its inputs.
-      name: a key of `PROPERTIES`.
+        case: The loss and its inputs.
+        name: A key of `PROPERTIES`.
 
     Returns:
-      The result; nothing is raised when the property fails.
+        The result; nothing is raised when the property fails.
 
     Raises:
-      ValueError: if there is no such property, here or in ``case.skip``.
+        ValueError: If there is no such property, here or in `case.skip`.
     """
     for key in (name, *case.skip):
         if key not in PROPERTIES:
@@ -128,25 +128,25 @@ def check_loss(
     """Check that a loss obeys the contract of this package.
 
     Args:
-      loss: ``loss(*arrays, where=None, **hyper_parameters)``, one value per row (or token) of the leading axis; with
-        ``axis_name`` as well if ``batch_coupled=True``. If other places count than those of ``where``, it carries
-        ``term_weights(*arrays, where=None, **hyper_parameters)``.
-      make_inputs: ``make_inputs(rng, rows)`` gives the positional arrays of a small batch.
-      oracle: the expected values, ``oracle(*arrays, **hyper_parameters)``, in float64 NumPy. Without it, values are
-        compared with themselves only (jit, masks, devices, ...).
-      naive: the textbook formula in ``jax.numpy``; gradients of bfloat16 and float16 inputs must not be worse than its.
-      properties: names out of `PROPERTIES`; all by default.
-      verbose: print the table.
-      **options: any other field of `LossCase`: ``variants``, ``sweep``, ``labels``, ``hostile``, ``bad_calls``,
-        ``batch_coupled``, ``smooth``, ``skip``, ...
+        loss: `loss(*arrays, where=None, **hyper_parameters)`, one value per row (or token) of the leading axis; with
+            `axis_name` as well if `batch_coupled=True`. If other places count than those of `where`, it carries
+            `term_weights(*arrays, where=None, **hyper_parameters)`.
+        make_inputs: `make_inputs(rng, rows)` gives the positional arrays of a small batch.
+        oracle: The expected values, `oracle(*arrays, **hyper_parameters)`, in float64 NumPy. Without it, values are
+            compared with themselves only (jit, masks, devices, ...).
+        naive: The textbook formula in `jax.numpy`; gradients of bfloat16 and float16 inputs must not be worse than its.
+        properties: Names out of `PROPERTIES`; all by default.
+        verbose: Print the table.
+        **options: Any other field of `LossCase`: `variants`, `sweep`, `labels`, `hostile`, `bad_calls`,
+            `batch_coupled`, `smooth`, `skip`, ...
 
     Returns:
-      The table of property -> passed, failed or skipped with its reason.
+        The table of property -> passed, failed or skipped with its reason.
 
     Raises:
-      AssertionError: if a property fails; it names each that did, and the smallest inputs found on which it does.
-      TypeError: if an option is no field of `LossCase`.
-      ValueError: if a property's name is unknown.
+        AssertionError: If a property fails; it names each that did, and the smallest inputs found on which it does.
+        TypeError: If an option is no field of `LossCase`.
+        ValueError: If a property's name is unknown.
 
     >>> import jax, jax.numpy as jnp, numpy as np
     >>> def absolute(predictions, targets, *, where=None):
@@ -188,7 +188,7 @@ def _attempt(case: LossCase, name: str, inputs: Inputs) -> Result:
 
 
 def _with_fewest_rows(case: LossCase, failure: Result) -> Result:
-    """Take away row after row for as long as the property still fails."""
+    """Removes rows one by one while the property still fails."""
     row = 0
     while count_rows(failure.inputs) > max(row, 1):
         fewer = take(failure.inputs, np.arange(count_rows(failure.inputs)) != row)

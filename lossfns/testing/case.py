@@ -1,4 +1,4 @@
-"""What the conformance suite knows of one loss, and the operations on its inputs that the properties are built from."""
+"""The description of one loss for the conformance suite, and operations on its inputs."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ ULPS = 16.0
 
 
 class Skip(Exception):
-    """Raised by a property that has nothing to say about a loss; the message is the reason."""
+    """Raised by a property that does not apply to a loss; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,25 +28,25 @@ class BadCall:
 
     args: Inputs
     words: tuple[str, ...]
-    """Each must occur in the message: expected and actual, for instance ``("(4,)", "(5,)")``."""
+    """Each must occur in the message: expected and actual, for instance `("(4,)", "(5,)")`."""
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     error: type[Exception] | tuple[type[Exception], ...] = (ValueError, TypeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class LossCase:
-    """A loss and what is needed to check it. Every option has a default but the first two.
+    """A loss, its inputs and its options for the checks; the first two fields are required.
 
-    "Rows" are the entries of the leading axis, which all arrays, ``where`` and the result share.
+    "Rows" are the entries of the leading axis, which all arrays, `where` and the result share.
     """
 
     loss: Callable[..., jax.Array]
     make_inputs: Callable[[np.random.Generator, int], Inputs]
-    """``make_inputs(rng, rows)`` returns the positional arrays; the suite casts the floats."""
+    """`make_inputs(rng, rows)` returns the positional arrays; the suite casts the floats."""
     oracle: Callable[..., Any] | None = None
-    """``oracle(*arrays, **kwargs)`` in NumPy, float64, plain loops, no mask: the expected values."""
+    """`oracle(*arrays, **kwargs)` in NumPy, float64, plain loops, no mask: the expected values."""
     naive: Callable[..., jax.Array] | None = None
-    """The textbook formula in ``jax.numpy``, in the dtype that comes in: what low precision is measured against."""
+    """The textbook formula in `jax.numpy`, in the dtype that comes in: what low precision is measured against."""
     name: str = ""
     variants: tuple[Mapping[str, Any], ...] = ({},)
     """Keyword arguments to check with; the first are used where one set is enough."""
@@ -57,16 +57,16 @@ class LossCase:
     labels: int | None = None
     """Position of the class labels that must be in range, or None."""
     num_classes: Callable[..., int] = lambda *args: int(args[0].shape[-1])
-    """``num_classes(*arrays)``: the first label that is out of range."""
+    """`num_classes(*arrays)`: the first label that is out of range."""
     outside: Mapping[int, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     """Positions of arrays that may not hold every number, such as probabilities, and numbers that they may not hold."""
     hostile: Callable[[np.random.Generator], Mapping[str, tuple[Inputs, Mapping[str, Any]]]] | None = None
-    """Named inputs of one's own, ``name -> (arrays, kwargs)``; the oracle says what is right, NaN included."""
+    """Named inputs of one's own, `name -> (arrays, kwargs)`; the oracle says what is right, NaN included."""
     bad_calls: tuple[BadCall, ...] = ()
     batched: bool = True
-    """False for a function of parameters: any pytrees in, one scalar out, no rows and no ``where``."""
+    """False for a function of parameters: any pytrees in, one scalar out, no rows and no `where`."""
     batch_coupled: bool = False
-    """True if a row's value depends on the other rows; the loss then takes ``axis_name``."""
+    """True if a row's value depends on the other rows; the loss then takes `axis_name`."""
     nan_stays: Mapping[int, str] = dataclasses.field(default_factory=dict)
     """Position of an array of a coupled loss -> the reason why a NaN in it does not reach every row."""
     unlike_differences: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -78,7 +78,7 @@ class LossCase:
     smooth: bool = True
     """False if second derivatives do not exist everywhere: gradients are checked to first order only."""
     modes: tuple[str, ...] = ("fwd", "rev")
-    """Modes of differentiation; a loss with its own reverse rule has no ``"fwd"``."""
+    """Modes of differentiation; a loss with its own reverse rule has no `"fwd"`."""
     shift_invariant: tuple[int, ...] = ()
     """Positions of logits to whose rows any constant may be added."""
     scale_invariant: tuple[int, ...] = ()
@@ -92,7 +92,7 @@ class LossCase:
     """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
     free: tuple[int, ...] | None = None
     """Positions of the arrays that may hold any number when fuzzed; by default the first, and those of the three laws
-    above. ``()`` for a loss of probabilities, boxes and the like, whose arrays are legal or not as a whole."""
+    above. `()` for a loss of probabilities, boxes and the like, whose arrays are legal or not as a whole."""
     magnitudes: tuple[float, float] = (1e-30, 1e30)
     """How small and how large the entries of the free arrays may become when fuzzed: for a formula that overflows or
     underflows earlier by its nature, such as one of fourth powers."""
@@ -101,7 +101,7 @@ class LossCase:
     rows: int = 6
     ulps: float = ULPS
     condition: Callable[[Mapping[str, Any]], float] = lambda kwargs: 1.0
-    """``condition(kwargs)``: how many times the formula itself magnifies a rounding, such as 1 / temperature."""
+    """`condition(kwargs)`: how many times the formula itself magnifies a rounding, such as 1 / temperature."""
     skip: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Property -> the reason why it does not apply."""
 
@@ -148,7 +148,7 @@ def count_rows(inputs: Inputs) -> int:
 
 
 def result_shape(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of the result, which is the shape of ``where``; nothing is computed."""
+    """Shape of the result, which is the shape of `where`; nothing is computed."""
     key = ("shape", _key(case.loss, kwargs), _key(jax.tree.map(lambda x: (x.shape, x.dtype.str), inputs)))
     if key not in _KNOWN:
         _remember(key, tuple(jax.eval_shape(functools.partial(case.loss, **kwargs), *inputs).shape))
@@ -156,7 +156,7 @@ def result_shape(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> t
 
 
 def row_weights(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray:
-    """A cotangent for each value, of both signs and none alike, so that no two can be swapped unseen."""
+    """A cotangent for each value, of both signs and all different, so that no two can be swapped unseen."""
     if not case.batched:
         return np.float32(0.75)  # type: ignore[return-value]
     shape = result_shape(case, inputs, kwargs)
@@ -177,7 +177,7 @@ def _spread(weights: Any, values: jax.Array) -> jax.Array:
 def value_and_gradients(
     loss: Callable[..., jax.Array], moving: tuple[int, ...], kwargs: Mapping[str, Any]
 ) -> Callable[..., tuple[jax.Array, tuple[Any, ...], dict[str, Any]]]:
-    """``run(inputs, where, weights, **more)``: the values, and the gradients of ``sum(weights * values)``.
+    """`run(inputs, where, weights, **more)`: the values, and the gradients of `sum(weights * values)`.
 
     By the moving arrays and by the numbers `more`.
     """
@@ -221,7 +221,7 @@ def _key(*tree: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def option_defaults(loss: Callable[..., Any]) -> Mapping[str, Any]:
-    """Keyword arguments of a function and their defaults; ``...`` where it takes any."""
+    """Keyword arguments of a function and their defaults; `...` where it takes any."""
     parameters = inspect.signature(loss).parameters.values()
     return {"..." if p.kind is p.VAR_KEYWORD else p.name: p.default for p in parameters}
 
@@ -293,7 +293,7 @@ def expected_values(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -
 def assert_close(
     actual: Any, expected: Any, what: str, *, ulps: float, dtype: Any = np.float32, relative_to: float = 1.0
 ) -> None:
-    """Every leaf within ``ulps * eps(dtype) * (|expected| + relative_to)``; NaN equals NaN, infinities must be equal.
+    """Every leaf within `ulps * eps(dtype) * (|expected| + relative_to)`; NaN equals NaN, infinities must be equal.
 
     `relative_to` is 1 for values, which are nats or squares of inputs of order one: a loss of 1e-9 reached by adding
     terms of order one cannot be relatively exact. For gradients it is their largest entry.

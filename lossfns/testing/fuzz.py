@@ -1,4 +1,4 @@
-"""Examples that nobody thought of: any mask, extreme magnitudes and entries, ties, rows in another order."""
+"""Random examples: any mask, extreme magnitudes and entries, ties, rows in another order."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -95,7 +95,7 @@ def example(case: LossCase, recipe: Recipe) -> tuple[Inputs, np.ndarray]:
 
 
 def check_example(case: LossCase, recipe: Recipe) -> None:
-    """The oracle's value, roughly beyond 1e4; no NaN where it has none, 0 in masked rows, finite gradients."""
+    """Checks values against the oracle (roughly beyond 1e4), absence of NaN, masked rows and gradients."""
     kwargs = case.variants[0]
     inputs, keep = example(case, recipe)
     if all_rows(case, inputs, kwargs) is None:
@@ -176,7 +176,7 @@ def fuzz(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _simplest(case: LossCase, recipe: Recipe, failure: Failing) -> Failing:
-    """Leave out what the failure does not need."""
+    """Removes everything that the failure does not need."""
     for field in dataclasses.fields(Recipe):
         kept: Any = getattr(recipe, field.name)
         fewer = [kept[:i] + kept[i + 1 :] for i in range(len(kept))] if isinstance(kept, tuple) else []

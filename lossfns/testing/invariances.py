@@ -98,7 +98,7 @@ def _assert_deleted(
 
 
 def masked_is_deleted(case: LossCase, inputs: Inputs) -> str | None:
-    """A masked row might as well not be there, even with NaN, infinities or a label that does not exist in it."""
+    """A masked row has no effect, even with NaN, infinities or a label out of range in it."""
     needs_rows(case)
     keep = some_rows(count_rows(inputs))
     for position, kwargs in enumerate(case.variants):

@@ -1,4 +1,4 @@
-"""What families of losses owe beyond the contract: laws of shift, scale, symmetry and sign, and limits.
+"""Laws of families of losses beyond the contract: shift, scale, symmetry, sign and limits.
 
 A law is checked for the first variant; one that holds for other arguments is a limit of one's own.
 """

@@ -73,7 +73,7 @@ def slope_tolerance(case: LossCase, kwargs: Mapping[str, Any]) -> float:
 
 
 def _check_slope(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], slopes: tuple[Any, ...]) -> None:
-    """The slope in one random direction, by nothing but the values."""
+    """The derivative in one random direction, from values alone."""
     moving, rng = case.moving(inputs), np.random.default_rng(2)
     ways = [jax.tree.map(lambda x: rng.normal(size=np.shape(x)), inputs[i]) for i in moving]
 
@@ -141,7 +141,7 @@ def peaked(inputs: Inputs) -> Inputs:
 
 
 def unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Mapping[str, Any]]]:
-    """Extreme inputs of everyone's, then the case's own: name, arrays, keyword arguments."""
+    """Extreme inputs for every loss, then the case's own: name, arrays, keyword arguments."""
     kwargs = case.variants[0]
 
     def floats(change: Callable[[np.ndarray], np.ndarray]) -> Inputs:
@@ -165,7 +165,7 @@ def unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Ma
 
 
 def _with_as_many_rows(case: LossCase, given: Inputs, inputs: Inputs) -> Inputs:
-    """Rows again and again until there are as many as in `inputs`, so that nothing new is compiled."""
+    """Repeats rows up to the number of rows of `inputs`, so that nothing new is compiled."""
     shapes = [[np.shape(x)[1:] for x in jax.tree.leaves(batch)] for batch in (given, inputs)]
     if not case.batched or case.batch_coupled or shapes[0] != shapes[1] or 0 in np.shape(jax.tree.leaves(given)[0]):
         return given
@@ -228,7 +228,7 @@ def _naive_gradients(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) 
 
 
 def _is_rounded_once(actual: Any, expected: Any, dtype: Any, ulps: float) -> bool:
-    """Whether the gradient is that of float32, rounded to the inputs' own dtype as it leaves: nobody can do better."""
+    """Whether the gradient is the float32 gradient, rounded once to the inputs' dtype."""
     info, above = jnp.finfo(dtype), ulps * float(jnp.finfo(np.float32).eps) * largest(expected)
 
     def fits(got: np.ndarray, wanted: np.ndarray) -> bool:

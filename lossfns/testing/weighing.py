@@ -28,7 +28,7 @@ SEEDS = 4
 def mask_is_given_once(case: LossCase, inputs: Inputs) -> str | None:
     """The mean with a mask is the mean of the rows that are left, and no place that is always empty counts.
 
-    Its weights are what ``loss.term_weights(*arrays, where=, **kwargs)`` returns, where the loss carries it, else the
+    Its weights are what `loss.term_weights(*arrays, where=, **kwargs)` returns, where the loss carries it, else the
     mask.
     """
     needs_rows(case)

@@ -1,4 +1,4 @@
-"""Dependency trees: a head for each word."""
+"""Dependency trees: distributions over the heads of words."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def arc_cross_entropy(
     exclude_self: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy of each word's head, the words taken one by one: $-\log \mathrm{softmax}(x_n)_{h_n}$.
+    r"""Cross-entropy of each word's head, independently of the others: $-\log \mathrm{softmax}(x_n)_{h_n}$.
 
     Args:
         logits: [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the k-th
@@ -93,7 +93,7 @@ def dependency_tree_crf(
     single_root: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Surprise of a dependency tree under a distribution over all trees, projective or not.
+    r"""Negative log-likelihood of a dependency tree under a distribution over all trees, projective or not.
 
     $$\log \sum_{h' \in \mathcal{T}} e^{s(h')} - s(h), \quad s(h) = \sum_n x_{n, h_n}$$
 
@@ -161,17 +161,17 @@ def _check_arcs(x: jax.Array, heads: jax.Array, name: str) -> None:
 
 
 def _as_heads(words: jax.Array) -> jax.Array:
-    """Which columns [..., 1, N + 1] may be heads: the root and the words that are there."""
+    """Mask [..., 1, N + 1] of the columns that may be heads: the root and the present words."""
     return jnp.pad(words, [(0, 0)] * (words.ndim - 1) + [(1, 0)], constant_values=True)[..., None, :]
 
 
 def _is_self(x: jax.Array) -> jax.Array:
-    """Where word n stands as its own head, column n + 1."""
+    """Mask of each word as its own head: column n + 1 of row n."""
     return jnp.eye(x.shape[-2], x.shape[-1], k=1, dtype=bool).reshape((1,) * (x.ndim - 2) + x.shape[-2:])
 
 
 def _is_tree(heads: jax.Array, words: jax.Array, single_root: bool) -> jax.Array:
-    """Whether every word present comes to the root by its heads, all of them present."""
+    """Whether every present word reaches the root through present heads."""
     count = heads.shape[-1]
     inside = jnp.all(~words | ((heads >= 0) & (heads <= count)), axis=-1)
     up = jnp.pad(jnp.clip(heads, 0, count), [(0, 0)] * (heads.ndim - 1) + [(1, 0)])

@@ -25,7 +25,7 @@ def span_tree_crf(
     *,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Surprise of a binary bracketing under a distribution over all of them.
+    r"""Negative log-likelihood of a binary bracketing under a distribution over all bracketings.
 
     $$\log \sum_{S' \in \mathcal{T}} e^{s(S')} - s(S), \quad s(S) = \sum_{(i, j) \in S} x_{ij}$$
 
@@ -93,7 +93,7 @@ def span_tree_crf(
 
 
 def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The inside algorithm over x [..., first word, words more], and what the tree's choices cost on the way.
+    """The inside algorithm over x [..., first word, further words], and the costs of the tree's choices.
 
     From the top down a tree is a choice of a split for each of its spans, so its surprise is the sum of theirs. Each is
     a difference between neighbours, whose digits are kept: an inside value is the sum of two numbers, the best tree's
@@ -136,7 +136,7 @@ def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax
 
 
 def _lost(a: jax.Array, b: jax.Array) -> jax.Array:
-    """What rounding takes away from a + b, exactly (Knuth 1969); no gradient."""
+    """The rounding error of a + b, exactly (Knuth 1969); no gradient."""
     a, b = jax.lax.stop_gradient((a, b))
     total = a + b
     of_b = total - a
