@@ -256,9 +256,9 @@ if not _typing.TYPE_CHECKING:  # else every misspelt name would have a type
 
     def __getattr__(name: str) -> _typing.NoReturn:
         """Names the function that another library's name stands for."""
-        from lossfns._synonyms import alike, named
+        from lossfns._synonyms import named, similar
 
         public = [] if name.startswith("_") else [known for known in globals() if not known.startswith("_")]
-        found = named(name, public) or alike(name, public)
+        found = named(name, public) or similar(name, public)
         hint = f"; did you mean {' or '.join(found)}?" if found else ""
         raise AttributeError(f"module 'lossfns' has no attribute {name!r}{hint}")

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from lossfns._catalogue import Entry, catalogue, definition, functions
-from lossfns._synonyms import alike, named
+from lossfns._synonyms import named, similar
 
 
 def table(entries: Sequence[Entry]) -> str:
     """The catalogue as a table."""
-    rows = [("name", "family", "paper", "what it is")]
+    rows = [("name", "family", "paper", "summary")]
     rows += [(entry.name, entry.family, entry.paper, entry.summary) for entry in entries]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif len(found := named(name, functions())) == 1:
         print(f"{name} is lossfns.{found[0]} here.\n\n{definition(found[0])}")
     else:
-        found = found or alike(name, functions())
+        found = found or similar(name, functions())
         hint = f"did you mean {' or '.join(found)}?" if found else "python -m lossfns lists them all"
         parser.error(f"there is no {name!r}; {hint}")
 

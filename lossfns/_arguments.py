@@ -23,18 +23,18 @@ SENTENCES: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         ("weight", "weights", "sample_weight", "sample_weights", "loss_weight"),
-        "values are weighed after the loss: lossfns.weighted_mean(values, weights), where class weights are "
+        "weights are applied after the loss: lossfns.weighted_mean(values, weights), where class weights are "
         "class_weights[labels]",
     ),
     **dict.fromkeys(
         ("class_weight", "class_weights"),
-        "values are weighed after the loss: lossfns.weighted_mean(values, class_weights[labels])",
+        "weights are applied after the loss: lossfns.weighted_mean(values, class_weights[labels])",
     ),
     **dict.fromkeys(("ignore_index", "ignore_label", "ignored_index"), "give where=labels != ignore_index"),
     **dict.fromkeys(("padding_idx", "pad_id", "pad_token_id"), "give where=tokens != pad_id"),
     **dict.fromkeys(
         ("mask", "masks", "padding_mask", "attention_mask", "loss_mask", "valid_mask", "paddings"),
-        "masks are boolean and True at what counts: where=mask",
+        "masks are boolean and True for valid entries: where=mask",
     ),
     **dict.fromkeys(
         ("num_classes", "n_classes"), "the last axis of the logits, or of the class vectors, says how many there are"
@@ -44,7 +44,7 @@ SENTENCES: Mapping[str, str] = {
     "jax.scipy.special.logit(p) for independent labels",
     "log_target": "both distributions are given as logits, of which log-probabilities are one form",
     "log_input": "the logarithm of the rate is given",
-    "loss_type": "each type is a loss of its own: python -m lossfns lists them",
+    "loss_type": "each type is a separate loss: python -m lossfns lists them",
 }
 """Arguments of torch, Optax and Keras that no loss has, and what to use here instead."""
 
@@ -103,7 +103,7 @@ class Signature:
         unions = (typing.Union, types.UnionType)
         known = {p.name: get_args(a) if get_origin(a := p.annotation) in unions else (a,) for p in fixed}
         keywords = tuple(p.name for p in fixed if p.kind is p.KEYWORD_ONLY)
-        # A keyword that may be a number is a hyper-parameter, which has a check of its own.
+        # A keyword that may be a number is a hyper-parameter, and has its own check.
         return cls(
             function.__name__,
             tuple(p.name for p in fixed if p.kind is not p.KEYWORD_ONLY),

@@ -1,8 +1,8 @@
 """The one signature of every loss: checked, masked, computed in float32 or wider, compiled.
 
-A loss is written as a plain function and decorated with `loss`. Shapes and dtypes are looked at while tracing, so
-the checks cost nothing afterwards; hyper-parameters are looked at before tracing and then traced, so sweeping one
-recompiles nothing. One that is traced already and out of range makes NaN.
+A loss is written as a plain function and decorated with `loss`. Shapes and dtypes are checked while tracing, so
+the checks cost nothing afterwards; hyper-parameters are checked before tracing and then traced, so sweeping one
+recompiles nothing. One that is already traced and out of range gives NaN.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Number:
 
     What can be read is checked: Python numbers, which become floats, and arrays of this process. Reading a scalar JAX
     array of the CPU costs an eager call some 5 microseconds; on an accelerator it waits for the array. A traced array
-    cannot be read: `loss` makes NaN of the values that it spoils.
+    cannot be read: `loss` turns the affected values into NaN.
     """
 
     meaning: str
@@ -51,7 +51,7 @@ class Number:
         return dataclasses.replace(self, by_entry=True)
 
     def __call__(self, name: str, value: Any, *, read: bool = True) -> Any:
-        """Return `value` ready to be traced; without `read`, the numbers of an array are not looked at."""
+        """Return `value` ready to be traced; without `read`, the numbers of an array are not checked."""
         is_array = isinstance(value, np.ndarray | jax.Array)
         if not (is_array or isinstance(value, int | float | np.generic)) or isinstance(value, bool | np.bool_):
             remedy = "; convert it with jnp.asarray(...)" if isinstance(value, list | tuple) else ""
@@ -160,7 +160,7 @@ def loss(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if term_weights is not None:  # both functions made of this one carry it
+        if term_weights is not None:  # both functions below carry it
             weigh = jax.jit(term_weights, static_argnames=tuple(static), inline=True)
             function.term_weights = weigh  # type: ignore[attr-defined]
 
@@ -235,14 +235,14 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
     Args:
         in_range: For each hyper-parameter, a boolean scalar.
         result: Any tree of arrays.
-        where: What counts, as it was given to the loss; the other places stay as they are.
+        where: The mask that was given to the loss; the other places keep their values.
     """
 
     def spoiled(x: Any) -> Any:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         good = functools.reduce(jnp.logical_and, in_range)
-        # A factor spoils the gradient as well, and 1 changes nothing.
+        # A factor makes the gradient NaN as well, and a factor of 1 changes nothing.
         if where is not None:
             good |= ~_as_mask_of(jnp.asarray(where), x.ndim)
         return x * jnp.where(good, 1, jnp.nan).astype(x.dtype)
@@ -360,7 +360,7 @@ def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array
         raise ValueError(
             f"{name} must be a scalar or broadcast to the shape {x.shape} of the result, got {array.shape}"
         )
-    if array.ndim:  # of a scalar, the caller of the loss is told
+    if array.ndim:  # `loss` checks scalars
         array = jnp.where(check.holds(array), array, jnp.nan)
     return keep_rows(where, jnp.broadcast_to(array, x.shape), fill)
 

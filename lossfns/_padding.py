@@ -19,7 +19,7 @@ def check_present(
         value: None if all are present, a boolean mask of `shape`, or integers, the number of present places at the
             front of each example.
         shape: [..., N].
-        where: The examples that count, of shape [...], or None; the counts of the others are not looked at.
+        where: The examples that count, of shape [...], or None; the counts of the others are ignored.
     """
     if value is None:
         return jnp.ones(shape, bool), jnp.ones(shape[:-1], bool)

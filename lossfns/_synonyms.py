@@ -175,7 +175,7 @@ def named(name: str, public: Iterable[str]) -> list[str]:
     return []
 
 
-def alike(name: str, public: Iterable[str]) -> list[str]:
+def similar(name: str, public: Iterable[str]) -> list[str]:
     """Up to three public names that are spelt like a name."""
     plain = {_plain(ours): ours for ours in public}
     return [plain[close] for close in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.6)]

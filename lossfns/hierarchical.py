@@ -35,7 +35,7 @@ def hierarchical_cross_entropy(
 
     $$\alpha L_{char} + \beta L_{word} + \gamma L_{phrase} + \delta L_{sentence}$$
 
-    Each level is a term of its own, with its own number of units below the line; $\alpha$ to $\delta$ are the loss
+    Each level is a separate term with its own number of units in the denominator; $\alpha$ to $\delta$ are the loss
     weights of the terms, and are not multiplied in here.
 
     Args:
@@ -61,7 +61,7 @@ def hierarchical_cross_entropy(
 
     Conventions:
         Joint losses in the literature often average each level within the example first; then a short sentence's word
-        counts for more than a long one's. Here every unit of a level counts the same, over the whole batch.
+        has a larger weight than a long one's. Here every unit of a level counts the same, over the whole batch.
     """
     for name, value in (("logits", logits), ("labels", labels), ("where", {} if where is None else where)):
         if not isinstance(value, Mapping):

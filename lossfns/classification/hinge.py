@@ -41,14 +41,14 @@ def hinge(
     r"""Hinge loss, $\max(0, m - t x)$ with $t = \pm 1$.
 
     Args:
-        predictions: [...], scores; positive speaks for the target 1.
+        predictions: [...], scores; positive for the target 1.
         targets: [...], the same shape, -1 or 1; any real dtype. Nothing is broadcast.
         margin: m, the score from which a right answer costs nothing.
         where: [...], boolean; False deletes the entry.
 
     Returns:
         [...], units of the scores. A target other than -1 and 1 gives NaN: turn 0 and 1 into `2 * targets - 1`. The
-        slope at the corner is 0.
+        gradient at the corner is 0.
 
     Example:
         >>> print(hinge(jnp.array([0.25, -0.5, 2.0]), jnp.array([1, 1, 1])))
@@ -71,7 +71,7 @@ def squared_hinge(
     r"""Squared hinge loss, $\max(0, m - t x)^2$ with $t = \pm 1$.
 
     Args:
-        predictions: [...], scores; positive speaks for the target 1.
+        predictions: [...], scores; positive for the target 1.
         targets: [...], the same shape, -1 or 1; any real dtype. Nothing is broadcast.
         margin: m, the score from which a right answer costs nothing.
         where: [...], boolean; False deletes the entry.

@@ -145,13 +145,13 @@ def fake_quantize(
             factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * max(high, 1))
             step = jax.lax.stop_gradient(step * (1 - factor)) + step * factor
     ratio, least, most = divided(x, step), low - zero, high - zero
-    # A range that was chosen for x has all of it inside, wherever its ends come to lie by rounding.
+    # A range chosen for x contains all of x, even if its ends are rounded inwards.
     inside = (
         (ratio > least) & (ratio < most) if scale is not None else (ratio > 0 if symmetric and not signed else True)
     )
     level = jnp.where(ratio >= 0, 1, jnp.where(ratio < 0, -1, ratio)) if binary else jnp.round(ratio)
     level = jax.lax.stop_gradient(jnp.clip(level, least, most))
-    if binary:  # nothing but zeros: a mean magnitude of 0
+    if binary:  # all zeros: a mean magnitude of 0
         level = jnp.where(jnp.any(x != 0, axis=_others(x, axis), keepdims=True), level, 0) if scale is None else level
     return jnp.where(inside, ratio + jax.lax.stop_gradient(level - ratio), level) * step
 
@@ -276,7 +276,7 @@ def entropy_of_weights(
         0.6931
 
     Conventions:
-        The paper's estimate for a code of its own; a hard histogram has no gradient. The assignments of all weights to
+        The paper estimates it for its own code; a hard histogram has no gradient. The assignments of all weights to
         all levels are held at once.
 
     References:

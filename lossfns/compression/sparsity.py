@@ -59,7 +59,7 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
 
     Conventions:
         Yuan and Lin have the square root, so that groups of any size are treated the same; structured sparsity learning
-        (Wen et al.) does not. An array with one axis is made of groups of one: this is then the L1 penalty.
+        (Wen et al.) does not. An array with one axis consists of groups of one: this is then the L1 penalty.
 
     References:
         Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x. Wen et al. 2016, arXiv:1608.03665.

@@ -43,7 +43,7 @@ def alignment(
 
     Conventions:
         The paper's exponent is 2; with that the value is 2 - 2 cos. The authors' code leaves it to the caller to
-        normalise. For an exponent below 2 the gradient of equal views is 0, whatever it is beside them.
+        normalise. For an exponent below 2 the gradient of equal views is 0, though not that of nearby ones.
 
     References:
         Wang and Isola 2020, arXiv:2005.10242.
@@ -52,7 +52,7 @@ def alignment(
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
     squares = jnp.sum(jnp.square(normalize_rows(where, view_a, dtype) - normalize_rows(where, view_b, dtype)), axis=-1)
-    # The power as a multiple of the squares, whose second derivative at equal views counts if the exponent is 2.
+    # As a multiple of the squares, so that the second derivative at equal views is right for an exponent of 2.
     more, equal = as_scalar(alpha, dtype) / 2 - 1, squares == 0
     factor = jnp.exp(more * jnp.log(jnp.where(equal, 1, squares)))
     return zero_masked(where, squares * jnp.where(equal, jnp.where(more == 0, 1, 0).astype(dtype), factor))

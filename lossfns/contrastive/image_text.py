@@ -68,7 +68,7 @@ def clip(
         max_scale: Larger scales are replaced by it, and then have the gradient of a scale reset to the bound.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        ring: Whether, over `axis_name`, `b` is handed from device to device instead of gathered: no device then ever
+        ring: Whether, over `axis_name`, `b` is passed from device to device instead of gathered: no device then ever
             holds the embeddings of all devices. Value and gradient are the same.
         block_size: Rows of `b` in a block; None chooses.
 
@@ -84,8 +84,8 @@ def clip(
     Conventions:
         The scale starts at 1/0.07 and is kept at 100 or below. open_clip does so by resetting the learnt logarithm
         after each step, so its gradient at the bound is the one here, and a scale at the bound can come back. Over
-        devices, open_clip's gradient without `gather_with_grad` leaves out what other devices' losses say of one's own
-        embeddings; here it is never left out.
+        devices, open_clip's gradient without `gather_with_grad` leaves out the other devices' losses with respect to
+        one's own embeddings; here it is never left out.
 
     References:
         Radford et al. 2021, arXiv:2103.00020.
@@ -107,7 +107,7 @@ def clip(
     else:
         everyone = gather_rows(columns, axis_name)
         of_rows, of_columns = stream(_both_ways, rows.as_rows, everyone, block_size=block_size, bound=factor)
-        if axis_name is not None:  # the sums over the rows of each device, brought to the device of the column
+        if axis_name is not None:  # sends each device's sums over rows to the device of the column
             parts = of_columns.reshape(-1, a.shape[0])
             parts = jax.lax.all_to_all(parts, axis_name, split_axis=0, concat_axis=0, tiled=True)
             of_columns = _log_sum_of(parts)
@@ -144,7 +144,7 @@ def siglip(
     $$\sum_j \log\bigl(1 + e^{-z_{ij} (t \cos(a_i, b_j) + \beta)}\bigr), \qquad z_{ii} = 1,\; z_{ij} = -1 \text{ else}$$
 
     is the value of row i: the sum, not the mean, over its N pairs. The mean over rows is the paper's sum over all pairs
-    divided by N. The [N, N] scores are never held. There is no normaliser to wait for, so in a gradient's forward pass
+    divided by N. The [N, N] scores are never held. There is no normaliser, so in a gradient's forward pass
     each block gives its part of the gradient at once; if the weights of the rows then turn out unequal, the blocks are
     computed again.
 
@@ -155,7 +155,7 @@ def siglip(
         bias: $\beta$, added to the scaled cosines.
         where: [N], boolean; False deletes the pair, and with it all pairs that its two embeddings are in.
         axis_name: Mapped device axis of the global batch.
-        ring: Whether, over `axis_name`, `b` is handed from device to device instead of gathered, as in the paper: no
+        ring: Whether, over `axis_name`, `b` is passed from device to device instead of gathered, as in the paper: no
             device then ever holds the embeddings of all devices. Value and gradient are the same.
         block_size: Rows of `b` in a block; None chooses.
 
@@ -270,7 +270,7 @@ def coca(
 
     Conventions:
         The weights and the sum over tokens are the paper's. open_clip takes the mean over the tokens of the whole
-        batch, a second denominator: as terms of a train step that is two, `clip` weighed by pairs and `next_token` by
+        batch, a second denominator: in a train step these are two terms, `clip` weighted by pairs and `next_token` by
         `next_token_where`, with loss weights 1 and 2.
 
     References:

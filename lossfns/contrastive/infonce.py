@@ -55,7 +55,7 @@ def info_nce(
         queries: [N, D], embeddings.
         keys: [N, D], the positive of query i in row i; the other rows are its negatives.
         temperature: Divides the scores.
-        similarity: "dot" compares the embeddings as they come, "cosine" their directions.
+        similarity: "dot" for inner products of the embeddings, "cosine" for cosines.
         where: [N], boolean; False deletes the query and its key.
         axis_name: Mapped device axis of the global batch.
         block_size: Keys in a block; None chooses.

@@ -68,11 +68,11 @@ def arcface(
         [0.6931]
 
     Conventions:
-        "cosine" is the paper's formula and what the authors' present code does; their first code has "linear" (which
+        "cosine" is the formula of the paper and of the authors' present code; their first code has "linear" (which
         is not continuous at $\pi - m$), or "easy" if asked. The value at angle 0 has a kink in the embedding, and the
         gradient there is the one that the sine leaves out. The authors' PyTorch code adds the margin under no gradient,
-        so that $\cos(\theta + m)$ counts as if its slope by $\cos\theta$ were 1; the slope is
-        $\sin(\theta + m) / \sin\theta$, which at m = 0.5 is 1.71 at 30 degrees and 0.60 at 120.
+        so that $\cos(\theta + m)$ is differentiated as if it were $\cos\theta$; the true derivative by $\cos\theta$ is
+        $\sin(\theta + m) / \sin\theta$, at m = 0.5 1.71 at 30 degrees and 0.60 at 120.
 
     References:
         Deng et al. 2018, arXiv:1801.07698.

@@ -70,7 +70,7 @@ def n_pairs(
 
     Conventions:
         Pairs are of different classes, as the paper samples them; TensorFlow Addons takes labels and shares the
-        target among pairs of one class. The paper keeps lengths small by a term of its own; TensorFlow's
+        target among pairs of one class. The paper keeps lengths small by a separate term; TensorFlow's
         weight of 0.002 on a quarter of both mean squares is 0.0005 here. With $\lambda = 0$ this is `info_nce`.
 
     References:
@@ -117,7 +117,7 @@ def circle(
 
     Args:
         embeddings: [N, D]; normalised here.
-        labels: [N], integers; any values; rows with equal labels are of one class.
+        labels: [N], integers of any value; rows with equal labels are of one class.
         scale: $\gamma$.
         margin: $m$, the radius of the circle on which decisions lie.
         weights_gradient: Whether the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$ have a gradient. The value is the
@@ -197,7 +197,7 @@ def multi_similarity(
 
     Args:
         embeddings: [N, D]; normalised here.
-        labels: [N], integers; any values; rows with equal labels are of one class.
+        labels: [N], integers of any value; rows with equal labels are of one class.
         alpha: $\alpha$, the steepness for positives.
         beta: $\beta$, the steepness for negatives.
         threshold: $\lambda$, the cosine from which on a negative costs, and up to which a positive does.
@@ -238,7 +238,7 @@ def multi_similarity(
             epsilon = as_scalar(mining_margin, dtype)
             least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
             most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
-            # What is not mined is far enough away, which a NaN is not.
+            # Pairs that are not mined are far enough away; a NaN is not.
             positives, negatives = positives & ~(scores >= most + epsilon), negatives & ~(scores <= least - epsilon)
         values = log_one_plus(-steep * (scores - level), positives) / steep
         return values + log_one_plus(steep_negative * (scores - level), negatives) / steep_negative

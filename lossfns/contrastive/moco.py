@@ -61,7 +61,7 @@ def moco(
         block_size: Queue entries in a block; None chooses.
 
     Returns:
-        [N], nats for each query. A row depends on no other row: over devices with a queue alike on all there is nothing
+        [N], nats for each query. Rows are independent: over devices with equal queues there is nothing
         to gather.
 
     Example:
@@ -72,7 +72,7 @@ def moco(
         0.3133
 
     Conventions:
-        1 + K terms, as in the authors' code; keys of the same batch are no negatives of each other (`moco_v3`). The
+        1 + K terms, as in the authors' code; keys of the same batch are not negatives of each other (`moco_v3`). The
         temperature is that of the paper; MoCo v2 has 0.2.
 
     References:
@@ -169,7 +169,7 @@ def enqueue(
     if places == 0:
         return Enqueued(queue, pointer)
     before = jnp.cumsum(present) - present
-    place = jnp.where(present, (pointer + before) % places, places)  # a place that is not there: dropped
+    place = jnp.where(present, (pointer + before) % places, places)  # a place out of range is dropped
     return Enqueued(queue.at[place].set(new, mode="drop"), (pointer + jnp.sum(present)).astype(pointer.dtype) % places)
 
 

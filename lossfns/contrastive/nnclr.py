@@ -56,13 +56,13 @@ def nnclr(
     Args:
         embeddings_a: [N, D], projections of the first views, which only choose the neighbours: no gradient.
         embeddings_b: [N, D], embeddings of the second views, in the same order.
-        predictions_a: [N, D], what the predictor makes of the first views' embeddings; normalised here.
+        predictions_a: [N, D], outputs of the predictor for the first views; normalised here.
         predictions_b: [N, D], predictions of the second views.
         queue: [K, D], the support set: earlier embeddings, kept by `enqueue`; normalised here, no gradient. Compute the
             loss first, then enqueue the embeddings of the first views.
         temperature: $\tau$, divides the cosines.
         where: [N], boolean; False deletes the pair.
-        queue_where: [K], boolean; False deletes a place of the queue. If none is left, there are no neighbours, and all
+        queue_where: [K], boolean; False deletes a place of the queue. Without places there are no neighbours, and all
             values are NaN: start with random vectors, as the authors do.
         axis_name: Mapped device axis of the global batch; the queue is the same on all devices.
         block_size: Predictions in a block; None chooses.
@@ -120,6 +120,6 @@ def _nearest(z: jax.Array, support: jax.Array, where: jax.Array | None) -> jax.A
     if where is not None:
         cosines = jnp.where(where[None], cosines, -jnp.inf)
     best = jnp.argmax(cosines, axis=1)
-    # Without a place all are at -inf, and a NaN is the largest.
+    # Without places all scores are -inf; a NaN counts as the largest.
     finite = jnp.isfinite(jnp.take_along_axis(cosines, best[:, None], axis=1))
     return jnp.where(finite, support[best], jnp.nan)

@@ -112,7 +112,7 @@ def proxy_anchor(
 
     Returns:
         [N], one number of the whole batch in each present row, so that its mean over rows is the loss;. A label outside
-        0 .. V-1 at a present example gives NaN in all rows, whose common number cannot be known.
+        0 .. V-1 at a present example gives NaN in all rows, since they have one common value.
 
     Example:
         One example at the first of two proxies: log(1 + 1/e) for its positive and, for the mean over proxies of their

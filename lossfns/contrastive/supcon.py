@@ -54,7 +54,7 @@ def supcon(
 
     Args:
         embeddings: [N, D]; normalised here. Views of one example are rows with the same label.
-        labels: [N], integers; any values; rows with equal labels are of one class.
+        labels: [N], integers of any value; rows with equal labels are of one class.
         form: "out", with the mean outside of the logarithm, the paper's choice; or "in".
         temperature: Divides the cosines.
         base_temperature: If given, the value is times `temperature / base_temperature`, as in the authors' code.
@@ -75,9 +75,9 @@ def supcon(
 
     Conventions:
         "out" is at least "in" (Jensen) and the better one in the paper. The default temperature is the paper's; the
-        authors' code has 0.07 and multiplies by temperature over base temperature, both 0.07 as they come, so by 1
+        authors' code has 0.07 and multiplies by temperature over base temperature, both 0.07 by default, so by 1
         unless only one is changed. Anchors without a positive: NaN in the formula and in the first version of that
-        code, 0 here and in the present one, which counts them in the mean. To leave them out of it, weigh by whether
+        code, 0 here and in the present one, which counts them in the mean. To leave them out, weight by whether
         the label occurs twice. With one positive each, both forms are `nt_xent`.
 
     References:

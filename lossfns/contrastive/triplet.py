@@ -35,8 +35,8 @@ def triplet(
 
     Args:
         anchor: [N, D], embeddings; not normalised here.
-        positive: [N, D], what the anchor is to be near to.
-        negative: [N, D], what it is to be far from.
+        positive: [N, D], embeddings of the positives.
+        negative: [N, D], embeddings of the negatives.
         margin: $m$, in units of the distance.
         norm: The distance $d$: "l2", "squared_l2" or "l1".
         swap: Whether the negative's distance is the smaller one of those from the anchor and from the positive.
@@ -88,7 +88,7 @@ def batch_hard_triplet(
 
     Args:
         embeddings: [N, D]; not normalised here.
-        labels: [N], integers; any values; rows with equal labels are of one class.
+        labels: [N], integers of any value; rows with equal labels are of one class.
         margin: $m$, in units of the distance; None for the soft margin $\log(1 + e^g)$.
         norm: The distance: "l2", "squared_l2" or "l1".
         where: [N], boolean; False deletes the example, as an anchor and for the others.
@@ -156,7 +156,7 @@ def semi_hard_triplet(
 
     Args:
         embeddings: [N, D]; not normalised here.
-        labels: [N], integers; any values; rows with equal labels are of one class.
+        labels: [N], integers of any value; rows with equal labels are of one class.
         margin: $m$, in units of the distance.
         norm: The distance: "l2", "squared_l2" or "l1".
         where: [N], boolean; False deletes the example, as an anchor and for the others.
@@ -176,7 +176,7 @@ def semi_hard_triplet(
         The default margin and the squared distance are FaceNet's, whose embeddings are unit vectors. The paper does not
         say what to do where no negative is semi-hard: the farthest one is what TensorFlow Addons takes. That
         library's mean is over pairs of an anchor and a positive, this one's over anchors: the same where
-        all classes are of one size; else weigh the rows by their number of positives.
+        all classes are of one size; else weight the rows by their number of positives.
 
     References:
         Schroff et al. 2015, arXiv:1503.03832.

@@ -90,8 +90,8 @@ def set_prediction(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        `SetPrediction`, all in. A label that is no class, the class "no object" included, a predicted or true box with
-        a negative side, or a logit that is NaN makes all parts of its example NaN.
+        `SetPrediction`, all in. A label that is not a class, the class "no object" included, a predicted or true box
+        with a negative side, or a logit that is NaN makes all parts of its example NaN.
 
     Raises:
         ValueError: If objects outnumber queries.

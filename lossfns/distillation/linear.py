@@ -98,7 +98,7 @@ def linear_distillation(
     block = functools.partial(_block, *narrowed)
     (of_teacher, gap), of_student = stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
     values = jnp.square(t) * (gap - (of_teacher - of_student))
-    # Three sums that nearly cancel may fall below 0 by their rounding, which is no reason to lose the gradient.
+    # Three sums that nearly cancel may fall below 0 by their rounding, which must not lose the gradient.
     values += jax.lax.stop_gradient(jnp.where(values < 0, -values, 0))
     return zero_masked(where, values.reshape(shape))
 

@@ -60,7 +60,7 @@ def knowledge_distillation(
     Conventions:
         - The factor $T^2$ keeps the gradient's size as the temperature grows; at high temperatures it is that of half
           the mean squared error of centred logits times V. Code that leaves it out needs another weight for each T.
-        - The paper adds the cross-entropy with the labels: a term of its own, with its own weight.
+        - The paper adds the cross-entropy with the labels: add it as a term with its own weight.
         - torch's `kl_div(..., reduction="batchmean")` divides by the first axis alone; with "mean" the value is 1/V of
           it.
 
@@ -141,7 +141,7 @@ def dkd(
 
     target = as_scalar(target_weight, x.dtype) * divergence(binary(x), binary(y))
     others, others_t = (jnp.where(is_label, -jnp.inf, logits) for logits in (x, y))
-    # A teacher without any other class has nothing to say of them.
+    # If the teacher has a single class, the term of the others is 0.
     none = jnp.all(others_t == -jnp.inf, axis=-1, keepdims=True)
     spread = divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t), t)
     rest = as_scalar(others_weight, x.dtype) * spread
@@ -200,7 +200,7 @@ def generalized_jsd(
 
     Returns:
         [...], nats for each row, at least 0. Never above the entropy of beta unless normalised; classes that one side
-        lacks are no trouble.
+        lacks are harmless.
 
     Example:
         Two distributions without a class in common: the entropy of a quarter, 1/4 log 4 + 3/4 log 4/3.

@@ -112,7 +112,7 @@ def relational_angle(
 
     Conventions:
         The authors' code averages over all N^3 entries, which is (N-1)(N-2)/N^2 of the mean here. Time grows as N^3;
-        the cosines at some examples are held at a time, and worked out again for the gradient.
+        the cosines at some examples are held at a time, and computed again for the gradient.
 
     References:
         Park et al. 2019, arXiv:1904.05068.
@@ -144,7 +144,7 @@ def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Arra
 
 @_angle_gaps.defjvp
 def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    # Each pair stands on both sides of the diagonal, with the same slope: one product in place of two.
+    # Each pair is on both sides of the diagonal, with the same gradient: one product in place of two.
     ways, goal, others = primals
     slopes = jnp.where(_pairs_of(others), jnp.clip(_cosine_gaps(ways, goal), -1, 1), 0)
     by_ways = 2 * jnp.einsum("jik,jkd->jid", slopes, ways, precision=jax.lax.Precision.HIGHEST)

@@ -167,7 +167,7 @@ def vicreg(
         x = centered(x, where, count, axis_name)
         covariance = cross_covariance(x, x, axis_name) / freedom
         variance = jnp.diagonal(covariance) + small
-        # The root of nothing has no derivative; it is reached with an epsilon of 0 only.
+        # The root has no derivative at 0, which only an epsilon of 0 reaches.
         deviation = jnp.where(variance == 0, 0, jnp.sqrt(jnp.where(variance == 0, 1, variance)))
         return jnp.mean(jax.nn.relu(gamma - deviation)) / 2, _off_diagonal_squares(covariance) / features
 
@@ -197,7 +197,7 @@ def wmse(
     Args:
         view_a: [N, D], embeddings of the first views; more pairs than features.
         view_b: [N, D], embeddings of the second views, in the same order.
-        eps: $\epsilon$, how far the covariance is drawn towards the identity.
+        eps: $\epsilon$, how far the covariance is shrunk towards the identity.
         normalize: Whether the whitened views are compared by their cosine; if not, by their squared difference,
             averaged over features.
         where: [N], boolean; False deletes the pair.
@@ -233,7 +233,7 @@ def wmse(
         covariance = cross_covariance(x, x, axis_name) / jnp.maximum(count - 1, 1)
         covariance = (1 - shrink) * covariance + shrink * jnp.eye(x.shape[1], dtype=x.dtype)
         factor = jax.lax.linalg.cholesky(covariance)
-        # A pivot lost in rounding is what is left of a direction that does not vary: nothing can be said of it.
+        # A pivot of the size of rounding errors belongs to a direction without variance, which cannot be whitened.
         least = x.shape[1] * jnp.finfo(x.dtype).eps * jnp.diagonal(covariance)
         invertible = jnp.all(jnp.square(jnp.diagonal(factor)) > least)
         return jax.lax.linalg.triangular_solve(factor, x, lower=True, transpose_a=True), invertible

@@ -53,7 +53,7 @@ def _cross_entropies(
     def costs(s: jax.Array, t: jax.Array, keep: jax.Array | None) -> jax.Array:
         s, t = keep_rows(keep, s).astype(dtype), keep_rows(keep, t).astype(dtype)
         if center is not None:
-            # A constant in all of the centre would round the logits, and changes nothing.
+            # A constant offset of the centre changes nothing, but would round the logits.
             t = t - jnp.expand_dims(centred(jax.lax.stop_gradient(center).astype(dtype)), range(t.ndim - 1))
         return zero_masked(keep, cross_entropy(scaled(s, temperatures[0]), scaled(t, temperatures[1])))
 
@@ -61,7 +61,7 @@ def _cross_entropies(
         return costs(student, teacher, used)
     flat = [x.reshape(-1, x.shape[-1]) for x in (student, teacher)]
     keep = jnp.ones(rows, bool) if used is None else used
-    # A block of one row gets no axis of its own, for which XLA would copy the logits into another layout.
+    # A block of one row is mapped without an axis of length 1, for which XLA would copy the logits.
     batch_size = None if block_size == 1 else min(block_size, math.prod(rows))
     xs = *flat, keep.reshape(-1)
     blocks = jax.lax.map(lambda x: jax.checkpoint(costs)(*x), xs, batch_size=batch_size)
@@ -96,7 +96,7 @@ def dino(
         [...], nats for each row.
 
     Example:
-        An undecided student costs log 2; one at odds of 3 to 1, with a teacher that is as good as sure, log(4/3).
+        An undecided student costs log 2; with odds of 3 to 1 and a nearly certain teacher, log(4/3).
 
         >>> student = jnp.log(jnp.array([[1.0, 1.0], [3.0, 1.0]]))
         >>> teacher = jnp.array([[0.0, 0.0], [10.0, 0.0]])
@@ -108,7 +108,7 @@ def dino(
           other view: map over both (`jax.vmap`) and mask the pairs of a view with itself by `where`.
         - The temperatures are those of the authors' code, whose teacher starts at 0.04 and may be warmed up to 0.07.
         - The centre is used first and updated afterwards, with the batch's mean over all devices.
-        - Nothing of the logits' size is kept for the gradient. A compiler that fuses reductions with what they reduce
+        - No array of the logits' size is kept for the gradient. A compiler that fuses reductions with what they reduce
           makes no copy of them; where it does not (XLA on CPU), a `block_size` of 1 or 2 bounds the copies, which
           matters at 65,536 outputs.
 
@@ -186,7 +186,7 @@ def ibot(
     Args:
         student_logits: [..., P, K], outputs of the student's head at the P patches of an image that it saw masked.
         teacher_logits: [..., P, K], outputs of the teacher's head at the same patches of the whole image; constants.
-        masked: [..., P], boolean: the patches that were masked. The others are not looked at.
+        masked: [..., P], boolean: the masked patches. The others are ignored.
         center: [K], the running mean of the teacher's patch outputs before this batch (`dino_center`); None is 0.
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
@@ -273,7 +273,7 @@ def linear_dino(
         [0.837]
 
     Conventions:
-        The features and prototypes are used as they come; DINO's head normalises both before. The mean of the teacher's
+        The features and prototypes are used unnormalised; DINO's head normalises both before. The mean of the teacher's
         logits, for `dino_center`, is the product of its head with its mean feature: no logits are needed for it either.
         Forward-mode differentiation is not offered.
 

@@ -81,8 +81,8 @@ def koleo(
         own = own + jax.lax.axis_index(axis_name) * rows
     nearest, found = _nearest(jax.lax.stop_gradient(units), jax.lax.stop_gradient(everyone), present, own)
     squares = jnp.sum(jnp.square(units - everyone[nearest]), axis=-1)
-    # Closer than the rounding of unit vectors, rows are equal: the root of nothing has no derivative, and that of
-    # noise a huge one.
+    # Rows closer than the rounding of unit vectors are equal: the root has no derivative at 0, and a huge one for
+    # rounding errors.
     together = squares <= (2 * jnp.finfo(units.dtype).eps) ** 2
     distance = jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
     small = as_scalar(eps, units.dtype)

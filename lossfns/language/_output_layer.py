@@ -143,7 +143,7 @@ def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Arra
 
     Args:
         problem: The rows.
-        present: [N], 1 or 0: the rows that count. The gradient in hand is used if the cotangents are a multiple of it.
+        present: [N], 1 or 0: the rows that count. The computed gradient is used if the cotangents are a multiple of it.
     """
     problem, present = vary_alike((problem, present))
     if 0 in (problem.hidden.shape[0], problem.head.shape[0]):

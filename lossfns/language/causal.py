@@ -57,7 +57,7 @@ def next_token(
     r"""Causal language modelling: NLL of each token given its predecessors, $-\log p(t_i \mid t_{<i})$.
 
     The shift is made here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
-    mask over tokens says what is scored, and the result is 0 at the first token of a row, which nothing predicts.
+    mask selects the scored tokens, and the result is 0 at the first token of a row, which nothing predicts.
 
     Args:
         logits: [..., T, V], at each position the prediction of the next token; the last position is not used.
@@ -80,7 +80,7 @@ def next_token(
         [0.     0.2877 1.3863]
 
     Conventions:
-        Hugging Face's models shift inside as well, and mark by the label -100 what is not to be predicted. With
+        Hugging Face's models shift inside as well, and mark tokens that are not predicted by the label -100. With
         padding on the left, exclude the first real token by `where` or give the padding its own segment.
 
     References:

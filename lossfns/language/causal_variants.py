@@ -64,7 +64,7 @@ def _prefix_lm_weights(
 ) -> jax.Array:
     scored = prefix_lm_where(tokens, prefix_lengths, where=where, segment_ids=segment_ids)
     valid = _prefix_exists(prefix_lengths, tokens.shape[-1])[..., None]
-    # The NaN of a length that does not exist counts, or nobody would see it.
+    # A length out of range gives NaN: its tokens count, so that it shows.
     return jnp.where(valid, scored, True if where is None else where)
 
 
@@ -244,7 +244,7 @@ def frequency_weighted(
         [0.6667 2.    ]
 
     Conventions:
-        Jiang et al. weigh linearly in the frequency (FACE), Gu et al. by an exponential of it, Cui et al. by the
+        Jiang et al. weight linearly in the frequency (FACE), Gu et al. by an exponential of it, Cui et al. by the
         effective number of samples (`class_balanced_weights`). All of them normalise in other ways.
 
     References:

@@ -32,7 +32,7 @@ def replaced_token_detection(
 
     Args:
         logits: $x$, [..., T], log-odds in nats that the token was replaced.
-        tokens: $t$, [..., T], integers: what the discriminator sees.
+        tokens: $t$, [..., T], integers: the discriminator's input.
         original: $t^*$, [..., T], integers. A token that the generator got right counts as original.
         where: [..., T], boolean: the positions that exist. Unlike masked language modelling all of them count.
 
@@ -125,7 +125,7 @@ def corrupt_spans(
     Args:
         key: PRNG key; the same key corrupts the same batch in the same way.
         tokens: [..., T], integers.
-        tokens_where: The tokens that are there: integer lengths [...], or boolean [..., T] without holes; None for all.
+        tokens_where: The present tokens: integer lengths [...], or boolean [..., T] without holes; None for all.
         first_sentinel: The token that stands for the first span; later ones count down from it.
         rate: Share $r$ of the tokens to cut out, a Python number.
         mean_length: Mean length $l$ of a span, a Python number of at least 1.
@@ -146,7 +146,7 @@ def corrupt_spans(
         [ 5  6 99] [99  7  8]
 
     Conventions:
-        That a text begins with what stays and ends with what goes is the authors' code; the paper's figure ends the
+        As in the authors' code, a text begins with a kept span and ends with a removed one; the paper's figure ends the
         targets with one more sentinel, which the code does not have. Their sentinels are the last tokens of the
         vocabulary, counted down, as in Hugging Face (`first_sentinel` is `<extra_id_0>`).
 

@@ -16,6 +16,7 @@ from lossfns._contract import (
     flag,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative_or_off,
     optional_size,
     positive,
@@ -110,7 +111,7 @@ def linear_cross_entropy(
     else:
         statistics = by_vocabulary(problem, block_size, axis_name)
         values, log_sums = cross_entropy(statistics, problem.label_smoothing, problem.z_loss)
-    values = zero_masked(where, values.reshape(labels.shape) * jnp.where(valid, 1, jnp.nan))
+    values = zero_masked(where, nan_where_invalid(valid, values.reshape(labels.shape)))
     return (values, zero_masked(where, log_sums.reshape(labels.shape))) if return_lse else values
 
 
@@ -128,7 +129,7 @@ def linear_log_probs(
 ) -> jax.Array:
     r"""Log-probability of each label, $\log \mathrm{softmax}(W h + b)_y$, without holding the logits.
 
-    For losses that weigh tokens, or rows, each in its own way: policy gradients, GRPO, DPO.
+    For losses with different weights for tokens or rows: policy gradients, GRPO, DPO.
 
     Args:
         hidden: [..., D], the last hidden state of each token. Nothing is shifted here: the hidden state at a token is
@@ -226,7 +227,7 @@ def _log_probs(
 ) -> jax.Array:
     problem, where, valid, _ = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
     values, _ = cross_entropy(by_vocabulary(problem, block_size, axis_name), None, None)
-    return zero_masked(where, -values.reshape(labels.shape) * jnp.where(valid, 1, jnp.nan))
+    return zero_masked(where, nan_where_invalid(valid, -values.reshape(labels.shape)))
 
 
 def _prepare(
@@ -259,7 +260,7 @@ def _prepare(
     valid = (labels >= 0) & (labels < classes)
     rows = keep_rows(where, hidden).reshape(labels.size, hidden.shape[-1])
     cap = None if soft_cap is None else as_scalar(soft_cap, dtype)
-    # Rounded up to float32, not to the width of the widest: products of what is narrow stay narrow.
+    # At least float32, but not the widest dtype of all: products of narrow arrays stay narrow.
     if dtype == jnp.float64:
         rows, head, bias = rows.astype(dtype), head.astype(dtype), None if bias is None else bias.astype(dtype)
     flat = jnp.clip(labels, 0, classes - 1).reshape(-1).astype(jnp.int32)

@@ -51,7 +51,7 @@ def bi_tempered(
         [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats. A label outside 0 .. V-1 gives NaN.
 
     Example:
-        At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, whatever t2 is.
+        At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.
 
         >>> print(bi_tempered(jnp.zeros((1, 2)), jnp.array([0]), t1=0.0))
         [0.25]

@@ -170,7 +170,7 @@ def generalized_dice(
         class_weights: "square" is the paper's; "simple" the inverse of the size; "uniform" one.
         smooth: Added to numerator and denominator.
         absent: A class without any true place would have infinite weight: "skip" gives it none, "largest" the weight of
-            the smallest class that is there.
+            the smallest present class.
         over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
             every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.

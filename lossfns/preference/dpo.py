@@ -34,7 +34,7 @@ def dpo(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, how strongly the policy is held to the reference.
+        beta: $\beta$, the strength of the regularisation towards the reference.
         label_smoothing: $\epsilon$, the share of preferences that are taken to be the wrong way round ("conservative
             DPO"); 0 is the paper's loss.
         where: [...], boolean; False deletes the pair.
@@ -88,7 +88,7 @@ def robust_dpo(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, how strongly the policy is held to the reference.
+        beta: $\beta$, the strength of the regularisation towards the reference.
         flip_rate: $\epsilon$, the share of preferences that are the wrong way round, below 1/2.
         where: [...], boolean; False deletes the pair.
 
@@ -139,7 +139,7 @@ def ipo(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        tau: $\tau$, how strongly the policy is held to the reference.
+        tau: $\tau$, the strength of the regularisation towards the reference.
         where: [...], boolean; False deletes the pair.
 
     Returns:
@@ -154,7 +154,7 @@ def ipo(
 
     Conventions:
         The paper's equation and the code of DPO's authors take sums over tokens, and so does the default here. TRL and
-        HALOs take averages, TRL after asking the paper's authors what they had done: with 10 tokens an answer at tau =
+        HALOs take averages, TRL after correspondence with the paper's authors: with 10 tokens an answer at tau =
         0.1, a margin of 5 summed is at its target and costs 0, while its average of 0.5 costs 20.25. TRL calls tau
         beta.
 
@@ -188,7 +188,7 @@ def exo(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, how strongly the policy is held to the reference.
+        beta: $\beta$, the strength of the regularisation towards the reference.
         label_smoothing: $\epsilon$, above 0 and below 1/2: without it the divergence is infinite. Where the margin is
             far on the wrong side the value is $-\log \epsilon$.
         where: [...], boolean; False deletes the pair.

@@ -28,7 +28,7 @@ def nca(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, how strongly the policy is held to the reference.
+        beta: $\beta$, the strength of the regularisation towards the reference.
         where: [...], boolean; False deletes the pair.
 
     Returns:
@@ -142,7 +142,7 @@ def apo(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, how strongly the policy is held to the reference.
+        beta: $\beta$, the strength of the regularisation towards the reference.
         form: "zero" where the chosen answers are better than the policy's own, "down" where they are worse.
         where: [...], boolean; False deletes the pair.
 

@@ -55,7 +55,7 @@ def orpo(
 
     Conventions:
         The paper's first term is the mean over the answer's tokens, averaged over answers. The authors' code and TRL
-        take the mean over all tokens of the batch, the prompt's among them unless told otherwise: `with_nll=False`
+        take the mean over all tokens of the batch, the prompt's included by default: `with_nll=False`
         and `next_token`. $\log(1 - p)$ is computed without cancellation; the authors' code has `log1p(-exp(x))` in
         float64 (in float32 all digits are lost at x = -1e-8), and rounds the loss to bfloat16.
 
@@ -78,7 +78,7 @@ def _log1mexp(x: jax.Array) -> jax.Array:
 def _odds_ratio_loss(x: jax.Array, y: jax.Array) -> jax.Array:
     """-log sigmoid(logit(e^x) - logit(e^y)).
 
-    The slope of the logit is infinite at probability one and meets a sigmoid that is zero; the rule below has the
+    The derivative of the logit is infinite at probability one and meets a sigmoid that is zero; the rule below has the
     limit of their product.
     """
     against = (y - _log1mexp(y)) - (x - _log1mexp(x))
@@ -134,7 +134,7 @@ def simpo(
 
     Conventions:
         The authors' code takes gamma / beta, with defaults 2.0 and 0.25, the same as here. TRL's `simpo_gamma` of 0.5
-        is gamma, but its beta is 0.1 unless told otherwise.
+        is gamma, but its beta is 0.1 by default.
 
     References:
         Meng et al. 2024, arXiv:2405.14734.
@@ -212,7 +212,7 @@ def slic_hinge(
         [0.5 0. ]
 
     Conventions:
-        The paper adds a regulariser, the likelihood of a target from fine-tuning: a `next_token` term of its own. TRL's
+        The paper adds a regulariser, the likelihood of a target from fine-tuning: a separate `next_token` term. TRL's
         `hinge` is RSO's (Liu et al. 2023, arXiv:2309.06657), on `beta * (policy - reference)` with margin 1: pass
         those in place of the log-probabilities.
 

@@ -80,7 +80,7 @@ def huber(
     """
     size = jnp.abs(errors_of(predictions, targets, where))
     delta = as_scalar(delta, size.dtype)
-    # Each part is cut before anything is made of it: beyond delta the square could overflow, and up to it a linear part
+    # Each part is clipped before use: beyond delta the square could overflow, and up to it a linear part
     # of size - size would round the gradient by delta.
     near = jnp.where(size > delta, delta, size)
     far = jnp.where(size > delta, size - delta, 0)
@@ -111,8 +111,8 @@ def smooth_l1(
         [0.25 2.  ]
 
     Conventions:
-        torch's `smooth_l1_loss` is this: `huber` with delta = beta, divided by beta, so its slope far out is 1 at any
-        beta. Fast R-CNN has beta 1, where the two agree; torchvision's detectors use 1/9.
+        torch's `smooth_l1_loss` is this: `huber` with delta = beta, divided by beta, so its gradient far out is 1 at
+        any beta. Fast R-CNN has beta 1, where the two agree; torchvision's detectors use 1/9.
 
     References:
         Girshick 2015, arXiv:1504.08083.
@@ -239,7 +239,7 @@ def tukey_biweight(
     """
     error = errors_of(predictions, targets, where)
     cutoff = as_scalar(cutoff, error.dtype)
-    # 1 - (1 - u)^3 = u (3 - 3u + u^2) keeps the digits of small errors; far errors are cut before they are squared.
+    # 1 - (1 - u)^3 = u (3 - 3u + u^2) keeps the digits of small errors; large errors are clipped before the square.
     near = jnp.where(jnp.abs(error) < cutoff, error, jnp.sign(error) * cutoff)
     u = jnp.square(near / cutoff)
     return zero_masked(where, near * near / 2 * (1 - u + u * u / 3))

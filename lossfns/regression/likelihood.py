@@ -148,7 +148,7 @@ def _rate_and_gap(x: jax.Array, count: jax.Array, log_rate: bool) -> tuple[jax.A
     return x, jnp.where(near, close, jnp.log(count) - jnp.log(jnp.where(near, count, x)))
 
 
-# From this count on log y! is y log y - y and a series; what is large in it meets the rate before it is added.
+# From this count on, log y! is y log y - y and a series; its large terms cancel against the rate first.
 _MANY = 10.0
 
 

@@ -44,7 +44,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
     smaller = jnp.where(predictions < targets, predictions, targets)
     ratio = jnp.abs(predictions - targets) / (1 + smaller)
     defined = (predictions >= -1) & (targets >= -1)
-    # At -1 the square of the logarithm is infinite, as the ratio is, and its slope would be infinity times 0.
+    # At -1 the square of the logarithm is infinite, as the ratio is, and its gradient would be infinity times 0.
     lost = ratio == jnp.inf
     squares = jnp.where(lost, ratio, jnp.square(jnp.log1p(jnp.where(lost, 0, ratio))))
     return zero_masked(where, jnp.where(defined, squares, jnp.nan))

@@ -59,9 +59,9 @@ def barron(
 
     Conventions:
         The author's code has the same numbers. There, with `approximate=False`, the gradient of alpha is 0 at alpha 0
-        and 2; here it is the limit at 0. At 2 the slope is infinite (it grows like $-\log |\alpha - 2|$); the gradient
-        given there is the one at a distance of 1e-20. The loss has no unit, and its
-        curvature at zero is $1 / c^2$: at alpha 1 it is `charbonnier` divided by its epsilon, less 1.
+        and 2; here it is the limit at 0. At 2 the derivative is infinite (it grows like $-\log |\alpha - 2|$); the
+        gradient given there is the one at a distance of 1e-20. The loss has no unit, and its curvature at zero is $1 /
+        c^2$: at alpha 1 it is `charbonnier` divided by its epsilon, less 1.
 
     References:
         Barron 2019, arXiv:1701.03077.
@@ -191,7 +191,7 @@ def _near_two(x: jax.Array, alpha: jax.Array, b: jax.Array, w: jax.Array) -> jax
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _expm1_over(t: jax.Array, order: int) -> jax.Array:
-    """The sum of t^j / (j + order)! over j from 0: (e^t - 1) / t for order 1, and what its derivatives are made of."""
+    """The sum of t^j / (j + order)! over j from 0: (e^t - 1) / t for order 1, the others for its derivatives."""
     small = jnp.abs(t) < 1
     s, away = jnp.where(small, t, 0), jnp.where(small, 1, t)
     total, closed = jnp.ones_like(t), jnp.expm1(away) / away
@@ -232,6 +232,6 @@ def log_partition(alpha: jax.Array) -> jax.Array:
 
 @log_partition.defjvp
 def _log_partition_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    # Each alpha has one derivative, kept in place of all that the integral is made of.
+    # Each alpha has one derivative, which is kept in place of the integrand.
     value, slope = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
     return value, slope * tangents[0]

@@ -52,7 +52,7 @@ def vat(
     the first distribution has a gradient.
 
     Args:
-        predict: From inputs [N, ...] to logits [N, V], each row of its own input alone; parameters in its closure get
+        predict: From inputs [N, ...] to logits [N, V], row by row; parameters in its closure get
             gradients. Dropout must be the same in every call.
         inputs: [N, ...], floating.
         directions: [N, ...], the shape of inputs: where the search starts, as `jax.random.normal(key, inputs.shape)`.
@@ -112,25 +112,26 @@ def gradient_penalty(
     one_sided: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Penalty on the slope of a critic, $\left(\lVert \nabla_x D(x) \rVert - t\right)^2$.
+    r"""Penalty on the gradient norm of a critic, $\left(\lVert \nabla_x D(x) \rVert - t\right)^2$.
 
     Args:
-        critic: From inputs [N, ...] to scores [N], each of its own input alone (no batch statistics); parameters in its
+        critic: From inputs [N, ...] to scores [N], row by row (no batch statistics); parameters in its
             closure get gradients.
-        inputs: [N, ...], floating, where the slope is taken. For WGAN-GP mix real and generated examples:
+        inputs: [N, ...], floating, where the gradient is taken. For WGAN-GP mix real and generated examples:
             `mix * real + (1 - mix) * fake`, with one `mix` from 0 to 1 for each example.
-        target: Slope $t$ that costs nothing: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated ones).
-        one_sided: Whether only slopes above the target cost.
+        target: Gradient norm $t$ that costs nothing: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated
+            ones).
+        one_sided: Whether only norms above the target cost.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N]. Where the slope is exactly 0 the penalty has no gradient.
+        [N]. Where the gradient is exactly 0 the penalty has no gradient.
 
     Raises:
         TypeError: If `critic` is not callable.
 
     Example:
-        A critic of slope (3, 4), so of length 5.
+        A critic with gradient (3, 4), of norm 5.
 
         >>> print(gradient_penalty(lambda x: x @ jnp.array([3.0, 4.0]), jnp.zeros((2, 2))))
         [16. 16.]
@@ -186,14 +187,14 @@ def fisher_diagonal(
         axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
-        A tree like params, at least 0; 0 if there is no example.
+        A tree like params, at least 0; 0 without examples.
 
     Raises:
         ValueError: If there are no examples.
         TypeError: If `log_likelihood` is not callable.
 
     Example:
-        A normal distribution of variance 1 about theta: the slope is x - theta, and the mean of 1 and 9 is 5.
+        A normal distribution of variance 1 about theta: the score is x - theta, and the mean of 1 and 9 is 5.
 
         >>> print(fisher_diagonal(lambda theta, x: -((x - theta) ** 2) / 2, jnp.array(0.0), jnp.array([1.0, -3.0])))
         5.0

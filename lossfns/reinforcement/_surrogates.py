@@ -13,7 +13,7 @@ def clipped(
 ) -> jax.Array:
     """-min(ratio A, clip(ratio, 1 - low, 1 + high) A), for A < 0 at most -dual A.
 
-    Which of the two is the smaller depends on the sign of A alone, so the logarithm of the ratio is looked at before
+    Which of the two is the smaller depends on the sign of A alone, so the logarithm of the ratio is compared before
     anything can overflow: a ratio of e^100 that is clipped has gradient 0, not 0 times infinity.
     """
     good = advantages >= 0

@@ -50,7 +50,7 @@ def gae(
         [..., T]. The targets of the value function are these plus `values`.
 
     Example:
-        One reward at the end, no discount, values of 1/2: each step is 1/2 too low by what follows, halved at each
+        One reward at the end, no discount, values of 1/2: each step is 1/2 too low by its successor, halved at each
         step back.
 
         >>> rewards, values = jnp.array([0.0, 0.0, 1.0]), jnp.array([0.5, 0.5, 0.5])

@@ -91,11 +91,11 @@ def ppo_clip(
         [-1.2, 2.0]
 
     Conventions:
-        - verl has the dual clip at 3 unless told otherwise, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's
+        - verl has the dual clip at 3 by default, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's
           GRPO has `delta`, which bounds the ratio for both signs of the advantage: the same as the dual clip above
           1 + clip_high.
         - The mean over tokens is a matter of weights: `token_weights`.
-        - Advantages are used as they come; PPO for language models often standardises them over the batch first.
+        - Advantages are not standardised here; PPO for language models often standardises them over the batch first.
 
     References:
         Schulman et al. 2017, arXiv:1707.06347. Ye et al. 2019, arXiv:1912.09729 (dual clip). Yu et al. 2025,

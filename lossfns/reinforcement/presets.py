@@ -58,7 +58,7 @@ def dr_grpo(
 
     Conventions:
         The authors' code divides by the most tokens that may be generated, and so does TRL; verl by the padded length
-        unless told otherwise.
+        by default.
 
     References:
         Liu et al. 2025, arXiv:2503.20783.
@@ -269,7 +269,7 @@ def cispo(
     Conventions:
         The upper bound is $1 + \epsilon_h$ as in the paper, which does not say the value; TRL's `epsilon_high` is the
         bound itself, and its 5.0 (that of ScaleRL, Khatri et al. 2025, arXiv:2510.13786) is 4.0 here. verl clips on
-        both sides at the bounds of PPO unless told otherwise.
+        both sides at the bounds of PPO by default.
 
     References:
         MiniMax 2025, arXiv:2506.13585.

@@ -4,8 +4,8 @@ Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], fro
 step may be absent, which deletes it, and `first` marks the first step present, which no transition enters.
 
 Fast form: a step is one product, `exp(a - max a) @ exp(A - column maxima)`, in place of a log-sum-exp over [K, K]. What
-it loses to underflow is at most K exp(-87) in float32, which is nothing beside a sum of at least exp(-60). Where some
-sum is smaller than that (of a state that only very unlikely states lead to), the whole is worked out by log-sum-exp.
+it loses to underflow is at most K exp(-87) in float32, which is negligible next to a sum of at least exp(-60). Where
+some sum is smaller than that (of a state that only very unlikely states lead to), log-sum-exp is used throughout.
 """
 
 import math

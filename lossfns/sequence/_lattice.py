@@ -25,13 +25,14 @@ def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.
     Its derivative is how often paths enter each cell by each move, from one pass forward and one back.
 
     Args:
-        moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside of the grid must weigh -inf.
+        moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside the grid must have weight
+            -inf.
         tables: Pytree of floats [I, ..., J], rows first.
         rows: Pytree of integers or booleans [..., I].
         columns: Pytree of integers or booleans [..., J].
 
     Returns:
-        [...]; -inf if there is no path. All cells of an antidiagonal are worked out at once, in I + J - 1 steps.
+        [...]; -inf if there is no path. All cells of an antidiagonal are computed at once, in I + J - 1 steps.
     """
     grid = _Grid(moves, tables, rows, columns)
 

@@ -40,7 +40,7 @@ def linear_chain_crf(
         transitions: $A$, [K, K], scores of going from the row's tag to the column's; -inf forbids. [..., K, K] gives
             each sequence its own. None of it need be normalised.
         tags: $y$, [..., T], integers in 0 .. K-1.
-        steps_where: The steps that are there: boolean [..., T], or integer lengths [...]; None for all. An absent step
+        steps_where: The present steps: boolean [..., T], or integer lengths [...]; None for all. An absent step
             is as if deleted, wherever it is.
         start: [K], scores of the first tag; None for none.
         end: [K], scores of the last tag; None for none.
@@ -61,7 +61,7 @@ def linear_chain_crf(
     Conventions:
         - torchcrf returns the log-likelihood, which is minus this, and always has start and end scores. AllenNLP's
           module is the same. In both, `transitions[i, j]` goes from i to j; some code has it the other way round.
-        - A step costs one [batch, K] x [K, K] product. Inputs on which that would underflow are noticed and worked out
+        - A step costs one [batch, K] x [K, K] product. Inputs on which that would underflow are detected and computed
           by log-sum-exp, at ten times the time (mapped by `vmap`, both forms run: give batches as leading axes).
 
     References:

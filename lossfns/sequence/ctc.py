@@ -38,9 +38,9 @@ def ctc(
         logits: [..., T, V], unnormalised log-probabilities of the symbols at each frame, in nats. A symbol at -inf is
             masked.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
-        logits_where: The frames that are there: boolean [..., T], or integer lengths [...]; None for all. An absent
+        logits_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
             frame is as if deleted, wherever it is.
-        labels_where: The labels that are there: boolean [..., L] without holes, or integer lengths [...]; None for all.
+        labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         zero_infinity: Whether a label sequence that no alignment gives has the value 0 rather than inf; the gradient is
             0 either way.

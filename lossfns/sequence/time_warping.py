@@ -41,7 +41,7 @@ def soft_dtw(
     Args:
         predictions: $x$, [..., N, D].
         targets: $y$, [..., M, D]; the lengths may differ.
-        predictions_where: The steps of $x$ that are there: boolean [..., N], or integer lengths [...]; None for all. An
+        predictions_where: The present steps of $x$: boolean [..., N], or integer lengths [...]; None for all. An
             absent step is as if deleted, wherever it is.
         targets_where: The same for $y$, [..., M] or [...].
         gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value becomes that of dynamic time

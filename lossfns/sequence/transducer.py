@@ -38,9 +38,9 @@ def rnn_transducer(
         logits: [..., T, L + 1, V], unnormalised log-probabilities in nats: the joint network's output for frame t after
             u = 0 .. L labels.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
-        frames_where: The frames that are there: boolean [..., T], or integer lengths [...]; None for all. An absent
+        frames_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
             frame is as if deleted, wherever it is.
-        labels_where: The labels that are there: boolean [..., L] without holes, or integer lengths [...]; None for all.
+        labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         where: [...], boolean; False deletes the example.
 

@@ -28,7 +28,7 @@ def _arc_weights(
     where: jax.Array | None = None,
 ) -> jax.Array:
     words, valid = check_present("words_where", words_where, heads.shape, None)
-    # The NaN of a length that does not exist counts, or nobody would see it.
+    # A length out of range gives NaN: its words count, so that it shows.
     scored = jnp.where(valid[..., None], words, True)
     return scored if where is None else scored & where
 
@@ -48,7 +48,7 @@ def arc_cross_entropy(
         logits: [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the k-th
             word (as in CoNLL-U). -inf forbids a head.
         heads: [..., N], integers in 0 .. N.
-        words_where: The words that are there: boolean [..., N], or integer lengths [...]; None for all. An absent word
+        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word
             has no head and is none.
         exclude_self: Whether to take the word itself out of the softmax.
         where: [..., N], boolean: the words to score. Unlike an absent word, one that is not scored may be a head.
@@ -97,22 +97,22 @@ def dependency_tree_crf(
 
     $$\log \sum_{h' \in \mathcal{T}} e^{s(h')} - s(h), \quad s(h) = \sum_n x_{n, h_n}$$
 
-    The sum over trees is a determinant (the matrix-tree theorem). It is worked out by eliminating word after word, in
-    logarithms and without a subtraction, so that it stays exact for scores of any range.
+    The sum over trees is a determinant (the matrix-tree theorem). It is computed by eliminating one word after another,
+    in logarithms and without a subtraction, so that it stays exact for scores of any range.
 
     Args:
         scores: $x$, [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the
             k-th word (as in CoNLL-U); a word's own column is not read. -inf forbids an arc.
         heads: $h$, [..., N], integers in 0 .. N.
-        words_where: The words that are there: boolean [..., N], or integer lengths [...]; None for all. An absent word
+        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word
             is as if deleted (heads keep their numbers).
         single_root: Whether trees have exactly one word under the root, as treebanks demand; if not, at least one.
         where: [...], boolean; False deletes the tree.
 
     Returns:
         [...], nats for each tree, at least 0; 0 at masked trees and where no word is present. A forbidden arc gives
-        inf. Heads that are no such tree (a cycle, a second root, a head that is absent or out of range) or a length out
-        of range give NaN.
+        inf. Heads that do not form a tree (a cycle, a second root, a head that is absent or out of range) or a length
+        out of range give NaN.
 
     Example:
         Two words: either may be the root of the other. With several roots allowed both may be roots, too.

@@ -33,7 +33,7 @@ def tree_smoothness(
         hidden: $h$, [..., N, D], a vector for each node.
         edges: [..., E, 2], integers in 0 .. N-1: the two nodes of each edge, in any order; each edge once.
         edge_weights: $\alpha$, [..., E], at least 0.
-        edges_where: The edges that are there: boolean [..., E], or integer counts [...]; None for all. What an absent
+        edges_where: The present edges: boolean [..., E], or integer counts [...]; None for all. What an absent
             edge names is not looked at.
         where: [...], boolean; False deletes the tree.
 
