@@ -258,7 +258,8 @@ def _as_mask_of(where: jax.Array, rank: int) -> jax.Array:
 
 def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
     """The dtype to compute in: float64 if any input is, else float32."""
-    return jnp.dtype(jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32)
+    out: jnp.dtype = jnp.dtype(jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32)
+    return out
 
 
 _KINDS: dict[str, tuple[Any, ...]] = {

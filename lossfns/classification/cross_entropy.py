@@ -255,4 +255,5 @@ def _mean_reached(
         mean = jnp.sum(jnp.where(reached, x - shift, 0), axis=-1) / jnp.maximum(count, 1)
         return jnp.where(count == 0, own, mean), count
 
-    return jax.lax.cond(jnp.all(jnp.isfinite(total)), none_masked, some_masked)
+    out: tuple[jax.Array, jax.Array] = jax.lax.cond(jnp.all(jnp.isfinite(total)), none_masked, some_masked)
+    return out

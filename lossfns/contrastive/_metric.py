@@ -103,7 +103,8 @@ def log_sum_of_others(
 ) -> jax.Array:
     """For each row, the log-sum-exp of its products with the unit vectors of the other classes."""
     columns = Embeddings(class_vectors, jnp.arange(class_vectors.shape[0], dtype=labels.dtype))
-    return stream(_other_classes, Embeddings(rows, labels, where).as_rows, columns, block_size=block_size)
+    out: jax.Array = stream(_other_classes, Embeddings(rows, labels, where).as_rows, columns, block_size=block_size)
+    return out
 
 
 def _other_classes(rows: Embeddings, columns: Embeddings, index: jax.Array) -> LogSum:

@@ -65,7 +65,8 @@ def _cross_entropies(
     batch_size = None if block_size == 1 else min(block_size, math.prod(rows))
     xs = *flat, keep.reshape(-1)
     blocks = jax.lax.map(lambda x: jax.checkpoint(costs)(*x), xs, batch_size=batch_size)
-    return blocks.reshape(rows)
+    out: jax.Array = blocks.reshape(rows)
+    return out
 
 
 @loss(static=("block_size",), student_temperature=positive, teacher_temperature=positive, block_size=optional_size)

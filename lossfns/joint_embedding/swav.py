@@ -50,7 +50,8 @@ def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_n
         columns = log_sum_rows(log_q, where, axis_name)
         return log_probabilities(log_q - jnp.where(columns == -jnp.inf, 0, columns))
 
-    return jax.lax.fori_loop(0, iterations, one_round, log_q)
+    out: jax.Array = jax.lax.fori_loop(0, iterations, one_round, log_q)
+    return out
 
 
 def _log_codes(

@@ -72,7 +72,8 @@ def by_vocabulary(problem: Problem, block_size: int | None = None, axis_name: An
     if axis_name is not None:
         labels = labels - lax.axis_index(axis_name) * problem.head.shape[0]
     block, whole, columns = _table(problem._replace(labels=labels))
-    return stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
+    out: Statistics = stream(block, whole, columns, block_size=block_size, axis_name=axis_name)
+    return out
 
 
 def _table(problem: Problem) -> tuple[Any, Any, Any]:
@@ -128,7 +129,8 @@ def by_default(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Arr
         return _by_vocabulary(problem)
     # Both branches must vary over the same mapped axes under `shard_map`.
     problem, present = vary_alike((problem, present))
-    return lax.platform_dependent(problem, present, cpu=by_tokens, default=_whatever_counts)
+    out: tuple[jax.Array, jax.Array] = lax.platform_dependent(problem, present, cpu=by_tokens, default=_whatever_counts)
+    return out
 
 
 ACCUMULATED = 2**28
@@ -148,7 +150,10 @@ def by_tokens(problem: Problem, present: jax.Array) -> tuple[jax.Array, jax.Arra
     problem, present = vary_alike((problem, present))
     if 0 in (problem.hidden.shape[0], problem.head.shape[0]):
         return _by_vocabulary(problem)
-    return speculate(_by_vocabulary, _value_and_gradient, _gradient, (present, jnp.zeros_like(present)), (problem,))
+    out: tuple[jax.Array, jax.Array] = speculate(
+        _by_vocabulary, _value_and_gradient, _gradient, (present, jnp.zeros_like(present)), (problem,)
+    )
+    return out
 
 
 def _gradient(arguments: tuple[Problem], cotangents: Any, start: Any, active: Any) -> tuple[Problem]:
@@ -302,4 +307,5 @@ def _add_gradient(
         d_head = add_at(d_head, contract(transposed(slope), turned, (1, 1), hidden.dtype), classes[0])
         return (d_rows, d_head, d_bias, d_bound), None
 
-    return parts.scan(step, gradient)
+    out: tuple[Any, Any, Any, Any] = parts.scan(step, gradient)
+    return out

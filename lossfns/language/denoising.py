@@ -163,7 +163,8 @@ def corrupt_spans(
         )
     sizes = (int((np.arange(len(cut)) - cut + spans).max()), int((cut + spans).max()))
     static = tuple(map(int, cut)), tuple(map(int, spans))
-    return _corrupt_spans(key, tokens, tokens_where, *static, first_sentinel, sizes, eos_id)
+    out: CorruptedSpans = _corrupt_spans(key, tokens, tokens_where, *static, first_sentinel, sizes, eos_id)
+    return out
 
 
 def _sizes(longest: int, rate: float, mean_length: float) -> tuple[np.ndarray, np.ndarray]:

@@ -128,7 +128,8 @@ def apply_mlm_mask(
     # Python's rounding: the device's product may round differently.
     counts = np.array([0] + [max(1, round(rate * m)) for m in range(1, tokens.shape[-1] + 1)], np.int32)
     shares = np.array([mask_share, mask_share + random_share], np.float32)
-    return _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)
+    out: MaskedTokens = _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)
+    return out
 
 
 def _special_ids(special: Sequence[int], mask_id: int, vocab_size: int) -> np.ndarray:

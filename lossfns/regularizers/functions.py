@@ -256,7 +256,8 @@ def _curvature_times(predict: Callable[[jax.Array], jax.Array], x: jax.Array, p:
     logits, pull_back = jax.vjp(predict, x)
     step = jax.jvp(predict, (x,), (d,))[1].astype(p.dtype)
     weighed = p * (step - jnp.sum(p * step, axis=-1, keepdims=True))
-    return jax.lax.stop_gradient(pull_back(weighed.astype(logits.dtype))[0])
+    out: jax.Array = jax.lax.stop_gradient(pull_back(weighed.astype(logits.dtype))[0])
+    return out
 
 
 def _row_units(d: jax.Array) -> jax.Array:

@@ -37,9 +37,10 @@ class Posterior(NamedTuple):
 def log_partition(scores: jax.Array, transitions: jax.Array, first: jax.Array, present: jax.Array) -> jax.Array:
     """Log of the sum over paths of exp of their scores, [...]; its derivatives are `posterior`'s probabilities."""
     forward = _forward(scores, transitions, first, present)
-    return jax.lax.cond(
+    out: jax.Array = jax.lax.cond(
         forward.safe, lambda: forward.log_z, lambda: _exact_forward(scores, transitions, first, present)[0]
     )
+    return out
 
 
 @log_partition.defjvp
@@ -54,11 +55,12 @@ def _log_partition_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 def posterior(scores: jax.Array, transitions: jax.Array, first: jax.Array, present: jax.Array) -> Posterior:
     """The forward-backward algorithm; differentiable like any function."""
     forward = _forward(scores, transitions, first, present)
-    return jax.lax.cond(
+    out: Posterior = jax.lax.cond(
         forward.safe,
         lambda: _backward(forward, transitions, first, present),
         lambda: _exact_posterior(scores, transitions, first, present),
     )
+    return out
 
 
 class _Forward(NamedTuple):

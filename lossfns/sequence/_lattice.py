@@ -69,7 +69,8 @@ class _Grid(NamedTuple):
 
     @property
     def one(self) -> jax.Array:
-        return jax.tree.leaves(self.tables)[0]
+        out: jax.Array = jax.tree.leaves(self.tables)[0]
+        return out
 
     @property
     def numbers(self) -> jax.Array:
@@ -93,12 +94,16 @@ class _Grid(NamedTuple):
 
     def get(self, turned: jax.Array, n: jax.Array) -> jax.Array:
         """Antidiagonal n of a skewed table with flat rows."""
-        return jax.lax.dynamic_index_in_dim(turned, n % len(turned), 0, keepdims=False).reshape(self.one.shape[1:])
+        out: jax.Array = jax.lax.dynamic_index_in_dim(turned, n % len(turned), 0, keepdims=False).reshape(
+            self.one.shape[1:]
+        )
+        return out
 
     def set(self, turned: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
         """The skewed table with new cells on antidiagonal n."""
         cells = jnp.where(self.inside(n), cells, self.get(turned, n)).ravel()
-        return jax.lax.dynamic_update_index_in_dim(turned, cells, n % len(turned), 0)
+        out: jax.Array = jax.lax.dynamic_update_index_in_dim(turned, cells, n % len(turned), 0)
+        return out
 
     def weights(self, n: jax.Array) -> tuple[Any, Callable[[Any], tuple[jax.Array, ...]]]:
         """The tables' cells on antidiagonal n, and the weights of the moves into them as a function of these."""
@@ -194,4 +199,7 @@ def _take(x: jax.Array, row: jax.Array) -> jax.Array:
 def _upright(turned: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Undoes the skew of a table, row by row: at once it would take a table of indices, or several copies."""
     table, column = turned.reshape(shape), jnp.arange(shape[-1])
-    return jax.lax.map(lambda n: _take(table, (n + column) % len(table)).ravel(), jnp.arange(len(table))).reshape(shape)
+    out: jax.Array = jax.lax.map(
+        lambda n: _take(table, (n + column) % len(table)).ravel(), jnp.arange(len(table))
+    ).reshape(shape)
+    return out

@@ -110,9 +110,10 @@ class LossCase:
 
     def inputs(self, rows: int | None = None, seed: int = 0) -> Inputs:
         """Inputs in float32, the same for the same arguments."""
-        return cast(
+        out: Inputs = cast(
             tuple(self.make_inputs(np.random.default_rng(seed), self.rows if rows is None else rows)), np.float32
         )
+        return out
 
     def moving(self, inputs: Inputs) -> tuple[int, ...]:
         """Positions of the arrays to differentiate."""
@@ -271,7 +272,8 @@ def evaluate_all(
         out = _program(case, inputs, rest)(inputs, where, weights, **traced)
     except TypeError:  # it looks at its numbers before it traces them
         out = _program(case, inputs, kwargs)(inputs, where, weights)
-    return jax.tree.map(np.asarray, out)
+    result: tuple[np.ndarray, tuple[Any, ...], dict[str, np.ndarray]] = jax.tree.map(np.asarray, out)
+    return result
 
 
 def _program(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> Callable[..., Any]:

@@ -39,9 +39,11 @@ def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
         x = np.array(x)
         if x.dtype != bool:
             x[rows] = value if is_floating(x) else -100
-        return x
+        out: np.ndarray = x
+        return out
 
-    return jax.tree.map(spoiled, inputs)
+    out: Inputs = jax.tree.map(spoiled, inputs)
+    return out
 
 
 def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:

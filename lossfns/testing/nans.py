@@ -99,7 +99,8 @@ def _check_rows(
 def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Where two arrays differ by more than roundings."""
     with np.errstate(invalid="ignore"):
-        return ~((np.abs(a - b) <= 1e-4 * (1 + np.abs(b))) | (a == b) | (np.isnan(a) & np.isnan(b)))
+        out: np.ndarray = ~((np.abs(a - b) <= 1e-4 * (1 + np.abs(b))) | (a == b) | (np.isnan(a) & np.isnan(b)))
+        return out
 
 
 def _places(case: LossCase, inputs: Inputs) -> Iterator[_Place]:

@@ -145,7 +145,8 @@ def unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Ma
     kwargs = case.variants[0]
 
     def floats(change: Callable[[np.ndarray], np.ndarray]) -> Inputs:
-        return jax.tree.map(lambda x: change(np.array(x)) if is_floating(x) else x, inputs)
+        out: Inputs = jax.tree.map(lambda x: change(np.array(x)) if is_floating(x) else x, inputs)
+        return out
 
     def first_row_zero(x: np.ndarray) -> np.ndarray:
         x[:1] = 0
@@ -169,7 +170,8 @@ def _with_as_many_rows(case: LossCase, given: Inputs, inputs: Inputs) -> Inputs:
     shapes = [[np.shape(x)[1:] for x in jax.tree.leaves(batch)] for batch in (given, inputs)]
     if not case.batched or case.batch_coupled or shapes[0] != shapes[1] or 0 in np.shape(jax.tree.leaves(given)[0]):
         return given
-    return take(given, np.arange(max(count_rows(inputs), count_rows(given))) % count_rows(given))
+    out: Inputs = take(given, np.arange(max(count_rows(inputs), count_rows(given))) % count_rows(given))
+    return out
 
 
 def hostile(case: LossCase, inputs: Inputs) -> str | None:

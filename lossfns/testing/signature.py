@@ -66,7 +66,8 @@ def result_dtype(case: LossCase, inputs: Inputs) -> str | None:
     def dtype_of(given: Inputs) -> np.dtype:
         result = jax.eval_shape(functools.partial(case.loss, **kwargs), *given)
         assert not getattr(result, "weak_type", False), "the result is weakly typed"
-        return np.dtype(result.dtype)
+        out: np.dtype = np.dtype(result.dtype)
+        return out
 
     for kwargs in case.variants:
         for dtype in (jnp.bfloat16, np.float16, np.float32):
