@@ -255,7 +255,7 @@ __all__ = [name for name, x in globals().items() if name[0] != "_" and not isins
 if not _typing.TYPE_CHECKING:  # else every misspelt name would have a type
 
     def __getattr__(name: str) -> _typing.NoReturn:
-        """Names the function that another library's name stands for."""
+        """Names the function that a name of another library means."""
         from lossfns._synonyms import named, similar
 
         public = [] if name.startswith("_") else [known for known in globals() if not known.startswith("_")]

@@ -33,7 +33,7 @@ class Paper:
 
     @property
     def first_author(self) -> str:
-        """The surname that comes first."""
+        """The first author's surname."""
         return self.fields["author"].split(" and ")[0].split(",")[0]
 
 

@@ -52,7 +52,7 @@ def cross_covariance(a: jax.Array, b: jax.Array, axis_name: AxisName) -> jax.Arr
 
 def broadcast_to_rows(value: jax.Array, x: jax.Array, where: jax.Array | None) -> jax.Array:
     """A number of the whole batch, broadcast to the present rows of `x`."""
-    # Rows differ from device to device, and `shard_map` wants to see that in the result as well. Both sides of the
+    # Rows differ from device to device, and under `shard_map` the result must vary likewise. Both sides of the
     # choice are equal, so the compiler drops it.
     return zero_masked(where, jnp.where(x[:, 0] == 0, value, value))
 

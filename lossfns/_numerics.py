@@ -19,8 +19,8 @@ def row_shift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def log_normalizer(x: jax.Array, shift: jax.Array) -> jax.Array:
     """Returns log sum exp(x - shift) over the last axis; `shift` [..., 1] is a constant.
 
-    The derivative rule recomputes the softmax in place of keeping exp(x - shift), so nothing of the size of `x` is
-    stored, and a row of -inf (log of nothing: -inf) has gradient 0.
+    The derivative rule recomputes the softmax instead of keeping exp(x - shift), so no array of the size of `x` is
+    stored, and a row of -inf (with log-sum-exp -inf) has gradient 0.
     """
     return jnp.log(jnp.sum(jnp.exp(x - shift), axis=-1))
 
@@ -76,7 +76,7 @@ def log_softmax(x: jax.Array) -> jax.Array:
 def log_probabilities(x: jax.Array) -> jax.Array:
     """Log softmax over the last axis, in float32 or wider; -inf for a class at -inf, which gets no gradient.
 
-    Classes at +inf share all of the probability evenly, and in a row of nothing but -inf no class has any.
+    Classes at +inf share all of the probability evenly, and in a row of -inf no class has any.
     """
     return log_softmax(centred(x))
 

@@ -166,7 +166,7 @@ NAMES: Mapping[str, str] = {
 
 
 def named(name: str, public: Iterable[str]) -> list[str]:
-    """The public names that another library's name stands for."""
+    """The public names for another library's name."""
     for wanted in (_plain(name), _plain(name).removesuffix("loss")):
         found = [ours for ours in public if _plain(ours) == wanted]
         found += [ours for ours, others in NAMES.items() if wanted in map(_plain, others.split())]

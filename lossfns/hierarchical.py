@@ -194,7 +194,7 @@ def label_tree_cross_entropy(
         logits: [..., V], unnormalised log-probabilities of the classes in nats; -inf masks a class.
         labels: [...], integers in 0 .. V-1.
         parents: The parent of each node, Python integers: the V classes first, then the inner nodes; -1 for the root.
-        alpha: $\alpha$, how much less each level further down counts; 0 gives the plain cross-entropy.
+        alpha: $\alpha$, the exponential decay of weights with depth; 0 gives the plain cross-entropy.
         where: [...], boolean; False deletes the row.
 
     Returns:

@@ -40,7 +40,7 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
     Conventions:
         torch's `kl_div` takes log-probabilities first and probabilities second, in the same direction; its default
         reduction, a mean over all entries, is 1/V of the mean over rows. Optax's is the same with log-probabilities.
-        `jax.scipy.special.kl_div` and `rel_entr` have the arguments the other way round.
+        `jax.scipy.special.kl_div` and `rel_entr` have the arguments in the other order.
 
     References:
         Kullback and Leibler 1951, doi:10.1214/aoms/1177729694.

@@ -249,7 +249,7 @@ def coca(
         a: [N, D], embeddings of the images; normalised here.
         b: [N, D], embeddings of the texts, in the same order.
         logits: [N, T, V], at each position of the caption the prediction of the next token.
-        tokens: [N, T], the caption as fed to the decoder, integers in 0 .. V-1; the shift is made here.
+        tokens: [N, T], the caption as fed to the decoder, integers in 0 .. V-1; shifted here.
         token_where: [N, T], boolean: the tokens to predict; False at padding.
         contrastive_weight: $\lambda_{con}$.
         caption_weight: $\lambda_{cap}$.
@@ -343,7 +343,7 @@ class HardNegativePairs(NamedTuple):
     a_of_b: jax.Array
     """[N], the row of `a` chosen for each row of `b`."""
     present: jax.Array
-    """[N], boolean: whether there was one to choose; else its own row stands there, which must not be counted."""
+    """[N], boolean: whether there was a negative; else the own row stands there, which must not be counted."""
 
 
 @loss(temperature=positive)
@@ -370,7 +370,7 @@ def hard_negative_pairs(
     Returns:
         Rows, integers, to take from the features that are fused; of this device's batch, as in ALBEF, because those of
         others are not here. `present` is the mask for their `image_text_matching`. As integers cannot be NaN, a traced
-        temperature out of range goes unseen.
+        temperature out of range is not detected.
 
     Example:
         Of two pairs each has the other's.

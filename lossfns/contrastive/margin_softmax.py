@@ -69,8 +69,8 @@ def arcface(
 
     Conventions:
         "cosine" is the formula of the paper and of the authors' present code; their first code has "linear" (which
-        is not continuous at $\pi - m$), or "easy" if asked. The value at angle 0 has a kink in the embedding, and the
-        gradient there is the one that the sine leaves out. The authors' PyTorch code adds the margin under no gradient,
+        is not continuous at $\pi - m$), or optionally "easy". The value at angle 0 has a kink in the embedding, and the
+        gradient there is the one without the sine's term. The authors' PyTorch code adds the margin under no gradient,
         so that $\cos(\theta + m)$ is differentiated as if it were $\cos\theta$; the true derivative by $\cos\theta$ is
         $\sin(\theta + m) / \sin\theta$, at m = 0.5 1.71 at 30 degrees and 0.60 at 120.
 

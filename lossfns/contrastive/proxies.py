@@ -1,4 +1,4 @@
-"""Proxies: a learnt vector for each class stands for its examples."""
+"""Proxy losses: a learnt vector for each class represents its examples."""
 
 import jax
 import jax.numpy as jnp

@@ -237,7 +237,7 @@ def _areas(pair: Pair) -> tuple[jax.Array, jax.Array]:
 
 def _overlap_cost(pair: Pair) -> jax.Array:
     intersection, union = _areas(pair)
-    # Boxes that meet and yet cover so little of the box around both are a line across another: they share nothing.
+    # Boxes with almost no union, relative to the enclosing box, are crossing lines: their overlap is 0.
     nothing = (intersection == 0) | (union < 1e-18)
     cost = (union - intersection) / jnp.where(nothing, 1, union)
     return jnp.where(jnp.isnan(union), jnp.nan, jnp.where(nothing, 1, cost))

@@ -88,7 +88,7 @@ def dkd(
     $$T^2 \big(\alpha\, \mathrm{KL}(b^t \,\|\, b^s) + \beta\, \mathrm{KL}(\hat p^t \,\|\, \hat p^s)\big)$$
 
     with $b = (p_y, 1 - p_y)$ the label against the rest and $\hat p$ the distribution over the other classes alone.
-    Plain distillation is $\alpha = 1$ and $\beta = 1 - p^t_y$: the surer the teacher, the less it tells.
+    Plain distillation is $\alpha = 1$ and $\beta = 1 - p^t_y$: the more certain the teacher, the smaller its weight.
 
     Args:
         student_logits: [..., V], in nats, at least two classes.
@@ -194,8 +194,8 @@ def generalized_jsd(
         student_logits: [..., V], unnormalised log-probabilities in nats.
         teacher_logits: [..., V], a constant: it gets no gradient.
         beta: $\beta$ in 0 .. 1, the teacher's share of the mixture.
-        normalize: Divide by $\beta (1 - \beta)$. The value then goes over into $\mathrm{KL}(t \,\|\, s)$ as $\beta$
-            goes to 0, and into $\mathrm{KL}(s \,\|\, t)$ as it goes to 1, where the formula itself is 0.
+        normalize: Divide by $\beta (1 - \beta)$. The value then tends to $\mathrm{KL}(t \,\|\, s)$ as $\beta$
+            goes to 0, and to $\mathrm{KL}(s \,\|\, t)$ as it goes to 1, where the formula itself is 0.
         where: [...], boolean; False deletes the row.
 
     Returns:

@@ -259,7 +259,7 @@ def crd(
     student, teacher = unit_vectors(student.astype(dtype)), unit_vectors(teacher.astype(dtype))
     bank = jax.lax.stop_gradient(unit_vectors(negatives.astype(dtype)))
     scale = 1 / jnp.asarray(temperature, dtype)
-    # h is the sigmoid of the score less log(K / M).
+    # h is the sigmoid of the score minus log(K / M).
     offset = jnp.log(max(bank.shape[0], 1) / jnp.asarray(dataset_size, dtype))
     positive_score = jnp.sum(student * jax.lax.stop_gradient(teacher), axis=-1) * scale - offset
     scores = _inner(student, bank) * scale - offset

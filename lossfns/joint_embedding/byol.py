@@ -106,7 +106,7 @@ def data2vec(
         predictions: [..., D], the student's predictions $f$ at each position.
         targets: [..., D], constants: the teacher's representations $y$ at the same positions, the mean over its top K
             blocks of their normalised outputs.
-        beta: Where the square goes over into the absolute error.
+        beta: The error at which the square becomes linear.
         where: [...], boolean: the masked positions, which are predicted; False deletes the position.
 
     Returns:

@@ -215,7 +215,7 @@ def msn(
         >>> print(msn(jnp.zeros((2, 2)), jnp.zeros((2, 2))).round(4))
         [0.6931 0.6931]
 
-        Both rows are sure of the same prototype: nothing to predict, but the mean has no entropy left.
+        Both rows are certain of the same prototype: the cross-entropy is 0, but the mean has no entropy.
 
         >>> print(msn(jnp.array([[9.0, 0.0]] * 2), jnp.array([[9.0, 0.0]] * 2)).round(4))
         [0.6931 0.6931]

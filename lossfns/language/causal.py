@@ -56,7 +56,7 @@ def next_token(
 ) -> jax.Array:
     r"""Causal language modelling: NLL of each token given its predecessors, $-\log p(t_i \mid t_{<i})$.
 
-    The shift is made here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
+    Targets are shifted here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
     mask selects the scored tokens, and the result is 0 at the first token of a row, which nothing predicts.
 
     Args:

@@ -165,7 +165,7 @@ def multi_token_prediction(
 ) -> jax.Array:
     r"""Multi-token prediction: head h predicts the token h + 1 places ahead, $-\log p_h(t_i \mid t_{< i - h})$.
 
-    The shift is made here: entry h, i of the result belongs to token i, and is computed from head h at i - 1 - h.
+    Targets are shifted here: entry h, i of the result belongs to token i, and is computed from head h at i - 1 - h.
 
     Args:
         logits: [..., H, T, V], for each head (the first is the ordinary one) and position.

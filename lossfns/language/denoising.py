@@ -66,7 +66,8 @@ def span_corruption(
 
     Args:
         logits: [..., S, V], the decoder's, teacher-forced: position i predicts `targets[i]`, having seen those before.
-        targets: [..., S], integers in 0 .. V-1, made by `corrupt_spans`: sentinels, each with the tokens it stands for.
+        targets: [..., S], integers in 0 .. V-1, made by `corrupt_spans`: sentinels, each followed by the tokens that it
+            replaces.
         z_loss: Coefficient of the squared log-normaliser.
         where: [..., S], boolean: the targets that exist, `targets_where`.
 
@@ -119,14 +120,14 @@ def corrupt_spans(
     r"""Replaces random spans of texts by sentinels (T5).
 
     Of n tokens $m = \mathrm{round}(r n)$ are cut out, at least one and not all, in $\max(1, \mathrm{round}(m / l))$
-    spans; all ways to cut are equally likely that begin with a token that stays and end with one that goes. A text of
+    spans; all cuts that begin with a kept token and end with a removed one are equally likely. A text of
     fewer than two tokens stays whole. So the sizes of the results are known beforehand.
 
     Args:
         key: PRNG key; the same key corrupts the same batch in the same way.
         tokens: [..., T], integers.
         tokens_where: The present tokens: integer lengths [...], or boolean [..., T] without holes; None for all.
-        first_sentinel: The token that stands for the first span; later ones count down from it.
+        first_sentinel: The token that replaces the first span; later ones count down from it.
         rate: Share $r$ of the tokens to cut out, a Python number.
         mean_length: Mean length $l$ of a span, a Python number of at least 1.
         eos_id: A token to end inputs and targets with; None for none.

@@ -60,17 +60,17 @@ def linear_cross_entropy(
         hidden: [..., D], the last hidden state of each token.
         head: [V, D], one row for each class: the layout of an embedding, so a tied one is passed as it is.
         labels: [...], integers in 0 .. V-1.
-        bias: [V]. A class at -inf does not exist: neither the softmax nor label smoothing reaches it.
+        bias: [V]. A class at -inf is masked: it has probability 0 and no share of label smoothing.
         where: [...], boolean; False deletes the token.
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all classes that exist.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
-        block_size: None makes the gradient along with the value, a tile of at most an eighth of the tokens at a time:
+        block_size: None computes the gradient with the value, a tile of at most an eighth of the tokens at a time:
             fastest where all tokens that count have the same weight, as in their mean; if it turns out otherwise, the
-            gradient is made again. A head in half precision goes by blocks of its classes instead, but on CPU if it has
-            no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32. A number takes
-            that many classes at a time and makes the gradient afterwards, for any weights: least memory, and fastest
-            where tokens have weights of their own.
+            gradient is computed again. A head in half precision is processed in blocks of classes instead, except on
+            CPU if it has no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32. A
+            number takes that many classes at a time and computes the gradient afterwards, for any weights: least
+            memory, and fastest where tokens have weights of their own.
         return_lse: Whether to return the log-normalisers as well.
         axis_name: Name of a mapped device axis over which the vocabulary is spread: `head` and `bias` are then those of
             this device's classes, in order of the devices, while the tokens are the same on all devices and labels are
@@ -136,7 +136,7 @@ def linear_log_probs(
             that which predicts its label.
         head: [V, D], one row for each class.
         labels: [...], integers in 0 .. V-1.
-        bias: [V]; a class at -inf does not exist.
+        bias: [V]; a class at -inf is masked.
         where: [...], boolean; False deletes the token.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
         block_size: Classes in a block; None chooses.
@@ -182,7 +182,7 @@ def linear_sequence_log_probs(
         head: [V, D], one row for each token of the vocabulary.
         tokens: [..., T], prompt and answer as fed to the model, integers in 0 .. V-1.
         average: Whether to divide by the number of tokens summed.
-        bias: [V]; a token at -inf does not exist.
+        bias: [V]; a token at -inf is masked.
         where: [..., T], boolean: the tokens of the answer. It has the shape of the tokens, not of the result. None for
             all tokens but the first, which nothing predicts.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.

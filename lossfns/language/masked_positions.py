@@ -45,7 +45,7 @@ def gather_labelled(
         where: [...], boolean: the rows to keep.
         capacity: How many rows the result has room for. `apply_mlm_mask` at rate r chooses at most
             `max(1, round(r * T))` tokens in each row of T.
-        on_overflow: What happens if there are more: "nan" gives the last place a label that does not exist, so that the
+        on_overflow: What happens if there are more: "nan" gives the last place a label out of range, so that the
             loss is NaN; "drop" leaves the rest out, for whoever looks at `overflow`.
 
     Returns:

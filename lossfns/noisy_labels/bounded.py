@@ -95,7 +95,7 @@ def symmetric_cross_entropy(
         labels: [...], integers in 0 .. V-1.
         alpha: $\alpha$, weight of the cross-entropy.
         beta: $\beta$, weight of the reverse cross-entropy.
-        log_zero: A, what stands for log 0.
+        log_zero: A, the substitute for log 0.
         where: [...], boolean; False deletes the row.
 
     Returns:
@@ -150,7 +150,7 @@ def normalized_active_passive(
         alpha: $\alpha$, weight of the active, normalised loss.
         beta: $\beta$, weight of the passive loss.
         gamma: Focusing exponent $\gamma$; 0 is the normalised cross-entropy, more the normalised focal loss.
-        log_zero: A, what stands for log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
+        log_zero: A, the substitute for log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
         constant_weights: Whether the gradient takes the powers $(1 - p_k)^\gamma$ for constants.
         where: [...], boolean; False deletes the row.
 

@@ -23,7 +23,7 @@ class Memberships(NamedTuple):
     predicted: jax.Array
     """[N, P, C], probabilities."""
     true: jax.Array
-    """[N, P, C], 0 .. 1, NaN where a label does not exist."""
+    """[N, P, C], 0 .. 1, NaN where a label is out of range."""
     present: jax.Array
     """[N, P], boolean: neither masked nor void."""
     where: jax.Array | None
@@ -63,7 +63,7 @@ def memberships(
         true = (labels[..., None] == jnp.arange(classes).reshape((1,) * labels.ndim + (-1,))).astype(x.dtype)
         true = jnp.where(((labels >= 0) & (labels < classes))[..., None], true, jnp.nan)
         predicted = jnp.exp(log_probabilities(x))
-    # An absent place belongs to nothing: it is in no sum.
+    # Absent places have no memberships: they are in no sum.
     predicted, true = (zero_masked(present[..., None], t) for t in (predicted, true))
     places = jnp.size(present) // rows if rows else 0
     return Memberships(

@@ -38,15 +38,15 @@ def soft_f1(
             [N, ..., C], memberships from 0 to 1 (any real dtype) of classes that exclude nothing: they are sigmoids.
         average: "macro" has a score for each class and averages them; "micro" one score of all counts together.
         smooth: Added to numerator and denominator of a score.
-        absent: "skip" leaves classes without any true place out of the macro average; "keep" has them in it, at cost 1
-            but for the smoothing, or 0 if nothing is predicted either.
+        absent: "skip" leaves classes without any true place out of the macro average; "keep" includes them, at cost 1
+            but for the smoothing, or 0 if the prediction is empty too.
         valid: [N, ...], boolean; False leaves the place out of all counts (padding, void pixels).
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
         [N], from 0 to 1, the batch's value at every present example and 0 at masked ones; 0 if no class has a true
-        place. A label that does not exist makes the batch's value NaN.
+        place. A label out of range makes the batch's value NaN.
 
     Example:
         Two positives found to 1/2 and no other example: TP 1, FP 0, FN 1, so the score is 2/3.
@@ -102,8 +102,8 @@ def dice(
             dtype), for sigmoids.
         squared: Whether the denominator has squares, as in the paper, or the probabilities themselves.
         smooth: Added to numerator and denominator.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
-            for the smoothing, or 0 if nothing is predicted either.
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, at cost 1 but
+            for the smoothing, or 0 if the prediction is empty too.
         over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
             every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
@@ -111,10 +111,10 @@ def dice(
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN.
 
     Example:
-        Four places, two of them true, all predicted at 1/2: one less 2 * 1 / (4/4 + 2).
+        Four places, two of them true, all predicted at 1/2: 1 - 2 * 1 / (4/4 + 2).
 
         >>> labels = jnp.array([[[1], [1], [0], [0]]])
         >>> print(dice(jnp.zeros((1, 4, 1)), labels).round(4))
@@ -178,10 +178,10 @@ def generalized_dice(
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN.
 
     Example:
-        Sizes 1 and 2, so weights 1 and 1/4; every place predicted at 1/2: one less 2 * 3/4 / (5/2 + 7/8).
+        Sizes 1 and 2, so weights 1 and 1/4; every place predicted at 1/2: 1 - 2 * 3/4 / (5/2 + 7/8).
 
         >>> print(generalized_dice(jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]])).round(4))
         [0.5556]
@@ -241,8 +241,8 @@ def tversky(
         alpha: Weight of false positives.
         beta: Weight of false negatives; more of it finds more of a small region.
         smooth: Added to numerator and denominator.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
-            for the smoothing, or 0 if nothing is predicted either.
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, at cost 1 but
+            for the smoothing, or 0 if the prediction is empty too.
         over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
             every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
@@ -250,7 +250,7 @@ def tversky(
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN.
 
     Example:
         Four places, two of them true, all predicted at 1/2: TP, FP and FN are 1 each, so the index is 1/2.
@@ -305,8 +305,8 @@ def focal_tversky(
         beta: Weight of false negatives.
         gamma: Above 1 the gradient grows as a class gets better; below 1 it fades.
         smooth: Added to numerator and denominator of the index.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
-            for the smoothing, or 0 if nothing is predicted either.
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, at cost 1 but
+            for the smoothing, or 0 if the prediction is empty too.
         over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
             every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
@@ -314,7 +314,7 @@ def focal_tversky(
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, and 0 if no class has a true place. A label that does not exist gives NaN. A class without
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN. A class without
         error has gradient 0, where the power alone would have an infinite one.
 
     Example:

@@ -34,7 +34,7 @@ def lovasz_softmax(
     Args:
         logits: [N, ..., C], unnormalised; the probabilities are a softmax.
         labels: [N, ...], integers in 0 .. C-1.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, where they cost
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, where they cost
             their largest probability.
         over: "example" sorts the places of an example; "batch" of the (global) batch, and gives its value to every
             present example then carries.
@@ -43,7 +43,7 @@ def lovasz_softmax(
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1. A label that does not exist gives NaN.
+        [N], from 0 to 1. A label out of range gives NaN.
 
     Example:
         One class is right with probability 3/4 in its one place and 1/4 wrong in the other's: both classes have errors
@@ -68,7 +68,7 @@ def lovasz_softmax(
         errors, true = (x.reshape(1, -1, x.shape[-1]) for x in (errors, true))
         if axis_name is not None:
             errors, true = jax.lax.all_gather((errors, true), axis_name, axis=1, tiled=True)
-    # Absent places have no error and belong to nothing: they come last, or among others that cost nothing either.
+    # Absent places have no error and no class: they come last, or among others without cost.
     order = jnp.argsort(-jax.lax.stop_gradient(errors), axis=1)
     errors, is_true = (jnp.take_along_axis(x, order, axis=1) for x in (errors, true))
     size = jnp.sum(true, axis=1, keepdims=True)

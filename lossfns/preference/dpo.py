@@ -35,7 +35,7 @@ def dpo(
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, the strength of the regularisation towards the reference.
-        label_smoothing: $\epsilon$, the share of preferences that are taken to be the wrong way round ("conservative
+        label_smoothing: $\epsilon$, the assumed fraction of flipped preferences ("conservative
             DPO"); 0 is the paper's loss.
         where: [...], boolean; False deletes the pair.
 
@@ -89,7 +89,7 @@ def robust_dpo(
         reference_chosen: [...], log-probability of the chosen answer under the reference policy.
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, the strength of the regularisation towards the reference.
-        flip_rate: $\epsilon$, the share of preferences that are the wrong way round, below 1/2.
+        flip_rate: $\epsilon$, the fraction of flipped preferences, below 1/2.
         where: [...], boolean; False deletes the pair.
 
     Returns:

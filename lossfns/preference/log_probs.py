@@ -15,7 +15,7 @@ def sequence_log_probs(
 
     $$\log \pi(y \mid x) = \sum_{i \in y} \log \pi(t_i \mid t_{<i})$$
 
-    The shift is made here, after which the mask picks the tokens of the answer: pass logits, tokens and mask as the
+    Targets are shifted here, and the mask selects the tokens of the answer: pass logits, tokens and mask as the
     model saw them. Minus `next_token` gives the terms of the sum, one for each token.
 
     Args:

@@ -157,8 +157,8 @@ def apo(
         [0.75] [1.]
 
     Conventions:
-        The constants are TRL's, so that the values are not negative; without the ones the loss is lower by 1 and has
-        the same gradient.
+        The constants are TRL's, so that the values are not negative; without the constants 1 the loss is lower by 1 and
+        has the same gradient.
 
     References:
         D'Oosterlinck et al. 2024, arXiv:2408.06266, equations 7 and 8.

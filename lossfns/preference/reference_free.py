@@ -119,7 +119,7 @@ def simpo(
         rejected: [...], log-probability of the rejected answer.
         beta: $\beta$, the scale of the rewards.
         gamma: $\gamma$, the margin that the rewards are to have.
-        label_smoothing: The share of preferences that are taken to be the wrong way round.
+        label_smoothing: The assumed fraction of flipped preferences.
         where: [...], boolean; False deletes the pair.
 
     Returns:
@@ -162,7 +162,7 @@ def cpo(
         chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
         rejected: [...], log-probability of the rejected answer.
         beta: $\beta$.
-        label_smoothing: The share of preferences that are taken to be the wrong way round.
+        label_smoothing: The assumed fraction of flipped preferences.
         nll_weight: $\lambda$; 0 leaves the second part out.
         where: [...], boolean; False deletes the pair.
 

@@ -65,7 +65,7 @@ def beta_vae(
     Conventions:
         - Higgins et al. use beta of 4 and more; the default is Kingma and Welling's bound.
         - "gaussian" has the whole density, $\frac{1}{2} (x - \hat x)^2 / s^2 + \log s + \frac{1}{2} \log 2 \pi$; much
-          code takes the squared error alone, which is that with s of the root of 1/2, less a constant. A mean over
+          code takes the squared error alone, which is this with an s of $\sqrt{1/2}$, up to a constant. A mean over
           pixels in place of the sum is another beta, larger by the number of pixels.
         - Inputs between 0 and 1 under "bernoulli" are the usual practice; the value is then no likelihood.
 

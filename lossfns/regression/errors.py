@@ -67,7 +67,7 @@ def huber(
         [...], squared units of the target.
 
     Example:
-        At delta 1: half of 0.5 squared, and 3 less one half.
+        At delta 1: half of 0.5 squared, and 3 - 1/2.
 
         >>> print(huber(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0])))
         [0.125 2.5  ]
@@ -105,7 +105,7 @@ def smooth_l1(
         [...], units of the target.
 
     Example:
-        At beta 2: 1 squared over 4, and 3 less 1.
+        At beta 2: 1 squared over 4, and 3 - 1.
 
         >>> print(smooth_l1(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0]), beta=2.0))
         [0.25 2.  ]

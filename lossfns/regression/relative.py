@@ -71,7 +71,7 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
 
     Conventions:
         torch's `cosine_embedding_loss` of positive pairs and Optax's `cosine_distance` are this, with an epsilon in the
-        norms; Keras's `CosineSimilarity` is this less 1; BYOL's loss is twice this.
+        norms; Keras's `CosineSimilarity` is this minus 1; BYOL's loss is twice this.
     """
     check_array("predictions", predictions)
     check_array("targets", targets, "real")

@@ -41,7 +41,7 @@ def barron(
     about $\tfrac12 (x/c)^2$ near zero.
 
     Args:
-        errors: [...], floating, predictions less targets.
+        errors: [...], floating, predictions - targets.
         alpha: Shape $\alpha$: a scalar, or an array that broadcasts to the errors (one shape for each place of the last
             axis); the lower, the less an outlier counts. It may be learned by `adaptive_barron`, not by this loss,
             which a low alpha always makes smaller.
@@ -86,7 +86,7 @@ def adaptive_barron(
     with $\rho$ of `barron`: the normal distribution at alpha 2, Cauchy's (of scale $\sqrt 2 c$) at 0.
 
     Args:
-        errors: [...], floating, predictions less targets.
+        errors: [...], floating, predictions - targets.
         alpha: Shape $\alpha \ge 0$: a scalar, or an array that broadcasts to the errors. To learn it, map a free
             parameter into an interval, such as $2 \sigma(a)$ for the paper's 0 to 2.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.

@@ -60,7 +60,7 @@ def linear_chain_crf(
 
     Conventions:
         - torchcrf returns the log-likelihood, which is minus this, and always has start and end scores. AllenNLP's
-          module is the same. In both, `transitions[i, j]` goes from i to j; some code has it the other way round.
+          module is the same. In both, `transitions[i, j]` goes from i to j; some code has the transpose.
         - A step costs one [batch, K] x [K, K] product. Inputs on which that would underflow are detected and computed
           by log-sum-exp, at ten times the time (mapped by `vmap`, both forms run: give batches as leading axes).
 

@@ -70,7 +70,7 @@ def ctc(
         - torch's `ctc_loss` takes log-probabilities: the values are those of its `reduction="none"` after
           `log_softmax`. Its default "mean" divides each value by the number of labels first, which is a weight of the
           term here: `1 / max(length, 1)`. torch's gradient at an infeasible example is NaN.
-        - Optax's `ctc_loss` takes paddings (1 where there is nothing) and gives a large finite number for infeasible
+        - Optax's `ctc_loss` takes paddings (1 at absent places) and gives a large finite number for infeasible
           labels. Its logarithms are not kept small from frame to frame: at 16 x 256 frames, 64 symbols and 40 labels
           its gradient is 6e-4 off that of float64, this one 6e-6.
 

@@ -31,7 +31,7 @@ def rnn_transducer(
 
     $$-\log \sum_{\pi} \prod_{(t, u) \in \pi} \mathrm{softmax}(x_{t,u})_{\pi_{t,u}}$$
 
-    At frame t, after u labels, the model emits the next label and stays at the frame, or the blank and goes on to the
+    At frame t, after u labels, the model emits the next label and stays at the frame, or the blank and moves to the
     next frame; a path $\pi$ ends with the blank of the last frame after all labels.
 
     Args:

@@ -39,7 +39,7 @@ def tree_smoothness(
 
     Returns:
         [...], one value for each tree, a sum over its edges, in squared units of `hidden`; 0 at masked trees and for a
-        tree without edges. A present edge to a node that does not exist or of negative weight, or a count out of range,
+        tree without edges. A present edge to a node out of range or of negative weight, or a count out of range,
         gives NaN.
 
     Example:

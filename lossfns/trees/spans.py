@@ -81,7 +81,7 @@ def span_tree_crf(
     below = jnp.any(jnp.tril(spans, -1) & (words[..., None, :] & words[..., :, None]), axis=(-1, -2))
     forbidden = jnp.any(chosen & (x == -jnp.inf), axis=(-1, -2))
     values, parted = _nll_of_splits(x, chosen)
-    # A tree has the sentence and one span less than words, and each of them has two parts.
+    # A binary tree over n words has n - 1 spans of two parts.
     number = jnp.sum(chosen, axis=(-1, -2))
     is_whole = positions(count, scores.ndim) == (length - 1)[..., None, None]
     whole = jnp.any(chosen[..., :1, :] & is_whole, axis=(-1, -2))
