@@ -47,17 +47,21 @@ def _views(
     check_embeddings("view_a", view_a, "view_b", view_b)
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
-    scale = jax.lax.rsqrt(as_scalar(temperature, dtype))  # both factors of a product have the temperature's root
+    # The temperature's root divides both factors of a product: no pass over the scores.
+    scale = jax.lax.rsqrt(as_scalar(temperature, dtype))
     a, b = normalize_rows(where, view_a, dtype) * scale, normalize_rows(where, view_b, dtype) * scale
     pair = jnp.tile(row_numbers(a.shape[0], axis_name), 2)
     present = None if where is None else jnp.tile(where, 2)
     return _Views(Embeddings(jnp.concatenate([a, b]), pair, present), row_dot(a, b), where)
 
 
-def _log_sums(views: Embeddings, axis_name: AxisName, block_size: int | None) -> jax.Array:
-    """[2, N], the log-sum-exp of each view's scores with all views of other examples."""
+def _log_sums(
+    views: Embeddings, axis_name: AxisName, block_size: int | None, bound: jax.Array | None = None
+) -> jax.Array:
+    """[2, N], the log-sum-exp of each view's scores, at most `bound`, with all views of other examples."""
     everyone = gather_rows(views, axis_name)
-    bound = jnp.square(max_norm(everyone.vectors))
+    if bound is None:
+        bound = jnp.square(max_norm(everyone.vectors))
     if axis_name is None:
         log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size, bound=bound)
     else:
@@ -118,25 +122,11 @@ def nt_xent(
     References:
         Chen et al. 2020, arXiv:2002.05709.
     """
-    check_embeddings("view_a", view_a, "view_b", view_b)
-    where = check_where(where, view_a.shape[:1])
-    pairs = view_a.shape[0]
-    dtype = accumulation_dtype(view_a, view_b)
-    if pairs == 0:
-        return jnp.zeros(0, dtype)
-    # The temperature's root divides both factors of a product: no pass over the scores.
-    tau = as_scalar(temperature, dtype)
-    scale = jax.lax.rsqrt(tau)
-    a, b = normalize_rows(where, view_a, dtype) * scale, normalize_rows(where, view_b, dtype) * scale
-    present = None if where is None else jnp.tile(where, 2)
-    views = Embeddings(jnp.concatenate([a, b]), jnp.tile(row_numbers(pairs, axis_name), 2), present)
-    if axis_name is None:
-        log_sums = stream_symmetric(_both_triangles, None, views, block_size=block_size, bound=1 / tau)
-    else:
-        log_sums = stream(
-            log_sum_of_negatives, views.as_rows, gather_rows(views, axis_name), block_size=block_size, bound=1 / tau
-        )
-    values = against_negatives(log_sums.reshape(2, pairs), row_dot(a, b)[None])
+    both, own, where = _views(view_a, view_b, temperature, where, axis_name)
+    if own.shape[0] == 0:
+        return own
+    log_sums = _log_sums(both, axis_name, block_size, bound=1 / as_scalar(temperature, own.dtype))
+    values = against_negatives(log_sums, own[None])
     return zero_masked(where, jnp.mean(values, axis=0))
 
 
