@@ -7,7 +7,7 @@ import pytest
 
 import lossfns
 from lossfns._catalogue import functions
-from lossfns._synonyms import NAMES, _plain, similar, named
+from lossfns._synonyms import NAMES, _plain, named, similar
 
 
 def test_every_name_of_the_table_is_public_and_no_synonym_is():
