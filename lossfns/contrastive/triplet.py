@@ -14,6 +14,7 @@ from lossfns._contract import (
     loss,
     non_negative,
     one_of,
+    sanitize,
     zero_masked,
 )
 from lossfns.contrastive._metric import NORMS, check_labelled, distance, gap, labelled_rows, relations
@@ -62,12 +63,11 @@ def triplet(
     check_embeddings("anchor", anchor, "positive", positive)
     check_embeddings("anchor", anchor, "negative", negative)
     where = check_where(where, anchor.shape[:1])
-    dtype = accumulation_dtype(anchor, positive, negative)
-    a, p, n = (keep_rows(where, x).astype(dtype) for x in (anchor, positive, negative))
+    a, p, n = sanitize(where, anchor, positive, negative)
     excess = gap(norm, a, p, n)
     if swap:
         excess = jnp.maximum(excess, gap(norm, p, a, n))
-    return zero_masked(where, jax.nn.relu(as_scalar(margin, dtype) + excess))
+    return zero_masked(where, jax.nn.relu(as_scalar(margin, excess.dtype) + excess))
 
 
 @loss(static=("norm", "axis_name"), margin=non_negative, norm=one_of(*NORMS))

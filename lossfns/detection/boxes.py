@@ -7,13 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lossfns._contract import (
-    accumulation_dtype,
-    check_array,
-    check_shape,
-    check_where,
-    keep_rows,
     loss,
     one_of,
+    prepare,
     zero_masked,
 )
 
@@ -178,14 +174,9 @@ class Pair(NamedTuple):
 def _check(
     predictions: jax.Array, targets: jax.Array, layout: str, where: jax.Array | None
 ) -> tuple[Pair, jax.Array | None]:
-    check_array("predictions", predictions)
-    check_array("targets", targets, "real")
+    where, pair = prepare(where, row_axes=1, others="real", predictions=predictions, targets=targets)
     check_boxes("predictions", predictions)
-    check_shape("targets", targets, predictions.shape, "of predictions")
-    where = check_where(where, predictions.shape[:-1])
-    dtype = accumulation_dtype(predictions, targets)
-    a, b = (corners(keep_rows(where, x).astype(dtype), layout) for x in (predictions, targets))
-    return scaled_pair(a, b), where
+    return scaled_pair(*(corners(boxes, layout) for boxes in pair)), where
 
 
 def check_boxes(name: str, boxes: jax.Array) -> None:

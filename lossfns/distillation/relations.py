@@ -13,9 +13,9 @@ from lossfns._contract import (
     check_rank,
     check_shape,
     check_where,
-    keep_rows,
     loss,
     positive,
+    sanitize,
     zero_masked,
 )
 from lossfns._global_batch import gather_rows, row_numbers
@@ -280,8 +280,7 @@ def _pairs(
     rows = student.shape[0]
     check_shape(f"teacher_{kind}", teacher, (rows, *teacher.shape[1:]), f"of as many examples as student_{kind}")
     where = check_where(where, (rows,))
-    dtype = accumulation_dtype(student, teacher)
-    x, y = (keep_rows(where, x).astype(dtype).reshape(rows, math.prod(x.shape[1:])) for x in (student, teacher))
+    x, y = (x.reshape(rows, math.prod(x.shape[1:])) for x in sanitize(where, student, teacher))
     return x, y, where
 
 

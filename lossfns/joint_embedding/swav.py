@@ -16,6 +16,7 @@ from lossfns._contract import (
     loss,
     non_negative,
     positive,
+    sanitize,
     zero_masked,
 )
 from lossfns._global_batch import count_present, largest, log_sum_rows
@@ -159,10 +160,9 @@ def swav(
     """
     where = _check_scores("scores_a", scores_a, where)
     check_shape("scores_b", check_array("scores_b", scores_b), scores_a.shape, "of scores_a")
-    dtype = accumulation_dtype(scores_a, scores_b)
-    scores = [keep_rows(where, x).astype(dtype) for x in (scores_a, scores_b)]
+    scores = sanitize(where, scores_a, scores_b)
     if scores_a.shape[0] == 0:
-        return jnp.zeros(0, dtype)
+        return jnp.zeros(0, scores[0].dtype)
     codes = [
         jax.lax.stop_gradient(_log_codes(jax.lax.stop_gradient(x), epsilon, where, iterations, axis_name))
         for x in scores

@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    accumulation_dtype,
     as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    keep_rows,
     loss,
     prepare,
     probability_or_off,
+    sanitize,
     zero_masked,
 )
 from lossfns._numerics import excess
@@ -69,8 +68,7 @@ def gaussian_nll(
     check_shape("log_variances", log_variances, predictions.shape, "of predictions")
     check_shape("targets", targets, predictions.shape, "of predictions")
     where = check_where(where, predictions.shape)
-    dtype = accumulation_dtype(predictions, log_variances, targets)
-    mean, s, y = (keep_rows(where, x).astype(dtype) for x in (predictions, log_variances, targets))
+    mean, s, y = sanitize(where, predictions, log_variances, targets)
     error = mean - y
     # No error at no variance would be 0 times infinity.
     nothing = (error == 0) & jnp.isinf(jnp.exp(-s / 2))
@@ -79,7 +77,7 @@ def gaussian_nll(
     if full:
         values += math.log(2 * math.pi) / 2
     if beta is not None:
-        values *= jnp.exp(as_scalar(beta, dtype) * jax.lax.stop_gradient(s))
+        values *= jnp.exp(as_scalar(beta, mean.dtype) * jax.lax.stop_gradient(s))
     return zero_masked(where, values)
 
 

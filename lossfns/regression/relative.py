@@ -4,11 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    accumulation_dtype,
-    check_array,
-    check_shape,
-    check_where,
-    keep_rows,
     loss,
     prepare,
     zero_masked,
@@ -73,15 +68,10 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
         torch's `cosine_embedding_loss` of positive pairs and Optax's `cosine_distance` are this, with an epsilon in the
         norms; Keras's `CosineSimilarity` is this minus 1; BYOL's loss is twice this.
     """
-    check_array("predictions", predictions)
-    check_array("targets", targets, "real")
+    where, pair = prepare(where, row_axes=1, others="real", predictions=predictions, targets=targets)
     if predictions.ndim == 0:
         raise ValueError("predictions must have a last axis of features, got a scalar")
-    check_shape("targets", targets, predictions.shape, "of predictions")
-    where = check_where(where, predictions.shape[:-1])
-    dtype = accumulation_dtype(predictions, targets)
-    u = unit_vectors(keep_rows(where, predictions).astype(dtype))
-    v = unit_vectors(keep_rows(where, targets).astype(dtype))
+    u, v = map(unit_vectors, pair)
     # Half the squared distance keeps the digits of small angles; a zero vector lacks the half of its own square.
-    lacking = [jnp.where(jnp.all(x == 0, axis=-1), 0.5, 0).astype(dtype) for x in (u, v)]
+    lacking = [jnp.where(jnp.all(x == 0, axis=-1), 0.5, 0).astype(x.dtype) for x in (u, v)]
     return zero_masked(where, jnp.sum(jnp.square(u - v), axis=-1) / 2 + sum(lacking))

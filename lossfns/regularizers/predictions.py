@@ -8,12 +8,13 @@ from lossfns._contract import (
     accumulation_dtype,
     as_scalar,
     check_array,
-    check_shape,
+    check_classes,
     check_where,
     keep_rows,
     loss,
     non_negative,
     optional_size,
+    prepare,
     zero_masked,
 )
 from lossfns._divergences import log_pair
@@ -109,13 +110,9 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
     References:
         Liang et al. 2021, arXiv:2106.14448.
     """
-    check_array("logits_a", logits_a)
-    check_array("logits_b", logits_b)
-    _check_classes("logits_a", logits_a)
-    check_shape("logits_b", logits_b, logits_a.shape, "of logits_a")
-    where = check_where(where, logits_a.shape[:-1])
-    dtype = accumulation_dtype(logits_a, logits_b)
-    a, b, gap = log_pair(*(keep_rows(where, x).astype(dtype) for x in (logits_a, logits_b)))
+    where, pair = prepare(where, row_axes=1, logits_a=logits_a, logits_b=logits_b)
+    check_classes("logits_a", logits_a)
+    a, b, gap = log_pair(*pair)
     no_a, no_b = a == -jnp.inf, b == -jnp.inf
     a, b = jnp.exp(a), jnp.exp(b)
     values = jnp.sum((b - a) * jnp.where(no_a | no_b, 0, gap), axis=-1) / 2
@@ -146,10 +143,8 @@ def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     References:
         Zoph et al. 2022, arXiv:2202.08906 (ST-MoE).
     """
-    check_array("logits", logits)
-    _check_classes("logits", logits)
-    where = check_where(where, logits.shape[:-1])
-    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    where, (x,) = prepare(where, row_axes=1, logits=logits)
+    check_classes("logits", x)
     top, shift = row_shift(x)
     finite = ~jnp.isinf(top)
     x = jnp.where(finite, x, 0)
@@ -198,7 +193,7 @@ def moe_load_balance(
         Fedus et al. 2021, arXiv:2101.03961 (Switch). Lepikhin et al. 2020, arXiv:2006.16668 (GShard).
     """
     check_array("logits", logits)
-    _check_classes("logits", logits)
+    check_classes("logits", logits)
     experts = logits.shape[-1]
     if top_k is None or top_k > experts:
         raise ValueError(f"top_k must be at most the {experts} experts of logits, got {top_k}")
@@ -221,14 +216,9 @@ def moe_load_balance(
     return zero_masked(where, jnp.broadcast_to(value, x.shape[:-1]))
 
 
-def _check_classes(name: str, logits: jax.Array) -> None:
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
-
-
 def _entropy(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array | None, jax.Array]:
     check_array("logits", logits)
-    _check_classes("logits", logits)
+    check_classes("logits", logits)
     where = check_where(where, logits.shape[:-1])
     log_p = log_probabilities(keep_rows(where, logits))
     values = jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, 0, -log_p), axis=-1)

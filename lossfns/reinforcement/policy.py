@@ -5,11 +5,8 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     Number,
-    accumulation_dtype,
     as_scalar,
-    check_array,
-    check_where,
-    keep_rows,
+    check_classes,
     loss,
     non_negative,
     one_of,
@@ -183,11 +180,8 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
     References:
         Williams and Peng 1991, doi:10.1080/09540099108946587.
     """
-    check_array("logits", logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits must have a last axis of at least one class, got shape {logits.shape}")
-    where = check_where(where, logits.shape[:-1])
-    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    where, (x,) = prepare(where, row_axes=1, logits=logits)
+    check_classes("logits", x)
     x = jnp.where(jnp.any(x == jnp.inf, axis=-1, keepdims=True), jnp.where(x == jnp.inf, 0, -jnp.inf), x)
     top, shift = row_shift(x)
     log_z = log_normalizer(x, shift)
