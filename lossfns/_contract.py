@@ -122,6 +122,15 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def non_negative_int(name: str, value: Any) -> int:
+    """A static integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a Python integer, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return int(value)
+
+
 def optional_size(name: str, value: Any) -> int | None:
     """A static positive integer, or None."""
     if value is None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lossfns._contract import check_array, check_shape, keep_rows
 
@@ -42,12 +41,3 @@ def check_prefix(name: str, value: Any, shape: tuple[int, ...], where: jax.Array
 def positions(count: int, rank: int) -> jax.Array:
     """0 .. count-1 along the last of `rank` axes."""
     return jnp.arange(count).reshape((1,) * (rank - 1) + (count,))
-
-
-def non_negative_int(name: str, value: Any) -> int:
-    """A static integer of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
-    return int(value)

@@ -15,6 +15,7 @@ from lossfns._contract import (
     keep_rows,
     loss,
     non_negative,
+    non_negative_int,
     positive,
     sanitize,
     zero_masked,
@@ -22,15 +23,6 @@ from lossfns._contract import (
 from lossfns._global_batch import count_present, largest, log_sum_rows
 from lossfns._numerics import log_probabilities, log_softmax
 from lossfns.joint_embedding._heads import cross_entropy, scaled
-
-
-def _rounds(name: str, value: object) -> int:
-    """A static number of iterations."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
-    return value
 
 
 def _check_scores(name: str, scores: jax.Array, where: jax.Array | None) -> jax.Array | None:
@@ -65,7 +57,7 @@ def _log_codes(
     return _balanced(above / as_scalar(epsilon, scores.dtype), where, iterations, axis_name)
 
 
-@loss(static=("iterations", "axis_name"), epsilon=positive, iterations=_rounds)
+@loss(static=("iterations", "axis_name"), epsilon=positive, iterations=non_negative_int)
 def sinkhorn(
     scores: jax.Array,
     *,
@@ -114,7 +106,7 @@ def sinkhorn(
     return keep_rows(where, jnp.exp(_log_codes(constants, epsilon, where, iterations, axis_name)))
 
 
-@loss(static=("iterations", "axis_name"), temperature=positive, epsilon=positive, iterations=_rounds)
+@loss(static=("iterations", "axis_name"), temperature=positive, epsilon=positive, iterations=non_negative_int)
 def swav(
     scores_a: jax.Array,
     scores_b: jax.Array,
@@ -176,7 +168,7 @@ def swav(
     temperature=positive,
     target_temperature=positive,
     entropy_weight=non_negative,
-    sinkhorn_iterations=_rounds,
+    sinkhorn_iterations=non_negative_int,
 )
 def msn(
     scores: jax.Array,

@@ -15,12 +15,13 @@ from lossfns._contract import (
     loss,
     nan_where_invalid,
     non_negative,
+    non_negative_int,
     positive,
     uncompiled,
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._padding import non_negative_int, positions
+from lossfns._padding import positions
 from lossfns.classification import softmax_cross_entropy
 from lossfns.language.causal import next_token, next_token_where
 

@@ -13,12 +13,13 @@ from lossfns._contract import (
     check_array,
     check_shape,
     loss,
+    non_negative_int,
     non_negative_or_off,
     probability,
     static_number,
     uncompiled,
 )
-from lossfns._padding import check_prefix, non_negative_int
+from lossfns._padding import check_prefix
 from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
 
 

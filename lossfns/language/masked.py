@@ -7,8 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lossfns._contract import check_array, check_shape, check_where, loss, probability, static_number, uncompiled
-from lossfns._padding import non_negative_int
+from lossfns._contract import (
+    check_array,
+    check_shape,
+    check_where,
+    loss,
+    non_negative_int,
+    probability,
+    static_number,
+    uncompiled,
+)
 from lossfns.classification import softmax_cross_entropy
 
 

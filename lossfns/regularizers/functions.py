@@ -22,13 +22,13 @@ from lossfns._contract import (
     flag,
     keep_rows,
     non_negative,
+    non_negative_int,
     positive,
     uncompiled,
     zero_masked,
 )
 from lossfns._divergences import divergence
 from lossfns._numerics import log_probabilities, unit_vectors, vary_like
-from lossfns._padding import non_negative_int
 
 PyTree = Any
 

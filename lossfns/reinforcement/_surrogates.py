@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from lossfns._contract import Number
 
+ddof_number = Number("0 or 1", lambda v: (v == 0) | (v == 1))
 clip_share = Number("at least 0 and at most 1", lambda v: (v >= 0) & (v <= 1))
 
 

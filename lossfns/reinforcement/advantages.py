@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    Number,
     accumulation_dtype,
     as_scalar,
     check_array,
@@ -18,6 +17,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import row_shift, vary_like
+from lossfns.reinforcement._surrogates import ddof_number
 
 
 @loss(discount=probability, decay=probability)
@@ -150,7 +150,7 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     return _centred(rewards, present, count) * count / jnp.maximum(count - 1, 1)
 
 
-@loss(static=("scale",), ddof=Number("0 or 1", lambda v: (v == 0) | (v == 1)), epsilon=non_negative, scale=flag)
+@loss(static=("scale",), ddof=ddof_number, epsilon=non_negative, scale=flag)
 def group_advantages(
     rewards: jax.Array,
     *,

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    Number,
     accumulation_dtype,
     as_scalar,
     check_array,
@@ -20,7 +19,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import excess
-from lossfns.reinforcement._surrogates import clip_share, clipped, weighted
+from lossfns.reinforcement._surrogates import clip_share, clipped, ddof_number, weighted
 from lossfns.reinforcement.advantages import standardised
 
 NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "constant")
@@ -98,7 +97,6 @@ def answer_weights(
 
 
 ADVANTAGES = ("standardised", "centred", "given")
-ddof_number = Number("0 or 1", lambda v: (v == 0) | (v == 1))
 
 
 def answer_values(

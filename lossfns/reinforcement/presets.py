@@ -5,8 +5,8 @@ import functools
 import jax
 
 from lossfns._contract import as_scalar, loss, non_negative, one_of, positive, zero_masked
-from lossfns.reinforcement._surrogates import clip_share
-from lossfns.reinforcement.groups import ADVANTAGES, answer_values, answer_weights, ddof_number
+from lossfns.reinforcement._surrogates import clip_share, ddof_number
+from lossfns.reinforcement.groups import ADVANTAGES, answer_values, answer_weights
 
 
 @loss(

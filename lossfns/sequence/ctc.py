@@ -11,10 +11,11 @@ from lossfns._contract import (
     keep_rows,
     loss,
     nan_where_invalid,
+    non_negative_int,
     zero_masked,
 )
 from lossfns._numerics import log_add, log_normalizer, row_shift, vary_like
-from lossfns._padding import check_prefix, check_present, non_negative_int, positions
+from lossfns._padding import check_prefix, check_present, positions
 
 
 @loss(static=("blank_id", "zero_infinity"), blank_id=non_negative_int, zero_infinity=flag)

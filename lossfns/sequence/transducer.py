@@ -10,10 +10,11 @@ from lossfns._contract import (
     keep_rows,
     loss,
     nan_where_invalid,
+    non_negative_int,
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._padding import check_prefix, check_present, non_negative_int
+from lossfns._padding import check_prefix, check_present
 from lossfns.sequence._lattice import log_sum_of_paths
 
 
