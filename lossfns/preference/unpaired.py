@@ -79,7 +79,7 @@ def kto(
         [0.25 0.75]
 
     Conventions:
-        - The weights multiply the values and are no part of the mean's denominator, as in the authors' code and TRL.
+        - The weights multiply the values and are not part of the mean's denominator, as in the authors' code and TRL.
         - The authors' code averages over the mismatched answers whose log-ratio is not exactly 0, which at the first
           step are none; here, as in TRL, over all of them. The two are equal otherwise.
         - A $z_0$ of each device's own batch is another loss: with log-ratios -1 on one device and 3 on the other the

@@ -145,7 +145,7 @@ def check_loss(
 
     Raises:
         AssertionError: If a property fails; it names each that did, and the smallest inputs found on which it does.
-        TypeError: If an option is no field of `LossCase`.
+        TypeError: If an option is not a field of `LossCase`.
         ValueError: If a property's name is unknown.
 
     >>> import jax, jax.numpy as jnp, numpy as np

@@ -157,7 +157,7 @@ def unpleasant(case: LossCase, inputs: Inputs) -> Iterator[tuple[str, Inputs, Ma
     yield "entries of 1e4", (floats(lambda x: x * np.float32(1e4 / top))[0], *inputs[1:]), kwargs
     if case.batched:
         yield "a zero row", floats(first_row_zero), kwargs
-        yield "rows alike", take(inputs, np.zeros(count_rows(inputs), int)), kwargs
+        yield "equal rows", take(inputs, np.zeros(count_rows(inputs), int)), kwargs
         yield "one row", take(inputs, slice(0, 1)), kwargs
         yield "no row", take(inputs, slice(0, 0)), kwargs
     if case.hostile is not None:

@@ -122,7 +122,7 @@ def _assert_spoils_its_row(
         assert np.isnan(values[0]).any(), f"{what}: expected NaN, got {values[0]}"
         if not case.batch_coupled:
             others = take((values, slopes), slice(1, None))
-            assert_same(case, others, take(expected, slice(1, None)), kwargs, f"rows beside one with {what}")
+            assert_same(case, others, take(expected, slice(1, None)), kwargs, f"rows next to one with {what}")
 
 
 def no_recompilation(case: LossCase, inputs: Inputs) -> str | None:

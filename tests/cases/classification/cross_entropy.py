@@ -15,8 +15,8 @@ def hostile_smoothed_logits(rng):
     """The same and what smoothing could get wrong: its mass must not reach masked classes."""
     masked = (np.array([[0, -np.inf, 1], [-np.inf, -np.inf, 3]]), np.array([0, 2]))
     return hostile_logits(rng) | {
-        "smoothing beside masked classes": (masked, {"label_smoothing": 0.1}),
-        "smoothing over others beside masked classes": (masked, {"label_smoothing": 0.1, "smoothing_over": "others"}),
+        "smoothing with masked classes": (masked, {"label_smoothing": 0.1}),
+        "smoothing over others with masked classes": (masked, {"label_smoothing": 0.1, "smoothing_over": "others"}),
         "a cap on masked classes": (masked, {"soft_cap": 5.0}),
         "the z-loss of masked classes": (masked, {"z_loss": 0.1}),
     }

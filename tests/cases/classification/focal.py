@@ -99,7 +99,7 @@ def hostile_answers(rng):
         "right at infinity": ((np.array([[-inf, inf, 0]]), answers), {}),
         "wrong at infinity": ((np.array([[inf, -inf, inf]]), answers), {}),
         "sure and right": ((sure, answers), {}),
-        "targets that are no answers": ((sure, np.array([[2, -1, 1]])), {}),
+        "targets that are not answers": ((sure, np.array([[2, -1, 1]])), {}),
     }
 
 
@@ -117,7 +117,7 @@ def hostile_shares(rng):
     inf = np.inf
     return {
         "at infinity": ((np.array([[-inf, inf, -inf, inf]]), np.array([[0.0, 1.0, 0.5, 0.0]])), {}),
-        "targets that are no probabilities": ((zeros(1, 3), np.array([[1.5, -0.1, np.nan]])), {}),
+        "targets that are not probabilities": ((zeros(1, 3), np.array([[1.5, -0.1, np.nan]])), {}),
     }
 
 

@@ -20,7 +20,7 @@ def hostile_signs(rng):
     return {
         "scores of +-1e4": ((np.array([[1e4, 1e4, -1e4]]), signs), {}),
         "at infinity": ((np.array([[inf, inf, -inf]]), signs), {}),
-        "targets that are no signs": ((zeros(1, 3), np.array([[0, 2, -1]])), {}),
+        "targets that are not signs": ((zeros(1, 3), np.array([[0, 2, -1]])), {}),
         "half a sign": ((zeros(1, 3), np.array([[1.0, -1.0, 0.5]])), {}),
     }
 

@@ -13,7 +13,7 @@ COUNTS = np.array([100, 30, 10, 5, 1], np.int32)
 
 
 def with_counts(loss):
-    """The loss with counts that are no rows: as many as there are classes."""
+    """The loss with counts, one for each class: they are not rows."""
 
     def counted(logits, labels, *, where=None, **options):
         counts = options.pop("class_counts", COUNTS[: logits.shape[-1]])

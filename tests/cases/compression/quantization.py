@@ -88,7 +88,7 @@ KURTOSIS = LossCase(
     sweep={"weight": (0.1, 0.2, 0.3), "target": (1.8, 2.0, 3.0)},
     hostile=lambda rng: {
         "an empty tree": (({},), {}),
-        "a constant beside another array": (({"a": zeros(3) + 5, "b": np.array([1.0, 2, 4])},), {}),
+        "a constant and another array": (({"a": zeros(3) + 5, "b": np.array([1.0, 2, 4])},), {}),
         "entries of 1e-15": (({"a": rng.normal(size=4) * 1e-15},), {}),
         "entries of 1e15": (({"a": rng.normal(size=4) * 1e15},), {}),
     },

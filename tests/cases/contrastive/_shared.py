@@ -74,7 +74,7 @@ CLASSES[4] = [0, 0, 0, 2]
 
 
 def with_classes(loss, oracle, naive, **fields):
-    """A row for a loss whose class vectors are no rows of the batch; their gradient is a limit."""
+    """A row for a loss with class vectors that are not rows of the batch; their gradient is a limit."""
 
     def of_examples(embeddings, labels, **options):
         return loss(embeddings, jnp.asarray(CLASSES), labels, **options)
@@ -134,5 +134,5 @@ def hostile_classes(rng):
         "one class": ((embeddings, 0 * labels), {}),
         "all alone": ((embeddings, np.arange(6, dtype=np.int32)), {}),
         "negative labels": ((embeddings, labels - 100), {}),
-        "pairs alike": ((pairs, labels), {}),
+        "equal pairs": ((pairs, labels), {}),
     }

@@ -10,7 +10,7 @@ from tests.oracles.contrastive import infonce as oracles
 
 
 def hot(inputs):
-    """At an infinite temperature all keys are alike."""
+    """At an infinite temperature all keys are equal."""
     return lossfns.info_nce(*inputs, temperature=1e9), np.full(len(inputs[0]), np.log(len(inputs[0])))
 
 

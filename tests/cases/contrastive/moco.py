@@ -11,7 +11,7 @@ from tests.oracles.contrastive import moco as oracles
 
 
 def moco(queries, keys, **options):
-    """The queue is no batch: its places are not rows of the others."""
+    """The queue is not a batch: its places are not rows of the others."""
     return lossfns.moco(queries, keys, jnp.asarray(QUEUE), **options)
 
 

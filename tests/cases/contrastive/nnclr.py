@@ -11,7 +11,7 @@ from tests.oracles.contrastive import nnclr as oracles
 
 
 def nnclr(embeddings_a, embeddings_b, predictions_a, predictions_b, **options):
-    """The queue is no batch: its places are not rows of the others."""
+    """The queue is not a batch: its places are not rows of the others."""
     return lossfns.nnclr(embeddings_a, embeddings_b, predictions_a, predictions_b, jnp.asarray(QUEUE), **options)
 
 

@@ -117,7 +117,7 @@ HARD_NEGATIVE = of_pairs(
     sweep={"beta": (0.5, 1.0, 2.0), "temperature": (0.1, 0.2, 0.5), "class_prior": (0.05, 0.1, 0.2)},
     condition=lambda kwargs: 8 * inverse_temperature(0.5)(kwargs),
     symmetric=((0, 1),),
-    limits={"all alike hard: debiased": equally_hard},
+    limits={"equally hard: debiased": equally_hard},
     hostile=lambda rng: hostile_views(rng, temperature=0.01),
     bad_calls=bad_pairs("view_a", beta=-1, temperature=0, class_prior=1),
 )

@@ -33,7 +33,7 @@ def hostile_views(rng):
         "equal views": ((a, a), {}),
         "opposite views": ((a, -a), {}),
         "a feature that does not vary": ((flat, b), {}),
-        "features alike": ((a[:, [0, 0, 0]], b), {}),
+        "equal features": ((a[:, [0, 0, 0]], b), {}),
         "both + 1e3": ((grid[0] + 1e3, grid[1] + 1e3), {}),
     }
 
@@ -146,9 +146,9 @@ def hostile_white(rng):
     return {
         "equal views": ((a, a), {}),
         "both + 1e3": ((np.round(a * 64) / 64 + 1e3, np.round(b * 64) / 64 + 1e3), {}),
-        "features alike": ((a[:, [0, 0]], b), {}),
-        "features alike and an epsilon": ((a[:, [0, 0]], b), drawn),
-        "rows alike and an epsilon": ((a[[0] * 6], b[[1] * 6]), drawn),
+        "equal features": ((a[:, [0, 0]], b), {}),
+        "equal features and an epsilon": ((a[:, [0, 0]], b), drawn),
+        "equal rows and an epsilon": ((a[[0] * 6], b[[1] * 6]), drawn),
         "one row and an epsilon": ((a[:1], b[:1]), drawn),
         "zeros and an epsilon": ((0 * a, 0 * b), drawn),
         "squared differences": ((a, b), {"normalize": False}),

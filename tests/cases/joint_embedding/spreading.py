@@ -26,7 +26,7 @@ def hostile_neighbours(rng):
         "neighbours of equal distance": ((np.concatenate([np.eye(4), -np.eye(4)[:2]]),), {}),
         "entries of 1e25": ((1e25 * x,), {}),
         "two zero rows": ((np.where(np.arange(6)[:, None] < 2, 0, x),), {}),
-        "a row nearly alike": ((near,), {}),
+        "nearly equal rows": ((near,), {}),
     }
 
 

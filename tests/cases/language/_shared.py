@@ -29,7 +29,7 @@ def segments(rng, rows):
 MASK_OUT = {
     "low precision": "it returns a mask, whose dtype is boolean",
     "result dtype": "it returns a mask, whose dtype is boolean",
-    "the mask given once": "it returns a mask, which is no loss",
+    "the mask given once": "it returns a mask, which is not a loss",
 }
 SENTENCE = zeros(2, 4, dtype=np.int32)
 

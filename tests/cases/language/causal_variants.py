@@ -214,7 +214,7 @@ def hostile_candidates(rng):
         "sure of a candidate": ((sure, labels, np.ones((4, CLASSES), bool)), {}),
         "a candidate has everything": ((alone, labels, np.ones((4, CLASSES), bool)), {}),
         "masked candidates": ((np.where(negatives, -np.inf, logits), labels, negatives), {}),
-        "two alike": ((np.tile(np.float32([9, 9, 0, 0, 0]), (4, 1)), labels, np.ones((4, CLASSES), bool)), {}),
+        "two equal logits": ((np.tile(np.float32([9, 9, 0, 0, 0]), (4, 1)), labels, np.ones((4, CLASSES), bool)), {}),
     }
 
 

@@ -47,7 +47,7 @@ WRONG_OVER = (
 
 
 def padding(loss, **options):
-    """Void places beside the true ones change nothing."""
+    """Additional void places change nothing."""
 
     def both(inputs):
         logits, labels = inputs

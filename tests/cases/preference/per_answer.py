@@ -12,7 +12,7 @@ from tests.oracles.preference import per_answer as oracles
 
 
 def shifted(loss, by=3.0):
-    """The value where both answers have become likelier alike, under policy and reference."""
+    """The value where both answers have become equally likelier under policy and reference."""
     return lambda inputs: (loss(*(x + np.float32(by) for x in inputs)), loss(*inputs))
 
 
@@ -62,7 +62,7 @@ SPPO_OF_WIN_RATES = LossCase(
     lambda *x: oracles.sppo(*x, beta=0.5),
     differentiable=(0, 1, 2, 3),
     hostile=lambda rng: {
-        "win rates that are no probabilities": (
+        "win rates that are not probabilities": (
             (*four_log_probs(rng, 3), np.array([1.5, 1, -0.1]), np.array([0, INF, 0.5])),
             {},
         )

@@ -61,7 +61,7 @@ CONFIDENCE = LossCase(
     sweep={"threshold": (0.1, 0.2, 0.3)},
     shift_invariant=(0,),
     limits={
-        "less the entropy": lambda inputs: (
+        "minus the entropy": lambda inputs: (
             lossfns.confidence_penalty(*inputs),
             -lossfns.entropy_minimization(*map(jnp.asarray, inputs)),
         )

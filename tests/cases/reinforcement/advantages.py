@@ -50,7 +50,7 @@ def episodes(rng, rows):
 
 
 def beyond_the_end(rng):
-    """What is no number after an end concerns nothing before it."""
+    """A NaN after an end affects nothing before it."""
     rewards, values, bootstrap, _ = episodes(rng, 6)
     ends = np.zeros((6, 4), bool)
     ends[:, 1], ends[:, 3] = True, np.arange(6) < 3

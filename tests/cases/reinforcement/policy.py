@@ -164,7 +164,7 @@ KL_ESTIMATE = LossCase(
     element_masks=True,
     differentiable=(0,),
     hostile=lambda rng: {
-        "nearly alike": ((np.array([-1.0, -1, -1]), np.array([-1 + 1e-6, -1 - 1e-3, -1.4999])), {}),
+        "nearly equal": ((np.array([-1.0, -1, -1]), np.array([-1 + 1e-6, -1 - 1e-3, -1.4999])), {}),
         "far apart": ((np.array([-80.0, 0.0]), np.array([0.0, -80.0])), {}),
         "impossible under the reference": ((np.array([-1.0]), np.array([-INF])), {}),
     },

@@ -11,7 +11,7 @@ def log1mexp(x):
 
 
 def orpo(chosen, rejected, *, weight=0.1, with_nll=True):
-    """Hong 2024, equations 6 and 7; two answers alike have the odds ratio one."""
+    """Hong 2024, equations 6 and 7; equal answers have the odds ratio one."""
 
     def value(x, y):
         if x > 0 or y > 0:

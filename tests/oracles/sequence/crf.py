@@ -25,7 +25,7 @@ def of_row(transitions, b):
 
 
 def linear_chain_crf(emissions, transitions, tags, steps_where=None, *, start=None, end=None):
-    """Lafferty 2001: log of the sum over all K^T paths, less the score of the one that is right."""
+    """Lafferty 2001: log of the sum over all K^T paths, minus the score of the correct path."""
     values = np.zeros(len(emissions))
     for b, where in enumerate(rows_of(steps_where, len(emissions))):
         steps = present(emissions.shape[1], where)
