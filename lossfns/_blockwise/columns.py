@@ -35,6 +35,7 @@ from lossfns._blockwise.trees import (
     wide,
     widen,
 )
+from lossfns._contract import AxisName
 
 Block = Callable[[Any, Any, jax.Array], Any]
 """`block(whole, part, index)`: reductions [C, n] of n rows and the columns `part`, whose numbers are `index` [C]."""
@@ -48,7 +49,7 @@ def stream(
     block_size: BlockSize = None,
     bound: Any = None,
     expected: Any = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Any:
     """Reduce a table of scores block by block.
 

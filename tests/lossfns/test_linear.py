@@ -20,7 +20,7 @@ from lossfns import (
     linear_sequence_log_probs,
     softmax_cross_entropy,
 )
-from lossfns.language import _head
+from lossfns.language import _output_layer
 
 TOKENS, CLASSES, FEATURES = 7, 8, 3
 OPTIONS = {"label_smoothing": 0.1, "z_loss": 0.01, "soft_cap": 3.0}
@@ -58,8 +58,8 @@ def assert_near(actual, expected, tolerance=1e-5):
 @pytest.mark.parametrize(("tile", "part"), [(3, 100), (7, 3), (100, 4)])
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
 def test_tiles_of_tokens_give_the_gradient_of_the_logits(monkeypatch, tile, part, options):
-    monkeypatch.setattr(_head, "tile_rows", lambda rows, classes: min(rows, tile))
-    monkeypatch.setattr(_head, "part_columns", lambda rows, classes: min(classes, part))
+    monkeypatch.setattr(_output_layer, "tile_rows", lambda rows, classes: min(rows, tile))
+    monkeypatch.setattr(_output_layer, "part_columns", lambda rows, classes: min(classes, part))
     jax.clear_caches()  # of programs with other tiles and parts
     *arrays, labels = draw()
     for weights, where in ((EQUAL, None), (UNEQUAL, None), (EQUAL * MASK, MASK), (UNEQUAL, MASK)):
