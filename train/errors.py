@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -41,3 +43,32 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise UsageError(f"expected {name} as a whole number of at least {least}, got {value!r:.100}")
     return number
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Returns `name` if it is known, and else says which known name was probably meant.
+
+    Args:
+      kind: what the name stands for, for the message ("optimizer").
+      name: the name that came in.
+      known: all names that are right.
+
+    Returns:
+      `name` itself.
+
+    Raises:
+      UsageError: `name` is not among `known`.
+
+    Example:
+      >>> check_name("optimizer", "adam", ["adam", "sgd"])
+      'adam'
+      >>> check_name("optimizer", "adamm", ["adam", "sgd"])
+      Traceback (most recent call last):
+      train.errors.UsageError: unknown optimizer 'adamm', did you mean 'adam'? Choose one of: adam, sgd.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    close = difflib.get_close_matches(str(name).lower(), known, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    raise UsageError(f"unknown {kind} {name!r}{hint} Choose one of: {', '.join(known)}.")

@@ -20,7 +20,6 @@ import jax
 import numpy as np
 
 from train.errors import RunFailed, UsageError
-from train.places import check_place
 
 OPENED: set[Path] = set()
 """Folders that this process has locked, and so could write to. One that refuses later is a run that failed."""
@@ -28,6 +27,63 @@ OPENED: set[Path] = set()
 _DEPTH = 100  # of nested JSON; Python's own recursion gives out a little later, and where is another in each version
 _NOT_PLAIN = (errno.ELOOP, errno.ENXIO)  # what opening a link, or a pipe or socket without waiting for it, gives
 _ELSEWHERE = (*_NOT_PLAIN, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR)
+
+
+def check_place(path: Any, what: str) -> Path:
+    """A path as it was given, if it can be one of a file or folder that is written here.
+
+    Args:
+        path: Text or a path.
+        what: What it is for, as in "expected WHAT as ...".
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: It is no text, empty, holds a NUL, or is not in UTF-8, which what writes checkpoints cannot name.
+
+    >>> check_place("runs/a", "a workdir").as_posix()
+    'runs/a'
+    >>> check_place("", "a workdir")
+    Traceback (most recent call last):
+    train.errors.UsageError: expected a workdir as text in UTF-8 that is not empty and has no NUL, got ''; ...
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    try:
+        fits = isinstance(text, str) and text != "" and "\0" not in text and text.encode() != b""
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"expected {what} as text in UTF-8 that is not empty and has no NUL, got {path!a}; give another path"
+        )
+    return Path(path)
+
+
+def child_path(root: str | os.PathLike[str], name: str) -> Path:
+    """The place of a name in a folder, which no name can leave.
+
+    Args:
+        root: The folder.
+        name: Of a file or folder directly in it: no path, not hidden, nothing that a terminal would not show.
+
+    Returns:
+        `root / name`.
+
+    Raises:
+        UsageError: It is no such name.
+
+    >>> child_path("runs", "seed-0").as_posix()
+    'runs/seed-0'
+    >>> child_path("runs", "../elsewhere")
+    Traceback (most recent call last):
+    train.errors.UsageError: expected a plain name for something in runs (no slashes, ...), got '../elsewhere'
+    """
+    if not name.isprintable() or not 1 <= len(name.encode()) <= 200 or name[0] == "." or {*name} & {*"/\\:"}:
+        raise UsageError(
+            f"expected a plain name for something in {root} (no slashes, not hidden, at most 200 bytes), got {name!r}"
+        )
+    return Path(root) / name
 
 
 def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> UsageError | RunFailed:

@@ -29,10 +29,10 @@ from train.console import warn
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.hooks import last_good
-from train.logging import MetricsWriter
 from train.metrics import means
 from train.parallel import Step, Sync
 from train.paths import path_of
+from train.records.metrics_log import MetricsWriter
 
 KEPT = ("params", "opt_state", "ema", "state")
 """The fields of a state that a skipped step leaves as they were; the step counter goes on."""

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from train.devices.memory import MemoryErrors
 from train.errors import UsageError, check_count
-from train.logging import MetricsWriter
-from train.memory import MemoryErrors
 from train.metrics import accumulate, means, weighted_loss
+from train.records.metrics_log import MetricsWriter
 
 
 class Hook(Protocol):
@@ -60,7 +60,7 @@ def run_evaluation(
 
     Raises:
         UsageError: There is no batch.
-        RunFailed: Memory is too short; `train.memory.OutOfMemory` says what to lower.
+        RunFailed: Memory is too short; `train.devices.memory.OutOfMemory` says what to lower.
     """
     total: Any = None
     with MemoryErrors(step) as memory:

@@ -17,20 +17,16 @@ from typing import Any, TypeVar, cast
 
 import jax
 
+from train.calls import Call, Calls
 from train.console import say
+from train.devices.memory import MemoryErrors
+from train.devices.processes import preempted
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.guard import BadSteps, find_nonfinite, not_finite, outcome
-from train.hooks import EarlyStopping as EarlyStopping
-from train.hooks import Evaluate as Evaluate
-from train.hooks import Hook as Hook
-from train.hooks import StopTraining as StopTraining
-from train.hooks import last_good, last_save
-from train.memory import MemoryErrors
+from train.hooks import StopTraining, last_good, last_save
 from train.metrics import means
-from train.processes import preempted
-from train.progress import Progress
-from train.several import Call, Calls
+from train.records.progress import Progress
 
 State = TypeVar("State")
 Metrics = Mapping[str, tuple[Any, Any]]
@@ -257,7 +253,7 @@ class _Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
-        # Several processes have to end after the same step: JAX then listens to SIGTERM, see `train.processes`.
+        # Several processes have to end after the same step: JAX then listens to SIGTERM, see `train.devices.processes`.
         alone = jax.process_count() == 1
         if alone and threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
             for number in (signal.SIGTERM, signal.SIGINT):

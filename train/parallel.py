@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from train.checks import checked
+from train.devices.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 from train.errors import UsageError
-from train.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 from train.paths import check_leaves
 
 AXIS = DATA

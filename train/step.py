@@ -16,14 +16,13 @@ import optax
 
 from train.checks import Report, check_report
 from train.errors import UsageError, check_count
-from train.norms import global_norm
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
+from train.objectives.task_weighting import current_weights
+from train.optimizers.norms import global_norm
 from train.optimizers.wrappers import evaluation_params
-from train.parallel import Step as Step
-from train.parallel import Sync, check_batch, micro_batches
+from train.parallel import Step, Sync, check_batch, micro_batches
 from train.paths import check_leaves
 from train.state import TrainState, average
-from train.weighting import current_weights
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Rate = float | jax.Array | Callable[[Any], Any]

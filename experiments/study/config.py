@@ -10,7 +10,7 @@ import tyro
 
 from train.errors import UsageError
 from train.files import to_json
-from train.mixed_precision import PrecisionName
+from train.objectives.precision import PrecisionName
 from train.optimizers import OptimizerConfig
 
 T = TypeVar("T")

@@ -13,10 +13,10 @@ import jax
 from jax.sharding import Mesh
 
 from train.console import say
+from train.devices.mesh import make_mesh
+from train.devices.processes import join, lost_peer, wait_for_all
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
-from train.mesh import make_mesh
-from train.processes import join, lost_peer, wait_for_all
 
 
 @dataclasses.dataclass(frozen=True)

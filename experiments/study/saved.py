@@ -20,11 +20,11 @@ from safetensors.numpy import load_file, save
 
 from experiments.data.tokenizers import read_tokenizer, tokenizer_files
 from experiments.study.config import from_settings
+from train.devices.sharding import gather
 from train.errors import UsageError
 from train.files import dump_json, make_folder, to_json, write_atomic
-from train.leaves import check_layout, describe, rebuild
 from train.paths import path_of
-from train.sharding import gather
+from train.records.state_layout import check_layout, describe, rebuild
 
 PARAMETERS, MODEL = "parameters.safetensors", "model.json"
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from train.checkpoint import Checkpointer
-from train.logging import MetricsWriter
 from train.loop import fit
 from train.objective import Context, Term
+from train.records.checkpoint import Checkpointer
+from train.records.metrics_log import MetricsWriter
 from train.state import TrainState, create_state
 from train.step import build_train_step
 

@@ -27,10 +27,10 @@ import numpy as np
 import orbax.checkpoint  # noqa: F401  (here rather than in every attempt)
 
 from tests.train import resumable
-from train.checkpoint import Checkpointer
 from train.errors import RunFailed, UsageError
-from train.logging import open_workdir
 from train.parallel import data_parallel
+from train.records.checkpoint import Checkpointer
+from train.records.workdir import open_workdir
 
 CONFIG = {"seed": 0, "batch_size": 8, "data": {"name": "numbers"}}
 

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from train.checkpoint import Checkpointer
 from train.hooks import EarlyStopping, Evaluate
 from train.loop import fit
+from train.records.checkpoint import Checkpointer
 from train.state import create_state
 
 VALUES = [5.0, 2.0, 3.0, math.nan, 4.0, 1.0]  # of the evaluations after steps 2, 4, 6, ...

@@ -19,11 +19,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.train import resumable
 from tests.train.resumable import At, bytes_iterator, fresh_state, grain_iterator, plain_iterator, run
-from train.checkpoint import Checkpointer
 from train.errors import RunFailed, UsageError
 from train.hooks import EarlyStopping
-from train.manifest import find_damage
 from train.parallel import data_parallel
+from train.records.checkpoint import Checkpointer
+from train.records.manifest import find_damage
 from train.state import create_state
 from train.step import build_train_step
 
@@ -198,7 +198,7 @@ def test_a_stray_numbered_folder_is_no_checkpoint(tmp_path, capsys):
 
 
 def test_a_save_that_was_cut_off_is_not_damage(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("train.checkpoint.write_manifest", lambda folder: kill())
+    monkeypatch.setattr("train.records.checkpoint.write_manifest", lambda folder: kill())
     with pytest.raises(Killed):
         Checkpointer(tmp_path).save(5, at(5))
     monkeypatch.undo()
@@ -212,7 +212,7 @@ def test_a_save_that_was_cut_off_is_not_damage(tmp_path, capsys, monkeypatch):
 def test_the_older_ones_outlive_a_save_that_was_cut_off(tmp_path, monkeypatch):
     with Checkpointer(tmp_path, keep=1) as checkpointer:
         checkpointer.save(1, at(1))
-        monkeypatch.setattr("train.checkpoint.write_manifest", lambda folder: kill())
+        monkeypatch.setattr("train.records.checkpoint.write_manifest", lambda folder: kill())
         with pytest.raises(Killed):
             checkpointer.save(2, at(2))
     assert_identical(Checkpointer(tmp_path).restore_latest(fresh_state()), at(1))

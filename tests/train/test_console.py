@@ -14,7 +14,7 @@ import pytest
 
 from tests.train.resumable import STEPS, At, plain_iterator, run
 from train.console import say, unheard, warn
-from train.progress import Progress
+from train.records.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,17 +11,17 @@ import numpy as np
 import optax
 import pytest
 
-from train.cost import Cost, count_flops, measure
+from train.devices.cost import Cost, count_flops, measure
+from train.devices.memory import Memory
+from train.devices.profiling import profiled
 from train.errors import UsageError
-from train.logging import MetricsWriter
 from train.loop import fit
-from train.memory import Memory
 from train.objective import Term
 from train.parallel import data_parallel
-from train.profiling import profiled
+from train.records.metrics_log import MetricsWriter
+from train.records.tensorboard import TensorBoard
 from train.state import create_state
 from train.step import build_train_step
-from train.tensorboard import TensorBoard
 
 
 def objective(params, batch, ctx):
@@ -155,7 +155,7 @@ def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch
 
 CACHE = """
 import json, sys, jax
-from train.cache import enable_compilation_cache
+from train.devices.compilation_cache import enable_compilation_cache
 folder = enable_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 value = float(jax.jit(lambda x: jax.numpy.sin(x) + 1)(0.0))

@@ -12,10 +12,10 @@ import pytest
 
 from tests.train.resumable import fresh_state
 from tests.train.test_checkpoint import assert_identical, at, saved
-from train.checkpoint import Checkpointer, _reason
 from train.errors import RunFailed, UsageError
 from train.hooks import EarlyStopping
-from train.manifest import MANIFEST, find_damage, write_manifest
+from train.records.checkpoint import Checkpointer, _reason
+from train.records.manifest import MANIFEST, find_damage, write_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +225,6 @@ def test_a_long_path_hides_no_reason(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError(f"INTERNAL: writing {path}: No space left on device")
 
-    monkeypatch.setattr("train.checkpoint.write_checkpoint", fail)
+    monkeypatch.setattr("train.records.checkpoint.write_checkpoint", fail)
     with Checkpointer(tmp_path) as checkpointer, pytest.raises(RunFailed, match=r"\(No space left on device\); make"):
         checkpointer.save(1, at(1))

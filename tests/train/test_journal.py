@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from train.errors import RunFailed, UsageError
-from train.journal import Journal
-from train.logging import MetricsWriter, curve, read_metrics
+from train.records.journal import Journal
+from train.records.metrics_log import MetricsWriter, curve, read_metrics
 
 
 @pytest.fixture(autouse=True)

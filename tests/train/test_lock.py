@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from train import lock
-from train.checkpoint import Checkpointer
 from train.errors import RunFailed, UsageError
-from train.identity import fingerprint
-from train.lock import check_lock, is_locked, lock_folder, unlock_all, unlock_folder
-from train.logging import MetricsWriter, close_workdir, open_workdir
+from train.records import lock
+from train.records.checkpoint import Checkpointer
+from train.records.fingerprint import fingerprint
+from train.records.lock import check_lock, is_locked, lock_folder, unlock_all, unlock_folder
+from train.records.metrics_log import MetricsWriter
+from train.records.workdir import close_workdir, open_workdir
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +210,7 @@ def test_a_folder_is_looked_at_when_it_is_locked(tmp_path, monkeypatch):
         (tmp_path / "metrics.jsonl").write_text("")
         lock_folder(folder)
 
-    monkeypatch.setattr("train.logging.lock_folder", meanwhile)
+    monkeypatch.setattr("train.records.workdir.lock_folder", meanwhile)
     with pytest.raises(UsageError, match="seed was 1 and is now 0"):
         open_workdir(tmp_path, {"seed": 0})
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 1}

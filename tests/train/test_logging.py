@@ -22,22 +22,10 @@ import pytest
 
 from train.errors import RunFailed, UsageError
 from train.files import differences, parse_json, to_json, write_atomic
-from train.lock import lock_folder
-from train.logging import (
-    Image,
-    MetricsWriter,
-    Section,
-    Table,
-    _git_state,
-    close_workdir,
-    curve,
-    environment,
-    open_workdir,
-    read_metrics,
-    write_report,
-    write_summary,
-)
-from train.report import markdown_table
+from train.records.lock import lock_folder
+from train.records.metrics_log import MetricsWriter, curve, read_metrics
+from train.records.report import Image, Section, Table, markdown_table, write_report
+from train.records.workdir import _git_state, close_workdir, environment, open_workdir, write_summary
 
 
 class Mode(enum.Enum):
@@ -61,7 +49,7 @@ class Config:
 
 def test_importing_the_loop_imports_neither_plots_nor_checkpoints_nor_data():
     code = (
-        "import sys, logging, train.loop, train.logging, train.checkpoint, train.plots;"
+        "import sys, logging, train.loop, train.records.workdir, train.records.checkpoint, train.records.plots;"
         "assert hasattr(logging, 'getLogger');"
         "bad = [m for m in ('matplotlib', 'orbax', 'grain', 'tensorflow', 'tensorflow_datasets') if m in sys.modules];"
         "assert not bad, bad"

@@ -7,7 +7,7 @@ import pytest
 from tests.train.test_parallel import BACKENDS
 from train import Checkpointer, Term, build_eval_step, build_train_step, create_state, data_parallel
 from train.errors import UsageError
-from train.lora import LoraBase, lora_init, lora_merge, lora_objective, lora_size
+from train.objectives.lora import LoraBase, lora_init, lora_merge, lora_objective, lora_size
 from train.optimizers import OptimizerConfig, make_optimizer
 from train.paths import paths_of
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.optimizer_oracles import PLAIN, RATE, run
 from train import Term, build_train_step, create_state, skip_nonfinite
-from train.norms import global_norm, power_of_two
+from train.optimizers.norms import global_norm, power_of_two
 
 SIZES = [1e-35, 1e-25, 1e-19, 1.0, 1e19, 1e25, 1e37]
 

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from train.devices.memory import Memory, MemoryErrors, OutOfMemory, device_limit, explain, is_out_of_memory, tree_bytes
 from train.errors import RunFailed
 from train.hooks import Evaluate
 from train.loop import fit
-from train.memory import Memory, MemoryErrors, OutOfMemory, device_limit, explain, is_out_of_memory, tree_bytes
 from train.objective import Term
 from train.parallel import data_parallel
 from train.state import create_state

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train import plots
 from train.errors import UsageError
+from train.records import plots
 
 RUNS = {
     "a": {"loss": ([0, 10, 20], [3.0, 2.0, np.nan]), "accuracy": ([0, 20], [0.1, 0.6])},

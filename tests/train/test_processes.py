@@ -15,8 +15,8 @@ import pytest
 
 from tests.train.two_processes import train
 from train import read_metrics
+from train.devices.processes import by_first, check_same, join, preempted, wait_for_all
 from train.errors import UsageError
-from train.processes import by_first, check_same, join, preempted, wait_for_all
 
 ROOT = Path(__file__).parents[2]
 STEPS = 200

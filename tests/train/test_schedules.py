@@ -5,14 +5,14 @@ import optax
 import pytest
 
 from train.errors import UsageError
-from train.initializers import INITIALIZERS, make_initializer
 from train.optimizers import (
     OptimizerConfig,
     ema_decay_schedule,
     learning_rate_at,
     make_schedule,
 )
-from train.schedules import SCHEDULES, build_schedule
+from train.optimizers.initializers import INITIALIZERS, make_initializer
+from train.optimizers.schedules import SCHEDULES, build_schedule
 
 # 100 steps with a peak of 2, 10 of them warm-up, cooldown 20, and a tenth of the peak left: value at some steps.
 CORNERS = {

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from train import MetricsWriter, Term, build_train_step, create_state, data_parallel, read_metrics, skip_nonfinite
-from train.checkpoint import Checkpointer
 from train.errors import RunFailed, UsageError
 from train.guard import BadSteps
 from train.loop import fit
+from train.records.checkpoint import Checkpointer
 
 OPTIMIZER = optax.adam(0.1)
 

@@ -23,9 +23,9 @@ from train import (
     param_specs,
     shard_state,
 )
-from train.mesh import local_parts, process_rows
+from train.devices.mesh import local_parts, process_rows
+from train.devices.sharding import state_shardings
 from train.paths import paths_of
-from train.sharding import state_shardings
 
 RNG = np.random.default_rng(0)
 WIDTH, HIDDEN, ROWS = 32, 64, 16

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from train.small_matrices import _disjoint_pairs, graded_eigh, nonnegative_minimum
+from train.objectives.small_matrices import _disjoint_pairs, graded_eigh, nonnegative_minimum
 
 EIGH, MINIMUM = jax.jit(graded_eigh), jax.jit(nonnegative_minimum)
 

@@ -9,18 +9,19 @@ import optax
 import pytest
 import scipy.optimize
 
-from train import Term, UsageError, build_train_step, create_state, data_parallel, gram, multi_task, weighting
+from train import Term, UsageError, build_train_step, create_state, data_parallel, multi_task
+from train.objectives import gradient_combination, task_weighting
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)
 METHODS = {
-    "min_norm": gram.min_norm,
-    "pcgrad": lambda g: gram.pcgrad(g, KEY),
-    "cagrad": gram.cagrad,
-    "imtl_g": gram.imtl_g,
-    "nash_mtl": gram.nash_mtl,
-    "aligned_mtl": gram.aligned_mtl,
-    "upgrad": gram.upgrad,
+    "min_norm": gradient_combination.min_norm,
+    "pcgrad": lambda g: gradient_combination.pcgrad(g, KEY),
+    "cagrad": gradient_combination.cagrad,
+    "imtl_g": gradient_combination.imtl_g,
+    "nash_mtl": gradient_combination.nash_mtl,
+    "aligned_mtl": gradient_combination.aligned_mtl,
+    "upgrad": gradient_combination.upgrad,
 }
 COMPILED = {name: jax.jit(method) for name, method in METHODS.items()}
 
@@ -128,7 +129,7 @@ def test_the_size_of_one_task_is_only_divided_by(method):
 @pytest.mark.parametrize("name", ["mgda", "cagrad", "imtl_g", "nash_mtl", "aligned_mtl", "upgrad"])
 def test_gradients_of_any_size_are_combined(name, size):
     gradients = np.array([[1.0, 0.2], [-0.4, 2.0]])
-    transform = multi_task(getattr(weighting, name)(), tasks=2)
+    transform = multi_task(getattr(task_weighting, name)(), tasks=2)
 
     def combine(gradients):
         stacked = {"a": jnp.asarray(gradients[:, :1], jnp.float32), "b": jnp.asarray(gradients[:, 1:], jnp.float32)}
@@ -273,8 +274,8 @@ def run(method, steps=1, backend=None, accumulate=1, from_gradients=None):
 def test_the_step_combines_the_gradients_of_tasks():
     losses, g = means_and_gradients(START)
     g *= np.array([[1.0], [0.5]])
-    w, metrics, _ = run(weighting.mgda())
-    weights = np.asarray(gram.min_norm(jnp.asarray(g @ g.T, jnp.float32)))
+    w, metrics, _ = run(task_weighting.mgda())
+    weights = np.asarray(gradient_combination.min_norm(jnp.asarray(g @ g.T, jnp.float32)))
     np.testing.assert_allclose(w, START - 0.1 * weights @ g, atol=1e-5)
     assert float(metrics["grad_norm"][0]) == pytest.approx(np.linalg.norm(g.sum(0)), rel=1e-5)
     assert float(metrics["loss"][0]) == pytest.approx(losses @ [1.0, 0.5], rel=1e-5)
@@ -282,14 +283,14 @@ def test_the_step_combines_the_gradients_of_tasks():
 
 @pytest.mark.parametrize(("backend", "accumulate"), [("shard_map", 1), ("pmap", 2), ("jit", 1)])
 def test_the_gradients_of_tasks_are_the_same_on_eight_devices(backend, accumulate):
-    expected, metrics, _ = run(weighting.cagrad())
-    w, other, _ = run(weighting.cagrad(), backend=backend, accumulate=accumulate)
+    expected, metrics, _ = run(task_weighting.cagrad())
+    w, other, _ = run(task_weighting.cagrad(), backend=backend, accumulate=accumulate)
     np.testing.assert_allclose(w, expected, rtol=1e-5)
     np.testing.assert_allclose(other["grad_norm"][0], metrics["grad_norm"][0], rtol=1e-5)
 
 
 def test_weights_of_losses_hold_for_the_next_step():
-    method = weighting.uncertainty((0.5, 1.0), optimizer=optax.sgd(0.1))
+    method = task_weighting.uncertainty((0.5, 1.0), optimizer=optax.sgd(0.1))
     w, s = np.float64(START), np.zeros(2)
     for _ in range(3):
         losses, g = means_and_gradients(w)
@@ -298,18 +299,21 @@ def test_weights_of_losses_hold_for_the_next_step():
         s = s - 0.1 * (0.5 - weights * losses * [1.0, 0.5])
     found, _, state = run(method, steps=3)
     np.testing.assert_allclose(found, w, rtol=1e-4)
-    np.testing.assert_allclose(weighting.current_weights(state.opt_state), [0.5, 1.0] * np.exp(-s), rtol=1e-4)
+    np.testing.assert_allclose(task_weighting.current_weights(state.opt_state), [0.5, 1.0] * np.exp(-s), rtol=1e-4)
 
 
 def test_fixed_and_scheduled_weights_are_those_of_the_loss_weights():
     plain = build_train_step(objective, optax.sgd(0.1), loss_weights={"near": 2.0, "far": 0.5})
     expected, _ = plain(create_state({"w": jnp.asarray(START)}, optax.sgd(0.1), key=0), BATCH)
-    for method in (weighting.fixed((2.0, 1.0)), weighting.scheduled([optax.constant_schedule(v) for v in (2.0, 1.0)])):
+    for method in (
+        task_weighting.fixed((2.0, 1.0)),
+        task_weighting.scheduled([optax.constant_schedule(v) for v in (2.0, 1.0)]),
+    ):
         np.testing.assert_allclose(run(method)[0], expected.params["w"], rtol=1e-6)
 
 
 def test_dwa_averages_over_its_period():
-    method = weighting.dwa(temperature=1.0, period=2)
+    method = task_weighting.dwa(temperature=1.0, period=2)
     weights, state = method.init(2)
     for losses in ([1.0, 2.0], [3.0, 2.0], [1.0, 1.0]):
         weights, state = method.update(weights, state, jnp.array(losses), None)
@@ -340,7 +344,7 @@ def test_famo_moves_by_adam_and_takes_the_least_losses_away():
     def slope(gain):
         return lambda xi: softmax(xi) * (gain - softmax(xi) @ gain) + 0.1 * xi
 
-    method = weighting.famo(learning_rate=0.3, decay=0.1, min_losses=(0.5, 1.0))
+    method = task_weighting.famo(learning_rate=0.3, decay=0.1, min_losses=(0.5, 1.0))
     weights, state = method.init(2)
     for step in losses:
         weights, state = method.update(weights, state, jnp.asarray(step, jnp.float32), None)
@@ -352,7 +356,7 @@ def test_famo_moves_by_adam_and_takes_the_least_losses_away():
 
 def test_famo_at_its_defaults_moves_as_its_authors_code():
     """The first of two losses falls by 2 % a step; after 60 gains torch's Adam has come to (0.093, 0.907)."""
-    method = weighting.famo()
+    method = task_weighting.famo()
     _, state = method.init(2)
     losses = jnp.stack([0.98 ** jnp.arange(61.0), jnp.ones(61)], axis=1)
     xi = jax.lax.scan(lambda s, x: (method.update(None, s, x, None)[1], None), state, losses)[0][0]
@@ -360,16 +364,16 @@ def test_famo_at_its_defaults_moves_as_its_authors_code():
 
 
 def test_famo_starts_with_z_over_the_losses():
-    method = weighting.famo()
+    method = task_weighting.famo()
     weights, state = method.init(2)
     weights, state = method.update(weights, state, jnp.array([1.0, 2.0]), None)
     np.testing.assert_allclose(weights, [2 / 3, 1 / 3], rtol=1e-6)
     with pytest.raises(UsageError, match="each of 2 tasks, got 3"):
-        weighting.famo(min_losses=(0.0, 0.0, 0.0)).update(weights, state, jnp.ones(2), None)
+        task_weighting.famo(min_losses=(0.0, 0.0, 0.0)).update(weights, state, jnp.ones(2), None)
 
 
 def test_gradnorm_moves_towards_equal_paces():
-    method = weighting.gradnorm(alpha=1.0, optimizer=optax.sgd(0.1))
+    method = task_weighting.gradnorm(alpha=1.0, optimizer=optax.sgd(0.1))
     weights, state = method.init(2)
     products = jnp.diag(jnp.array([4.0, 1.0]))  # gradients of lengths 2 and 1
     weights, state = method.update(weights, state, jnp.array([1.0, 1.0]), products)
@@ -379,7 +383,7 @@ def test_gradnorm_moves_towards_equal_paces():
 
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e25])
 def test_gradnorm_moves_at_one_pace_whatever_the_size_of_gradients(size):
-    transform = multi_task(weighting.gradnorm(), tasks=2)
+    transform = multi_task(task_weighting.gradnorm(), tasks=2)
     state, gradients = transform.init(jnp.zeros(2)), jnp.array([[2.0, 0.0], [0.0, 1.0]]) * size
     for _ in range(2):  # at first the weights are 1, then those of the first step
         _, state = transform.update(gradients, state, losses=jnp.ones(2))
@@ -387,7 +391,7 @@ def test_gradnorm_moves_at_one_pace_whatever_the_size_of_gradients(size):
 
 
 def test_random_weights_sum_to_one_and_differ_by_step():
-    method = weighting.random_weighting(KEY)
+    method = task_weighting.random_weighting(KEY)
     first, state = method.init(3)
     second, _ = method.update(first, state, jnp.ones(3), None)
     np.testing.assert_allclose([first.sum(), second.sum()], 1, rtol=1e-6)
@@ -396,11 +400,11 @@ def test_random_weights_sum_to_one_and_differ_by_step():
 
 def test_errors_say_what_to_do():
     with pytest.raises(UsageError, match="task_gradients=True"):
-        run(weighting.mgda(), from_gradients=False)
-    transform = multi_task(weighting.mgda(), tasks=3)
+        run(task_weighting.mgda(), from_gradients=False)
+    transform = multi_task(task_weighting.mgda(), tasks=3)
     with pytest.raises(UsageError, match="3 tasks, but loss_weights names 2"):
         transform.update(jnp.ones((2, 2)), transform.init(jnp.zeros(2)), losses=jnp.ones(2))
     with pytest.raises(UsageError, match="each of 2 tasks, got 3"):
-        weighting.fixed((1.0, 1.0, 1.0)).init(2)
+        task_weighting.fixed((1.0, 1.0, 1.0)).init(2)
     with pytest.raises(UsageError, match="temperature"):
-        weighting.dwa(temperature=0)
+        task_weighting.dwa(temperature=0)

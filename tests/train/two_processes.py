@@ -30,9 +30,9 @@ from train import (
     process_rows,
     shard_state,
 )
+from train.devices.processes import by_first, check_same
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
-from train.processes import by_first, check_same
 
 ROWS, WIDTH = 8, 64
 OPTIMIZER = optax.adam(0.01)

@@ -29,13 +29,13 @@ from train.optimizers.links import (
     reduce_on_plateau,
 )
 from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
+from train.optimizers.schedules import build_schedule
 from train.optimizers.wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
 from train.paths import check_matches, map_with_path, paths_of
-from train.schedules import build_schedule
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate of each step; see `train.schedules.build_schedule` for the formulas.
+    """The learning rate of each step; see `train.optimizers.schedules.build_schedule` for the formulas.
 
     Args:
       config: its learning rate and the fields about the schedule are used.

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from train.errors import UsageError
-from train.names import check_name
+from train.errors import UsageError, check_name
 from train.optimizers.names import DEFAULTS, OPTIMIZERS, SCHEDULE_FREE, SELF_RATED, SETTINGS
-from train.schedules import SCHEDULES, check_length
+from train.optimizers.schedules import SCHEDULES, check_length
 
 _NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, "a finite number from 0 up")
 _POSITIVE = (lambda v: 0 < v < math.inf, "a finite number above 0")

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from train.optimizers import checks
-from train.optimizers.names import DEFAULTS, SETTINGS
-from train.optimizers.names import OPTIMIZERS as OPTIMIZERS
-from train.optimizers.names import OptimizerName as OptimizerName
-from train.schedules import ScheduleName
+from train.optimizers.names import DEFAULTS, SETTINGS, OptimizerName
+from train.optimizers.schedules import ScheduleName
 
 LAYER_PATTERN = r"(?i:(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
 EMBEDDING_PATTERN = r"(?i:embed)"

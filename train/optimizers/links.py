@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from train.norms import global_norm
 from train.optimizers.config import OptimizerConfig
 from train.optimizers.matrices import input_axes
+from train.optimizers.norms import global_norm
 from train.paths import map_with_path, paths_of
 
 # NNX paths end in the attribute `value`.

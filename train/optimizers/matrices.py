@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from train.norms import power_of_two
+from train.optimizers.norms import power_of_two
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 

@@ -13,8 +13,8 @@ import optax
 from optax import contrib
 
 from train.errors import UsageError
-from train.norms import global_norm
 from train.optimizers.links import is_masked
+from train.optimizers.norms import global_norm
 from train.state import TrainState
 
 GradientFunction = Callable[[Any], Any]

@@ -20,8 +20,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from train.devices.mesh import place
 from train.errors import UsageError
-from train.mesh import place
 from train.paths import check_matches, map_with_path, path_of
 from train.state import TrainState
 

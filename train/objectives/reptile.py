@@ -1,4 +1,4 @@
-"""Reptile: the update rule of first-order meta-learning as the gradient of an objective; see ``train.meta``."""
+"""Reptile: the update rule of first-order meta-learning as the gradient of an objective; see `objectives.meta`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from train import inner_loop
 from train.errors import UsageError
-from train.inner_loop import InnerLoop, Rate
 from train.objective import Context, Objective, Term, Terms
+from train.objectives import inner_loop
+from train.objectives.inner_loop import InnerLoop, Rate
 
 
 def reptile(

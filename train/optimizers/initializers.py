@@ -6,7 +6,7 @@ from types import MappingProxyType
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
 
-from train.names import check_name
+from train.errors import check_name
 
 INITIALIZERS: Mapping[str, Callable[[], Initializer]] = MappingProxyType(
     {

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train import gram
 from train.errors import UsageError
+from train.objectives import gradient_combination
 from train.optimizers.moments import squarable
 
 
@@ -98,7 +98,9 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
                 "multi_task first in the chain."
             )
         current = state.upcoming if weighting.delayed else state.gradient_weights
-        weights, inner = weighting.update(current, state.inner, losses, *gram.scaled_gram_matrix(updates))
+        weights, inner = weighting.update(
+            current, state.inner, losses, *gradient_combination.scaled_gram_matrix(updates)
+        )
         used = current if weighting.delayed else weights
         combined = jax.tree.map(lambda g: jnp.tensordot(used.astype(g.dtype), g, axes=1), updates)
         return combined, GradientWeights(used, inner, weights if weighting.delayed else None)
@@ -330,16 +332,16 @@ def _of_gram(weigh: Callable[[jax.Array], jax.Array]) -> Weighting:
 
 
 def mgda() -> Weighting:
-    """The shortest convex combination of the gradients; see ``train.gram.min_norm``."""
-    return _of_gram(gram.min_norm)
+    """The shortest convex combination of the gradients; see ``train.objectives.gradient_combination.min_norm``."""
+    return _of_gram(gradient_combination.min_norm)
 
 
 def pcgrad(key: jax.Array) -> Weighting:
-    """Conflicting parts projected away, in an order drawn at each step; see ``train.gram.pcgrad``."""
+    """Conflicting parts projected away, in an order drawn at each step; see `gradient_combination`."""
     return Weighting(
         lambda tasks: (jnp.full(tasks, 1 / tasks), jnp.zeros((), jnp.int32)),
         lambda weights, count, losses, products, scale=1.0: (
-            gram.pcgrad(products, jax.random.fold_in(key, count)),
+            gradient_combination.pcgrad(products, jax.random.fold_in(key, count)),
             count + 1,
         ),
         from_gradients=True,
@@ -347,34 +349,34 @@ def pcgrad(key: jax.Array) -> Weighting:
 
 
 def cagrad(*, c: float = 0.4, rescale: bool = False) -> Weighting:
-    """The best worst case near the mean gradient; see ``train.gram.cagrad``."""
+    """The best worst case near the mean gradient; see ``train.objectives.gradient_combination.cagrad``."""
     if not 0 <= c < 1:
         raise UsageError(f"cagrad needs c of at least 0 and below 1, got {c}.")
-    return _of_gram(functools.partial(gram.cagrad, c=c, rescale=rescale))
+    return _of_gram(functools.partial(gradient_combination.cagrad, c=c, rescale=rescale))
 
 
 def imtl_g() -> Weighting:
-    """Equal projections onto all gradients; see ``train.gram.imtl_g``."""
-    return _of_gram(gram.imtl_g)
+    """Equal projections onto all gradients; see ``train.objectives.gradient_combination.imtl_g``."""
+    return _of_gram(gradient_combination.imtl_g)
 
 
 def nash_mtl() -> Weighting:
-    """The Nash bargaining solution; see ``train.gram.nash_mtl``."""
+    """The Nash bargaining solution; see ``train.objectives.gradient_combination.nash_mtl``."""
     return Weighting(
         lambda tasks: (jnp.full(tasks, 1 / tasks), ()),
-        lambda weights, state, losses, products, scale=1.0: (gram.nash_mtl(products) / scale, state),
+        lambda weights, state, losses, products, scale=1.0: (gradient_combination.nash_mtl(products) / scale, state),
         from_gradients=True,
     )
 
 
 def aligned_mtl() -> Weighting:
-    """Gradients made orthogonal and equally long; see ``train.gram.aligned_mtl``."""
-    return _of_gram(gram.aligned_mtl)
+    """Gradients made orthogonal and equally long; see ``train.objectives.gradient_combination.aligned_mtl``."""
+    return _of_gram(gradient_combination.aligned_mtl)
 
 
 def upgrad() -> Weighting:
-    """Each gradient projected to harm no task, then the mean; see ``train.gram.upgrad``."""
-    return _of_gram(gram.upgrad)
+    """Each gradient projected to harm no task, then the mean; see ``train.objectives.gradient_combination.upgrad``."""
+    return _of_gram(gradient_combination.upgrad)
 
 
 def _sized(weights: jax.Array, tasks: int) -> jax.Array:

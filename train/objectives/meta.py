@@ -28,11 +28,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train import inner_loop
 from train.errors import UsageError
-from train.inner_loop import Head, InnerLoop, Leaves, Rate
 from train.objective import Context, Objective, Term, Terms
-from train.reptile import reptile as reptile
+from train.objectives import inner_loop
+from train.objectives.inner_loop import Head, InnerLoop, Leaves, Rate
 
 
 def maml(

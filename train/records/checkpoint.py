@@ -18,17 +18,16 @@ from typing import Any, TypeVar
 
 import jax
 
-from train.checkpoint_files import read_leaves, read_meta, write_checkpoint
 from train.console import warn
+from train.devices.processes import by_first
 from train.errors import RunFailed, UsageError, check_count
-from train.files import disk_error, read_json, remove_leftovers, set_aside, to_json, write_atomic
-from train.identity import refuse_changes
-from train.leaves import check_layout, describe, rebuild
-from train.lock import check_lock, lock_folder, unlock_folder
-from train.manifest import MANIFEST, find_damage, write_manifest
-from train.places import check_place
-from train.processes import by_first
-from train.stateful import Stateful, decode, encode, stateful
+from train.files import check_place, disk_error, read_json, remove_leftovers, set_aside, to_json, write_atomic
+from train.records.checkpoint_files import read_leaves, read_meta, write_checkpoint
+from train.records.fingerprint import refuse_changes
+from train.records.lock import check_lock, lock_folder, unlock_folder
+from train.records.manifest import MANIFEST, find_damage, write_manifest
+from train.records.state_layout import check_layout, describe, rebuild
+from train.records.stateful import Stateful, decode, encode, stateful
 
 State = TypeVar("State")
 

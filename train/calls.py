@@ -71,7 +71,7 @@ class Calls:
     Args:
         state: The state before the first.
         step: The step.
-        memory: What to tell of the first call, see `train.memory.MemoryErrors`.
+        memory: What to tell of the first call, see `train.devices.memory.MemoryErrors`.
         finite: Metrics that have to be finite.
         look: Called with the number and metrics of a step; returns whether to go back to a checkpoint.
         roll_back: Called with that number and the state; returns the state to go on with. None if `look` never asks.

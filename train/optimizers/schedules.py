@@ -6,8 +6,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 import optax
 
-from train.errors import UsageError
-from train.names import check_name
+from train.errors import UsageError, check_name
 
 ScheduleName = Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)

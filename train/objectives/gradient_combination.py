@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train.norms import power_of_two
-from train.small_matrices import exact_products, graded_eigh, nonnegative_minimum
+from train.objectives.small_matrices import exact_products, graded_eigh, nonnegative_minimum
+from train.optimizers.norms import power_of_two
 
 Weights = jax.Array
 _RIDGE = 1e-6

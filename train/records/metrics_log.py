@@ -14,10 +14,9 @@ from typing import Any, Protocol
 
 from train.console import warn
 from train.errors import RunFailed, UsageError, check_count
-from train.files import encode_text, is_writer, parse_json, read_bytes, to_json, write_atomic
-from train.journal import Journal
-from train.places import check_place
-from train.report import escape_csv
+from train.files import check_place, encode_text, is_writer, parse_json, read_bytes, to_json, write_atomic
+from train.records.journal import Journal
+from train.records.report import escape_csv
 
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -50,7 +49,7 @@ class MetricsWriter:
         every: Steps between two lines, when used as a hook.
 
     Attributes:
-        also: Further logs that get the same numbers, such as `train.tensorboard.TensorBoard`.
+        also: Further logs that get the same numbers, such as `train.records.tensorboard.TensorBoard`.
 
     Raises:
         UsageError: The file cannot be read or written.

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.errors import UsageError
-from train.files import to_json, write_atomic
-from train.places import check_place
+from train.files import check_place, to_json, write_atomic
 
 _BLANK_LETTERS = "\u115f\u1160\u2800"  # two fillers of Hangul (NFKC makes them of two more) and the empty Braille cell
 

@@ -27,8 +27,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from train.errors import UsageError
-from train.names import check_name
+from train.errors import UsageError, check_name
 from train.objective import Context, Objective, Term, Terms
 from train.parallel import Step, Sync
 from train.paths import map_with_path

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.errors import UsageError
-from train.files import make_folder, write_atomic
-from train.places import check_place
+from train.files import check_place, make_folder, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.errors import UsageError
-from train.files import make_folder
-from train.places import check_place, inside
+from train.files import check_place, child_path, make_folder
 
 
 def summary_writer() -> Any:
@@ -48,7 +47,7 @@ class TensorBoard:
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Adds the numbers of one split at one step."""
         if split not in self._writers:
-            folder = make_folder(inside(self._folder, split), "the folder for TensorBoard")
+            folder = make_folder(child_path(self._folder, split), "the folder for TensorBoard")
             self._writers[split] = self._make(os.fspath(folder), purge_step=self._after + 1, flush_secs=10)
         for name, value in values.items():
             self._writers[split].add_scalar(name, float(value), step)

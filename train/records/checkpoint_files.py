@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.leaves import Description, describe
+from train.records.state_layout import Description, describe
 
 
 def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import jax
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from train.memory import Memory, device_limit, readable
+from train.devices.memory import Memory, device_limit, readable
 
 
 @dataclasses.dataclass(frozen=True)

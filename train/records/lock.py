@@ -21,8 +21,7 @@ from pathlib import Path
 
 from train.console import warn
 from train.errors import RunFailed, UsageError
-from train.files import OPENED, disk_error, is_writer, open_plain, parse_json
-from train.places import check_place
+from train.files import OPENED, check_place, disk_error, is_writer, open_plain, parse_json
 
 LOCK = ".lock"
 

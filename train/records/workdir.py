@@ -18,6 +18,7 @@ from train.console import say, warn
 from train.errors import UsageError
 from train.files import (
     ABSENT,
+    check_place,
     differences,
     disk_error,
     dump_json,
@@ -30,19 +31,9 @@ from train.files import (
     to_json,
     write_atomic,
 )
-from train.identity import refuse_changes
-from train.journal import Journal
-from train.lock import is_locked, lock_folder, unlock_folder
-from train.metrics_writer import Log as Log
-from train.metrics_writer import MetricsWriter as MetricsWriter
-from train.metrics_writer import curve as curve
-from train.metrics_writer import read_metrics as read_metrics
-from train.places import check_place
-from train.report import Image as Image
-from train.report import Section as Section
-from train.report import Table as Table
-from train.report import escape_csv as escape_csv
-from train.report import write_report as write_report
+from train.records.fingerprint import refuse_changes
+from train.records.journal import Journal
+from train.records.lock import is_locked, lock_folder, unlock_folder
 
 _PACKAGES = (
     "jax",

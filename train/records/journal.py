@@ -9,7 +9,7 @@ from pathlib import Path
 
 from train.console import warn
 from train.files import disk_error, open_plain, read_bytes, set_aside, write_atomic
-from train.lock import check_lock
+from train.records.lock import check_lock
 
 
 class Journal:

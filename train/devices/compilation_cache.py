@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import jax
 
 from train.console import warn
 from train.errors import UsageError
-from train.places import private_folder
+from train.files import check_place
+
+_UNKNOWN_USER = 65534  # to whom, in a container, the folders of the system outside belong
 
 
 def user_cache() -> Path:
@@ -29,10 +32,55 @@ def user_cache() -> Path:
         raise UsageError(f"there is no cache folder ({error}); name one by XDG_CACHE_HOME") from error
 
 
+def private_folder(path: str | os.PathLike[str]) -> Path:
+    """A folder that nobody but this user can write to or look into, made if it is not there.
+
+    For what is run later on, such as compiled programs: in a folder that others can write to, or that another user made
+    first under a name that can be guessed, they could be anyone's.
+
+    Args:
+        path: The folder. Its parents are made as well.
+
+    Returns:
+        The path, of mode 0700.
+
+    Raises:
+        UsageError: There is something else, a link, or a folder that is another user's or that others can write to; or
+            they can put another in its place, because they can write to the folder that it is in.
+        OSError: It cannot be made.
+    """
+    path = Path(os.path.abspath(check_place(path, "a folder")))
+    for missing in [parent for parent in reversed(path.parents) if not parent.exists()]:
+        missing.mkdir(0o755, exist_ok=True)  # whatever the user's mask lets others do
+    path.mkdir(0o700, exist_ok=True)
+    if not hasattr(os, "geteuid"):  # Windows, which has no such modes
+        return path
+    found = os.lstat(path)
+    problem = ""
+    if not stat.S_ISDIR(found.st_mode):
+        problem = "is a link or no folder"
+    elif found.st_uid != os.geteuid():
+        problem = f"belongs to another user ({found.st_uid})"
+    elif found.st_mode & 0o022:
+        problem = f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    for parent in map(os.stat, path.parents):
+        owned = parent.st_uid in (0, os.geteuid(), _UNKNOWN_USER)
+        open_to_all = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX  # unless it is like /tmp
+        if not owned or open_to_all:
+            problem = problem or "can be replaced by others, who can write to a folder above it"
+    if problem:
+        raise UsageError(
+            f"expected {path} as a folder of this user alone, but it {problem}; delete it, or choose another place"
+        )
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        os.chmod(path, 0o700)
+    return path
+
+
 def enable_compilation_cache() -> Path | None:
     """Lets JAX keep compiled programs in `lossfns/compiled` of the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`).
 
-    Compiled programs are run, so the folder must be this user's alone (see `train.places.private_folder`): one that is
+    Compiled programs are run, so the folder must be this user's alone (see `private_folder`): one that is
     not is left out, and said so. A folder chosen by `JAX_COMPILATION_CACHE_DIR` or by the program is left alone, and
     `JAX_ENABLE_COMPILATION_CACHE=0` keeps the cache off.
 

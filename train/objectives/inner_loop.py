@@ -1,4 +1,4 @@
-"""What the methods of ``train.meta`` share: descent on one task, and the map over the tasks of a batch."""
+"""What the methods of ``train.objectives.meta`` share: descent on one task, and the map over the tasks of a batch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What is minimised beyond one loss: several tasks, learning to learn, adapters, number formats."""
