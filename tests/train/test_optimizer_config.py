@@ -64,18 +64,32 @@ LAYERED = {
         ({"sam_radius": 0.0}, "sam_radius must be"),
         ({"sophia_gamma": 0.0}, "sophia_gamma must be"),
         ({"sophia_every": 0}, "sophia_every must be"),
-        ({"rate_of": {"head": -1.0}}, r"rate_of\['head'\] must be a finite number from 0 up, not -1.0"),
-        ({"b2_of": {"head": 1.0}}, r"b2_of\['head'\] must be in \[0, 1\)"),
-        ({"weight_decay_of": {"(": 1.0}}, "weight_decay_of='\\(' is not a regular expression"),
-        ({"name_of": {"head": "sdg"}}, r"unknown optimizer in name_of\['head'\] 'sdg', did you mean 'sgd'"),
-        ({"name_of": {"head": "prodigy"}}, "name_of cannot mix prodigy"),
         (
-            {"name": "schedule_free_sgd", "schedule": "constant", "name_of": {"x": "sgd"}},
+            {"overrides": {"head": {"rate_factor": -1.0}}},
+            r"overrides\['head'\]\['rate_factor'\] must be a finite number from 0 up, not -1.0",
+        ),
+        ({"overrides": {"head": {"b2": 1.0}}}, r"overrides\['head'\]\['b2'\] must be in \[0, 1\)"),
+        ({"overrides": {"head": {"b2": "x"}}}, r"overrides\['head'\]\['b2'\] must be in \[0, 1\), not 'x'"),
+        ({"overrides": {"(": {"weight_decay": 1.0}}}, r"the pattern in overrides='\(' is not a regular expression"),
+        ({"overrides": {"head": {"rate_facto": 1.0}}}, r"unknown setting in overrides\['head'\] .* mean 'rate_factor'"),
+        ({"overrides": {"head": 0.1}}, r"expected overrides\['head'\] as settings by name, .*, got 0.1"),
+        ({"overrides": {"head": {}}}, r"expected overrides\['head'\] as settings by name, .*, got {}"),
+        ({"overrides": "head"}, r"expected overrides as {pattern: {setting: value}}, got 'head'"),
+        (
+            {"overrides": {"head": {"name": "sdg"}}},
+            r"unknown optimizer in overrides\['head'\] 'sdg', did you mean 'sgd'",
+        ),
+        ({"overrides": {"head": {"name": "prodigy"}}}, r"overrides\['head'\] cannot mix prodigy"),
+        (
+            {"name": "schedule_free_sgd", "schedule": "constant", "overrides": {"x": {"name": "sgd"}}},
             "cannot mix schedule_free_sgd",
         ),
         ({"name": "schedule_free_sgd"}, "use schedule=constant, not cosine"),
         ({"name": "schedule_free_adamw", "schedule": "constant", "b1": 0.0}, "b1 must be above 0"),
-        ({"name": "schedule_free_sgd", "schedule": "constant", "b1_of": {"x": 0.5}}, "one b1 for all parameters"),
+        (
+            {"name": "schedule_free_sgd", "schedule": "constant", "overrides": {"x": {"b1": 0.5}}},
+            "one b1 for all parameters",
+        ),
         ({"name": "schedule_free_sgd", "schedule": "constant", "lookahead_every": 5}, "leave lookahead_every at None"),
         ({"name": "schedule_free_sgd", "schedule": "constant", "plateau_factor": 0.5}, "leave plateau_factor at None"),
         ({"name": "schedule_free_sgd", "schedule": "constant", "proximal_l1": 0.1}, "average of schedule_free_sgd"),
@@ -156,17 +170,33 @@ def command_line(*args):
 def test_the_command_line_sets_explains_and_refuses():
     config, _ = command_line("--optimizer.name", "lion", "--optimizer.b2", "0.95", "--optimizer.warmup", "0.1")
     assert config == Config(OptimizerConfig(name="lion", learning_rate=0.5, b2=0.95, warmup=0.1))
-    groups = ("--optimizer.rate-of", "embed", "0.1", "head", "3", "--optimizer.name-of", "kernel", "muon")
+    groups = [
+        "--optimizer.overrides",
+        "embed",
+        "rate_factor",
+        "0.1",
+        "b1",
+        "0.8",
+        "head",
+        "rate_factor",
+        "3",
+        "kernel",
+        "name",
+        "muon",
+    ]
     config, _ = command_line(*groups, "--optimizer.sam-radius", "0.05", "--optimizer.centralize")
-    assert config.optimizer.rate_of == {"embed": 0.1, "head": 3.0}
-    assert config.optimizer.name_of == {"kernel": "muon"}
+    assert config.optimizer.overrides == {
+        "embed": {"rate_factor": 0.1, "b1": 0.8},
+        "head": {"rate_factor": 3.0},
+        "kernel": {"name": "muon"},
+    }
     assert (config.optimizer.sam_radius, config.optimizer.centralize) == (0.05, True)
     code, text = command_line("--help")
     assert code == 0
     for setting in fields(OptimizerConfig):
         assert f"--optimizer.{setting.name.replace('_', '-')}" in text
     assert "Linear warm-up of the learning rate from 0" in text
-    assert "Factors of the learning rate by regular expressions of paths" in text
+    assert "Settings of some parameters only, by regular expressions searched in their paths" in text
     code, text = command_line("--optimizer.learning-rate", "-1")
     assert code == 2
     assert "learning_rate must be a finite number from 0 up" in text

@@ -40,10 +40,12 @@ def check(config, groups, steps=3):
 def test_the_first_pattern_that_matches_decides_each_setting():
     config = replace(
         ADAMW,
-        weight_decay_of={"head": 0.0, "embed|head": 0.5},
-        b2_of={"embed": 0.9},
-        b1_of={"embed|head": 0.5, "embed": 0.1},
-        eps_of={"layer": 0.1},
+        overrides={
+            "head": {"weight_decay": 0.0},
+            "embed|head": {"weight_decay": 0.5, "b1": 0.5},
+            "embed": {"b1": 0.1, "b2": 0.9},
+            "layer": {"eps": 0.1},
+        },
     )
     check(
         config,
@@ -56,7 +58,9 @@ def test_the_first_pattern_that_matches_decides_each_setting():
 
 
 def test_other_optimizers_come_with_their_own_settings():
-    config = replace(ADAMW, b2=0.9, name_of={"head": "momentum", "embed": "lion"}, momentum_of={"head": 0.5})
+    config = replace(
+        ADAMW, b2=0.9, overrides={"head": {"name": "momentum", "momentum": 0.5}, "embed": {"name": "lion"}}
+    )
     check(
         config,
         {
@@ -65,11 +69,16 @@ def test_other_optimizers_come_with_their_own_settings():
             "head": ("momentum", 0.0, {"mu": 0.5}),
         },
     )
-    check(replace(ADAMW, name_of={"head": "adan"}, b3_of={"head": 0.5}), {"head": ("adan", 0.01, {"b3": 0.5})})
+    check(replace(ADAMW, overrides={"head": {"name": "adan", "b3": 0.5}}), {"head": ("adan", 0.01, {"b3": 0.5})})
 
 
 def test_rates_multiply_those_of_the_layers():
-    config = replace(PLAIN, learning_rate=1.0, layer_decay=0.5, rate_of={"bias": 10.0, "head|embed": 3.0, "e": 0.0})
+    config = replace(
+        PLAIN,
+        learning_rate=1.0,
+        layer_decay=0.5,
+        overrides={"bias": {"rate_factor": 10.0}, "head|embed": {"rate_factor": 3.0}, "e": {"rate_factor": 0.0}},
+    )
     ones = jax.tree.map(np.ones_like, parameters())
     after = run(config, jax.tree.map(np.zeros_like, ones), [ones])[0]
     for part, layer, own in (("embed", 0.25, 3.0), ("layer_0", 0.5, 0.0), ("head", 1.0, 3.0)):
@@ -80,14 +89,15 @@ def test_rates_multiply_those_of_the_layers():
 def test_the_norm_that_is_clipped_is_that_of_all_groups():
     params, grad = {"a": np.zeros(1), "b": np.zeros(1), "c": np.zeros(1)}, {"a": 3.0, "b": 4.0, "c": 99.0}
     grad = jax.tree.map(lambda g: np.full(1, g), grad)
-    config = replace(PLAIN, clip_norm=1.0, name_of={"a": "momentum"}, freeze="c", sam_radius=None)
+    config = replace(PLAIN, clip_norm=1.0, overrides={"a": {"name": "momentum"}}, freeze="c", sam_radius=None)
     after = run(config, params, [grad])[0]
     np.testing.assert_allclose([after[name][0] for name in "abc"], [-RATE * 0.6, -RATE * 0.8, 0.0], rtol=1e-6)
 
 
 def test_groups_average_and_climb_together():
-    config = replace(ADAMW, name="sgd", weight_decay=0.0, name_of={"head": "sophia", "embed": "adamw"}, sam_radius=0.1)
-    config = replace(config, lookahead_every=2, freeze="layer", weight_decay_of={"embed": 0.0, "head": 0.0})
+    config = replace(ADAMW, name="sgd", weight_decay=0.0, sam_radius=0.1)
+    overrides = {"head": {"name": "sophia", "weight_decay": 0.0}, "embed": {"name": "adamw", "weight_decay": 0.0}}
+    config = replace(config, lookahead_every=2, freeze="layer", overrides=overrides)
     params, grads = parameters(), gradients(parameters(), 4)
     frozen = run(config, params, grads)[-1]["layer_0"]
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b, np.float32)), frozen, params["layer_0"])
@@ -98,28 +108,30 @@ def test_groups_average_and_climb_together():
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "message"),
+    ("overrides", "message"),
     [
-        ({"rate_of": {"decoder": 2.0}}, "rate_of='decoder' matches none of the 6 parameter paths"),
-        ({"b2_of": {"decoder": 0.5}}, "b2_of='decoder' matches none"),
-        ({"weight_decay_of": {"bias": 0.1}}, "weight_decay_of='bias' matches only parameters that do not decay"),
-        ({"name_of": {"head": "sgd"}, "b1_of": {"kernel": 0.5}}, "sgd has no b1"),
+        ({"decoder": {"rate_factor": 2.0}}, "overrides='decoder' matches none of the 6 parameter paths"),
+        ({"head": {"b2": 0.5}, "decoder": {"b2": 0.5}}, "overrides='decoder' matches none"),
+        ({"bias": {"weight_decay": 0.1}}, r"overrides\['bias'\] sets weight_decay where no parameter decays"),
+        ({"head": {"name": "sgd"}, "kernel": {"b1": 0.5}}, "sgd has no b1"),
     ],
 )
-def test_settings_that_fit_no_parameter_are_refused(kwargs, message):
+def test_settings_that_fit_no_parameter_are_refused(overrides, message):
     with pytest.raises(UsageError, match=message):
-        make_optimizer(replace(ADAMW, **kwargs), 10, parameters())
+        make_optimizer(replace(ADAMW, overrides=overrides), 10, parameters())
     with pytest.raises(UsageError, match=message):
-        make_optimizer(replace(ADAMW, **kwargs), 10).init(parameters())
-    make_optimizer(replace(ADAMW, weight_decay_of={"bias": 0.1}, decay_pattern="bias"), 10, parameters())
+        make_optimizer(replace(ADAMW, overrides=overrides), 10).init(parameters())
+    make_optimizer(replace(ADAMW, overrides={"bias": {"weight_decay": 0.1}}, decay_pattern="bias"), 10, parameters())
 
 
 def test_the_description_says_where_what_is_different():
     config = replace(
         ADAMW,
-        weight_decay_of={"embed": 0.5},
-        name_of={"head": "nadamw"},
-        rate_of={"bias": 2.0},
+        overrides={
+            "head": {"name": "nadamw"},
+            "embed": {"weight_decay": 0.5, "b1": 0.8},
+            "bias": {"rate_factor": 2.0},
+        },
         layer_decay=0.9,
         plateau_factor=0.5,
         proximal_l1=0.1,
@@ -133,7 +145,7 @@ def test_the_description_says_where_what_is_different():
         "decoupled weight decay 0.2 on matrices",
         "instead, where 'head' matches: adam with Nesterov momentum: b1 0.9, b2 0.999, eps 1e-08; "
         "decoupled weight decay 0.01 on matrices",
-        "instead, where 'embed' matches: weight_decay 0.5",
+        "instead, where 'embed' matches: weight_decay 0.5, b1 0.8",
         "learning rate 0.1: constant",
         "times 0.5 whenever the mean loss of 100 steps has not fallen 5 times in a row",
         "layer-wise rates: 0.9 for each layer down from the head",

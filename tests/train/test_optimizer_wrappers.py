@@ -152,11 +152,13 @@ def test_schedule_free_evaluates_the_average(name):
 
 
 def test_schedule_free_averages_at_the_rate_of_each_parameter():
-    config = OptimizerConfig(name="schedule_free_sgd", learning_rate=RATE, schedule="constant", rate_of={"kernel": 0.5})
+    config = OptimizerConfig(
+        name="schedule_free_sgd", learning_rate=RATE, schedule="constant", overrides={"kernel": {"rate_factor": 0.5}}
+    )
     params = parameters()
     grads = gradients(params, 3)
     halved = [{**g, "kernel": g["kernel"] / 2} for g in grads]
-    right = run(replace(config, rate_of={}), params, halved)[-1]
+    right = run(replace(config, overrides={}), params, halved)[-1]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(config, params, grads)[-1], right)
 
 
@@ -271,7 +273,9 @@ def test_a_proximal_step_makes_exact_zeros_at_the_rate_of_each_parameter():
     params = {"layer_0": {"kernel": np.array([[1.0, 0.05, -0.3]])}, "head": {"kernel": np.array([[0.03, -2.0]])}}
     params["head"]["bias"] = np.array([0.01])
     config = OptimizerConfig(name="momentum", learning_rate=0.2, schedule="linear", proximal_l1=0.5, layer_decay=0.5)
-    config = replace(config, plateau_factor=0.5, plateau_window=1, plateau_patience=1, rate_of={"head": 2.0})
+    config = replace(
+        config, plateau_factor=0.5, plateau_window=1, plateau_patience=1, overrides={"head": {"rate_factor": 2.0}}
+    )
     grads = [jax.tree.map(lambda p, t=t: np.random.default_rng(t).normal(size=p.shape) / 20, params) for t in range(4)]
     ours = run(config, params, grads, total_steps=8, values=[1.0, 1.0, 0.5, 0.4])
     # From the second step on the rate is halved: its loss was no better.

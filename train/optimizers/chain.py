@@ -26,6 +26,7 @@ from train.optimizers.links import (
     mask_of,
     parameter_rates,
     proximal_l1,
+    rate_factors,
     reduce_on_plateau,
 )
 from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
@@ -203,14 +204,12 @@ def check_parameters(config: OptimizerConfig, params: Any) -> None:
         check_matches(config.decay_pattern, params, "decay_pattern")
     if config.layer_decay != 1:
         check_matches(config.layer_pattern, params, "layer_pattern")
-    for name, values in ({"rate": config.rate_of} | config.overrides()).items():
-        for pattern in values:
-            check_matches(pattern, params, f"{name}_of")
-    for pattern, decay in config.weight_decay_of.items():
+    for pattern, settings in config.overrides.items():
+        check_matches(pattern, params, "overrides")
         found = map_with_path(lambda path, decays, p=pattern: decays and re.search(p, path), mask_of(config)(params))
-        if decay and not any(jax.tree.leaves(found)):
+        if settings.get("weight_decay") and not any(jax.tree.leaves(found)):
             raise UsageError(
-                f"weight_decay_of={pattern!r} matches only parameters that do not decay: let decay_pattern match them."
+                f"overrides[{pattern!r}] sets weight_decay where no parameter decays: let decay_pattern match there."
             )
     groups_of(config, params)
 
@@ -263,7 +262,8 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
         links.append(Link(f"L1 penalty {config.l1:g} on {where}", optax.masked(add_l1(config.l1), mask)))
     if config.l2:
         links.append(Link(f"L2 penalty {config.l2:g} on {where}", optax.add_decayed_weights(config.l2, mask)))
-    links += [by_group(config, schedule)] if config.overrides() else core_links(config, schedule)
+    has_groups = any({*own} != {"rate_factor"} for own in config.overrides.values())
+    links += [by_group(config, schedule)] if has_groups else core_links(config, schedule)
     scaling = []
     if config.name in SELF_RATED:
         links[-1] = Link(f"{links[-1].text}\n{_schedule_text(config)}, times that step size", links[-1].transform)
@@ -271,7 +271,7 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
         scaling.append(Link(_schedule_text(config), optax.scale_by_learning_rate(schedule)))
     if config.plateau_factor is not None:
         scaling.append(Link(_plateau_text(config), reduce_on_plateau(config)))
-    if config.layer_decay != 1 or config.rate_of:
+    if config.layer_decay != 1 or rate_factors(config):
         scaling.append(Link(_rates_text(config), parameter_rates(config)))
     if not config.proximal_l1:
         return links + scaling
@@ -314,6 +314,6 @@ def _rates_text(config: OptimizerConfig) -> str:
     lines = []
     if config.layer_decay != 1:
         lines.append(f"layer-wise rates: {config.layer_decay:g} for each layer down from the head")
-    for pattern, rate in config.rate_of.items():
+    for pattern, rate in rate_factors(config).items():
         lines.append(f"rate times {rate:g} where {pattern!r} matches")
     return "\n".join(lines)

@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
+from train.errors import UsageError, check_name
 from train.optimizers import checks
-from train.optimizers.names import DEFAULTS, SETTINGS, OptimizerName
-from train.optimizers.schedules import ScheduleName
+from train.optimizers.names import (
+    DEFAULTS,
+    OPTIMIZERS,
+    SCHEDULE_FREE,
+    SELF_RATED,
+    SETTINGS,
+    OptimizerName,
+    Overrides,
+    SettingName,
+)
+from train.optimizers.schedules import SCHEDULES, ScheduleName, check_length
 
 LAYER_PATTERN = r"(?i:(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
 EMBEDDING_PATTERN = r"(?i:embed)"
@@ -120,30 +130,11 @@ class OptimizerConfig:
     muon_exclude: str = MUON_EXCLUDE
     """Regular expression for the paths of matrices that Muon leaves to Adam: by default embeddings and heads."""
 
-    rate_of: dict[str, float] = field(default_factory=dict)
-    """Factors of the learning rate by regular expressions of paths, such as: embed 0.1 head 3. Here and below the first
-    expression that is found in a path decides."""
-
-    name_of: dict[str, OptimizerName] = field(default_factory=dict)
-    """Other optimizers by regular expressions of paths, such as: head sgd; with their own default settings."""
-
-    weight_decay_of: dict[str, float] = field(default_factory=dict)
-    """Other decoupled weight decay by regular expressions of paths, for parameters that decay at all."""
-
-    momentum_of: dict[str, float] = field(default_factory=dict)
-    """Other momentum by regular expressions of paths."""
-
-    b1_of: dict[str, float] = field(default_factory=dict)
-    """Other b1 by regular expressions of paths."""
-
-    b2_of: dict[str, float] = field(default_factory=dict)
-    """Other b2 by regular expressions of paths."""
-
-    b3_of: dict[str, float] = field(default_factory=dict)
-    """Other b3 by regular expressions of paths."""
-
-    eps_of: dict[str, float] = field(default_factory=dict)
-    """Other eps by regular expressions of paths."""
+    overrides: Overrides = field(default_factory=dict)
+    """Settings of some parameters only, by regular expressions searched in their paths, such as: embed rate_factor 0.1
+    head name sgd momentum 0.9. Of each setting the first expression that has it and matches decides. rate_factor
+    multiplies the learning rate; another name brings its own default settings; weight_decay is for parameters that
+    decay at all."""
 
     plateau_factor: float | None = None
     """What the learning rate is multiplied by whenever the training loss has not become lower for a while, on top of
@@ -182,7 +173,26 @@ class OptimizerConfig:
     """Steps between two estimates of Sophia's curvature; each costs about as much as two further gradients."""
 
     def __post_init__(self) -> None:
-        checks.check(self)
+        check_name("optimizer", self.name, OPTIMIZERS)
+        check_name("schedule", self.schedule, SCHEDULES)
+        checks.check_ranges(vars(self))
+        check_length(self.warmup, "warmup")
+        check_length(self.cooldown, "cooldown")
+        for name in ("decay_pattern", "freeze", "layer_pattern", "embedding_pattern", "muon_exclude"):
+            checks.check_pattern(name, getattr(self, name))
+        for name in SETTINGS:
+            checks.check_belongs(self.name, name, getattr(self, name))
+        checks.check_overrides(self.name, self.overrides)
+        if self.bias_correction and self.name not in SELF_RATED:
+            raise UsageError(
+                f"bias_correction can be chosen for {' and '.join(SELF_RATED)} only, not for {self.name}: leave it at "
+                "False."
+            )
+        if self.name in SCHEDULE_FREE:
+            unused = {"plateau_factor": self.plateau_factor, "lookahead_every": self.lookahead_every}
+            checks.check_schedule_free(self.name, self.schedule, self.b1, self.overrides, unused)
+        if self.proximal_l1:
+            checks.check_proximal(self.name, has_lookahead=self.lookahead_every is not None)
 
     def setting(self, name: str) -> float:
         """The value of a setting that may have been left at None: then the optimizer's own default.
@@ -196,36 +206,20 @@ class OptimizerConfig:
         value = getattr(self, name)
         return DEFAULTS[self.name].get(name, 0.0) if value is None else value
 
-    def overrides(self) -> dict[str, dict[str, Any]]:
-        """What is set for some parameters only and changes their optimizer, without the learning rate.
-
-        Returns:
-          The values by pattern, by the name of the setting.
-
-        Example:
-          >>> OptimizerConfig(rate_of={"head": 3.0}, b2_of={"embed": 0.99}).overrides()
-          {'b2': {'embed': 0.99}}
-        """
-        found = {name: getattr(self, f"{name}_of") for name in ("name", *SETTINGS)}
-        return {name: dict(values) for name, values in found.items() if values}
-
-    def with_overrides(self, changes: Mapping[str, Any]) -> "OptimizerConfig":
+    def with_settings(self, settings: Mapping[SettingName, float | OptimizerName]) -> Self:
         """The config of some parameters only.
 
         Args:
-          changes: settings by name; another `name` brings its own defaults for all that is not among them.
+            settings: Settings by name, such as one of `overrides`, without `rate_factor`; another `name` brings its own
+                defaults for all that is not among them.
 
         Returns:
-          A config with the same learning rate and no overrides.
-
-        Raises:
-          UsageError: the changes do not fit the optimizer.
+            A config with the same learning rate and no overrides.
 
         Example:
-          >>> OptimizerConfig(b2=0.98).with_overrides({"name": "momentum"}).setting("momentum")
-          0.9
+            >>> OptimizerConfig(b2=0.98).with_settings({"name": "momentum"}).setting("momentum")
+            0.9
         """
-        other = changes.get("name", self.name) != self.name
-        own: dict[str, Any] = dict.fromkeys(SETTINGS) if other else {}
-        empty: dict[str, Any] = {f"{name}_of": {} for name in ("rate", "name", *SETTINGS)}
-        return replace(self, **(empty | own | dict(changes)))
+        is_other = settings.get("name", self.name) != self.name
+        changes: dict[Any, Any] = {**(dict.fromkeys(SETTINGS) if is_other else {}), **settings}
+        return replace(self, overrides={}, **changes)

@@ -82,13 +82,19 @@ def layer_rates(config: OptimizerConfig, params: Any) -> Any:
 
 
 def parameter_rates(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Multiplies each update by the rate of its layer and by the first of `rate_of` that matches its path."""
+    """Multiplies each update by the rate of its layer and by the first `rate_factor` of the overrides for its path."""
 
     def scale(updates: Any, _: Any) -> Any:
         layers = layer_rates(config, updates) if config.layer_decay != 1 else jax.tree.map(lambda _: 1.0, updates)
-        return map_with_path(lambda path, u, rate: u * (rate * first_match(config.rate_of, path, 1.0)), updates, layers)
+        return map_with_path(lambda path, u, rate: u * (rate * first_match(factors, path, 1.0)), updates, layers)
 
+    factors = rate_factors(config)
     return optax.stateless(scale)
+
+
+def rate_factors(config: OptimizerConfig) -> dict[str, float]:
+    """The factors of the learning rate by pattern, in the order of the overrides."""
+    return {pattern: float(own["rate_factor"]) for pattern, own in config.overrides.items() if "rate_factor" in own}
 
 
 def first_match(values: dict[str, Any], path: str, default: Any = None) -> Any:

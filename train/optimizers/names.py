@@ -32,10 +32,9 @@ OptimizerName = Literal[
 ]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
-# Those that average on their own, those that find the size of their steps, and those that look at the curvature.
+# Those that average on their own, and those that find the size of their steps.
 SCHEDULE_FREE = ("schedule_free_sgd", "schedule_free_adamw")
 SELF_RATED = ("prodigy", "dadapt_adamw")
-SECOND_ORDER = ("sophia",)
 # Those that square nothing, or take care of it themselves.
 LINEAR = ("sgd", "momentum", "nesterov", "adamax", "lion", "muon", "sophia", "schedule_free_sgd")
 
@@ -72,3 +71,8 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )
 SETTINGS = ("momentum", "b1", "b2", "b3", "eps", "weight_decay")
+
+SettingName = Literal["name", "rate_factor", "momentum", "b1", "b2", "b3", "eps", "weight_decay"]
+OVERRIDABLE: tuple[str, ...] = get_args(SettingName)
+Overrides = Mapping[str, Mapping[SettingName, float | OptimizerName]]
+"""Settings of some parameters only, by the pattern that chooses them."""
