@@ -85,7 +85,7 @@ class _Grid(NamedTuple):
         first = self.blank(jnp.broadcast_to(first, shape))
         return _State(first, jnp.full_like(first, -jnp.inf), jnp.zeros_like(first[..., 0]))
 
-    def child_path(self, n: jax.Array) -> jax.Array:
+    def inside(self, n: jax.Array) -> jax.Array:
         """Which columns antidiagonal n crosses, [..., J] of ones before."""
         row = n - jnp.arange(self.one.shape[-1])
         return ((row >= 0) & (row < len(self.one))).reshape((1,) * (self.one.ndim - 2) + (-1,))
@@ -96,7 +96,7 @@ class _Grid(NamedTuple):
 
     def set(self, turned: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
         """A turned table with other cells on antidiagonal n."""
-        cells = jnp.where(self.child_path(n), cells, self.get(turned, n)).ravel()
+        cells = jnp.where(self.inside(n), cells, self.get(turned, n)).ravel()
         return jax.lax.dynamic_update_index_in_dim(turned, cells, n % len(turned), 0)
 
     def weights(self, n: jax.Array) -> tuple[Any, Callable[[Any], tuple[jax.Array, ...]]]:
@@ -115,7 +115,7 @@ class _Grid(NamedTuple):
         """The state one antidiagonal further, and the constant that was taken out."""
         parts, weights = self.weights(n)
         cells = log_add(*self.ways(state.last, state.last_but_one, weights(parts)))
-        cells = jnp.where(self.child_path(n), cells, -jnp.inf)
+        cells = jnp.where(self.inside(n), cells, -jnp.inf)
         _, top = row_shift(jnp.maximum(cells, state.last))
         # It cancels in the gradient.
         return _State(cells - top, state.last - top, state.total + top[..., 0]), top
@@ -137,11 +137,11 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
     def backward(carry, inputs):  # type: ignore[no-untyped-def]
         here, before, turned = carry
         n, top = inputs
-        last, last_but_one = (jnp.where(grid.child_path(m), grid.get(turned[0], m), -jnp.inf) for m in (n - 1, n - 2))
+        last, last_but_one = (jnp.where(grid.inside(m), grid.get(turned[0], m), -jnp.inf) for m in (n - 1, n - 2))
         parts, weights_of = grid.weights(n)
         weights, pull_back = jax.vjp(weights_of, parts)
         shares = _softmax(grid.ways(last, last_but_one - top, weights))
-        entered = tuple(jnp.where(grid.child_path(n), here * share, 0) for share in shares)
+        entered = tuple(jnp.where(grid.inside(n), here * share, 0) for share in shares)
         slopes = jax.tree.leaves(pull_back(entered)[0])
         turned = [grid.set(x, n, slope) for x, slope in zip(turned, slopes, strict=True)]
         down, right, *diagonal = entered
