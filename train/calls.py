@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.metrics import Metrics
 from train.parallel import Step, scanned
 
 
@@ -43,7 +44,7 @@ class Call:
     metrics: Any
 
     @functools.cached_property
-    def fetched(self) -> dict[str, tuple[Any, Any]]:
+    def fetched(self) -> Metrics:
         """The metrics on the host."""
         return dict(jax.device_get(self.metrics))
 

@@ -29,7 +29,7 @@ from train.console import warn
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.hooks import last_good
-from train.metrics import means
+from train.metrics import Metrics, means
 from train.parallel import Step, Sync
 from train.paths import path_of
 from train.records.metrics_log import MetricsWriter
@@ -96,7 +96,7 @@ def _choose(good: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(good, x, y), new, old)
 
 
-def outcome(metrics: Mapping[str, tuple[Any, Any]]) -> Literal["done", "skipped", "overflow"]:
+def outcome(metrics: Metrics) -> Literal["done", "skipped", "overflow"]:
     """What became of a step, by its metrics.
 
     Args:
@@ -147,7 +147,7 @@ class BadSteps:
         self.consecutive = self.total = self.rollbacks = 0
         self._writer = writer
 
-    def count(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> bool:
+    def count(self, step: int, metrics: Metrics) -> bool:
         """Counts one step.
 
         Args:

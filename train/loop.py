@@ -12,7 +12,7 @@ import functools
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
@@ -25,11 +25,10 @@ from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.guard import BadSteps, find_nonfinite, not_finite, outcome
 from train.hooks import StopTraining, last_good, last_save
-from train.metrics import means
+from train.metrics import Metrics, means
 from train.records.progress import Progress
 
 State = TypeVar("State")
-Metrics = Mapping[str, tuple[Any, Any]]
 
 
 def fit(

@@ -14,10 +14,12 @@ from train.errors import UsageError
 from train.objective import Term
 
 Pair = tuple[Any, Any]
+"""A sum and the sum of its weights, on the host or on devices."""
+Metrics = Mapping[str, Pair]
 Average = Literal["macro", "micro"]
 
 
-def means(metrics: Mapping[str, Pair]) -> dict[str, float]:
+def means(metrics: Metrics) -> dict[str, float]:
     """Return sum / weight of each metric as a float; NaN where nothing counted.
 
     Args:
@@ -34,7 +36,7 @@ def means(metrics: Mapping[str, Pair]) -> dict[str, float]:
     return {name: _ratio(float(total), float(weight)) for name, (total, weight) in pairs.items()}
 
 
-def accumulate(total: Mapping[str, Pair] | None, metrics: Mapping[str, Pair]) -> dict[str, Pair]:
+def accumulate(total: Metrics | None, metrics: Metrics) -> dict[str, Pair]:
     """Add the sums of one more batch, in float64 on the host.
 
     Args:
@@ -63,7 +65,7 @@ def accumulate(total: Mapping[str, Pair] | None, metrics: Mapping[str, Pair]) ->
     return {name: (total[name][0] + value, total[name][1] + weight) for name, (value, weight) in new.items()}
 
 
-def weighted_loss(metrics: Mapping[str, Pair], loss_weights: Mapping[str, float]) -> float:
+def weighted_loss(metrics: Metrics, loss_weights: Mapping[str, float]) -> float:
     """Return ``sum of loss_weight * sum / weight`` over terms; a term without weight counts 0, as in training.
 
     >>> weighted_loss({"mlm": (6.0, 4.0), "nsp": (1.0, 2.0)}, {"mlm": 1.0, "nsp": 0.5})

@@ -11,6 +11,7 @@ import numpy as np
 
 from train.errors import UsageError
 from train.parallel import micro_batches
+from train.trees import widen
 
 Encode = Callable[..., Any]
 
@@ -70,7 +71,7 @@ def microbatched(encode: Encode, n: int) -> Encode:
             return _checked(encode(own, *micro), size // n)
 
         # The backward pass of the map adds up the gradients in the dtype of what goes in.
-        wide = jax.tree.map(_widen, params)
+        wide = jax.tree.map(widen, params)
         # No barriers against merging the two forward passes: in a loop there is nothing to merge.
         part = jax.checkpoint(part, prevent_cse=False)
         outputs = jax.lax.map(lambda micro: part(wide, micro), (micro_batches(rows, n), *keys))
@@ -99,9 +100,3 @@ def _checked(outputs: Any, size: int) -> Any:
 
 def _as(wide: jax.Array, leaf: Any) -> jax.Array:
     return wide.astype(jnp.result_type(leaf)) if jnp.issubdtype(wide.dtype, jnp.inexact) else wide
-
-
-def _widen(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
-    real = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) if real else leaf

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from train.paths import check_leaves
+from train.trees import is_key, widen
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +90,7 @@ def create_state(
         params=params,
         opt_state=_copy(optimizer.init(params)),
         key=_copy_leaf(_as_key(key)),
-        ema=jax.tree.map(_widen, params) if ema else None,
+        ema=jax.tree.map(lambda p: jnp.array(widen(p), copy=True), params) if ema else None,
         frozen=_copy(frozen),
         state=_copy(state),
         loss_scale=_copy(loss_scale),
@@ -111,17 +112,13 @@ def average(ema: Any, params: Any, decay: Any) -> Any:
 
 
 def _as_key(key: Any) -> jax.Array:
-    if jnp.ndim(key) == 0 and not _is_key(key):
+    if jnp.ndim(key) == 0 and not is_key(key):
         return jax.random.key(key)
-    return key if _is_key(key) else jax.random.wrap_key_data(key)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return key if is_key(key) else jax.random.wrap_key_data(key)
 
 
 def _copy_leaf(leaf: Any) -> jax.Array:
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.wrap_key_data(jnp.copy(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
     # An explicit dtype drops weak types, which would cost a second compilation after the first step.
     return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
@@ -129,8 +126,3 @@ def _copy_leaf(leaf: Any) -> jax.Array:
 
 def _copy(tree: Any) -> Any:
     return jax.tree.map(_copy_leaf, tree)
-
-
-def _widen(leaf: jax.Array) -> jax.Array:
-    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return jnp.array(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32) if inexact else leaf.dtype, copy=True)

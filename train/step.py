@@ -7,7 +7,7 @@ of the weights, and the compiler strips the model from it. A second scan accumul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,13 +19,12 @@ from train.errors import UsageError, check_count
 from train.objective import Context, Objective, Sums, Term, check_loss_weights, evaluate
 from train.objectives.task_weighting import current_weights
 from train.optimizers.norms import global_norm
+from train.optimizers.schedules import Rate, rate_at
 from train.optimizers.wrappers import evaluation_params
 from train.parallel import Step, Sync, check_batch, micro_batches
 from train.paths import check_leaves
 from train.state import TrainState, average
-
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
-Rate = float | jax.Array | Callable[[Any], Any]
+from train.trees import widen
 
 
 def build_train_step(
@@ -77,7 +76,7 @@ def build_train_step(
     accumulate = check_count("accumulate", accumulate)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Metrics]:
+    def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Sums]:
         check_batch(batch, accumulate=accumulate)
         check_leaves(
             state.params,
@@ -88,7 +87,7 @@ def build_train_step(
         )
         if ema_decay is not None and state.ema is None:
             raise UsageError("ema_decay is given, but the state keeps no average: use create_state(..., ema=True).")
-        given = {name: _at(rate, state.step) for name, rate in loss_weights.items()}
+        given = {name: rate_at(rate, state.step) for name, rate in loss_weights.items()}
         rates = _adapted(given, current_weights(state.opt_state))
         grads, report, collections = _gradients(objective, state, batch, rates, accumulate, sync, task_gradients)
         loss, losses = jnp.sum(_losses(report.sums, rates)), _losses(report.sums, given)
@@ -107,7 +106,7 @@ def build_train_step(
             grads, state.opt_state, state.params, value=loss, losses=losses, **elsewhere
         )
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema if ema_decay is None else average(state.ema, params, _at(ema_decay, state.step))
+        ema = state.ema if ema_decay is None else average(state.ema, params, rate_at(ema_decay, state.step))
         one = jnp.ones((), loss.dtype)
         metrics = report.sums | {"loss": (loss, one), "grad_norm": (grad_norm, one)}
         return state.replace(
@@ -136,11 +135,11 @@ def build_eval_step(
       UsageError: at the first call, for arguments that do not fit together.
     """
 
-    def body(state: TrainState, batch: Any, sync: Sync) -> Metrics:
+    def body(state: TrainState, batch: Any, sync: Sync) -> Sums:
         check_batch(batch)
         if use_ema and state.ema is None:
             raise UsageError("use_ema is set, but the state keeps no average: use create_state(..., ema=True).")
-        rates = {name: _at(rate, state.step) for name, rate in (loss_weights or {}).items()}
+        rates = {name: rate_at(rate, state.step) for name, rate in (loss_weights or {}).items()}
         params = sync.local(state.ema if use_ema else evaluation_params(state))
         terms, _ = evaluate(objective, params, batch, _context(state, sync, 0, sync.local(state.state), train=False))
         check_loss_weights(rates, terms)
@@ -189,17 +188,17 @@ def _gradients(
     def add(carry: Any, micro: Any) -> tuple[Any, Any]:
         total, collections = carry
         grads, (report, new) = gradients(params, collections, *micro, denominators)
-        return (jax.tree.map(jnp.add, total, _wide(grads)), new), report
+        return (jax.tree.map(jnp.add, total, jax.tree.map(widen, grads)), new), report
 
     if count == 1:
         grads, (report, collections) = gradients(params, collections, 0, batch)
-        grads = _wide(grads)
+        grads = jax.tree.map(widen, grads)
     else:
         micros = jnp.arange(count), micro_batches(batch, count)
         _, weights = jax.lax.scan(weigh, collections, micros)
         denominators = sync.sum(_sum_first(weights))
         tasks = (len(rates),) if task_gradients else ()
-        zeros = jax.tree.map(lambda p: jnp.zeros(tasks + p.shape, p.dtype), _wide(params))
+        zeros = jax.tree.map(lambda p: jnp.zeros(tasks + p.shape, p.dtype), jax.tree.map(widen, params))
         (grads, collections), reports = jax.lax.scan(add, (sync.local(zeros), collections), micros)
         report = _sum_first(reports)
     grads, report = sync.sum((grads, report))
@@ -221,15 +220,6 @@ def _losses(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:
 def _adapted(rates: dict[str, Any], weights: jax.Array | None) -> dict[str, Any]:
     """The loss weights times those of a multi-task weighting, if the optimizer begins with one."""
     return rates if weights is None else {name: rate * weights[i] for i, (name, rate) in enumerate(rates.items())}
-
-
-def _at(rate: Rate, step: jax.Array) -> Any:
-    return rate(step) if callable(rate) else rate
-
-
-def _wide(tree: Any) -> Any:
-    """Return the tree in at least float32."""
-    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
 def _strong(leaf: Any) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from train.objectives.small_matrices import exact_products, graded_eigh, nonnegative_minimum
 from train.optimizers.norms import power_of_two
+from train.trees import widen
 
 Weights = jax.Array
 _RIDGE = 1e-6
@@ -27,7 +28,7 @@ def gram_matrix(gradients: Any) -> jax.Array:
     """
 
     def of_leaf(x: jax.Array) -> jax.Array:
-        rows = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(x.shape[0], -1)
+        rows = widen(x).reshape(x.shape[0], -1)
         return jnp.einsum("ik,jk->ij", rows, rows)
 
     leaves = [of_leaf(x) for x in jax.tree.leaves(gradients)]
@@ -49,7 +50,7 @@ def scaled_gram_matrix(gradients: Any) -> tuple[jax.Array, jax.Array]:
      [0.25   0.0625]] True
     """
     scale = power_of_two(gradients)
-    divided = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) / scale, gradients)
+    divided = jax.tree.map(lambda x: widen(x) / scale, gradients)
     return gram_matrix(divided), scale
 
 

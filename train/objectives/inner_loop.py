@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from train.errors import UsageError
 from train.objective import Context, Objective, Term, Terms, check_loss_weights, evaluate
+from train.optimizers.schedules import Rate, rate_at
 from train.paths import check_matches, paths_of
+from train.trees import shapes_of, widen
 
-Rate = float | jax.Array | Callable[[Any], Any]
 Head = str | Callable[[str], bool]
 Leaves = list[jax.Array]
 
@@ -46,7 +47,7 @@ class InnerLoop:
         total: Any = 0.0
         for name, weight in self.loss_weights.items():
             value, count = terms[name].sums()
-            total += at(weight, ctx.step) * value / jnp.where(count == 0, 1, count)
+            total += rate_at(weight, ctx.step) * value / jnp.where(count == 0, 1, count)
         return total, state
 
     def adapt(
@@ -59,7 +60,7 @@ class InnerLoop:
     ) -> tuple[Any, Any]:
         """The adapted parameters and the mutable state after the last inner step."""
         start, join = split(params, self.head)
-        rates = [at(self.rate, ctx.step)] * len(start) if rates is None else rates
+        rates = [rate_at(self.rate, ctx.step)] * len(start) if rates is None else rates
 
         def loss(fast: Leaves, state: Any, number: Any, rows: Any) -> tuple[jax.Array, Any]:
             value, state = self.loss(join(fast), rows, dataclasses.replace(ctx, state=state), number)
@@ -76,7 +77,7 @@ class InnerLoop:
         if given != {(self.steps,)}:
             raise UsageError(
                 f"with minibatches=True and {self.steps} steps the support needs shapes [tasks, {self.steps}, ...], "
-                f"but each task has {describe(support)}."
+                f"but each task has {shapes_of(support)}."
             )
         micros = jnp.arange(self.steps), support if self.minibatches else None
         (fast, state), _ = jax.lax.scan(descend, (start, ctx.state), micros)
@@ -139,7 +140,7 @@ def split(params: Any, head: Head | None = None) -> tuple[Leaves, Callable[[Leav
         joined = [next(given).astype(x.dtype) if own else x for own, x in zip(chosen, leaves, strict=True)]
         return jax.tree.unflatten(structure, joined)
 
-    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for own, x in zip(chosen, leaves, strict=True) if own]
+    wide = [widen(x) for own, x in zip(chosen, leaves, strict=True) if own]
     return wide, join
 
 
@@ -164,20 +165,10 @@ def with_term(terms: Terms, name: str, term: Term) -> Terms:
     return terms | {name: term}
 
 
-def at(rate: Rate | None, step: jax.Array) -> Any:
-    """A number, or a schedule's number at a step."""
-    return rate(step) if callable(rate) else rate
-
-
 def check_number(name: str, value: Any, positive: bool = False) -> None:
     """Raise UsageError for a Python number that is negative or not a number (or, if ``positive``, 0)."""
     if isinstance(value, (int, float)) and not (value > 0 if positive else value >= 0):
         raise UsageError(f"{name} is {value}, but must be {'above 0' if positive else 'at least 0'}.")
-
-
-def describe(tree: Any) -> str:
-    """The shapes of a tree's leaves, in its structure."""
-    return str(jax.tree.map(jnp.shape, tree))
 
 
 def _count_tasks(batch: Any, optional: tuple[str, ...]) -> int:
@@ -196,7 +187,7 @@ def _count_tasks(batch: Any, optional: tuple[str, ...]) -> int:
     if len(sizes) != 1 or sizes == {()}:
         raise UsageError(
             "support and query need the same number of tasks on the leading axis of every array, but the shapes are "
-            f"{describe(dict(batch))}."
+            f"{shapes_of(dict(batch))}."
         )
     return sizes.pop()[0]
 

@@ -31,7 +31,9 @@ import jax.numpy as jnp
 from train.errors import UsageError
 from train.objective import Context, Objective, Term, Terms
 from train.objectives import inner_loop
-from train.objectives.inner_loop import Head, InnerLoop, Leaves, Rate
+from train.objectives.inner_loop import Head, InnerLoop, Leaves
+from train.optimizers.schedules import Rate, rate_at
+from train.trees import shapes_of
 
 
 def maml(
@@ -196,12 +198,10 @@ def meta_sgd(
 
     def meta(params: Any, batch: Any, ctx: Context) -> Any:
         names = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-        if names != ["inner_rates", "params"] or inner_loop.describe(params["params"]) != inner_loop.describe(
-            params["inner_rates"]
-        ):
+        if names != ["inner_rates", "params"] or shapes_of(params["params"]) != shapes_of(params["inner_rates"]):
             raise UsageError(
                 "meta_sgd trains {'params': theta, 'inner_rates': a rate for each entry of theta}, got "
-                f"{names if isinstance(names, str) else inner_loop.describe(params)}: make it with meta_sgd_params."
+                f"{names if isinstance(names, str) else shapes_of(params)}: make it with meta_sgd_params."
             )
         return over_tasks(params, batch, ctx)
 
@@ -267,7 +267,7 @@ def imaml(
 
     def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
         start, join = inner_loop.split(params)
-        strength, rate = inner_loop.at(weight, ctx.step), inner_loop.at(inner_rate, ctx.step)
+        strength, rate = rate_at(weight, ctx.step), rate_at(inner_rate, ctx.step)
 
         def stationary(fast: Leaves) -> Leaves:  # 0 at the minimum; its Jacobian is I + H / lambda.
             slopes = jax.grad(lambda x: inner.loss(join(x), rows["support"], ctx, 0)[0])(fast)
@@ -342,7 +342,7 @@ def proximal_meta(
     inner = InnerLoop(objective, inner_rate, steps, loss_weights)
 
     def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
-        strength, shared = inner_loop.at(weight, ctx.step), params if through else jax.lax.stop_gradient(params)
+        strength, shared = rate_at(weight, ctx.step), params if through else jax.lax.stop_gradient(params)
         adapted, state = inner.adapt(
             shared, rows["support"], ctx, lambda fast: strength * inner_loop.distance(inner_loop.split(shared)[0], fast)
         )

@@ -10,7 +10,8 @@ import jax
 from train.errors import UsageError
 from train.objective import Context, Objective, Term, Terms
 from train.objectives import inner_loop
-from train.objectives.inner_loop import InnerLoop, Rate
+from train.objectives.inner_loop import InnerLoop
+from train.optimizers.schedules import Rate
 
 
 def reptile(

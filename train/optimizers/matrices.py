@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from train.optimizers.norms import power_of_two
+from train.trees import widen
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
@@ -63,7 +64,7 @@ def unit_frobenius(matrix: jax.Array) -> jax.Array:
       >>> print(unit_frobenius(jnp.array([[3e25, 4e25]])), unit_frobenius(jnp.array([[3e-25, 0.0]])))
       [[0.6 0.8]] [[1. 0.]]
     """
-    wide = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)) / power_of_two(matrix)
+    wide = widen(matrix) / power_of_two(matrix)
     norm = jnp.sqrt(jnp.sum(jnp.square(wide)))
     return wide / jnp.where(norm == 0, 1, norm)
 
@@ -89,7 +90,7 @@ def newton_schulz(matrix: jax.Array) -> jax.Array:
     if matrix.shape[0] > matrix.shape[1]:
         return newton_schulz(matrix.T).T
     # Rounding can give A small negative eigenvalues, which the steps enlarge: harmless in float32, not in less.
-    wide = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
+    wide = widen(matrix)
     with jax.default_matmul_precision("highest"):
         gram = wide @ wide.T
         one = product = jnp.eye(len(gram), dtype=gram.dtype)

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from train.trees import widen
+
 
 def power_of_two(tree: Any) -> jax.Array:
     """A power of two near the largest entry of a tree, to divide by without rounding.
@@ -20,7 +22,7 @@ def power_of_two(tree: Any) -> jax.Array:
       >>> print(power_of_two({"a": jnp.array([3.0, -5.0]), "b": jnp.zeros(2)}), power_of_two([]))
       4.0 1.0
     """
-    leaves = [_wide(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    leaves = [widen(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
     if not leaves:
         return jnp.ones(())
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
@@ -46,9 +48,5 @@ def global_norm(tree: Any) -> jax.Array:
       5e+20 5e-25
     """
     scale = power_of_two(tree)
-    squares = [jnp.sum(jnp.square(_wide(x) / scale)) for x in jax.tree.leaves(tree)]
+    squares = [jnp.sum(jnp.square(widen(x) / scale)) for x in jax.tree.leaves(tree)]
     return scale * jnp.sqrt(sum(squares, start=jnp.zeros((), scale.dtype)))
-
-
-def _wide(x: Any) -> jax.Array:
-    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))

@@ -1,8 +1,10 @@
 """Schedules: numbers that depend on the step, put together from Optax's own."""
 
 import math
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -10,6 +12,8 @@ from train.errors import UsageError, check_name
 
 ScheduleName = Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
+Rate = float | jax.Array | Callable[[Any], Any]
+"""A number, or a schedule of the step."""
 
 
 def count_steps(length: float, total_steps: int, name: str = "length") -> int:
@@ -169,6 +173,11 @@ def ema_decay_schedule(decay: float, warmup: float = 10.0) -> optax.Schedule:
     if warmup <= 1:
         return optax.constant_schedule(decay)
     return lambda count: jnp.minimum(decay, (1 + count) / (warmup + count))
+
+
+def rate_at(rate: Rate | None, step: jax.Array) -> Any:
+    """A number, or a schedule's number at a step."""
+    return rate(step) if callable(rate) else rate
 
 
 def learning_rate_at(schedule: float | optax.Schedule, step: int) -> float:

@@ -4,7 +4,6 @@ SAM and Sophia need `grad_fn=`, a function from parameters to the gradient of th
 `build_train_step` passes to its optimizer; so they too give the same numbers at every split of a batch.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +15,6 @@ from train.errors import UsageError
 from train.optimizers.links import is_masked
 from train.optimizers.norms import global_norm
 from train.state import TrainState
-
-GradientFunction = Callable[[Any], Any]
 
 
 class SlowWeights(NamedTuple):

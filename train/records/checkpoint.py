@@ -26,7 +26,7 @@ from train.records.checkpoint_files import read_leaves, read_meta, write_checkpo
 from train.records.fingerprint import refuse_changes
 from train.records.lock import check_lock, lock_folder, unlock_folder
 from train.records.manifest import MANIFEST, find_damage, write_manifest
-from train.records.state_layout import check_layout, describe, rebuild
+from train.records.state_layout import check_layout, flatten_state, rebuild
 from train.records.stateful import Stateful, decode, encode, stateful
 
 State = TypeVar("State")
@@ -101,7 +101,7 @@ class Checkpointer:
         if step == self.latest_step:
             return
         check_lock(self.directory)
-        leaves, description = describe(state)
+        leaves, description = flatten_state(state)
         meta = {
             "step": step,
             "leaves": description,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.records.state_layout import Description, describe
+from train.records.state_layout import Description, flatten_state
 
 
 def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -17,7 +17,7 @@ def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict
     Args:
         manager: Orbax's manager of the folder.
         step: Its step.
-        leaves: The values by path, as `describe` gives them.
+        leaves: The values by path, as `flatten_state` gives them.
         meta: JSON types: the step, the leaves' description, the iterator, extras, config and data.
 
     Raises:
@@ -75,7 +75,7 @@ def read_leaves(folder: Path, state: Any, saved: Description) -> dict[str, Any]:
     """
     import orbax.checkpoint as ocp
 
-    leaves = describe(state)[0]
+    leaves = flatten_state(state)[0]
     found = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
     _check_arrays(found, leaves, saved)
     restore_args = {

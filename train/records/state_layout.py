@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.errors import UsageError
+from train.trees import is_key
 
 Description = list[dict[str, Any]]
 
 
-def describe(state: Any) -> tuple[dict[str, Any], Description]:
+def flatten_state(state: Any) -> tuple[dict[str, Any], Description]:
     """The leaves by path as Orbax takes them, and the path, shape and dtype of each in order."""
     leaves: dict[str, Any] = {}
     description = []
@@ -22,7 +23,7 @@ def describe(state: Any) -> tuple[dict[str, Any], Description]:
         shape, dtype = _layout(leaf)
         description.append({"path": name, "shape": list(shape), "dtype": dtype})
         if 0 not in shape:  # Orbax refuses arrays without elements, and there is nothing in them to save
-            data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+            data = jax.random.key_data(leaf) if is_key(leaf) else leaf
             # Of several processes Orbax takes arrays on the devices of all (not those of `pmap`), or on the host.
             alone = jax.process_count() == 1
             here = not isinstance(data, jax.Array) or (data.is_fully_addressable and not alone)
@@ -35,10 +36,10 @@ def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> 
 
     Args:
         state: The state to restore into.
-        saved: What `describe` told of the saved one.
+        saved: What `flatten_state` told of the saved one.
         any_dtype: Whether numbers may have another dtype; those of PRNG keys never may.
     """
-    _, wanted = describe(state)
+    _, wanted = flatten_state(state)
     here = {entry["path"]: entry for entry in wanted}
     there = {entry["path"]: entry for entry in saved}
     advice = "build the model and optimizer of the saved run, or use another directory"
@@ -70,7 +71,7 @@ def rebuild(state: Any, leaves: dict[str, Any]) -> Any:
         if name not in leaves:
             return old  # no elements
         value = leaves[name]
-        if _is_key(old):
+        if is_key(old):
             return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(old))
         if isinstance(old, jax.Array):
             return value.astype(old.dtype) if isinstance(value, jax.Array) else jnp.asarray(value, old.dtype)
@@ -79,10 +80,6 @@ def rebuild(state: Any, leaves: dict[str, Any]) -> Any:
         return type(old)(value.item())
 
     return jax.tree_util.tree_map_with_path(leaf, state)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _layout(leaf: Any) -> tuple[tuple[int, ...], str]:
