@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from tests.train.resumable import At
+from tests.train.support.resumable import At
 from train import (
     BadSteps,
     Checkpointer,

@@ -107,7 +107,7 @@ def test_a_lock_file_that_is_deleted_or_replaced_lets_nobody_in(tmp_path):
         harm(tmp_path / name / ".lock")
     (tmp_path / "free").mkdir()
     folders = [str(tmp_path / name) for name in [*harms, "free"]]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", SECOND, *folders]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=100)
     *refused, opened = done.stdout.splitlines()

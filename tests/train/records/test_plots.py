@@ -69,11 +69,11 @@ def test_the_same_bytes_each_time_and_nothing_but_the_picture(tmp_path):
 
 def test_needs_no_display_and_no_pyplot(tmp_path):
     code = (
-        "import sys, pathlib; from tests.train.test_plots import draw_all;"
+        "import sys, pathlib; from tests.train.records.test_plots import draw_all;"
         f"list(draw_all(pathlib.Path({str(tmp_path)!r}))); assert 'matplotlib.pyplot' not in sys.modules"
     )
     environment = {k: v for k, v in os.environ.items() if k != "DISPLAY"} | {"MPLBACKEND": "tkagg"}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], env=environment)
 
 
 def test_learning_curves(tmp_path, figures):

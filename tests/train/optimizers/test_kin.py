@@ -8,7 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.optimizer_oracles import ORACLES, RATE, WHOLE, assert_close, expected, gradients, parameters, run
+from tests.train.support.optimizer_oracles import (
+    ORACLES,
+    RATE,
+    WHOLE,
+    assert_close,
+    expected,
+    gradients,
+    parameters,
+    run,
+)
 from train.optimizers import OPTIMIZERS, OptimizerConfig, make_optimizer
 from train.optimizers.moments import average_length
 

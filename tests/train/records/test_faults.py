@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.sabotage import POINTS
+from tests.train.support.sabotage import POINTS
 
 KILLED, STOPPED, REFUSED, FAILED = -9, 143, 2, 1
 END = {"expect": 0}
@@ -27,8 +27,8 @@ def run_all(folder, *attempts):
     plan, result = Path(f"{folder}.plan"), Path(f"{folder}.result")
     plan.write_text(json.dumps([{"folder": str(folder)} | attempt for attempt in attempts]))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.train.sabotage", str(plan), str(result)],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-W", "error", "-m", "tests.train.support.sabotage", str(plan), str(result)],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=500,

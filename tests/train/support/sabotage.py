@@ -1,4 +1,4 @@
-"""Runs that are killed or sabotaged, each in a process of its own: `python -m tests.train.sabotage PLAN RESULT`.
+"""Runs that are killed or sabotaged, each in its own process: `python -m tests.train.support.sabotage PLAN RESULT`.
 
 The plan, a file in JSON, is a list of attempts at runs, made one after the other; `attempt` says what can be done to
 one. The result is a list of exit codes and of what was said on stderr. The imports are made once and the attempts
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint  # noqa: F401  (here rather than in every attempt)
 
-from tests.train import resumable
+from tests.train.support import resumable
 from train.errors import RunFailed, UsageError
 from train.parallel import data_parallel
 from train.records.checkpoint import Checkpointer

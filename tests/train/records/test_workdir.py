@@ -54,7 +54,7 @@ def test_importing_the_loop_imports_neither_plots_nor_checkpoints_nor_data():
         "bad = [m for m in ('matplotlib', 'orbax', 'grain', 'tensorflow', 'tensorflow_datasets') if m in sys.modules];"
         "assert not bad, bad"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parents[3])
 
 
 def test_open_workdir(tmp_path):

@@ -17,8 +17,9 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.train import resumable
-from tests.train.resumable import At, bytes_iterator, fresh_state, grain_iterator, plain_iterator, run
+from tests.train.support import resumable
+from tests.train.support.checkpoints import assert_identical, at, saved
+from tests.train.support.resumable import At, bytes_iterator, fresh_state, grain_iterator, plain_iterator, run
 from train.errors import RunFailed, UsageError
 from train.hooks import EarlyStopping
 from train.parallel import data_parallel
@@ -51,17 +52,6 @@ def kill():
     raise Killed
 
 
-def raw(leaf):
-    data = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-    return str(leaf.dtype), np.shape(leaf), np.asarray(data).tobytes()
-
-
-def assert_identical(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        assert raw(x) == raw(y), jax.tree_util.keystr(path)
-
-
 def assert_same_run(whole, resumed, whole_dir, resumed_dir):
     assert_identical(whole, resumed)
     for name in ("metrics.jsonl", "metrics.csv"):
@@ -87,8 +77,8 @@ def test_resumed_run_is_bit_identical(tmp_path, make_iterator, killed_at):
 def test_a_process_killed_by_the_system_goes_on(tmp_path):
     whole, _ = run(tmp_path / "whole", plain_iterator)
     child = subprocess.run(
-        [sys.executable, "-m", "tests.train.resumable", str(tmp_path / "cut"), "15"],
-        cwd=Path(resumable.__file__).parents[2],
+        [sys.executable, "-m", "tests.train.support.resumable", str(tmp_path / "cut"), "15"],
+        cwd=Path(resumable.__file__).parents[3],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         timeout=300,
@@ -106,19 +96,6 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert_identical(state, again)
     assert iterator.seen == []
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-
-
-def saved(tmp_path, steps=(1, 2, 3)):
-    """Checkpoints in which `params["w"]` is the step."""
-    with Checkpointer(tmp_path, every=1) as checkpointer:
-        for step in steps:
-            checkpointer.save(step, at(step))
-    return tmp_path
-
-
-def at(step):
-    state = fresh_state()
-    return state.replace(step=jnp.int32(step), params={**state.params, "w": jnp.full(3, float(step))})
 
 
 def largest_file(folder):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.optimizer_oracles import PLAIN, RATE, run
+from tests.train.support.optimizer_oracles import PLAIN, RATE, run
 from train import Term, build_train_step, create_state, skip_nonfinite
 from train.optimizers.norms import global_norm, power_of_two
 

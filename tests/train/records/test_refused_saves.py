@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.resumable import At
+from tests.train.support.resumable import At
 from train import (
     BadSteps,
     Checkpointer,

@@ -8,8 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.optimizer_oracles import PLAIN, RATE, expected, gradients, parameters, run, run_with_states, to_jax
-from tests.train.test_parallel import BACKENDS, BATCH, PARAMS, ordinary
+from tests.train.support.batches import BACKENDS, BATCH, PARAMS, ordinary
+from tests.train.support.optimizer_oracles import (
+    PLAIN,
+    RATE,
+    expected,
+    gradients,
+    parameters,
+    run,
+    run_with_states,
+    to_jax,
+)
 from train import Checkpointer, Term, build_eval_step, build_train_step, create_state, data_parallel, penalty
 from train.errors import UsageError
 from train.optimizers import OptimizerConfig, ema_decay_schedule, evaluation_params, make_optimizer

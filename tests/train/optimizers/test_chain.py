@@ -8,8 +8,18 @@ import optax
 import pytest
 from flax import nnx
 
-from tests.train import optimizer_oracles
-from tests.train.optimizer_oracles import PLAIN, RATE, assert_close, cubes, expected, gradients, parameters, run, to_jax
+from tests.train.support import optimizer_oracles
+from tests.train.support.optimizer_oracles import (
+    PLAIN,
+    RATE,
+    assert_close,
+    cubes,
+    expected,
+    gradients,
+    parameters,
+    run,
+    to_jax,
+)
 from train.optimizers import OPTIMIZERS, OptimizerConfig, decay_mask, layer_rates, make_optimizer
 from train.optimizers.matrices import newton_schulz
 from train.paths import map_with_path

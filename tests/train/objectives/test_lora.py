@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.test_parallel import BACKENDS
+from tests.train.support.batches import BACKENDS
 from train import Checkpointer, Term, build_eval_step, build_train_step, create_state, data_parallel
 from train.errors import UsageError
 from train.objectives.lora import LoraBase, lora_init, lora_merge, lora_objective, lora_size

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.train.resumable import fresh_state
-from tests.train.test_checkpoint import assert_identical, at, saved
+from tests.train.support.checkpoints import assert_identical, at, saved
+from tests.train.support.resumable import fresh_state
 from train.errors import RunFailed, UsageError
 from train.hooks import EarlyStopping
 from train.records.checkpoint import Checkpointer, _reason

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.optimizer_oracles import PLAIN, RATE, assert_close, expected, gradients, run, to_jax
+from tests.train.support.optimizer_oracles import PLAIN, RATE, assert_close, expected, gradients, run, to_jax
 from train.errors import UsageError
 from train.optimizers import OptimizerConfig, describe, make_optimizer
 

@@ -13,19 +13,14 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.two_processes import train
+from tests.train.support.processes import end, free_port
+from tests.train.support.two_processes import train
 from train import read_metrics
 from train.devices.processes import by_first, check_same, join, preempted, wait_for_all
 from train.errors import UsageError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STEPS = 200
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 def start(folder, indices=(0, 1), **plan):
@@ -35,24 +30,13 @@ def start(folder, indices=(0, 1), **plan):
     path.write_text(json.dumps(plan))
     clean = {name: value for name, value in os.environ.items() if "XLA" not in name and "proxy" not in name.lower()}
     environment = clean | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    command = [sys.executable, "-m", "tests.train.two_processes", str(path)]
+    command = [sys.executable, "-m", "tests.train.support.two_processes", str(path)]
     return [
         subprocess.Popen(
             [*command, str(index)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for index in indices
     ]
-
-
-def end(processes, limit=120):
-    """Waits for both; returns their exit codes and what they wrote to stderr and stdout. Nobody is left behind."""
-    try:
-        told = [process.communicate(timeout=limit) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    return [process.returncode for process in processes], [error for _, error in told], [text for text, _ in told]
 
 
 def test_two_processes_equal_one_and_end_together_at_sigterm(tmp_path):
