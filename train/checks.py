@@ -22,9 +22,9 @@ class Report:
     """What a device has to say of its terms; reports are added over micro-batches and devices.
 
     Args:
-      sums: for each term, the sum of its weighted values and the sum of its weights.
-      bad_values: for each term, how many values that count are NaN or infinite.
-      bad_weights: for each term, how many weights are NaN, infinite or negative.
+        sums: For each term, the sum of its weighted values and the sum of its weights.
+        bad_values: For each term, how many values that count are NaN or infinite.
+        bad_weights: For each term, how many weights are NaN, infinite or negative.
     """
 
     sums: Sums
@@ -33,7 +33,7 @@ class Report:
 
     @classmethod
     def of(cls, terms: Terms) -> Self:
-        """Sum and count; a count that nobody reads costs nothing, because the compiler removes it."""
+        """Sums and count; a count that nobody reads costs nothing, because the compiler removes it."""
         arrays = {name: term.broadcast() for name, term in terms.items()}
         return cls(
             sums={name: term.sums() for name, term in terms.items()},
@@ -71,7 +71,7 @@ def check_report(report: Report, losses: Collection[str], grad_norm: jax.Array, 
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the checks inside a compiled function raise RunFailed; the caller waits for the result."""
+    """Lets the checks inside a compiled function raise RunFailed; the caller waits for the result."""
     # chex warns at exit of checks that nobody looked at, also of those that were waited for, as these all are.
     logging.getLogger("absl").addFilter(_is_no_chexify_warning)
     checking = chex.chexify(function, async_check=False)

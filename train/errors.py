@@ -27,9 +27,6 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     Returns:
         The number.
 
-    Raises:
-        UsageError: It is no whole number (2.0 and True are none), or too small.
-
     >>> check_count("every", 5)
     5
     >>> check_count("every", True)
@@ -49,22 +46,19 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Returns `name` if it is known, and else says which known name was probably meant.
 
     Args:
-      kind: what the name stands for, for the message ("optimizer").
-      name: the name that came in.
-      known: all names that are right.
+        kind: What the name stands for, for the message ("optimizer").
+        name: The name that came in.
+        known: All names that are right.
 
     Returns:
-      `name` itself.
-
-    Raises:
-      UsageError: `name` is not among `known`.
+        `name` itself.
 
     Example:
-      >>> check_name("optimizer", "adam", ["adam", "sgd"])
-      'adam'
-      >>> check_name("optimizer", "adamm", ["adam", "sgd"])
-      Traceback (most recent call last):
-      train.errors.UsageError: unknown optimizer 'adamm', did you mean 'adam'? Choose one of: adam, sgd.
+        >>> check_name("optimizer", "adam", ["adam", "sgd"])
+        'adam'
+        >>> check_name("optimizer", "adamm", ["adam", "sgd"])
+        Traceback (most recent call last):
+        train.errors.UsageError: unknown optimizer 'adamm', did you mean 'adam'? Choose one of: adam, sgd.
     """
     known = list(known)
     if name in known:

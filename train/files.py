@@ -39,9 +39,6 @@ def check_place(path: Any, what: str) -> Path:
     Returns:
         The path.
 
-    Raises:
-        UsageError: It is no text, empty, holds a NUL, or is not in UTF-8, which what writes checkpoints cannot name.
-
     >>> check_place("runs/a", "a workdir").as_posix()
     'runs/a'
     >>> check_place("", "a workdir")
@@ -69,9 +66,6 @@ def child_path(root: str | os.PathLike[str], name: str) -> Path:
 
     Returns:
         `root / name`.
-
-    Raises:
-        UsageError: It is no such name.
 
     >>> child_path("runs", "seed-0").as_posix()
     'runs/seed-0'
@@ -285,10 +279,6 @@ def make_folder(path: str | os.PathLike[str], what: str = "the folder") -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        UsageError: It cannot be made there, or is no path.
-        RunFailed: The disk is full or failing.
     """
     path = check_place(path, what)
     try:
@@ -330,9 +320,6 @@ def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None, d
 
     Returns:
         The same as dict, list, str, int, float, bool and None.
-
-    Raises:
-        UsageError: A part of it has no form in JSON.
 
     >>> to_json({"lr": np.float32(0.5), "sizes": (1, 2), "best": math.nan})
     {'lr': 0.5, 'sizes': [1, 2], 'best': None}

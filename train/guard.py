@@ -39,20 +39,17 @@ KEPT = ("params", "opt_state", "ema", "state")
 
 
 def skip_nonfinite(step: Step) -> Step:
-    """Let a train step change nothing but the step counter where its numbers are not finite.
+    """Lets a train step change nothing but the step counter where its numbers are not finite.
 
     A step is skipped if its loss or its gradient is NaN or infinite, on any device and in any micro-batch, or if an
     entry of a mutable collection is that was not before. What the optimizer makes of a finite gradient is not looked at
     here, because that would cost another pass over all parameters: `fit` does so before it saves a state.
 
     Args:
-      step: what ``build_train_step`` returned, not yet placed on devices.
+        step: What `build_train_step` returned, not yet placed on devices.
 
     Returns:
-      The step, with one metric more: ``"skipped"``, 1 or 0. The loss and the other metrics are reported as they are.
-
-    Raises:
-      UsageError: it is an evaluation step; or, when called, a step without the metrics ``"loss"`` and ``"grad_norm"``.
+        The step, with one metric more: `"skipped"`, 1 or 0. The loss and the other metrics are reported as they are.
 
     >>> import optax, train
     >>> objective = lambda params, batch, ctx: {"product": train.Term(params * batch, weights=1)}
@@ -100,11 +97,11 @@ def outcome(metrics: Metrics) -> Literal["done", "skipped", "overflow"]:
     """What became of a step, by its metrics.
 
     Args:
-      metrics: ``{name: (sum, weight)}`` of the step.
+        metrics: `{name: (sum, weight)}` of the step.
 
     Returns:
-      ``"skipped"`` for bad numbers, ``"overflow"`` for a step that was skipped because the loss scale of float16 was
-      too large (which is how that scale is found), ``"done"`` otherwise.
+        `"skipped"` for bad numbers, `"overflow"` for a step that was skipped because the loss scale of float16 was
+        too large (which is how that scale is found), `"done"` otherwise.
     """
     if "skipped" not in metrics or float(metrics["skipped"][0]) == 0:
         return "done"
@@ -128,9 +125,6 @@ class BadSteps:
         consecutive: Bad steps in a row so far.
         total: Bad steps of the run so far.
         rollbacks: Returns to a checkpoint so far.
-
-    Raises:
-        UsageError: A limit is out of range.
     """
 
     def __init__(

@@ -57,10 +57,6 @@ def run_evaluation(
 
     Returns:
         `{name: (sum, weight)}` over all of them: a smaller last batch counts as much as it has examples.
-
-    Raises:
-        UsageError: There is no batch.
-        RunFailed: Memory is too short; `train.devices.memory.OutOfMemory` says what to lower.
     """
     total: Any = None
     with MemoryErrors(step) as memory:
@@ -87,10 +83,6 @@ class Evaluate:
     Attributes:
         latest: The means of the last evaluation, by name.
         latest_step: The step it was made at, or None.
-
-    Raises:
-        UsageError: `every` is no whole number of at least 1. When called: there is no batch, or the step reports a
-            "loss" that cannot be averaged over batches.
     """
 
     def __init__(
@@ -148,9 +140,6 @@ class EarlyStopping:
         best: The best value so far.
         best_step: The step it was found at, or None.
         stopped: Whether it ended the training.
-
-    Raises:
-        UsageError: A setting is out of range.
     """
 
     def __init__(

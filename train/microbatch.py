@@ -17,9 +17,9 @@ Encode = Callable[..., Any]
 
 
 def microbatched(encode: Encode, n: int) -> Encode:
-    r"""Run an encoder on n micro-batches in turn: the numbers of the whole batch, in the memory of one micro-batch.
+    r"""Runs an encoder on n micro-batches in turn: the numbers of the whole batch, in the memory of one micro-batch.
 
-    A contrastive loss couples the rows of a batch, so that ``accumulate`` would change it. Its encoder sees each row
+    A contrastive loss couples the rows of a batch, so that `accumulate` would change it. Its encoder sees each row
     alone, and with $z_j = f_\theta(x_j)$ the embeddings of micro-batch j
 
     $$\nabla_\theta\, \ell(z_1, \ldots, z_n) =
@@ -30,20 +30,16 @@ def microbatched(encode: Encode, n: int) -> Encode:
     forward pass of the encoder.
 
     Args:
-      encode: ``(params, rows) -> embeddings``, or ``(params, rows, key) -> embeddings``; ``rows`` and ``embeddings``
-        are pytrees of arrays with a leading axis of the same size. No row may depend on another, so a batch norm does
-        not fit. What it is to be differentiated by comes in through its arguments, best of all ``params``.
-      n: number of micro-batches. It divides the rows; on several devices, under ``pmap`` and ``shard_map``, those of
-        each device.
+        encode: `(params, rows) -> embeddings`, or `(params, rows, key) -> embeddings`; `rows` and `embeddings`
+            are pytrees of arrays with a leading axis of the same size. No row may depend on another, so a batch norm
+            does not fit. What it is to be differentiated by comes in through its arguments, best of all `params`.
+        n: Number of micro-batches. It divides the rows; on several devices, under `pmap` and `shard_map`, those of
+            each device.
 
     Returns:
-      A function of the same arguments, ``rows`` of B rows, that gives the embeddings of B rows in their order.
-      Micro-batch j is made of the rows j, j + n, ... and gets the key ``fold_in(key, j)``; keys among the ``rows``,
-      one a row, are split like all other rows. Gradients of the parameters add up in at least float32.
-
-    Raises:
-      UsageError: n is below 1; or, when called, n does not divide the rows, or ``encode`` returns an array of another
-        number of rows.
+        A function of the same arguments, `rows` of B rows, that gives the embeddings of B rows in their order.
+        Micro-batch j is made of the rows j, j + n, ... and gets the key `fold_in(key, j)`; keys among the `rows`,
+        one a row, are split like all other rows. Gradients of the parameters add up in at least float32.
 
     >>> encode = lambda params, rows: {"z": params * rows["x"]}
     >>> loss = lambda params, n: jnp.sum(microbatched(encode, n)(params, {"x": jnp.arange(6.0)})["z"]) ** 2
@@ -51,7 +47,7 @@ def microbatched(encode: Encode, n: int) -> Encode:
     [900.0, 900.0, 900.0]
 
     References:
-      Gao et al. 2021, arXiv:2101.06983.
+        Gao et al. 2021, arXiv:2101.06983.
     """
     if n < 1:
         raise UsageError(f"microbatched: n is {n}, but a batch has at least 1 micro-batch.")

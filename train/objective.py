@@ -21,14 +21,14 @@ RESERVED_METRICS = ("loss", "grad_norm", "skipped", "overflow", "loss_scale")
 class Term:
     """One value per example (or token, or pair) and a weight that says how much each counts.
 
-    Its mean is ``sum(values * weights) / sum(weights)``, both sums taken over examples, micro-batches and devices
-    before the one division. Losses and metrics alike are terms; that of a loss is made by ``term``.
+    Its mean is `sum(values * weights) / sum(weights)`, both sums taken over examples, micro-batches and devices
+    before the one division. Losses and metrics alike are terms; that of a loss is made by `term`.
 
     Args:
-      values: boolean, integer or real array of any shape; a scalar is a term of one value.
-      weights: boolean or real array, not negative, either a scalar or of the rank of ``values`` with each axis equal
-        to theirs or 1. Left out, each value weighs one; a term that is trained on must say so, with ``weights=1``.
-      keep: number of trailing axes that are not summed, for counts such as a confusion matrix; 0 for a loss.
+        values: Boolean, integer or real array of any shape; a scalar is a term of one value.
+        weights: Boolean or real array, not negative, either a scalar or of the rank of `values` with each axis equal
+            to theirs or 1. Left out, each value weighs one; a term that is trained on must say so, with `weights=1`.
+        keep: Number of trailing axes that are not summed, for counts such as a confusion matrix; 0 for a loss.
 
     >>> term = Term(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 0.5, 0.0]))
     >>> [float(x) for x in term.sums()]
@@ -40,15 +40,12 @@ class Term:
     keep: int = dataclasses.field(default=0, metadata={"static": True})
 
     def sums(self) -> tuple[jax.Array, jax.Array]:
-        """Return ``(sum(values * weights), sum(weights))``, in float32 or wider; scalars, or of the kept axes' shape.
+        """Returns `(sum(values * weights), sum(weights))`, in float32 or wider; scalars, or of the kept axes' shape.
 
         A value at weight 0 does not count, not even a NaN, and its gradient is 0. Weights carry no gradient.
 
         Returns:
-          The weighted sum of the values and the sum of the weights (each broadcast to the values first).
-
-        Raises:
-          UsageError: the weights do not fit the values.
+            The weighted sum of the values and the sum of the weights (each broadcast to the values first).
         """
         values, weights = self.broadcast()
         counted = jnp.where(weights == 0, jnp.zeros_like(values), values)
@@ -56,7 +53,7 @@ class Term:
         return jnp.sum(counted * weights, axes), jnp.sum(weights, axes)
 
     def broadcast(self) -> tuple[jax.Array, jax.Array]:
-        """Return values and weights in one shape and in one dtype, float32 or wider; the weights carry no gradient."""
+        """Returns values and weights in one shape and in one dtype, float32 or wider; the weights carry no gradient."""
         values = _real("values", self.values)
         weights = _fitting(True if self.weights is None else self.weights, values)
         dtype = jnp.promote_types(jnp.promote_types(values.dtype, weights.dtype), jnp.float32)
@@ -64,25 +61,25 @@ class Term:
 
 
 def term(loss: Callable[..., Any], /, *args: Any, where: Any = None, weights: Any = None, **options: Any) -> Term:
-    """Call a loss and weigh its values by the places that it counts, so that the mask is given once.
+    """Calls a loss and weigh its values by the places that it counts, so that the mask is given once.
 
     Args:
-      loss: ``loss(*args, where=where, **options)``, one value per example. What counts is ``where``, unless the loss
-        carries ``term_weights(*args, where=, **options)``, as one does that shifts its targets. Partial, bound and
-        jitted losses are looked through; a function of your own around such a loss needs a ``term_weights`` itself.
-      *args: the arrays of the loss, predictions first.
-      where: boolean, which entries are valid; of the shape that the loss asks for. None for all.
-      weights: how much each value counts, by which the weights are multiplied: a real scalar or array, not negative,
-        of the rank of the values with each axis equal to theirs or 1.
-      **options: hyper-parameters of the loss.
+        loss: `loss(*args, where=where, **options)`, one value per example. What counts is `where`, unless the loss
+            carries `term_weights(*args, where=, **options)`, as one does that shifts its targets. Partial, bound and
+            jitted losses are looked through; a function of your own around such a loss needs a `term_weights` itself.
+        *args: The arrays of the loss, predictions first.
+        where: Boolean, which entries are valid; of the shape that the loss asks for. None for all.
+        weights: How much each value counts, by which the weights are multiplied: a real scalar or array, not negative,
+            of the rank of the values with each axis equal to theirs or 1.
+        **options: Hyper-parameters of the loss.
 
     Returns:
-      The term. A single value has no weights unless ``where`` or ``weights`` is given, since it may be a mean taken too
-      early.
+        The term. A single value has no weights unless `where` or `weights` is given, since it may be a mean taken too
+        early.
 
     Raises:
-      UsageError: the loss returns several arrays, or one of another shape than what counts; it takes no ``where``; the
-        mask is not boolean; or the weights do not fit.
+        UsageError: The loss returns several arrays, or one of another shape than what counts; it takes no `where`; the
+            mask is not boolean; or the weights do not fit.
 
     >>> def absolute(predictions, targets, *, where=None):
     ...     return jnp.where(True if where is None else where, jnp.abs(predictions - targets), 0)
@@ -117,13 +114,10 @@ def penalty(value: Any) -> Term:
     Over micro-batches and devices its mean is taken, which is the number itself where it does not depend on the batch.
 
     Args:
-      value: a real scalar.
+        value: A real scalar.
 
     Returns:
-      The term, which may be trained on.
-
-    Raises:
-      UsageError: it is no scalar.
+        The term, which may be trained on.
 
     >>> print(*penalty(jnp.float32(0.5)).sums())
     0.5 1.0
@@ -142,16 +136,16 @@ class Context:
     """What an objective may use besides parameters and batch.
 
     Args:
-      key: PRNG key of this step, micro-batch and device.
-      step: number of updates done so far, int32 scalar.
-      ema: averaged parameters, if the state keeps them.
-      frozen: anything that is not trained: a teacher, a reference policy.
-      state: mutable collections (a queue, a centre, batch statistics). An objective that changes them returns
-        ``(terms, new_state)``.
-      axis_name: the mapped device axis, for losses that couple the examples of a batch; None on a single device and
-        in the global view of ``jit``, where the batch is whole already.
-      train: False in evaluation: no dropout.
-      loss_scale: state of dynamic loss scaling, for a ``Precision`` around the objective.
+        key: PRNG key of this step, micro-batch and device.
+        step: Number of updates done so far, int32 scalar.
+        ema: Averaged parameters, if the state keeps them.
+        frozen: Anything that is not trained: a teacher, a reference policy.
+        state: Mutable collections (a queue, a centre, batch statistics). An objective that changes them returns
+            `(terms, new_state)`.
+        axis_name: The mapped device axis, for losses that couple the examples of a batch; None on a single device and
+            in the global view of `jit`, where the batch is whole already.
+        train: False in evaluation: no dropout.
+        loss_scale: State of dynamic loss scaling, for a `Precision` around the objective.
     """
 
     key: jax.Array
@@ -170,20 +164,16 @@ Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 
 def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tuple[Terms, Any]:
-    """Call an objective and check what it returns.
+    """Calls an objective and check what it returns.
 
     Args:
-      objective: ``(params, batch, ctx) -> terms`` or ``-> (terms, new_state)``.
-      params: any pytree.
-      batch: any pytree of arrays.
-      ctx: the context; its ``state`` is passed on if the objective returns terms only.
+        objective: `(params, batch, ctx) -> terms` or `-> (terms, new_state)`.
+        params: Any pytree.
+        batch: Any pytree of arrays.
+        ctx: The context; its `state` is passed on if the objective returns terms only.
 
     Returns:
-      The terms and the new mutable state.
-
-    Raises:
-      UsageError: something else than named terms came back, a name is reserved, the weights of a term do not fit its
-        values, or the new state differs from the old in structure, shapes or dtypes.
+        The terms and the new mutable state.
     """
     result = objective(params, batch, ctx)
     terms, new_state = result if isinstance(result, tuple) else (result, ctx.state)
@@ -204,12 +194,13 @@ def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tup
 
 
 def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term], *, single: bool = False) -> None:
-    """Raise UsageError unless every name in ``loss_weights`` is a term of the objective that can be trained on.
+    """Raises UsageError unless every name in `loss_weights` is a term of the objective that can be trained on.
 
     Args:
-      loss_weights: the terms to train on.
-      terms: what the objective returned.
-      single: accept a single value without weights, which is right for one task among others: it is no part of a batch.
+        loss_weights: The terms to train on.
+        terms: What the objective returned.
+        single: Accept a single value without weights, which is right for one task among others: it is no part of a
+            batch.
     """
     unknown = sorted(set(loss_weights) - set(terms))
     if unknown:

@@ -16,6 +16,7 @@ from train.checks import checked
 from train.devices.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 from train.errors import UsageError
 from train.paths import check_leaves
+from train.trees import is_key
 
 AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
@@ -29,54 +30,57 @@ class Sync:
     """How one device's part of a step reaches the others.
 
     Args:
-      axis_name: the mapped device axis; None where there is none: on one device, and in the global view of ``jit``,
-        whose sums are global already.
+        axis_name: The mapped device axis; None where there is none: on one device, and in the global view of `jit`,
+            whose sums are global already.
     """
 
     axis_name: str | None = None
 
     def local(self, tree: Any) -> Any:
-        """Mark arrays as this device's own.
+        """Marks arrays as this device's own.
 
-        Under ``shard_map`` with ``check_vma=True`` the gradient of a replicated array arrives summed over the devices
+        Under `shard_map` with `check_vma=True` the gradient of a replicated array arrives summed over the devices
         already, and a second sum makes it silently n times too large. Marked first, each device has its own gradient.
         """
         name = self.axis_name
         return tree if name is None else jax.tree.map(lambda x: _vary(jnp.asarray(x), name), tree)
 
     def sum(self, tree: Any) -> Any:
-        """Sum over the devices."""
+        """Sums over the devices."""
         return tree if self.axis_name is None else jax.lax.psum(self.local(tree), self.axis_name)
 
     def agree(self, tree: Any) -> Any:
-        """Make mutable collections the same everywhere: real numbers by their mean, others by their maximum."""
+        """Makes mutable collections the same everywhere: real numbers by their mean, others by their maximum."""
         return tree if self.axis_name is None else jax.tree.map(self._agree_leaf, self.local(tree))
 
     def _agree_leaf(self, leaf: jax.Array) -> jax.Array:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        agreed: jax.Array
+        if is_key(leaf):
             data = jax.lax.pmax(jax.random.key_data(leaf), self.axis_name)
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jax.lax.pmean(leaf, self.axis_name)
-        if leaf.dtype == bool:
-            return jax.lax.pmax(leaf.astype(jnp.int32), self.axis_name).astype(bool)
-        return jax.lax.pmax(leaf, self.axis_name)
+            agreed = jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        elif jnp.issubdtype(leaf.dtype, jnp.inexact):
+            agreed = jax.lax.pmean(leaf, self.axis_name)
+        elif leaf.dtype == bool:
+            agreed = jax.lax.pmax(leaf.astype(jnp.int32), self.axis_name).astype(bool)
+        else:
+            agreed = jax.lax.pmax(leaf, self.axis_name)
+        return agreed
 
     def fold(self, key: jax.Array) -> jax.Array:
-        """Give each device a key of its own."""
+        """Gives each device a key of its own."""
         return jax.random.fold_in(key, 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name))
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step that has not been placed on devices: call it, or give it to ``data_parallel``.
+    """A step that has not been placed on devices: call it, or give it to `data_parallel`.
 
     Args:
-      body: ``(state, batch, sync) -> (state, metrics)``, or ``-> metrics`` for an evaluation step.
-      trains: whether a new state is returned.
-      accumulate: number of micro-batches.
-      checks: whether the step checks its values; under a plain ``jax.jit`` it then has to be wrapped in
-        ``chex.chexify`` (``data_parallel`` does so by itself).
+        body: `(state, batch, sync) -> (state, metrics)`, or `-> metrics` for an evaluation step.
+        trains: Whether a new state is returned.
+        accumulate: Number of micro-batches.
+        checks: Whether the step checks its values; under a plain `jax.jit` it then has to be wrapped in
+            `chex.chexify` (`data_parallel` does so by itself).
     """
 
     body: Callable[[Any, Any, Sync], Any]
@@ -85,11 +89,11 @@ class Step:
     checks: bool = False
 
     def __call__(self, state: Any, batch: Any) -> Any:
-        """Run the step on the whole batch, in one program."""
+        """Runs the step on the whole batch, in one program."""
         return self.body(state, batch, Sync())
 
     def on(self, sync: Sync) -> Compiled:
-        """Return the part of one device as a function of state and batch."""
+        """Returns the part of one device as a function of state and batch."""
 
         def step(state: Any, batch: Any) -> Any:
             return self.body(state, batch, sync)
@@ -106,32 +110,33 @@ def data_parallel(
     mesh: Mesh | None = None,
     check_vma: bool = True,
 ) -> Callable[[Any, Any], Any]:
-    """Compile a step for a batch split over devices.
+    """Compiles a step for a batch split over devices.
 
     The three backends give the same numbers. Each takes and returns the plain state that the step itself takes, and a
     batch of global size, whose leading axis is split; with several processes each gives its own part of the batch.
 
     Args:
-      step: what ``build_train_step`` or ``build_eval_step`` returned.
-      backend: ``"jit"`` for the global view (the compiler places the collectives; a state whose arrays are sharded
-        over the same devices stays so), ``"pmap"`` or ``"shard_map"`` for one program a device. With micro-batches
-        these two add gradients up over the devices once a step. In the global view there is no gradient of one device
-        to add to, only that of a whole micro-batch, so the devices add up after each (unless XLA moves the sum out of
-        the loop; for CPUs it does not): where that is slow and the state fits on a device, take ``"shard_map"``.
-      devices: the devices, all by default.
-      donate: let a train step reuse the memory of the state it is given, which is gone afterwards.
-      mesh: for ``"jit"``, instead of the devices; see ``train.make_mesh`` and ``train.shard_state``.
-      check_vma: of ``shard_map``: let JAX check which values are the same on all devices. Turn it off if the objective
-        uses an operation for which JAX has no rule.
+        step: What `build_train_step` or `build_eval_step` returned.
+        backend: `"jit"` for the global view (the compiler places the collectives; a state whose arrays are sharded
+            over the same devices stays so), `"pmap"` or `"shard_map"` for one program a device. With micro-batches
+            these two add gradients up over the devices once a step. In the global view there is no gradient of one
+            device to add to, only that of a whole micro-batch, so the devices add up after each (unless XLA moves the
+            sum out of the loop; for CPUs it does not): where that is slow and the state fits on a device, take
+            `"shard_map"`.
+        devices: The devices, all by default.
+        donate: Let a train step reuse the memory of the state it is given, which is gone afterwards.
+        mesh: For `"jit"`, instead of the devices; see `train.make_mesh` and `train.shard_state`.
+        check_vma: Of `shard_map`: let JAX check which values are the same on all devices. Turn it off if the objective
+            uses an operation for which JAX has no rule.
 
     Returns:
-      The compiled step, called like the step. Its ``lower(state, batch)`` gives the program (``jax.stages.Lowered``).
+        The compiled step, called like the step. Its `lower(state, batch)` gives the program (`jax.stages.Lowered`).
 
     Raises:
-      UsageError: an unknown backend, devices that are none or one twice, or a mesh for a backend that takes none; or,
-        when called, a batch that holds no numbers, or that the devices or the accumulation do not divide.
-      RunFailed: when called, a check of a step built with ``checks=True`` failed. The state it was given is intact:
-        such a step donates nothing. Checks cost a few milliseconds a step.
+        UsageError: An unknown backend, devices that are none or one twice, or a mesh for a backend that takes none; or,
+            when called, a batch that holds no numbers, or that the devices or the accumulation do not divide.
+        RunFailed: When called, a check of a step built with `checks=True` failed. The state it was given is intact:
+            such a step donates nothing. Checks cost a few milliseconds a step.
 
     >>> import optax, train
     >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2, weights=1)}
@@ -190,7 +195,7 @@ def data_parallel(
 
 
 def scanned(step: Step) -> Step:
-    """Return a step that goes through several batches, stacked on their second axis: ``[B, steps, ...]``.
+    """Returns a step that goes through several batches, stacked on their second axis: `[B, steps, ...]`.
 
     The first axis is still that of the examples, which devices and micro-batches split. Each metric gets a new first
     axis, one entry a step.
@@ -204,7 +209,7 @@ def scanned(step: Step) -> Step:
 
 
 def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
-    """Raise UsageError unless a batch of numbers splits evenly over devices, and each part over micro-batches."""
+    """Raises UsageError unless a batch of numbers splits evenly over devices, and each part over micro-batches."""
     check_leaves(
         batch,
         "the batch",
@@ -229,7 +234,7 @@ def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
 
 
 def micro_batches(batch: Any, count: int) -> Any:
-    """Split ``[B, ...]`` into ``[count, B / count, ...]``, micro-batch j being the rows j, j + count, j + 2 count, ...
+    """Splits `[B, ...]` into `[count, B / count, ...]`, micro-batch j being the rows j, j + count, j + 2 count, ...
 
     Taken so, each micro-batch of a batch that lies spread over the devices lies spread over them too, and its rows are
     the same however many devices there are.
@@ -244,9 +249,10 @@ def micro_batches(batch: Any, count: int) -> Any:
 
 def _vary(leaf: jax.Array, axis_name: str) -> jax.Array:
     try:
-        return jax.lax.pcast(leaf, axis_name, to="varying")
+        varying: jax.Array = jax.lax.pcast(leaf, axis_name, to="varying")
     except ValueError:  # It is this device's own already.
         return leaf
+    return varying
 
 
 def _jit(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
@@ -265,14 +271,15 @@ def _shard_map(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], 
 def _pmap(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
     devices = list(mesh.devices.flat)
     body = step.on(Sync(AXIS))
-    return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
+    mapped: Compiled = jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
+    return mapped
 
 
 _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "shard_map": _shard_map}
 
 
 def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> NamedSharding:
-    """Where a leaf of the state belongs: on every device, or (if ``keep``) as it was spread over them.
+    """Where a leaf of the state belongs: on every device, or (if `keep`) as it was spread over them.
 
     Always a mesh's: the array that a program returns is typed by the mesh, so one that came with a single device's
     sharding would have the program traced and compiled again at the second call.

@@ -1,12 +1,12 @@
 """What several files need to know of the arrays in a tree."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 
 
-def is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> TypeGuard[jax.Array]:
     """Whether a leaf is an array of PRNG keys.
 
     >>> is_key(jax.random.key(0)), is_key(jax.random.key_data(jax.random.key(0)))

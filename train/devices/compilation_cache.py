@@ -20,11 +20,7 @@ _UNKNOWN_USER = 65534  # to whom, in a container, the folders of the system outs
 
 
 def user_cache() -> Path:
-    """The folder `lossfns` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`), which need not be there.
-
-    Raises:
-        UsageError: This user has no home.
-    """
+    """The folder `lossfns` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`), which need not be there."""
     chosen = os.environ.get("XDG_CACHE_HOME")
     try:
         return Path(chosen or Path.home() / ".cache") / "lossfns"

@@ -35,9 +35,6 @@ def make_mesh(
     Returns:
         The mesh.
 
-    Raises:
-        UsageError: The devices cannot be arranged so.
-
     >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
@@ -92,9 +89,6 @@ def process_rows(size: int, mesh: Mesh | None = None) -> np.ndarray:
         Their indices, ascending. All rows with one process; two processes have the same rows where an axis that does
         not split the batch reaches over both.
 
-    Raises:
-        UsageError: The batch does not split evenly over the devices of several processes.
-
     >>> process_rows(4).tolist()
     [0, 1, 2, 3]
     """
@@ -113,9 +107,11 @@ def place(leaf: Any, sharding: Sharding) -> jax.Array:
     """`jax.device_put`, which takes no PRNG key to devices of several processes, for keys as well."""
     here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
     if sharding.is_fully_addressable or not here or not jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
-        return jax.device_put(leaf, sharding)
+        placed: jax.Array = jax.device_put(leaf, sharding)
+        return placed
     wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(leaf))
-    return jax.jit(wrap, out_shardings=sharding)(np.asarray(jax.random.key_data(leaf)))
+    keys: jax.Array = jax.jit(wrap, out_shardings=sharding)(np.asarray(jax.random.key_data(leaf)))
+    return keys
 
 
 def _parts(mesh: Mesh) -> int:

@@ -122,9 +122,6 @@ def by_first(action: Callable[[], object]) -> None:
 
     Args:
         action: What only one process may do, such as opening a folder.
-
-    Raises:
-        UsageError: The action raised it.
     """
     failed: UsageError | None = None
     if is_writer():

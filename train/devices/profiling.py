@@ -35,9 +35,6 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
 
     Yields:
         The step to train with. A trace under way at the end of the block is finished.
-
-    Raises:
-        UsageError: No such steps, or the folder cannot be written.
     """
     check_steps(first, last)
     make_folder(folder, "the folder of a profile")

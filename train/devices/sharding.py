@@ -48,10 +48,6 @@ def param_specs(params: Any, mesh: Mesh, rules: Rules = (), *, min_size: int = M
     Returns:
         A `PartitionSpec` for each parameter.
 
-    Raises:
-        UsageError: A rule finds no parameter, names an axis that the mesh has not or that does not divide the
-            dimension, or has more entries than the parameter has dimensions.
-
     >>> from train import make_mesh
     >>> mesh = make_mesh(devices=jax.devices()[:1])
     >>> shapes = {"kernel": jax.ShapeDtypeStruct((64, 256), float), "bias": jax.ShapeDtypeStruct((256,), float)}
@@ -96,7 +92,7 @@ def state_shardings(state: TrainState, mesh: Mesh, rules: Rules = (), *, min_siz
     frozen = jax.tree.map(
         lambda leaf: _by_default(leaf.shape, mesh, min_size if _is_real(leaf) else math.inf), state.frozen
     )
-    whole = jax.tree.map(lambda _: on_mesh(P()), state)
+    whole: TrainState = jax.tree.map(lambda _: on_mesh(P()), state)
     return whole.replace(
         params=map_with_path(like_its_parameter, state.params),
         opt_state=map_with_path(like_its_parameter, state.opt_state),
@@ -121,14 +117,13 @@ def shard_state(
 
     Returns:
         The same state, each array a global one.
-
-    Raises:
-        UsageError: As `param_specs`.
     """
     if isinstance(state, TrainState):
-        return jax.tree.map(place, state, state_shardings(state, mesh, rules, min_size=min_size))
+        placed: TrainState = jax.tree.map(place, state, state_shardings(state, mesh, rules, min_size=min_size))
+        return placed
     shardings = state_shardings(jax.eval_shape(state), mesh, rules, min_size=min_size)
-    return jax.jit(state, out_shardings=shardings)()
+    made: TrainState = jax.jit(state, out_shardings=shardings)()
+    return made
 
 
 def gather(tree: Any) -> Any:

@@ -39,10 +39,10 @@ def scaled_gram_matrix(gradients: Any) -> tuple[jax.Array, jax.Array]:
     """Inner products of the gradients over a common scale: those of gradients of norm 1e20 are no float32 numbers.
 
     Args:
-      gradients: stacked along the leading axis of each leaf.
+        gradients: Stacked along the leading axis of each leaf.
 
     Returns:
-      G / s^2 [T, T] and s, a power of two near the largest entry of all gradients.
+        G / s^2 [T, T] and s, a power of two near the largest entry of all gradients.
 
     >>> products, scale = scaled_gram_matrix({"w": jnp.array([[3.0, 4.0], [0.0, 1.0]]) * 2.0**70})
     >>> print(products, scale == 2.0**72)
@@ -58,10 +58,10 @@ def correlations(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cosines between the gradients, and their norms.
 
     Args:
-      gram: [T, T].
+        gram: [T, T].
 
     Returns:
-      [T, T] with a unit diagonal, where a zero gradient is orthogonal to all others, and the norms [T].
+        [T, T] with a unit diagonal, where a zero gradient is orthogonal to all others, and the norms [T].
 
     >>> cosines, norms = correlations(jnp.array([[4.0, 3.0], [3.0, 9.0]]))
     >>> print(cosines, norms)
@@ -93,13 +93,13 @@ def min_norm(gram: jax.Array) -> Weights:
     r"""Weights of the shortest convex combination (MGDA): $\min_{w \in \Delta} \lVert \sum_i w_i g_i \rVert$.
 
     Args:
-      gram: [T, T].
+        gram: [T, T].
 
     Returns:
-      [T], at least 0, of sum 1. The combination is 0 where no direction improves all tasks.
+        [T], at least 0, of sum 1. The combination is 0 where no direction improves all tasks.
 
     References:
-      Desideri 2012, doi:10.1016/j.crma.2012.03.014. Sener and Koltun 2018, arXiv:1810.04650.
+        Desideri 2012, doi:10.1016/j.crma.2012.03.014. Sener and Koltun 2018, arXiv:1810.04650.
 
     >>> print(min_norm(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(3))  # the foot of the height on the hypotenuse
     [0.8 0.2]
@@ -107,7 +107,7 @@ def min_norm(gram: jax.Array) -> Weights:
     cosines, norms = correlations(gram)
     # The shortest x >= 0 with x . shares = 1 points where |x|^2 + (x . shares - 1)^2 is least; w is x over the norms.
     shares = jnp.where(norms == 0, 1, jnp.min(norms) / jnp.where(norms == 0, 1, norms))
-    x = nonnegative_minimum(_ridged(cosines + shares[:, None] * shares[None]), shares) * shares
+    x: jax.Array = nonnegative_minimum(_ridged(cosines + shares[:, None] * shares[None]), shares) * shares
     return x / jnp.sum(x)
 
 
@@ -116,14 +116,14 @@ def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
     """Each gradient loses its part against each other one that it conflicts with, in a random order; then the sum.
 
     Args:
-      gram: [T, T].
-      key: of the order, drawn for each task.
+        gram: [T, T].
+        key: Of the order, drawn for each task.
 
     Returns:
-      [T], weights of the original gradients; at least 1 each, since only opposed parts are taken away.
+        [T], weights of the original gradients; at least 1 each, since only opposed parts are taken away.
 
     References:
-      Yu et al. 2020, arXiv:2001.06782.
+        Yu et al. 2020, arXiv:2001.06782.
 
     >>> print(pcgrad(jnp.array([[1.0, -1.0], [-1.0, 2.0]]), jax.random.key(0)).round(4))  # g1 + g2 / 2, and g2 + g1
     [2.  1.5]
@@ -150,15 +150,15 @@ def cagrad(gram: jax.Array, *, c: float = 0.4, rescale: bool = False) -> Weights
     w = \arg\min_{w \in \Delta} g_w \cdot g_0 + \sqrt\phi \lVert g_w \rVert, \; \phi = c^2 \lVert g_0 \rVert^2$$
 
     Args:
-      gram: [T, T].
-      c: radius in 0 .. 1; 0 is the mean gradient.
-      rescale: divide by 1 + c^2, as the authors' code does by default.
+        gram: [T, T].
+        c: Radius in 0 .. 1; 0 is the mean gradient.
+        rescale: Divide by 1 + c^2, as the authors' code does by default.
 
     Returns:
-      [T], at least 0.
+        [T], at least 0.
 
     References:
-      Liu et al. 2021, arXiv:2110.14048.
+        Liu et al. 2021, arXiv:2110.14048.
 
     >>> cagrad(jnp.eye(2), c=0.5).round(4).tolist()  # by symmetry (1 + c) times the mean
     [0.75, 0.75]
@@ -194,14 +194,14 @@ def imtl_g(gram: jax.Array) -> Weights:
     w \propto D^{-1} C^{+} \mathbf 1, \; G = D C D, \; D_{ii} = \lVert g_i \rVert$$
 
     Args:
-      gram: [T, T].
+        gram: [T, T].
 
     Returns:
-      [T], of sum 1, possibly negative; equal weights where there is no such combination. For linearly dependent
-      gradients, which the paper leaves out, C has a pseudo-inverse (TorchJD takes the one of G).
+        [T], of sum 1, possibly negative; equal weights where there is no such combination. For linearly dependent
+        gradients, which the paper leaves out, C has a pseudo-inverse (TorchJD takes the one of G).
 
     References:
-      Liu et al. 2021, Towards Impartial Multi-task Learning, ICLR.
+        Liu et al. 2021, Towards Impartial Multi-task Learning, ICLR.
 
     >>> print(imtl_g(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4))  # inversely proportional to the norms
     [0.6667 0.3333]
@@ -225,16 +225,16 @@ def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weight
     It is where $\tfrac12 \alpha^\top G \alpha - \sum_i \log \alpha_i$ is least, found by damped Newton steps.
 
     Args:
-      gram: [T, T].
-      ridge: added to the diagonal of the correlations, for opposed gradients.
-      steps: Newton steps.
+        gram: [T, T].
+        ridge: Added to the diagonal of the correlations, for opposed gradients.
+        steps: Newton steps.
 
     Returns:
-      [T], positive. The combination has length root of T, whatever the gradients' sizes: scale it outside.
+        [T], positive. The combination has length root of T, whatever the gradients' sizes: scale it outside.
 
     References:
-      Navon et al. 2022, arXiv:2202.01017. The authors' code solves for G over its Frobenius norm, so that its
-      combination is as long as the gradients are, and then clips it to norm 1; and it stops before it has converged.
+        Navon et al. 2022, arXiv:2202.01017. The authors' code solves for G over its Frobenius norm, so that its
+        combination is as long as the gradients are, and then clips it to norm 1; and it stops before it has converged.
 
     >>> nash_mtl(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4).tolist()  # one over the norms
     [1.0, 0.5]
@@ -263,15 +263,15 @@ def aligned_mtl(gram: jax.Array) -> Weights:
     $$w = \sqrt{\sigma_{\min}}\, V \Sigma^{-1/2} V^\top \tfrac1T \mathbf 1, \quad G = V \Sigma V^\top$$
 
     Args:
-      gram: [T, T].
+        gram: [T, T].
 
     Returns:
-      [T]; 1/T each for orthogonal gradients of one length.
+        [T]; 1/T each for orthogonal gradients of one length.
 
     References:
-      Senushkin et al. 2023, arXiv:2305.19000, with the preference 1/T. The authors' code sums the aligned gradients
-      (T times these weights), and leaves a direction out once float32 cannot tell its eigenvalue of G from 0; here one
-      is left out where the gradients are linearly dependent, whatever their norms.
+        Senushkin et al. 2023, arXiv:2305.19000, with the preference 1/T. The authors' code sums the aligned gradients
+        (T times these weights), and leaves a direction out once float32 cannot tell its eigenvalue of G from 0; here
+        one is left out where the gradients are linearly dependent, whatever their norms.
 
     >>> aligned_mtl(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4).tolist()  # both brought to length 1
     [0.5, 0.25]
@@ -283,7 +283,8 @@ def aligned_mtl(gram: jax.Array) -> Weights:
     real = values > 4 * len(norms) * jnp.finfo(gram.dtype).eps * (sizes**2 @ vectors**2)
     smallest = jnp.min(jnp.where(real, values, jnp.inf))
     root = jnp.where(real, jnp.sqrt(smallest / jnp.where(real, values, 1)), 0)
-    return vectors @ (root * jnp.mean(vectors, axis=0))
+    weights: jax.Array = vectors @ (root * jnp.mean(vectors, axis=0))
+    return weights
 
 
 def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
@@ -292,14 +293,14 @@ def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
     $$\frac1T \sum_i w^{(i)}, \quad w^{(i)} = \arg\min_{w \ge e_i} w^\top G w$$
 
     Args:
-      gram: [T, T].
-      ridge: added to the diagonal of the correlations, so that the solution is unique.
+        gram: [T, T].
+        ridge: Added to the diagonal of the correlations, so that the solution is unique.
 
     Returns:
-      [T], at least 1/T each.
+        [T], at least 1/T each.
 
     References:
-      Quinton and Rey 2024, arXiv:2406.16232.
+        Quinton and Rey 2024, arXiv:2406.16232.
 
     >>> weights = upgrad(jnp.array([[1.0, -1.0], [-1.0, 2.0]]))  # g1 + g2 / 2, and g2 + g1, over 2
     >>> [round(w, 3) for w in weights.tolist()]

@@ -1,4 +1,4 @@
-"""What the methods of ``train.objectives.meta`` share: descent on one task, and the map over the tasks of a batch."""
+"""What the methods of `train.objectives.meta` share: descent on one task, and the map over the tasks of a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Leaves = list[jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class InnerLoop:
-    """The inner loop on one task; arguments as in ``maml``, ``anil`` and ``reptile``."""
+    """The inner loop on one task; arguments as in `maml`, `anil` and `reptile`."""
 
     objective: Objective
     rate: Rate | None
@@ -40,7 +40,7 @@ class InnerLoop:
         check_number("inner_rate", self.rate)
 
     def loss(self, params: Any, rows: Any, ctx: Context, number: Any) -> tuple[jax.Array, Any]:
-        """The inner loss at step ``number`` and the new mutable state."""
+        """The inner loss at step `number` and the new mutable state."""
         ctx = dataclasses.replace(ctx, key=jax.random.fold_in(ctx.key, number))
         terms, state = evaluate(self.objective, params, rows, ctx)
         check_loss_weights(self.loss_weights, terms, single=True)
@@ -100,7 +100,7 @@ class InnerLoop:
 def over_tasks(
     task: Callable[[Any, Any, Context], tuple[Terms, Any]], optional: tuple[str, ...] = ()
 ) -> Callable[[Any, Any, Context], Any]:
-    """The objective of a batch of tasks, given ``(params, rows of one task, ctx) -> (terms, new_state)``."""
+    """The objective of a batch of tasks, given `(params, rows of one task, ctx) -> (terms, new_state)`."""
 
     def meta(params: Any, batch: Any, ctx: Context) -> Any:
         tasks = _count_tasks(batch, optional)
@@ -166,7 +166,7 @@ def with_term(terms: Terms, name: str, term: Term) -> Terms:
 
 
 def check_number(name: str, value: Any, positive: bool = False) -> None:
-    """Raise UsageError for a Python number that is negative or not a number (or, if ``positive``, 0)."""
+    """Raises UsageError for a Python number that is negative or not a number (or, if `positive`, 0)."""
     if isinstance(value, (int, float)) and not (value > 0 if positive else value >= 0):
         raise UsageError(f"{name} is {value}, but must be {'above 0' if positive else 'at least 0'}.")
 

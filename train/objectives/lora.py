@@ -30,8 +30,8 @@ class LoraBase(NamedTuple):
     """What a state that trains adapters keeps in `frozen`.
 
     Args:
-      params: the parameters that the adapters change.
-      frozen: what the objective itself wants in `ctx.frozen`: a teacher, a reference policy.
+        params: The parameters that the adapters change.
+        frozen: What the objective itself wants in `ctx.frozen`: a teacher, a reference policy.
     """
 
     params: Any
@@ -42,28 +42,25 @@ def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str,
     """Adapters that change nothing yet: A is Gaussian with variance 1 / inputs, and B is 0.
 
     Args:
-      params: the parameters, any pytree of arrays.
-      rank: number of columns of A and rows of B, at most the smaller side of every kernel chosen.
-      pattern: regular expression searched in the paths of the parameters. Of those that it finds, the ones with two or
-        more axes get an adapter.
-      key: PRNG key. The A of a kernel depends on it and the kernel's path only.
+        params: The parameters, any pytree of arrays.
+        rank: Number of columns of A and rows of B, at most the smaller side of every kernel chosen.
+        pattern: Regular expression searched in the paths of the parameters. Of those that it finds, the ones with two
+            or more axes get an adapter.
+        key: PRNG key. The A of a kernel depends on it and the kernel's path only.
 
     Returns:
-      Nested dicts with the paths of the kernels, each with `{"a": [inputs, rank], "b": [rank, outputs]}` in at least
-      float32. A kernel of more than two axes is flattened: one of four or more is [..., inputs, outputs], one of three
-      is cut where the two sides are the most nearly equal (see `train.optimizers.matrices.input_axes`).
-
-    Raises:
-      UsageError: the pattern finds no kernel, or the rank does not fit one.
+        Nested dicts with the paths of the kernels, each with `{"a": [inputs, rank], "b": [rank, outputs]}` in at least
+        float32. A kernel of more than two axes is flattened: one of four or more is [..., inputs, outputs], one of
+        three is cut where the two sides are the most nearly equal (see `train.optimizers.matrices.input_axes`).
 
     References:
-      Hu et al. 2022, arXiv:2106.09685.
+        Hu et al. 2022, arXiv:2106.09685.
 
     Example:
-      >>> params = {"dense": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)}}
-      >>> adapters = lora_init(params, rank=2, pattern="dense", key=jax.random.key(0))
-      >>> adapters["dense"]["kernel"]["a"].shape, adapters["dense"]["kernel"]["b"].tolist()
-      ((6, 2), [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+        >>> params = {"dense": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)}}
+        >>> adapters = lora_init(params, rank=2, pattern="dense", key=jax.random.key(0))
+        >>> adapters["dense"]["kernel"]["a"].shape, adapters["dense"]["kernel"]["b"].tolist()
+        ((6, 2), [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     """
     check_matches(pattern, params, "pattern")
     kernels = {path: leaf for path, leaf in _leaves(params).items() if jnp.ndim(leaf) >= 2}
@@ -91,25 +88,22 @@ def lora_merge(params: Any, adapters: Any, *, alpha: float, rank_stabilized: boo
     """The parameters with the adapters' products added: `W + alpha / rank * A B`.
 
     Args:
-      params: the parameters that the adapters were made for.
-      adapters: as `lora_init` makes them.
-      alpha: scale of the change.
-      rank_stabilized: divide by the root of the rank, so that a higher rank learns as fast as a lower one.
+        params: The parameters that the adapters were made for.
+        adapters: As `lora_init` makes them.
+        alpha: Scale of the change.
+        rank_stabilized: Divide by the root of the rank, so that a higher rank learns as fast as a lower one.
 
     Returns:
-      A tree like `params`, in its dtypes. The sum is taken in the wider type of the two.
-
-    Raises:
-      UsageError: an adapter belongs to no parameter.
+        A tree like `params`, in its dtypes. The sum is taken in the wider type of the two.
 
     References:
-      Hu et al. 2022, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732 (rank-stabilised).
+        Hu et al. 2022, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732 (rank-stabilised).
 
     Example:
-      >>> adapters = {"w": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[1.0, 0.0]])}}
-      >>> print(lora_merge({"w": jnp.ones((2, 2))}, adapters, alpha=3.0)["w"])
-      [[4. 1.]
-       [7. 1.]]
+        >>> adapters = {"w": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[1.0, 0.0]])}}
+        >>> print(lora_merge({"w": jnp.ones((2, 2))}, adapters, alpha=3.0)["w"])
+        [[4. 1.]
+         [7. 1.]]
     """
     by_path: dict[str, dict[str, Any]] = {}
     for path, leaf in _leaves(adapters).items():
@@ -134,17 +128,14 @@ def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool 
     """The objective as a function of the adapters.
 
     Args:
-      objective: of the whole parameters. It sees in `ctx.frozen` what the `LoraBase` has there, and in `ctx.ema` the
-        parameters merged with the averaged adapters, if the state keeps an average. A precision policy belongs inside:
-        `lora_objective(precision.wrap(objective), ...)` adds the small change before it rounds.
-      alpha: as for `lora_merge`.
-      rank_stabilized: as for `lora_merge`.
+        objective: Of the whole parameters. It sees in `ctx.frozen` what the `LoraBase` has there, and in `ctx.ema` the
+            parameters merged with the averaged adapters, if the state keeps an average. A precision policy belongs
+            inside: `lora_objective(precision.wrap(objective), ...)` adds the small change before it rounds.
+        alpha: As for `lora_merge`.
+        rank_stabilized: As for `lora_merge`.
 
     Returns:
-      An objective for a state whose parameters are adapters and whose `frozen` is a `LoraBase`.
-
-    Raises:
-      UsageError: when called with a state whose `frozen` is no `LoraBase`.
+        An objective for a state whose parameters are adapters and whose `frozen` is a `LoraBase`.
 
     >>> from train.objective import Term
     >>> objective = lora_objective(lambda params, batch, ctx: {"w": Term(params["w"])}, alpha=3.0)

@@ -11,13 +11,13 @@ The given objective sees one task at a time: the parameters $\theta_i$ adapted t
 terms on the query come back with the tasks as a new first axis. Tasks are the rows of the batch, so a step gives the
 same numbers however they are split over micro-batches and devices.
 
-In the formulas $S_i$ is the inner loss, ``loss_weights``-weighted means of terms over the support of task i, and $L_i$
+In the formulas $S_i$ is the inner loss, `loss_weights`-weighted means of terms over the support of task i, and $L_i$
 the loss on its query. The step divides by the weight of all queries together; where tasks differ in it and each task
 shall count the same, divide the weights of the objective's terms by their sum.
 
-Within a task ``ctx.axis_name`` is None, since a task lies on one device, and ``ctx.key`` is another for each inner
-step. ``ctx.state`` passes through the inner steps and the query of each task; of the states that the tasks end with,
-real numbers become their mean and others their maximum. In evaluation ``ctx.train`` is False in the inner loop too.
+Within a task `ctx.axis_name` is None, since a task lies on one device, and `ctx.key` is another for each inner
+step. `ctx.state` passes through the inner steps and the query of each task; of the states that the tasks end with,
+real numbers become their mean and others their maximum. In evaluation `ctx.train` is False in the inner loop too.
 """
 
 from __future__ import annotations
@@ -50,21 +50,18 @@ def maml(
     meta-gradient of one step is $(I - \alpha \nabla^2 S_i(\theta)) \nabla L_i(\theta_i)$.
 
     Args:
-      objective: of a single task, ``(params, rows, ctx) -> {name: Term}``, or ``-> (terms, new_state)``.
-      inner_rate: $\alpha$, a number, a (traced) array or a schedule of the outer step.
-      steps: inner steps; with 0 the query terms are those of the parameters themselves.
-      loss_weights: the terms of the inner loss, each with a number or a schedule of the outer step.
-      first_order: take the inner gradients for constants; see ``first_order_maml``.
+        objective: Of a single task, `(params, rows, ctx) -> {name: Term}`, or `-> (terms, new_state)`.
+        inner_rate: $\alpha$, a number, a (traced) array or a schedule of the outer step.
+        steps: Inner steps; with 0 the query terms are those of the parameters themselves.
+        loss_weights: The terms of the inner loss, each with a number or a schedule of the outer step.
+        first_order: Take the inner gradients for constants; see `first_order_maml`.
 
     Returns:
-      An objective of ``{"support": ..., "query": ...}``: the query terms at the adapted parameters, of shape
-      [T, ...] where the objective's are [...].
-
-    Raises:
-      UsageError: at once for arguments that do not fit; when called, for a batch that does not hold tasks.
+        An objective of `{"support": ..., "query": ...}`: the query terms at the adapted parameters, of shape
+        [T, ...] where the objective's are [...].
 
     References:
-      Finn et al. 2017, arXiv:1703.03400.
+        Finn et al. 2017, arXiv:1703.03400.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
@@ -82,22 +79,19 @@ def first_order_maml(
 ) -> Objective:
     r"""MAML with the inner gradients taken for constants: the meta-gradient is $\sum_i \nabla L_i(\theta_i)$.
 
-    The adapted parameters and the values are those of ``maml``, at the cost and memory of a first derivative.
+    The adapted parameters and the values are those of `maml`, at the cost and memory of a first derivative.
 
     Args:
-      objective: of a single task, as for ``maml``.
-      inner_rate: as for ``maml``.
-      steps: as for ``maml``.
-      loss_weights: as for ``maml``.
+        objective: Of a single task, as for `maml`.
+        inner_rate: As for `maml`.
+        steps: As for `maml`.
+        loss_weights: As for `maml`.
 
     Returns:
-      An objective, as of ``maml``.
-
-    Raises:
-      UsageError: as for ``maml``.
+        An objective, as of `maml`.
 
     References:
-      Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.
+        Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
@@ -124,22 +118,19 @@ def anil(
     """MAML whose inner loop adapts the head only; the rest learns in the outer loop alone.
 
     Args:
-      objective: of a single task, as for ``maml``.
-      head: which parameters adapt: a regular expression searched in their paths, or a predicate of a path
-        (``"head/kernel"``).
-      inner_rate: as for ``maml``.
-      steps: as for ``maml``.
-      loss_weights: as for ``maml``.
-      first_order: as for ``maml``.
+        objective: Of a single task, as for `maml`.
+        head: Which parameters adapt: a regular expression searched in their paths, or a predicate of a path
+            (`"head/kernel"`).
+        inner_rate: As for `maml`.
+        steps: As for `maml`.
+        loss_weights: As for `maml`.
+        first_order: As for `maml`.
 
     Returns:
-      An objective, as of ``maml``.
-
-    Raises:
-      UsageError: as for ``maml``; when called, if no parameter is chosen.
+        An objective, as of `maml`.
 
     References:
-      Raghu et al. 2019, arXiv:1909.09157.
+        Raghu et al. 2019, arXiv:1909.09157.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params["head"] * params["body"] - rows["x"]) ** 2 / 2, weights=1)}
@@ -159,22 +150,19 @@ def meta_sgd(
     r"""MAML with a learnt rate for each parameter: $\theta_i \leftarrow \theta_i - a \circ \nabla S_i(\theta_i)$.
 
     The rates $a$ are trained with $\theta$ and may become negative. The parameters of the resulting objective are
-    ``{"params": theta, "inner_rates": a}``, as ``meta_sgd_params`` makes them; keep weight decay off ``inner_rates``.
+    `{"params": theta, "inner_rates": a}`, as `meta_sgd_params` makes them; keep weight decay off `inner_rates`.
 
     Args:
-      objective: of a single task, as for ``maml``; it is given $\theta_i$ alone.
-      steps: as for ``maml``; all take the same rates.
-      loss_weights: as for ``maml``.
-      first_order: as for ``maml``; the rates still get their gradient $-\nabla S_i \circ \nabla L_i$.
+        objective: Of a single task, as for `maml`; it is given $\theta_i$ alone.
+        steps: As for `maml`; all take the same rates.
+        loss_weights: As for `maml`.
+        first_order: As for `maml`; the rates still get their gradient $-\nabla S_i \circ \nabla L_i$.
 
     Returns:
-      An objective, as of ``maml``, of parameters that hold the rates.
-
-    Raises:
-      UsageError: as for ``maml``; when called, for parameters without such rates.
+        An objective, as of `maml`, of parameters that hold the rates.
 
     References:
-      Li et al. 2017, arXiv:1707.09835.
+        Li et al. 2017, arXiv:1707.09835.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
@@ -209,7 +197,7 @@ def meta_sgd(
 
 
 def meta_sgd_params(params: Any, inner_rate: float) -> dict[str, Any]:
-    """Parameters with a learnt inner rate for each entry, all of them the same at first; for ``meta_sgd``.
+    """Parameters with a learnt inner rate for each entry, all of them the same at first; for `meta_sgd`.
 
     >>> meta_sgd_params({"w": jnp.zeros(2)}, 0.5)["inner_rates"]["w"].tolist()
     [0.5, 0.5]
@@ -235,22 +223,19 @@ def imaml(
     right as far as it was reached, and needs a $\lambda$ above every negative curvature.
 
     Args:
-      objective: of a single task, as for ``maml``. The inner loop hands ``ctx.state`` on unchanged.
-      weight: $\lambda$, a number, an array or a schedule of the outer step.
-      inner_rate: of the descent; below $2 / (\lambda + \text{largest curvature})$.
-      steps: of the descent, at least 1.
-      loss_weights: as for ``maml``.
-      cg_steps: at most so many Hessian-vector products; the paper takes 5.
-      cg_tolerance: residual, relative to the right side, at which the conjugate gradients stop earlier.
+        objective: Of a single task, as for `maml`. The inner loop hands `ctx.state` on unchanged.
+        weight: $\lambda$, a number, an array or a schedule of the outer step.
+        inner_rate: Of the descent; below $2 / (\lambda + \text{largest curvature})$.
+        steps: Of the descent, at least 1.
+        loss_weights: As for `maml`.
+        cg_steps: At most so many Hessian-vector products; the paper takes 5.
+        cg_tolerance: Residual, relative to the right side, at which the conjugate gradients stop earlier.
 
     Returns:
-      An objective, as of ``maml``.
-
-    Raises:
-      UsageError: as for ``maml``.
+        An objective, as of `maml`.
 
     References:
-      Rajeswaran et al. 2019, arXiv:1909.04630.
+        Rajeswaran et al. 2019, arXiv:1909.04630.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}
@@ -282,11 +267,12 @@ def imaml(
             return jax.lax.scan(move, fast, length=steps)[0]
 
         def conjugate_gradients(linear: Callable[[Leaves], Leaves], right: Leaves) -> Leaves:
-            found, _ = jax.scipy.sparse.linalg.cg(linear, right, x0=right, maxiter=cg_steps, tol=cg_tolerance)
+            found: Leaves = jax.scipy.sparse.linalg.cg(linear, right, x0=right, maxiter=cg_steps, tol=cg_tolerance)[0]
             return found
 
         def solve(linear: Callable[[Leaves], Leaves], right: Leaves) -> Leaves:
-            return jax.lax.custom_linear_solve(linear, right, conjugate_gradients, symmetric=True)
+            solved: Leaves = jax.lax.custom_linear_solve(linear, right, conjugate_gradients, symmetric=True)
+            return solved
 
         adapted = join(jax.lax.custom_root(stationary, start, descend, solve))
         return inner.query(adapted, rows, ctx, ctx.state)
@@ -305,30 +291,27 @@ def proximal_meta(
 ) -> Objective:
     r"""Task parameters held near the shared ones, $\sum_i L_i(\theta_i) + \lambda \lVert \theta_i - \theta \rVert^2$.
 
-    $\theta_i$ comes from ``steps`` of descent from $\theta$ on $S_i + \lambda \lVert \theta_i - \theta \rVert^2$. With
+    $\theta_i$ comes from `steps` of descent from $\theta$ on $S_i + \lambda \lVert \theta_i - \theta \rVert^2$. With
     support and query the same and the descent at its end, $\theta$ descends on the Moreau envelope of the tasks'
     losses, whose gradient is $2 \lambda \sum_i (\theta - \theta_i)$.
 
     Args:
-      objective: of a single task, as for ``maml``, with no term of its own named ``"proximal"``.
-      weight: $\lambda$, a number, an array or a schedule of the outer step. There is no factor 1/2.
-      inner_rate: as for ``maml``.
-      steps: as for ``maml``.
-      loss_weights: as for ``maml``.
-      through: differentiate $\theta_i$ as MAML does; False takes it for a constant, so that the meta-gradient is that
-        of the envelope and the query's terms are only reported.
+        objective: Of a single task, as for `maml`, with no term of its own named `"proximal"`.
+        weight: $\lambda$, a number, an array or a schedule of the outer step. There is no factor 1/2.
+        inner_rate: As for `maml`.
+        steps: As for `maml`.
+        loss_weights: As for `maml`.
+        through: Differentiate $\theta_i$ as MAML does; False takes it for a constant, so that the meta-gradient is that
+            of the envelope and the query's terms are only reported.
 
     Returns:
-      An objective, as of ``maml``, with one more term: ``"proximal"``, one value
-      $\lambda \lVert \theta_i - \theta \rVert^2$ for each task with some weight in its query. Give it the loss weight
-      1 in the train step.
-
-    Raises:
-      UsageError: as for ``maml``.
+        An objective, as of `maml`, with one more term: `"proximal"`, one value
+        $\lambda \lVert \theta_i - \theta \rVert^2$ for each task with some weight in its query. Give it the loss weight
+        1 in the train step.
 
     References:
-      Zhou et al. 2019, NeurIPS, "Efficient meta learning via minibatch proximal update". Rajeswaran et al. 2019,
-      arXiv:1909.04630.
+        Zhou et al. 2019, NeurIPS, "Efficient meta learning via minibatch proximal update". Rajeswaran et al. 2019,
+        arXiv:1909.04630.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}

@@ -42,8 +42,8 @@ class LossScale:
     """State of dynamic loss scaling; it is part of the training state, so checkpoints hold it.
 
     Args:
-      scale: what gradients are multiplied by inside the objective, float32 scalar.
-      good_steps: number of updates since it last changed, int32 scalar.
+        scale: What gradients are multiplied by inside the objective, float32 scalar.
+        good_steps: Number of updates since it last changed, int32 scalar.
     """
 
     scale: jax.Array
@@ -55,14 +55,11 @@ class LossScaling:
     """How a loss scale changes.
 
     Args:
-      initial: the scale at the start.
-      growth_interval: updates in a row, without an overflow, after which it is multiplied by ``factor``.
-      factor: that factor; an overflow divides by it. A power of two, so that scaling changes no digit.
-      smallest: the scale is not lowered further. An overflow at this scale counts as a bad number.
-      largest: the scale is not raised further.
-
-    Raises:
-      UsageError: a number is out of range, or no power of two.
+        initial: The scale at the start.
+        growth_interval: Updates in a row, without an overflow, after which it is multiplied by `factor`.
+        factor: That factor; an overflow divides by it. A power of two, so that scaling changes no digit.
+        smallest: The scale is not lowered further. An overflow at this scale counts as a bad number.
+        largest: The scale is not raised further.
     """
 
     initial: float = 2.0**15
@@ -87,17 +84,13 @@ class Precision:
     """A policy of types.
 
     Args:
-      params: type in which parameters are kept and updated.
-      compute: type of the parameters and of the real numbers of the batch, of ``ctx.ema`` and of ``ctx.frozen``, as an
-        objective sees them. Mutable collections, such as batch statistics, keep theirs.
-      output: type of the terms and of their sums; never below float32.
-      keep: regular expression searched in the paths of parameters and batch, such as ``"norm|weights"``: what matches
-        is not cast.
-      scaling: how a loss scale changes; None for none.
-
-    Raises:
-      UsageError: a type is none of real numbers, ``output`` is narrower than float32, or ``keep`` is no regular
-        expression.
+        params: Type in which parameters are kept and updated.
+        compute: Type of the parameters and of the real numbers of the batch, of `ctx.ema` and of `ctx.frozen`, as an
+            objective sees them. Mutable collections, such as batch statistics, keep theirs.
+        output: Type of the terms and of their sums; never below float32.
+        keep: Regular expression searched in the paths of parameters and batch, such as `"norm|weights"`: what matches
+            is not cast.
+        scaling: How a loss scale changes; None for none.
     """
 
     params: str = "float32"
@@ -118,20 +111,20 @@ class Precision:
                 raise UsageError(f"keep={self.keep!r} is not a regular expression: {error}.") from error
 
     def cast_params(self, params: Any) -> Any:
-        """Return parameters in the type in which they are kept; integers and keys stay as they are."""
+        """Returns parameters in the type in which they are kept; integers and keys stay as they are."""
         return jax.tree.map(lambda leaf: _cast(leaf, self.params), params)
 
     def wrap(self, objective: Objective, *, cast: bool = True) -> Objective:
-        """Return the objective with its numbers in the types of this policy.
+        """Returns the objective with its numbers in the types of this policy.
 
         Args:
-          objective: ``(params, batch, ctx) -> terms`` or ``-> (terms, new_state)``.
-          cast: False for a model that casts by itself, such as Flax modules with ``dtype=precision.compute``; the terms
-            and the loss scale are looked after all the same.
+            objective: `(params, batch, ctx) -> terms` or `-> (terms, new_state)`.
+            cast: False for a model that casts by itself, such as Flax modules with `dtype=precision.compute`; the terms
+                and the loss scale are looked after all the same.
 
         Returns:
-          An objective of the same terms. The gradients of its parameters have the type of the parameters; a loss scale
-          in the context acts inside only.
+            An objective of the same terms. The gradients of its parameters have the type of the parameters; a loss
+            scale in the context acts inside only.
 
         >>> seen = []
         >>> def objective(params, batch, ctx):
@@ -160,25 +153,22 @@ class Precision:
         return wrapped
 
     def loss_scale(self) -> LossScale | None:
-        """Return the first loss scale, for ``create_state(..., loss_scale=...)``; None where there is none."""
+        """Returns the first loss scale, for `create_state(..., loss_scale=...)`; None where there is none."""
         if self.scaling is None:
             return None
         return LossScale(jnp.float32(self.scaling.initial), jnp.int32(0))
 
     def scaled(self, step: Step) -> Step:
-        """Let a train step look after the loss scale; without one, the step is returned as it is.
+        """Lets a train step look after the loss scale; without one, the step is returned as it is.
 
         A gradient that is not finite while the loss is makes an overflow, as long as the scale can be lowered. It is
-        reported as such (the metric ``"overflow"``), and so not taken for a bad number.
+        reported as such (the metric `"overflow"`), and so not taken for a bad number.
 
         Args:
-          step: what ``skip_nonfinite`` returned, not yet placed on devices.
+            step: What `skip_nonfinite` returned, not yet placed on devices.
 
         Returns:
-          The step, with the metrics ``"overflow"`` and ``"loss_scale"`` (the one that was used) besides.
-
-        Raises:
-          UsageError: when called, a step that skips nothing, or a state without a loss scale.
+            The step, with the metrics `"overflow"` and `"loss_scale"` (the one that was used) besides.
         """
         return step if self.scaling is None else dynamic_loss_scale(step, self.scaling)
 
@@ -196,17 +186,14 @@ class Precision:
 
 
 def make_precision(name: PrecisionName) -> Precision:
-    """Return the policy of a name.
+    """Returns the policy of a name.
 
     Args:
-      name: ``"float32"`` everywhere; ``"bfloat16"`` or ``"float16"`` to compute, with parameters and sums in float32,
-        and for float16 a dynamic loss scale.
+        name: `"float32"` everywhere; `"bfloat16"` or `"float16"` to compute, with parameters and sums in float32,
+            and for float16 a dynamic loss scale.
 
     Returns:
-      The policy.
-
-    Raises:
-      UsageError: the name is unknown.
+        The policy.
 
     >>> make_precision("bfloat16")
     Precision(params='float32', compute='bfloat16', output='float32', keep=None, scaling=None)
@@ -216,7 +203,7 @@ def make_precision(name: PrecisionName) -> Precision:
 
 
 def dynamic_loss_scale(step: Step, scaling: LossScaling) -> Step:
-    """Let a train step adapt its loss scale; see ``Precision.scaled``."""
+    """Lets a train step adapt its loss scale; see `Precision.scaled`."""
 
     def body(state: Any, batch: Any, sync: Sync) -> tuple[Any, Any]:
         if state.loss_scale is None:
@@ -246,7 +233,7 @@ def _adapt(old: LossScale, scaling: LossScaling, done: jax.Array, overflow: jax.
 
 @jax.custom_jvp
 def _scale_gradient(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """``x`` itself, but its gradient is multiplied by ``scale``, which is taken for a constant."""
+    """`x` itself, but its gradient is multiplied by `scale`, which is taken for a constant."""
     del scale
     return x
 

@@ -24,26 +24,23 @@ def reptile(
 ) -> Objective:
     r"""Reptile's update rule $\theta \leftarrow \theta + \epsilon \operatorname{mean}_i (\theta_i - \theta)$.
 
-    It is the plain descent (``optax.sgd``) at rate $\epsilon$ on $\tfrac12 \lVert \theta - \theta_i \rVert^2$ with
+    It is the plain descent (`optax.sgd`) at rate $\epsilon$ on $\tfrac12 \lVert \theta - \theta_i \rVert^2$ with
     $\theta_i$ taken for a constant, so another optimizer works as well. No derivative of the inner loop is taken.
 
     Args:
-      objective: of a single task, as for ``maml``, with no term of its own named ``"reptile"``.
-      inner_rate: as for ``maml``.
-      steps: inner steps, at least 1; with a single one, Reptile is joint training.
-      loss_weights: as for ``maml``.
-      minibatches: the support holds ``[T, steps, ...]``: other rows for each inner step, as in the paper.
+        objective: Of a single task, as for `maml`, with no term of its own named `"reptile"`.
+        inner_rate: As for `maml`.
+        steps: Inner steps, at least 1; with a single one, Reptile is joint training.
+        loss_weights: As for `maml`.
+        minibatches: The support holds `[T, steps, ...]`: other rows for each inner step, as in the paper.
 
     Returns:
-      An objective of ``{"support": ...}`` whose term ``"reptile"``, with one value for each task that has some weight
-      in its support, is the one to train on, with the loss weight 1. With a ``"query"`` in the batch its terms at
-      the adapted parameters are reported as well; they carry no gradient.
-
-    Raises:
-      UsageError: as for ``maml``.
+        An objective of `{"support": ...}` whose term `"reptile"`, with one value for each task that has some weight
+        in its support, is the one to train on, with the loss weight 1. With a `"query"` in the batch its terms at
+        the adapted parameters are reported as well; they carry no gradient.
 
     References:
-      Nichol et al. 2018, arXiv:1803.02999.
+        Nichol et al. 2018, arXiv:1803.02999.
 
     >>> def objective(params, rows, ctx):
     ...     return {"half": Term((params - rows["x"]) ** 2 / 2, weights=1)}

@@ -28,15 +28,15 @@ def nonnegative_minimum(matrix: jax.Array, vector: jax.Array) -> jax.Array:
     which ends for every positive definite Q (Murty's rule).
 
     Args:
-      matrix: Q [T, T], positive definite, with a diagonal near 1.
-      vector: b [T].
+        matrix: Q [T, T], positive definite, with a diagonal near 1.
+        vector: B [T].
 
     Returns:
-      x [T], at least 0.
+        X [T], at least 0.
 
     References:
-      Portugal et al. 1994, A comparison of block pivoting and interior-point algorithms for linear least squares
-      problems with nonnegative variables, Mathematics of Computation 63. Murty 1974.
+        Portugal et al. 1994, A comparison of block pivoting and interior-point algorithms for linear least squares
+        problems with nonnegative variables, Mathematics of Computation 63. Murty 1974.
 
     >>> print(nonnegative_minimum(jnp.eye(2), jnp.array([3.0, -1.0])))
     [3. 0.]
@@ -59,11 +59,12 @@ def nonnegative_minimum(matrix: jax.Array, vector: jax.Array) -> jax.Array:
         free = free ^ jnp.where(patience > 0, wrong, last)
         return count + 1, free, *solve(free), jnp.where(fewer, number, fewest), patience
 
-    def going(carry: Any) -> jax.Array:
-        return (carry[0] < 20 * size) & jnp.any(carry[3])
+    def is_unsolved(carry: tuple[Any, ...]) -> Any:
+        count, _, _, wrong, _, _ = carry
+        return (count < 20 * size) & jnp.any(wrong)
 
     free = vector > 0
-    return jnp.maximum(jax.lax.while_loop(going, exchange, (0, free, *solve(free), size + 1, 3))[2], 0)
+    return jnp.maximum(jax.lax.while_loop(is_unsolved, exchange, (0, free, *solve(free), size + 1, 3))[2], 0)
 
 
 @exact_products
@@ -75,13 +76,13 @@ def graded_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     largest.
 
     Args:
-      matrix: [T, T], symmetric.
+        matrix: [T, T], symmetric.
 
     Returns:
-      Eigenvalues [T], in no order, and eigenvectors, the columns of [T, T].
+        Eigenvalues [T], in no order, and eigenvectors, the columns of [T, T].
 
     References:
-      Demmel and Veselic 1992, Jacobi's method is more accurate than QR, SIAM J. Matrix Anal. Appl. 13.
+        Demmel and Veselic 1992, Jacobi's method is more accurate than QR, SIAM J. Matrix Anal. Appl. 13.
 
     >>> print(graded_eigh(jnp.array([[1e12, 0.0], [0.0, 1.0]]))[0])
     [1.e+12 1.e+00]
@@ -107,13 +108,13 @@ def graded_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
         count, g, vectors = carry
         return count + 1, *jax.lax.scan(rotate, (g, vectors), rounds)[0]
 
-    def going(carry: Any) -> jax.Array:
+    def is_unfinished(carry: tuple[Any, ...]) -> Any:
         count, g, _ = carry
         root = jnp.sqrt(jnp.maximum(jnp.diagonal(g), 0))
         off = jnp.where(eye == 1, 0, jnp.abs(g))
         return (count < 15) & jnp.any(off > 4 * jnp.finfo(g.dtype).eps * root[:, None] * root[None])
 
-    _, g, vectors = jax.lax.while_loop(going, sweep, (0, matrix, eye))
+    _, g, vectors = jax.lax.while_loop(is_unfinished, sweep, (0, matrix, eye))
     return jnp.diagonal(g), vectors
 
 

@@ -1,16 +1,16 @@
 """Multi-task weighting: how much each loss counts, as the training goes on.
 
-A `Weighting` is an ``(init, update)`` pair. Used as the first link of an Optax chain, it keeps its state where the
+A `Weighting` is an `(init, update)` pair. Used as the first link of an Optax chain, it keeps its state where the
 optimizer's is, and the step needs no branch for any method:
 
     optimizer = optax.chain(multi_task(dwa(), tasks=2), optax.adam(1e-3))
     step = build_train_step(objective, optimizer, loss_weights={"a": 1.0, "b": 0.5})
 
 Some methods need the losses only (`fixed`, `scheduled`, `random_weighting`, `uncertainty`, `dwa`, `famo`): their
-weights multiply the ``loss_weights`` of the next step, which stays one backward pass. The others (`gradnorm`, `mgda`,
+weights multiply the `loss_weights` of the next step, which stays one backward pass. The others (`gradnorm`, `mgda`,
 `pcgrad`, `cagrad`, `imtl_g`, `nash_mtl`, `aligned_mtl`, `upgrad`) need the Gram matrix of the gradients of all tasks:
-build the step with ``task_gradients=True``, which costs one backward pass a task. The order of the tasks is that of
-``loss_weights``.
+build the step with `task_gradients=True`, which costs one backward pass a task. The order of the tasks is that of
+`loss_weights`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from train.optimizers.moments import squarable
 
 
 class Weighting(NamedTuple):
-    """A method: ``init(tasks) -> (weights, state)`` and a function that makes the next of both.
+    """A method: `init(tasks) -> (weights, state)` and a function that makes the next of both.
 
-    ``update(weights, state, losses, gram, scale)`` gets the losses [T] of the step, and the inner products [T, T] of
-    the tasks' gradients divided by ``scale``, a power of two near the largest entry of them; a method with
-    ``from_gradients`` False gets None and 1. For such a method the weights returned are those of the next step; for
-    the others they are those of this one, unless ``delayed``.
+    `update(weights, state, losses, gram, scale)` gets the losses [T] of the step, and the inner products [T, T] of
+    the tasks' gradients divided by `scale`, a power of two near the largest entry of them; a method with
+    `from_gradients` False gets None and 1. For such a method the weights returned are those of the next step; for
+    the others they are those of this one, unless `delayed`.
     """
 
     init: Callable[[int], tuple[jax.Array, Any]]
@@ -62,15 +62,12 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
     """The method as the first transformation of an optimizer.
 
     Args:
-      weighting: the method.
-      tasks: T, the number of entries of ``loss_weights``.
+        weighting: The method.
+        tasks: T, the number of entries of `loss_weights`.
 
     Returns:
-      An Optax transformation. Its update takes ``losses=`` [T], which a train step gives to its optimizer, and for a
-      method of gradients expects those of all tasks, stacked along a new first axis.
-
-    Raises:
-      UsageError: fewer than one task; or, when called, gradients that are not stacked.
+        An Optax transformation. Its update takes `losses=` [T], which a train step gives to its optimizer, and for a
+        method of gradients expects those of all tasks, stacked along a new first axis.
 
     >>> transform = multi_task(mgda(), tasks=2)
     >>> gradients = jnp.array([[2.0, 0.0], [0.0, 1.0]])  # of a parameter of shape (2,)
@@ -110,7 +107,8 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
 
 def current_weights(opt_state: Any) -> jax.Array | None:
     """Weights [T] by which a step multiplies its loss weights; None without a method that weighs losses."""
-    return optax.tree.get(opt_state, "loss_weights", None)
+    weights: jax.Array | None = optax.tree.get(opt_state, "loss_weights", None)
+    return weights
 
 
 def _of_losses(
@@ -120,7 +118,7 @@ def _of_losses(
 
 
 def fixed(weights: Sequence[float]) -> Weighting:
-    """The same weights throughout, on top of ``loss_weights``.
+    """The same weights throughout, on top of `loss_weights`.
 
     >>> fixed((1.0, 0.5)).init(2)[0].tolist()
     [1.0, 0.5]
@@ -149,7 +147,7 @@ def random_weighting(key: jax.Array) -> Weighting:
     """Softmax of normal numbers, drawn anew at each step: weights of sum one.
 
     References:
-      Lin et al. 2021, arXiv:2111.10603 (RLW).
+        Lin et al. 2021, arXiv:2111.10603 (RLW).
     """
 
     def draw(count: jax.Array, tasks: int) -> jax.Array:
@@ -165,15 +163,15 @@ def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransforma
     r"""Learnt uncertainty: minimises $\sum_i k_i e^{-s_i} L_i + s_i / 2$ over log-variances $s_i$ as well.
 
     Args:
-      factors: $k_i$: 1/2 for a squared error, whose likelihood is Gaussian, and 1 for a cross-entropy.
-      optimizer: of the log-variances, which start at 0; SGD at 0.01 by default.
+        factors: $k_i$: 1/2 for a squared error, whose likelihood is Gaussian, and 1 for a cross-entropy.
+        optimizer: Of the log-variances, which start at 0; SGD at 0.01 by default.
 
     Returns:
-      The method; its weights are $k_i e^{-s_i}$, at first the factors. The loss that a step reports leaves the
-      $s_i / 2$ out.
+        The method; its weights are $k_i e^{-s_i}$, at first the factors. The loss that a step reports leaves the
+        $s_i / 2$ out.
 
     References:
-      Kendall et al. 2017, arXiv:1705.07115.
+        Kendall et al. 2017, arXiv:1705.07115.
 
     >>> method = uncertainty((0.5, 1.0), optimizer=optax.sgd(1.0))
     >>> weights, state = method.init(2)
@@ -202,11 +200,11 @@ def dwa(*, temperature: float = 2.0, period: int = 1) -> Weighting:
     """Dynamic weight averaging: a task whose loss falls slowly gets a larger weight; the weights have the sum T.
 
     Args:
-      temperature: of the softmax over the ratios of a task's last two losses.
-      period: steps over which losses are averaged before they are compared; an epoch in the paper.
+        temperature: Of the softmax over the ratios of a task's last two losses.
+        period: Steps over which losses are averaged before they are compared; an epoch in the paper.
 
     References:
-      Liu et al. 2018, arXiv:1803.10704.
+        Liu et al. 2018, arXiv:1803.10704.
 
     >>> method = dwa(temperature=1.0)
     >>> weights, state = method.init(2)
@@ -243,17 +241,17 @@ def famo(*, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequ
     one; $\xi$ moves by Adam against what each $\log (L_i - L_i^{\min} + 10^{-8})$ has just gained.
 
     Args:
-      learning_rate: of $\xi$.
-      decay: times $\xi$ is added to its gradient, which pulls it towards 0.
-      min_losses: $L_i^{\min}$, the least that each loss can be; 0 by default.
+        learning_rate: Of $\xi$.
+        decay: Times $\xi$ is added to its gradient, which pulls it towards 0.
+        min_losses: $L_i^{\min}$, the least that each loss can be; 0 by default.
 
     Returns:
-      The method, for losses above their least. The authors evaluate the loss of a batch again after the update; here
-      the gain is that from one step's loss to the next one's, and weights are made of the loss before: one forward
-      pass a step. Their code has a decay of 0.01 by default, and of 0.001 in most of its experiments, as in LibMTL.
+        The method, for losses above their least. The authors evaluate the loss of a batch again after the update; here
+        the gain is that from one step's loss to the next one's, and weights are made of the loss before: one forward
+        pass a step. Their code has a decay of 0.01 by default, and of 0.001 in most of its experiments, as in LibMTL.
 
     References:
-      Liu et al. 2023, arXiv:2306.03792.
+        Liu et al. 2023, arXiv:2306.03792.
 
     >>> method = famo()
     >>> weights, state = method.init(2)
@@ -293,14 +291,14 @@ def gradnorm(
     to the sum T.
 
     Args:
-      alpha: how strongly slow tasks are favoured.
-      learning_rate: of the weights.
-      optimizer: of the weights, in place of Adam at that rate, with which they move at one pace whatever the size of
-        the gradients is; ``optax.sgd(rate)`` takes plain steps.
+        alpha: How strongly slow tasks are favoured.
+        learning_rate: Of the weights.
+        optimizer: Of the weights, in place of Adam at that rate, with which they move at one pace whatever the size of
+            the gradients is; `optax.sgd(rate)` takes plain steps.
 
     References:
-      Chen et al. 2018, arXiv:1711.02257. The paper takes the gradients of one shared layer; here they are those of all
-      parameters.
+        Chen et al. 2018, arXiv:1711.02257. The paper takes the gradients of one shared layer; here they are those of
+        all parameters.
     """
     inner = squarable(optax.adam(learning_rate)) if optimizer is None else optimizer
 
@@ -332,7 +330,7 @@ def _of_gram(weigh: Callable[[jax.Array], jax.Array]) -> Weighting:
 
 
 def mgda() -> Weighting:
-    """The shortest convex combination of the gradients; see ``train.objectives.gradient_combination.min_norm``."""
+    """The shortest convex combination of the gradients; see `train.objectives.gradient_combination.min_norm`."""
     return _of_gram(gradient_combination.min_norm)
 
 
@@ -349,19 +347,19 @@ def pcgrad(key: jax.Array) -> Weighting:
 
 
 def cagrad(*, c: float = 0.4, rescale: bool = False) -> Weighting:
-    """The best worst case near the mean gradient; see ``train.objectives.gradient_combination.cagrad``."""
+    """The best worst case near the mean gradient; see `train.objectives.gradient_combination.cagrad`."""
     if not 0 <= c < 1:
         raise UsageError(f"cagrad needs c of at least 0 and below 1, got {c}.")
     return _of_gram(functools.partial(gradient_combination.cagrad, c=c, rescale=rescale))
 
 
 def imtl_g() -> Weighting:
-    """Equal projections onto all gradients; see ``train.objectives.gradient_combination.imtl_g``."""
+    """Equal projections onto all gradients; see `train.objectives.gradient_combination.imtl_g`."""
     return _of_gram(gradient_combination.imtl_g)
 
 
 def nash_mtl() -> Weighting:
-    """The Nash bargaining solution; see ``train.objectives.gradient_combination.nash_mtl``."""
+    """The Nash bargaining solution; see `train.objectives.gradient_combination.nash_mtl`."""
     return Weighting(
         lambda tasks: (jnp.full(tasks, 1 / tasks), ()),
         lambda weights, state, losses, products, scale=1.0: (gradient_combination.nash_mtl(products) / scale, state),
@@ -370,12 +368,12 @@ def nash_mtl() -> Weighting:
 
 
 def aligned_mtl() -> Weighting:
-    """Gradients made orthogonal and equally long; see ``train.objectives.gradient_combination.aligned_mtl``."""
+    """Gradients made orthogonal and equally long; see `train.objectives.gradient_combination.aligned_mtl`."""
     return _of_gram(gradient_combination.aligned_mtl)
 
 
 def upgrad() -> Weighting:
-    """Each gradient projected to harm no task, then the mean; see ``train.objectives.gradient_combination.upgrad``."""
+    """Each gradient projected to harm no task, then the mean; see `train.objectives.gradient_combination.upgrad`."""
     return _of_gram(gradient_combination.upgrad)
 
 

@@ -39,20 +39,17 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate of each step; see `train.optimizers.schedules.build_schedule` for the formulas.
 
     Args:
-      config: its learning rate and the fields about the schedule are used.
-      total_steps: number of updates of the run.
+        config: Its learning rate and the fields about the schedule are used.
+        total_steps: Number of updates of the run.
 
     Returns:
-      The schedule: number of updates so far -> learning rate.
-
-    Raises:
-      UsageError: warm-up and cool-down are longer than the run, or the run has no step.
+        The schedule: number of updates so far -> learning rate.
 
     Example:
-      >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
-      >>> from train import learning_rate_at
-      >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
-      [0.0, 0.5, 0.5, 0.25, 0.0]
+        >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
+        >>> from train import learning_rate_at
+        >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
+        [0.0, 0.5, 0.5, 0.25, 0.0]
     """
     return build_schedule(
         config.schedule,
@@ -98,64 +95,61 @@ def make_optimizer(
         schedule_free_*  z = z - eta u(y), x = average of z, y = (1 - b1) z + b1 x: gradients at y, evaluated at x
 
     Args:
-      config: what to build.
-      total_steps: number of updates of the run.
-      params: the parameters, if patterns are to be checked against their paths now; otherwise `init` does it.
+        config: What to build.
+        total_steps: Number of updates of the run.
+        params: The parameters, if patterns are to be checked against their paths now; otherwise `init` does it.
 
     Returns:
-      An Optax transformation; `update` needs the parameters, with `plateau_factor` also `value=`, the loss, and for
-      Sophia and with `sam_radius` also `grad_fn=`, parameters -> gradient; a train step gives all of them.
-
-    Raises:
-      UsageError: warm-up and cool-down are longer than the run; here (with `params`) or at `init`, a pattern that
-        matches no parameter or freezes all of them.
+        An Optax transformation; `update` needs the parameters, with `plateau_factor` also `value=`, the loss, and for
+        Sophia and with `sam_radius` also `grad_fn=`, parameters -> gradient; a train step gives all of them.
 
     Conventions:
-      Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule alone),
-      Adafactor's too (Optax's alone is not), Prodigy's and D-Adaptation's by the step size they find. Adan's is that of
-      its authors' `no_prox=True`: by default they divide by 1 + eta decay instead. LAMB scales by the trust ratio only
-      parameters that decay, as its authors' code does; `optax.lamb` scales all. Adan's b2 is its authors', 1 - beta_2
-      of the paper; Optax exchanges the two. AMSGrad compares averages of squares before their bias is corrected, as
-      PyTorch does and, without corrections, the paper (Optax: after). Adagrad adds eps to the root (the paper,
-      PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's default: under it); both start at 0 (Optax's
-      Adagrad: 0.1). AdaBelief has its eps in both places, as the paper (its authors' code rectifies as RAdam does, by
-      default). RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4). NAdam has no
-      schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^). Adamax takes |g| + eps (PyTorch; the
-      paper: |g|). Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow from 128 on) and has
-      the learning rate of the schedule, relative to the parameter. ADOPT decays at its first update, too, which
-      otherwise only starts v (its authors' code does not). Muon leaves embeddings, heads and everything that is not a
-      matrix to plain Adam (`optax.contrib.muon`: all matrices to Muon, the rest to Adam with Nesterov momentum), has
-      the shape-independent scale of Liu et al. (Jordan et al.: sqrt(max(1, rows / columns))) and no bias correction, as
-      both (Optax corrects). Sophia is Sophia-H with signs instead of Gaussian directions, as Optax; Optax's corrects
-      the bias of m and lets an estimate count from the next step on. The Gauss-Newton-Bartlett estimate would need
-      labels drawn from the model. The averages of schedule_free_adamw weigh steps by the squares of their learning
-      rates (its authors' code, Optax; the paper's rates include sqrt(1 - b2^t)). Optimizers that square gradients take
-      entries beyond 1e15 for 1e15, so that no average becomes infinite. Frozen parameters have no optimizer state and
-      do not count in the norm that is clipped or in SAM's.
+        Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule alone),
+        Adafactor's too (Optax's alone is not), Prodigy's and D-Adaptation's by the step size they find. Adan's is that
+        of its authors' `no_prox=True`: by default they divide by 1 + eta decay instead. LAMB scales by the trust ratio
+        only parameters that decay, as its authors' code does; `optax.lamb` scales all. Adan's b2 is its authors', 1 -
+        beta_2 of the paper; Optax exchanges the two. AMSGrad compares averages of squares before their bias is
+        corrected, as PyTorch does and, without corrections, the paper (Optax: after). Adagrad adds eps to the root
+        (the paper, PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's default: under it); both start at
+        0 (Optax's
+        Adagrad: 0.1). AdaBelief has its eps in both places, as the paper (its authors' code rectifies as RAdam does, by
+        default). RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4). NAdam has no
+        schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^). Adamax takes |g| + eps (PyTorch; the
+        paper: |g|). Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow from 128 on) and has
+        the learning rate of the schedule, relative to the parameter. ADOPT decays at its first update, too, which
+        otherwise only starts v (its authors' code does not). Muon leaves embeddings, heads and everything that is not a
+        matrix to plain Adam (`optax.contrib.muon`: all matrices to Muon, the rest to Adam with Nesterov momentum), has
+        the shape-independent scale of Liu et al. (Jordan et al.: sqrt(max(1, rows / columns))) and no bias correction,
+        as both (Optax corrects). Sophia is Sophia-H with signs instead of Gaussian directions, as Optax; Optax's
+        corrects the bias of m and lets an estimate count from the next step on. The Gauss-Newton-Bartlett estimate
+        would need labels drawn from the model. The averages of schedule_free_adamw weigh steps by the squares of their
+        learning rates (its authors' code, Optax; the paper's rates include sqrt(1 - b2^t)). Optimizers that square
+        gradients take entries beyond 1e15 for 1e15, so that no average becomes infinite. Frozen parameters have no
+        optimizer state and do not count in the norm that is clipped or in SAM's.
 
     References:
-      Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
-      arXiv:1212.5701 (Adadelta); Kingma and Ba 2015, arXiv:1412.6980 (Adam, Adamax); Loshchilov and Hutter 2019,
-      arXiv:1711.05101 (AdamW); Dozat 2016 (NAdam); Liu et al. 2020, arXiv:1908.03265 (RAdam); Reddi et al. 2018,
-      arXiv:1904.09237 (AMSGrad); Zhuang et al. 2020, arXiv:2010.07468 (AdaBelief); Xie et al. 2022, arXiv:2208.06677
-      (Adan); Taniguchi et al. 2024, arXiv:2411.02853 (ADOPT); Chen et al. 2023, arXiv:2302.06675 (Lion); You et al.
-      2020, arXiv:1904.00962 (LAMB); Shazeer and Stern 2018, arXiv:1804.04235 (Adafactor); Jordan et al. 2024 and Liu et
-      al. 2025, arXiv:2502.16982 (Muon); Liu et al. 2024, arXiv:2305.14342 (Sophia); Mishchenko and Defazio 2024,
-      arXiv:2306.06101 (Prodigy); Defazio and Mishchenko 2023, arXiv:2301.07733 (D-Adaptation); Defazio et al. 2024,
-      arXiv:2405.15682 (schedule-free); Zhang et al. 2019, arXiv:1907.08610 (Lookahead); Foret et al. 2021,
-      arXiv:2010.01412 (SAM); Yong et al. 2020, arXiv:2004.01461 (centralisation); Howard and Ruder 2018,
-      arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
+        Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
+        arXiv:1212.5701 (Adadelta); Kingma and Ba 2015, arXiv:1412.6980 (Adam, Adamax); Loshchilov and Hutter 2019,
+        arXiv:1711.05101 (AdamW); Dozat 2016 (NAdam); Liu et al. 2020, arXiv:1908.03265 (RAdam); Reddi et al. 2018,
+        arXiv:1904.09237 (AMSGrad); Zhuang et al. 2020, arXiv:2010.07468 (AdaBelief); Xie et al. 2022, arXiv:2208.06677
+        (Adan); Taniguchi et al. 2024, arXiv:2411.02853 (ADOPT); Chen et al. 2023, arXiv:2302.06675 (Lion); You et al.
+        2020, arXiv:1904.00962 (LAMB); Shazeer and Stern 2018, arXiv:1804.04235 (Adafactor); Jordan et al. 2024 and Liu
+        et al. 2025, arXiv:2502.16982 (Muon); Liu et al. 2024, arXiv:2305.14342 (Sophia); Mishchenko and Defazio 2024,
+        arXiv:2306.06101 (Prodigy); Defazio and Mishchenko 2023, arXiv:2301.07733 (D-Adaptation); Defazio et al. 2024,
+        arXiv:2405.15682 (schedule-free); Zhang et al. 2019, arXiv:1907.08610 (Lookahead); Foret et al. 2021,
+        arXiv:2010.01412 (SAM); Yong et al. 2020, arXiv:2004.01461 (centralisation); Howard and Ruder 2018,
+        arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
-      >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
-      >>> state = optimizer.init(params)
-      >>> for _ in range(2):  # m = 1, then 0.9 * 1 + 1: 1 - 0.1 - 0.19 = 0.71
-      ...     updates, state = optimizer.update({"w": jnp.array([1.0])}, state, params)
-      ...     params = optax.apply_updates(params, updates)
-      >>> print(params["w"])
-      [0.71]
+        >>> import jax.numpy as jnp
+        >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
+        >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):  # m = 1, then 0.9 * 1 + 1: 1 - 0.1 - 0.19 = 0.71
+        ...     updates, state = optimizer.update({"w": jnp.array([1.0])}, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(params["w"])
+        [0.71]
     """
     schedule = make_schedule(config, total_steps)
     optimizer: optax.GradientTransformation = optax.chain(*(link.transform for link in _chain_links(config, schedule)))
@@ -183,17 +177,13 @@ def check_parameters(config: OptimizerConfig, params: Any) -> None:
     """Checks that every pattern of a config finds parameters to apply to.
 
     Args:
-      config: its patterns are checked as far as they are used.
-      params: the parameters, any pytree.
-
-    Raises:
-      UsageError: a pattern matches nothing, `freeze` matches everything, or settings for some parameters do not fit
-        the optimizer they have.
+        config: Its patterns are checked as far as they are used.
+        params: The parameters, any pytree.
 
     Example:
-      >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
-      Traceback (most recent call last):
-      train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
+        >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
+        Traceback (most recent call last):
+        train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
     """
     if config.freeze is not None:
         check_matches(config.freeze, params, "freeze")
@@ -218,20 +208,20 @@ def describe(config: OptimizerConfig) -> str:
     """The chain of a config in words, one line for each link, in the order in which a gradient passes them.
 
     Args:
-      config: what to describe.
+        config: What to describe.
 
     Returns:
-      The lines, for `print`.
+        The lines, for `print`.
 
     Example:
-      >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
-      >>> print(describe(config))
-      only parameters that do not match 'embed'
-      clip to global norm 1
-      adam: b1 0.9, b2 0.999, eps 1e-08
-      decoupled weight decay 0.01 on matrices
-      learning rate 0.0001: warm-up over 0.1 of the run, then cosine to 0
-      layer-wise rates: 0.9 for each layer down from the head
+        >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
+        >>> print(describe(config))
+        only parameters that do not match 'embed'
+        clip to global norm 1
+        adam: b1 0.9, b2 0.999, eps 1e-08
+        decoupled weight decay 0.01 on matrices
+        learning rate 0.0001: warm-up over 0.1 of the run, then cosine to 0
+        layer-wise rates: 0.9 for each layer down from the head
     """
     lines = [link.text for link in _chain_links(config, optax.constant_schedule(config.learning_rate))]
     if config.sam_radius is not None:

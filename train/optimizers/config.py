@@ -27,16 +27,12 @@ MUON_EXCLUDE = r"(?i:embed|(?:^|[/_])head(?:_\d+)?(?:/|$))"
 class OptimizerConfig:
     """How parameters are updated.
 
-    Raises:
-      UsageError: a name is unknown, a number out of range, a pattern no regular expression, a setting is not one of
-        the chosen optimizer, or two settings exclude each other.
-
     Example:
-      >>> OptimizerConfig(name="adamw").setting("weight_decay")
-      0.01
-      >>> OptimizerConfig(name="adamw", momentum=0.9)
-      Traceback (most recent call last):
-      train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
+        >>> OptimizerConfig(name="adamw").setting("weight_decay")
+        0.01
+        >>> OptimizerConfig(name="adamw", momentum=0.9)
+        Traceback (most recent call last):
+        train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
     """
 
     name: OptimizerName = "adamw"
@@ -198,10 +194,10 @@ class OptimizerConfig:
         """The value of a setting that may have been left at None: then the optimizer's own default.
 
         Args:
-          name: `momentum`, `b1`, `b2`, `b3`, `eps` or `weight_decay`.
+            name: `momentum`, `b1`, `b2`, `b3`, `eps` or `weight_decay`.
 
         Returns:
-          The value that is used; 0 for a setting this optimizer does not have.
+            The value that is used; 0 for a setting this optimizer does not have.
         """
         value = getattr(self, name)
         return DEFAULTS[self.name].get(name, 0.0) if value is None else value

@@ -39,11 +39,11 @@ def core_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
     """The optimizer itself and what belongs to it: decoupled decay and LAMB's trust ratio.
 
     Args:
-      config: of the parameters the links are for.
-      schedule: the learning rate, for the optimizers that cannot do without it.
+        config: Of the parameters the links are for.
+        schedule: The learning rate, for the optimizers that cannot do without it.
 
     Returns:
-      The links, whose result is yet to be multiplied by the learning rate.
+        The links, whose result is yet to be multiplied by the learning rate.
     """
     mask, where = mask_of(config), decaying(config)
     decay = config.setting("weight_decay")

@@ -35,9 +35,6 @@ def groups_of(config: OptimizerConfig, params: Any) -> dict[str, OptimizerConfig
     Returns:
         The config of each group by a name that lists its settings; the rest has the empty name.
 
-    Raises:
-        UsageError: Settings of a group do not fit its optimizer.
-
     Example:
         >>> sorted(groups_of(OptimizerConfig(overrides={"head": {"b2": 0.9}}), {"body": 0, "head": 0}))
         ['', 'b2=0.9']
@@ -65,7 +62,8 @@ def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
         return optax.partition(chains, map_with_path(lambda path, _: _name(settings_at(config, path)), tree))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return partition(updates).update(updates, state, params, **extra)
+        updates, state = partition(updates).update(updates, state, params, **extra)
+        return updates, state
 
     lines = [link.text for link in core_links(config, schedule)]
     for pattern, settings in config.overrides.items():

@@ -28,16 +28,16 @@ def decay_mask(params: Any, pattern: str | None = None) -> Any:
     """Which parameters decay.
 
     Args:
-      params: the parameters, any pytree of arrays.
-      pattern: regular expression searched in the paths; None chooses all with two or more axes that are not called bias
-        or scale (attention biases and those of stacked layers have two axes as well).
+        params: The parameters, any pytree of arrays.
+        pattern: Regular expression searched in the paths; None chooses all with two or more axes that are not called
+            bias or scale (attention biases and those of stacked layers have two axes as well).
 
     Returns:
-      A tree of booleans.
+        A tree of booleans.
 
     Example:
-      >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
-      {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
+        >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
+        {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
     """
     if pattern is not None:
         return map_with_path(lambda path, _: re.search(pattern, path) is not None, params)
@@ -51,17 +51,17 @@ def layer_rates(config: OptimizerConfig, params: Any) -> Any:
     all that is neither, such as the head and the final normalisation.
 
     Args:
-      config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number is a layer's,
-        whatever else it matches.
-      params: the parameters, any pytree; masked ones are counted too.
+        config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number is a
+            layer's, whatever else it matches.
+        params: The parameters, any pytree; masked ones are counted too.
 
     Returns:
-      A tree of Python numbers.
+        A tree of Python numbers.
 
     Example:
-      >>> config = OptimizerConfig(layer_decay=0.5)
-      >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
-      {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
+        >>> config = OptimizerConfig(layer_decay=0.5)
+        >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
+        {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
     """
 
     def layer_of(path: str) -> int | None:
@@ -156,13 +156,13 @@ def proximal_l1(
     """Soft thresholding after the links that scale an update: `w <- sign(v) max(|v| - rate * strength, 0)`, v = w + u.
 
     Args:
-      strength: of the penalty.
-      scaling: the links by which a direction becomes an update. They are applied to ones as well, which tells the
-        rate of each parameter, whatever it is made of.
-      mask: parameters -> a tree of booleans: which of them are thresholded.
+        strength: Of the penalty.
+        scaling: The links by which a direction becomes an update. They are applied to ones as well, which tells the
+            rate of each parameter, whatever it is made of.
+        mask: Parameters -> a tree of booleans: which of them are thresholded.
 
     Returns:
-      The scaling and the thresholding, as one link.
+        The scaling and the thresholding, as one link.
 
     >>> link = proximal_l1(0.5, optax.scale_by_learning_rate(0.1), lambda p: True)
     >>> w, direction = jnp.array([1.0, 0.02, -1.0]), jnp.array([2.0, 0.0, 0.0])
@@ -196,13 +196,13 @@ def self_rated(
     """Prodigy or D-Adaptation, with decoupled decay of some parameters only and a warm-up that may start at 0.
 
     Args:
-      make: `optax.contrib.prodigy` or `optax.contrib.dadapt_adamw`.
-      config: its betas, eps, bias correction and weight decay are used.
-      schedule: factor of the step size that is found.
-      mask: parameters -> a tree of booleans: which of them decay.
+        make: `optax.contrib.prodigy` or `optax.contrib.dadapt_adamw`.
+        config: Its betas, eps, bias correction and weight decay are used.
+        schedule: Factor of the step size that is found.
+        mask: Parameters -> a tree of booleans: which of them decay.
 
     Returns:
-      A transformation whose updates are complete: no learning rate comes after it.
+        A transformation whose updates are complete: no learning rate comes after it.
     """
     b1, b2, decay = config.setting("b1"), config.setting("b2"), config.setting("weight_decay")
 

@@ -20,14 +20,14 @@ def input_axes(shape: tuple[int, ...]) -> int:
     nearly square, and the later one if they tie.
 
     Args:
-      shape: of the kernel, with two or more axes.
+        shape: Of the kernel, with two or more axes.
 
     Returns:
-      The number of leading axes, from 1 up to one less than there are.
+        The number of leading axes, from 1 up to one less than there are.
 
     Example:
-      >>> input_axes((64, 4, 16)), input_axes((4, 16, 64)), input_axes((3, 3, 8, 32)), input_axes((5, 7))
-      (1, 2, 3, 1)
+        >>> input_axes((64, 4, 16)), input_axes((4, 16, 64)), input_axes((3, 3, 8, 32)), input_axes((5, 7))
+        (1, 2, 3, 1)
     """
     if len(shape) == 3:
         return min((2, 1), key=lambda cut: math.prod(shape[:cut]) + math.prod(shape[cut:]))
@@ -38,14 +38,14 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Inputs and outputs of a kernel, each as one number.
 
     Args:
-      shape: of the kernel, with two or more axes.
+        shape: Of the kernel, with two or more axes.
 
     Returns:
-      `(inputs, outputs)`, whose product is the size of the kernel.
+        `(inputs, outputs)`, whose product is the size of the kernel.
 
     Example:
-      >>> matrix_shape((64, 4, 16))
-      (64, 64)
+        >>> matrix_shape((64, 4, 16))
+        (64, 64)
     """
     cut = input_axes(shape)
     return math.prod(shape[:cut]), math.prod(shape[cut:])
@@ -55,14 +55,14 @@ def unit_frobenius(matrix: jax.Array) -> jax.Array:
     """A matrix over its Frobenius norm, whatever its size; 0 stays 0.
 
     Args:
-      matrix: of any shape; for norms that no float32 number has the square of, too.
+        matrix: Of any shape; for norms that no float32 number has the square of, too.
 
     Returns:
-      The matrix of norm 1, in at least float32.
+        The matrix of norm 1, in at least float32.
 
     Example:
-      >>> print(unit_frobenius(jnp.array([[3e25, 4e25]])), unit_frobenius(jnp.array([[3e-25, 0.0]])))
-      [[0.6 0.8]] [[1. 0.]]
+        >>> print(unit_frobenius(jnp.array([[3e25, 4e25]])), unit_frobenius(jnp.array([[3e-25, 0.0]])))
+        [[0.6 0.8]] [[1. 0.]]
     """
     wide = widen(matrix) / power_of_two(matrix)
     norm = jnp.sqrt(jnp.sum(jnp.square(wide)))
@@ -77,15 +77,15 @@ def newton_schulz(matrix: jax.Array) -> jax.Array:
     these are the numbers of the usual form (Jordan et al. 2024), with fewer operations where X is oblong.
 
     Args:
-      matrix: two axes, of Frobenius norm 1 at most; what is below 0.002 of it stays small.
+        matrix: Two axes, of Frobenius norm 1 at most; what is below 0.002 of it stays small.
 
     Returns:
-      A matrix of the same shape and type.
+        A matrix of the same shape and type.
 
     Example:
-      >>> print(newton_schulz(jnp.diag(jnp.array([0.9, 0.1]))).round(1))
-      [[0.7 0. ]
-       [0.  0.7]]
+        >>> print(newton_schulz(jnp.diag(jnp.array([0.9, 0.1]))).round(1))
+        [[0.7 0. ]
+         [0.  0.7]]
     """
     if matrix.shape[0] > matrix.shape[1]:
         return newton_schulz(matrix.T).T

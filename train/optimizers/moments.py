@@ -26,20 +26,22 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     Otherwise an average of squares is infinite from then on, and its parameter never moves again, without a NaN.
 
     Args:
-      optimizer: one that squares gradients.
+        optimizer: One that squares gradients.
 
     Returns:
-      The optimizer, with the same state.
+        The optimizer, with the same state.
 
     Example:
-      >>> optimizer = squarable(optax.scale_by_adam())
-      >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
-      [1. 1.]
+        >>> optimizer = squarable(optax.scale_by_adam())
+        >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
+        [1. 1.]
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return optimizer.update(jax.tree.map(lambda g: jnp.clip(g, -_LARGEST, _LARGEST), grads), state, params, **extra)
+        grads = jax.tree.map(lambda g: jnp.clip(g, -_LARGEST, _LARGEST), grads)
+        updates, state = optimizer.update(grads, state, params, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
@@ -51,24 +53,24 @@ def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.Gradient
     `optax.scale_by_adan` multiplies the differences by 1 - b2 instead.
 
     Args:
-      b1: decay of the average of gradients.
-      b2: decay of the average of their differences, the first of which is 0.
-      b3: decay of the average of squares.
-      eps: added to the root.
+        b1: Decay of the average of gradients.
+        b2: Decay of the average of their differences, the first of which is 0.
+        b3: Decay of the average of squares.
+        eps: Added to the root.
 
     Returns:
-      The transformation.
+        The transformation.
 
     References:
-      Xie et al. 2022, arXiv:2208.06677.
+        Xie et al. 2022, arXiv:2208.06677.
 
     Example:
-      >>> optimizer = scale_by_adan(0.5, 0.5, 0.0, 1e-8)
-      >>> state = optimizer.init(jnp.zeros(()))
-      >>> for g in (1.0, 3.0):  # m^ = (1/4 + 3/2) / (3/4), d^ = (2/2) / (3/4), n = (3 + 2/2)^2
-      ...     update, state = optimizer.update(jnp.array(g), state)
-      >>> print(update)
-      0.75
+        >>> optimizer = scale_by_adan(0.5, 0.5, 0.0, 1e-8)
+        >>> state = optimizer.init(jnp.zeros(()))
+        >>> for g in (1.0, 3.0):  # m^ = (1/4 + 3/2) / (3/4), d^ = (2/2) / (3/4), n = (3 + 2/2)^2
+        ...     update, state = optimizer.update(jnp.array(g), state)
+        >>> print(update)
+        0.75
     """
 
     def init(params: Any) -> Moments:
@@ -102,23 +104,23 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
     biases are corrected afterwards, which the paper leaves out for brevity.
 
     Args:
-      b1: decay of the average of gradients.
-      b2: decay of the average of squares.
-      eps: added to the root.
+        b1: Decay of the average of gradients.
+        b2: Decay of the average of squares.
+        eps: Added to the root.
 
     Returns:
-      The transformation.
+        The transformation.
 
     References:
-      Reddi et al. 2018, arXiv:1904.09237.
+        Reddi et al. 2018, arXiv:1904.09237.
 
     Example:
-      >>> optimizer = scale_by_amsgrad(0.0, 0.5, 1e-8)
-      >>> state = optimizer.init(jnp.zeros(()))
-      >>> for g in (2.0, 1.0):  # v = 2, then 3/2: 1 / sqrt(2 / (3/4))
-      ...     update, state = optimizer.update(jnp.array(g), state)
-      >>> print(update.round(4))
-      0.6124
+        >>> optimizer = scale_by_amsgrad(0.0, 0.5, 1e-8)
+        >>> state = optimizer.init(jnp.zeros(()))
+        >>> for g in (2.0, 1.0):  # v = 2, then 3/2: 1 / sqrt(2 / (3/4))
+        ...     update, state = optimizer.update(jnp.array(g), state)
+        >>> print(update.round(4))
+        0.6124
     """
 
     def init(params: Any) -> Moments:
@@ -146,18 +148,18 @@ def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
     `optax.scale_by_rss` adds eps under the root, where 1e-10 already halves the steps of gradients of 6e-6.
 
     Args:
-      eps: the paper's delta.
+        eps: The paper's delta.
 
     Returns:
-      The transformation.
+        The transformation.
 
     References:
-      Duchi et al. 2011, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12.
+        Duchi et al. 2011, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12.
 
     Example:
-      >>> optimizer = scale_by_adagrad(1e-10)
-      >>> print(optimizer.update(jnp.array([3e-7, 0.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
-      [1. 0.]
+        >>> optimizer = scale_by_adagrad(1e-10)
+        >>> print(optimizer.update(jnp.array([3e-7, 0.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
+        [1. 0.]
     """
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -171,21 +173,21 @@ def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
     """Rectified Adam, with the length of its average of squares to full precision in float32.
 
     Args:
-      b1: decay of the average of gradients.
-      b2: decay of the average of squares.
-      eps: added to the root.
+        b1: Decay of the average of gradients.
+        b2: Decay of the average of squares.
+        eps: Added to the root.
 
     Returns:
-      The transformation.
+        The transformation.
 
     References:
-      Liu et al. 2020, arXiv:1908.03265. The paper rectifies from a length of 4 on, its authors' code from 5 on, as
-      torch and this does, since the length is an approximation.
+        Liu et al. 2020, arXiv:1908.03265. The paper rectifies from a length of 4 on, its authors' code from 5 on, as
+        torch and this does, since the length is an approximation.
 
     Example:
-      >>> optimizer = scale_by_radam(0.9, 0.999, 1e-8)
-      >>> print(optimizer.update(jnp.array(8.0), optimizer.init(jnp.zeros(())))[0].round(3))  # no rectification yet
-      8.0
+        >>> optimizer = scale_by_radam(0.9, 0.999, 1e-8)
+        >>> print(optimizer.update(jnp.array(8.0), optimizer.init(jnp.zeros(())))[0].round(3))  # no rectification yet
+        8.0
     """
 
     def init(params: Any) -> Moments:
@@ -219,15 +221,15 @@ def average_length(count: jax.Array, decay: float) -> jax.Array:
     function $L(x) = \coth x - 1 / x$ it is $t + L(a / 2) - t L(t a / 2)$.
 
     Args:
-      count: t, from 1 on.
-      decay: beta.
+        count: T, from 1 on.
+        decay: Beta.
 
     Returns:
-      The length, a scalar.
+        The length, a scalar.
 
     Example:
-      >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]
-      [1.0, 5.9942]
+        >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]
+        [1.0, 5.9942]
     """
     t = count.astype(float)
     if decay == 0:
@@ -254,24 +256,24 @@ def scale_by_sophia(
     corrects the bias and lets it count from the next step on.
 
     Args:
-      b1: decay of the average m of gradients.
-      b2: decay of h.
-      eps: the least that is divided by.
-      gamma: factor of h.
-      every: steps from one estimate to the next.
-      curvature: gives an estimate in place of the gradient.
+        b1: Decay of the average m of gradients.
+        b2: Decay of h.
+        eps: The least that is divided by.
+        gamma: Factor of h.
+        every: Steps from one estimate to the next.
+        curvature: Gives an estimate in place of the gradient.
 
     Returns:
-      The transformation; its update needs what that of `curvature` does.
+        The transformation; its update needs what that of `curvature` does.
 
     References:
-      Liu et al. 2024, arXiv:2305.14342, algorithm 3.
+        Liu et al. 2024, arXiv:2305.14342, algorithm 3.
 
     Example:
-      >>> four = optax.stateless(lambda grads, params: 4.0)
-      >>> optimizer = scale_by_sophia(0.5, 0.5, 1e-12, gamma=1.0, every=10, curvature=four)
-      >>> print(optimizer.update(jnp.array(2.0), optimizer.init(jnp.zeros(())))[0])  # 2/2 over 4/2
-      0.5
+        >>> four = optax.stateless(lambda grads, params: 4.0)
+        >>> optimizer = scale_by_sophia(0.5, 0.5, 1e-12, gamma=1.0, every=10, curvature=four)
+        >>> print(optimizer.update(jnp.array(2.0), optimizer.init(jnp.zeros(())))[0])  # 2/2 over 4/2
+        0.5
     """
     curvature = optax.with_extra_args_support(curvature)
 

@@ -20,19 +20,16 @@ def count_steps(length: float, total_steps: int, name: str = "length") -> int:
     """Turns a length into steps: below 1 it is a fraction of the run, from 1 on a number of steps.
 
     Args:
-      length: at least 0; whole if it is 1 or more.
-      total_steps: steps of the run.
-      name: what the length is called, for the message.
+        length: At least 0; whole if it is 1 or more.
+        total_steps: Steps of the run.
+        name: What the length is called, for the message.
 
     Returns:
-      The number of steps; a fraction is rounded to the nearest.
-
-    Raises:
-      UsageError: the length is negative, not whole or longer than the run.
+        The number of steps; a fraction is rounded to the nearest.
 
     Example:
-      >>> count_steps(0.1, 2000), count_steps(100, 2000), count_steps(0, 2000)
-      (200, 100, 0)
+        >>> count_steps(0.1, 2000), count_steps(100, 2000), count_steps(0, 2000)
+        (200, 100, 0)
     """
     check_length(length, name)
     steps = round(length * total_steps) if length < 1 else int(length)
@@ -47,16 +44,13 @@ def check_length(length: float, name: str) -> None:
     """Checks what can be checked about a length before the length of the run is known.
 
     Args:
-      length: at least 0; whole if it is 1 or more.
-      name: what the length is called, for the message.
-
-    Raises:
-      UsageError: the length is negative, not finite, or not whole although it is more than 1.
+        length: At least 0; whole if it is 1 or more.
+        name: What the length is called, for the message.
 
     Example:
-      >>> check_length(1.5, "warmup")
-      Traceback (most recent call last):
-      train.errors.UsageError: warmup must be a fraction of the run below 1 or a whole number of steps, not 1.5.
+        >>> check_length(1.5, "warmup")
+        Traceback (most recent call last):
+        train.errors.UsageError: warmup must be a fraction of the run below 1 or a whole number of steps, not 1.5.
     """
     if not (math.isfinite(length) and length >= 0 and (length < 1 or length == int(length))):
         raise UsageError(f"{name} must be a fraction of the run below 1 or a whole number of steps, not {length!r}.")
@@ -83,32 +77,29 @@ def build_schedule(
         inverse_sqrt   peak * sqrt(W / t), with W = 1 and t + 1 if there is no warm-up
 
     Args:
-      name: one of `SCHEDULES`.
-      peak: value at the end of the warm-up.
-      total_steps: steps of the run, at least 1.
-      warmup: length of the warm-up: a fraction of the run if below 1, otherwise a number of steps.
-      cooldown: length of the final decay of `wsd`, given in the same way.
-      final_fraction: value at step `total_steps` as a fraction of the peak, for linear, cosine and wsd.
+        name: One of `SCHEDULES`.
+        peak: Value at the end of the warm-up.
+        total_steps: Steps of the run, at least 1.
+        warmup: Length of the warm-up: a fraction of the run if below 1, otherwise a number of steps.
+        cooldown: Length of the final decay of `wsd`, given in the same way.
+        final_fraction: Value at step `total_steps` as a fraction of the peak, for linear, cosine and wsd.
 
     Returns:
-      The schedule: step count -> value. It stays at its final value after `total_steps` (`inverse_sqrt` goes on
-      falling).
-
-    Raises:
-      UsageError: unknown name, no step to run, or warm-up and cool-down longer than the run.
+        The schedule: step count -> value. It stays at its final value after `total_steps` (`inverse_sqrt` goes on
+        falling).
 
     Conventions:
-      The first step (count 0) of a warm-up has rate 0 and the last step of a run stops one step short of the final
-      value, as in Optax, PyTorch and the code of BERT.
+        The first step (count 0) of a warm-up has rate 0 and the last step of a run stops one step short of the final
+        value, as in Optax, PyTorch and the code of BERT.
 
     References:
-      Vaswani et al. 2017, arXiv:1706.03762 (inverse square root); Loshchilov and Hutter 2017, arXiv:1608.03983
-      (cosine); Hu et al. 2024, arXiv:2404.06395 (WSD).
+        Vaswani et al. 2017, arXiv:1706.03762 (inverse square root); Loshchilov and Hutter 2017, arXiv:1608.03983
+        (cosine); Hu et al. 2024, arXiv:2404.06395 (WSD).
 
     Example:
-      >>> schedule = build_schedule("linear", peak=1.0, total_steps=10, warmup=2)
-      >>> [round(learning_rate_at(schedule, step), 3) for step in (0, 1, 2, 6, 10)]
-      [0.0, 0.5, 1.0, 0.5, 0.0]
+        >>> schedule = build_schedule("linear", peak=1.0, total_steps=10, warmup=2)
+        >>> [round(learning_rate_at(schedule, step), 3) for step in (0, 1, 2, 6, 10)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     check_name("schedule", name, SCHEDULES)
     if total_steps < 1:
@@ -149,22 +140,19 @@ def ema_decay_schedule(decay: float, warmup: float = 10.0) -> optax.Schedule:
     initial parameters.
 
     Args:
-      decay: final decay in [0, 1), such as 0.999.
-      warmup: larger means a shorter memory for longer; 1 or less switches the warm-up off.
+        decay: Final decay in [0, 1), such as 0.999.
+        warmup: Larger means a shorter memory for longer; 1 or less switches the warm-up off.
 
     Returns:
-      The schedule, for `build_train_step(..., ema_decay=...)`.
-
-    Raises:
-      UsageError: the decay is not in [0, 1), or the warm-up is negative.
+        The schedule, for `build_train_step(..., ema_decay=...)`.
 
     References:
-      Polyak and Juditsky 1992; the formula is that of `tf.train.ExponentialMovingAverage` with `num_updates`.
+        Polyak and Juditsky 1992; the formula is that of `tf.train.ExponentialMovingAverage` with `num_updates`.
 
     Example:
-      >>> schedule = ema_decay_schedule(0.5)
-      >>> [round(float(schedule(step)), 4) for step in (0, 2, 8, 100)]
-      [0.1, 0.25, 0.5, 0.5]
+        >>> schedule = ema_decay_schedule(0.5)
+        >>> [round(float(schedule(step)), 4) for step in (0, 2, 8, 100)]
+        [0.1, 0.25, 0.5, 0.5]
     """
     if not 0 <= decay < 1:
         raise UsageError(f"the decay of the parameters' average must be in [0, 1), not {decay!r}.")
@@ -184,14 +172,14 @@ def learning_rate_at(schedule: float | optax.Schedule, step: int) -> float:
     """The learning rate of one step as a Python number, for logs and plots.
 
     Args:
-      schedule: a schedule or a constant.
-      step: number of updates made before this one.
+        schedule: A schedule or a constant.
+        step: Number of updates made before this one.
 
     Returns:
-      The rate.
+        The rate.
 
     Example:
-      >>> learning_rate_at(optax.linear_schedule(1.0, 0.0, 4), 1), learning_rate_at(0.5, 1)
-      (0.75, 0.5)
+        >>> learning_rate_at(optax.linear_schedule(1.0, 0.0, 4), 1), learning_rate_at(0.5, 1)
+        (0.75, 0.5)
     """
     return float(schedule(step)) if callable(schedule) else float(schedule)

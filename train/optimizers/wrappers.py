@@ -32,24 +32,24 @@ def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) ->
     nor a gradient function.
 
     Args:
-      fast: the optimizer of the steps between.
-      every: k, the steps from one synchronisation to the next.
-      rate: how far the slow weights move, in (0, 1].
+        fast: The optimizer of the steps between.
+        every: K, the steps from one synchronisation to the next.
+        rate: How far the slow weights move, in (0, 1].
 
     Returns:
-      The optimizer; `evaluation_params` finds the slow weights.
+        The optimizer; `evaluation_params` finds the slow weights.
 
     References:
-      Zhang et al. 2019, arXiv:1907.08610.
+        Zhang et al. 2019, arXiv:1907.08610.
 
     Example:
-      >>> optimizer, w = lookahead(optax.sgd(1.0), every=2, rate=0.5), jnp.array(4.0)
-      >>> state = optimizer.init(w)
-      >>> for _ in range(2):  # 4 -> 3 -> 2, of which half the way from 4 is kept
-      ...     updates, state = optimizer.update(jnp.array(1.0), state, w)
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(w, state.slow)
-      3.0 3.0
+        >>> optimizer, w = lookahead(optax.sgd(1.0), every=2, rate=0.5), jnp.array(4.0)
+        >>> state = optimizer.init(w)
+        >>> for _ in range(2):  # 4 -> 3 -> 2, of which half the way from 4 is kept
+        ...     updates, state = optimizer.update(jnp.array(1.0), state, w)
+        ...     w = optax.apply_updates(w, updates)
+        >>> print(w, state.slow)
+        3.0 3.0
     """
     fast = optax.with_extra_args_support(fast)
     synchronisation = optax.lookahead(optax.identity(), every, rate)
@@ -75,15 +75,15 @@ def schedule_free(
     Optax's asks the schedule one step ahead of its base optimizer, which differs during a warm-up.
 
     Args:
-      base: an optimizer without momentum.
-      schedule: its learning rate, with a warm-up and no decay.
-      b1: how near to the average the gradients are taken.
+        base: An optimizer without momentum.
+        schedule: Its learning rate, with a warm-up and no decay.
+        b1: How near to the average the gradients are taken.
 
     Returns:
-      The optimizer; `evaluation_params` finds the average.
+        The optimizer; `evaluation_params` finds the average.
 
     References:
-      Defazio et al. 2024, arXiv:2405.15682.
+        Defazio et al. 2024, arXiv:2405.15682.
     """
     return contrib.schedule_free(base, lambda count: schedule(count - 1), b1)
 
@@ -95,10 +95,10 @@ def evaluation_params(state: TrainState) -> Any:
     evaluation step uses these parameters by itself; read them where the trained model leaves the training.
 
     Args:
-      state: the state of a run, at any step.
+        state: The state of a run, at any step.
 
     Returns:
-      Parameters like `state.params`.
+        Parameters like `state.params`.
 
     >>> from train.state import create_state
     >>> optimizer = lookahead(optax.sgd(1.0), every=5, rate=0.5)
@@ -126,24 +126,21 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
     `optax.contrib.sam` passes its optimizer no loss, and divides 0 by 0 where the gradient vanishes.
 
     Args:
-      optimizer: what makes updates of that gradient.
-      radius: rho of the paper, above 0.
+        optimizer: What makes updates of that gradient.
+        radius: Rho of the paper, above 0.
 
     Returns:
-      The optimizer, without state of its own; its update needs `grad_fn=`.
-
-    Raises:
-      UsageError: when called without `grad_fn`.
+        The optimizer, without state of its own; its update needs `grad_fn=`.
 
     References:
-      Foret et al. 2021, arXiv:2010.01412. The gradient is that of the global batch both times, not one device's
-      (the paper's m-sharpness).
+        Foret et al. 2021, arXiv:2010.01412. The gradient is that of the global batch both times, not one device's
+        (the paper's m-sharpness).
 
     Example:
-      >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
-      >>> gradient = jax.grad(lambda w: w**2)  # at 2 + 1 it is 6
-      >>> print(optimizer.update(gradient(w), optimizer.init(w), w, grad_fn=gradient)[0])
-      -3.0
+        >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
+        >>> gradient = jax.grad(lambda w: w**2)  # at 2 + 1 it is 6
+        >>> print(optimizer.update(gradient(w), optimizer.init(w), w, grad_fn=gradient)[0])
+        -3.0
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -152,7 +149,8 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
         norm = global_norm(grads)
         unit = jnp.where(norm == 0, 1, norm)
         ascended = jax.tree.map(lambda w, g: w + (radius * (g / unit)).astype(w.dtype), params, grads)
-        return optimizer.update(grad_fn(ascended), state, params, grad_fn=grad_fn, **extra)
+        updates, state = optimizer.update(grad_fn(ascended), state, params, grad_fn=grad_fn, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
@@ -164,19 +162,16 @@ def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
     is the same on all devices and at every split of a batch.
 
     Args:
-      seed: of the signs; those of the n-th estimate depend on it and n only.
+        seed: Of the signs; those of the n-th estimate depend on it and n only.
 
     Returns:
-      A transformation that gives the estimate in place of the gradient; its update needs `grad_fn=`.
-
-    Raises:
-      UsageError: when called without `grad_fn`.
+        A transformation that gives the estimate in place of the gradient; its update needs `grad_fn=`.
 
     Example:
-      >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
-      >>> estimator, w = hutchinson(), jnp.ones(2)
-      >>> print(estimator.update(None, estimator.init(w), w, grad_fn=gradient)[0])
-      [2. 6.]
+        >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
+        >>> estimator, w = hutchinson(), jnp.ones(2)
+        >>> print(estimator.update(None, estimator.init(w), w, grad_fn=gradient)[0])
+        [2. 6.]
     """
 
     def update(grads: Any, count: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -197,7 +192,8 @@ def gradients_of_parts(optimizer: optax.GradientTransformation) -> optax.Gradien
         def of_part(part: Any) -> Any:
             return _masked_like(part, grad_fn(_filled(part, params)))
 
-        return optimizer.update(grads, state, params, grad_fn=grad_fn and of_part, **extra)
+        updates, state = optimizer.update(grads, state, params, grad_fn=grad_fn and of_part, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 

@@ -54,9 +54,6 @@ class Checkpointer:
 
     Attributes:
         latest_step: The step of the newest checkpoint known to be good, or None.
-
-    Raises:
-        UsageError: An argument is wrong.
     """
 
     saves = True
@@ -186,8 +183,8 @@ class Checkpointer:
         self.close()
 
     def _read_newest(
-        self, state: Any, *, regular_first: bool = False, only: int | None = None
-    ) -> tuple[int, dict[str, Any], Any] | None:
+        self, state: State, *, regular_first: bool = False, only: int | None = None
+    ) -> tuple[int, dict[str, Any], State] | None:
         """Step, meta data and state of the newest good checkpoint; says which ones before it are not, and why."""
         steps = sorted(_steps(self.directory), reverse=True) if only is None else [only]
         if regular_first:

@@ -74,9 +74,6 @@ def refuse_changes(
 
     Returns:
         The differences that were allowed, as in `differences`; they are said on stderr.
-
-    Raises:
-        UsageError: There are others; the message names them with both values.
     """
     found = differences(old, new)
     refused = {name: pair for name, pair in found.items() if not is_allowed(name, allowed)}

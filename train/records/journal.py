@@ -21,9 +21,6 @@ class Journal:
 
     Args:
         path: The file, made if it is not there; its folder must be.
-
-    Raises:
-        UsageError: It cannot be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

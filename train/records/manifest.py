@@ -21,10 +21,6 @@ def write_manifest(folder: Path) -> None:
 
     Args:
         folder: A folder whose files will not change any more.
-
-    Raises:
-        UsageError: The folder cannot be written.
-        RunFailed: The disk is full or failing.
     """
     files = {name: folder / name for name in sorted(_modes(folder)) if name != MANIFEST}
     sums = {name: _sha256(path) for name, path in files.items()}

@@ -50,9 +50,6 @@ class MetricsWriter:
 
     Attributes:
         also: Further logs that get the same numbers, such as `train.records.tensorboard.TensorBoard`.
-
-    Raises:
-        UsageError: The file cannot be read or written.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, every: int = 50) -> None:
@@ -73,10 +70,6 @@ class MetricsWriter:
             step: Number of steps done.
             split: "train", "validation", "test" or any other name.
             values: The numbers by name.
-
-        Raises:
-            UsageError: Something else than numbers is to be written.
-            RunFailed: The disk is full or failing, or the folder is no longer this run's; the lines before are intact.
         """
         if self._journal is None:
             return
@@ -131,11 +124,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`, not all of which need be finite.
-
-    Raises:
-        UsageError: The file is missing, or one of its lines is no such object.
-    """
+    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`, not all of which need be finite."""
     path = check_place(workdir, "the folder of a run") / "metrics.jsonl"
     try:
         content = read_bytes(path)

@@ -67,9 +67,6 @@ def learning_curves(
 
     Returns:
         The path.
-
-    Raises:
-        UsageError: There is nothing to draw.
     """
     metrics = list(dict.fromkeys(metric for curves in runs.values() for metric in curves))
     _require(metrics, "learning curves")
@@ -113,9 +110,6 @@ def bars(
 
     Returns:
         The path.
-
-    Raises:
-        UsageError: There is nothing to draw.
     """
     _require(values, "bars")
     grouped = all(isinstance(entry, Mapping) for entry in values.values())
@@ -174,9 +168,6 @@ def lines_with_spread(
 
     Returns:
         The path.
-
-    Raises:
-        UsageError: There is nothing to draw, or a series has not one row for each of `x`.
     """
     _require(series, "lines")
     positions = np.asarray(x, dtype=float)
@@ -215,9 +206,6 @@ def confusion_matrix(path: str | os.PathLike[str], counts: Any, classes: Sequenc
 
     Returns:
         The path.
-
-    Raises:
-        UsageError: The matrix is not square in the number of classes.
     """
     matrix = np.asarray(counts)
     if matrix.shape != (len(classes), len(classes)) or not len(classes):

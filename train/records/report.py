@@ -47,9 +47,6 @@ def write_report(workdir: str | os.PathLike[str], title: str, sections: Iterable
 
     Returns:
         The path of the report.
-
-    Raises:
-        UsageError: A row has more or fewer cells than there are columns, or an image is missing or outside the folder.
     """
     workdir = check_place(workdir, "a workdir")
     parts = [f"# {escape_markdown(title)}"]

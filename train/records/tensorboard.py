@@ -11,11 +11,7 @@ from train.files import check_place, child_path, make_folder
 
 
 def summary_writer() -> Any:
-    """The class that writes, or one sentence if it is not installed.
-
-    Raises:
-        UsageError: tensorboardX is not installed.
-    """
+    """The class that writes, or one sentence if it is not installed."""
     try:
         import tensorboardX
     except ImportError as error:
@@ -34,9 +30,6 @@ class TensorBoard:
     Args:
         folder: Gets one folder for each split.
         after: Steps done before; what an earlier process logged behind them is hidden by TensorBoard.
-
-    Raises:
-        UsageError: tensorboardX is not installed, or there can be no such folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, after: int = 0) -> None:
