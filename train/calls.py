@@ -20,7 +20,7 @@ from train.parallel import Step, scanned
 
 @functools.lru_cache(maxsize=16)  # a study trains many networks by one step, and compiles it once
 def scan_call(step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The compiled function that makes several steps of a step: of one from `data_parallel` in its own way."""
+    """Compiles a step into a function that makes several steps; a step from `data_parallel` does so itself."""
     if hasattr(step, "scanned"):
         found: Callable[[Any, Any], Any] = step.scanned()
         return found
@@ -36,7 +36,7 @@ def stack_batches(batches: Sequence[Any]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What one call was given and what it measured."""
+    """The batches and the metrics of one call."""
 
     first: int
     """Number of its first step."""
@@ -49,7 +49,7 @@ class Call:
         return dict(jax.device_get(self.metrics))
 
     def steps(self, finite: Sequence[str]) -> list[tuple[int, Any]]:
-        """Number and metrics of each step that is to be looked at: the last, and all if any was bad.
+        """Number and metrics of the steps to examine: the last, or all if any was bad.
 
         Args:
             finite: Metrics that have to be finite.
@@ -72,10 +72,10 @@ class Calls:
     Args:
         state: The state before the first.
         step: The step.
-        memory: What to tell of the first call, see `train.devices.memory.MemoryErrors`.
+        memory: Explains an out-of-memory error.
         finite: Metrics that have to be finite.
         look: Called with the number and metrics of a step; returns whether to go back to a checkpoint.
-        roll_back: Called with that number and the state; returns the state to go on with. None if `look` never asks.
+        roll_back: Called with that number and the state; returns the state to continue with. None if `look` never asks.
 
     Attributes:
         state: The state after the last call.
@@ -95,7 +95,7 @@ class Calls:
         self._step, self._memory, self._finite, self._look, self._roll_back = step, memory, finite, look, roll_back
 
     def make(self, first: int, batches: Sequence[Any]) -> Call:
-        """Makes the steps of these batches, the first of which is number `first`."""
+        """Makes the steps of these batches, starting with number `first`."""
         self._memory.expect(self.state, batches[0])
         if len(batches) == 1:
             self.state, metrics = self._step(self.state, batches[0])
@@ -103,13 +103,13 @@ class Calls:
             self.state, metrics = scan_call(self._step)(self.state, stack_batches(batches))
         return Call(first, batches, metrics)
 
-    def settle(self, call: Call) -> bool:
-        """Looks at the steps of a call; after a return to a checkpoint makes those again that came behind it."""
+    def check_metrics(self, call: Call) -> bool:
+        """Examines the steps of a call. After a return to a checkpoint, repeats the later steps of the call."""
         for number, metrics in call.steps(self._finite):
             self.latest = metrics
             if self._look(number, metrics) and self._roll_back is not None:
                 self.state = self._roll_back(number, self.state)
                 if rest := call.batches[number + 1 - call.first :]:
-                    self.settle(self.make(number + 1, rest))
+                    self.check_metrics(self.make(number + 1, rest))
                 return True
         return False

@@ -1,4 +1,4 @@
-"""The two ways a run can end badly: the user can mend it, or the run itself failed."""
+"""The two errors of a run, and checks of counts and names."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 class UsageError(ValueError):
-    """Something the user can mend; the message says what was expected, what came and what to do."""
+    """An error that the user can mend; the message says what was expected, what came and what to do."""
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on (a loss that is not finite, a lost device); what was saved so far is intact."""
+    """A run that cannot continue (a loss that is not finite, a lost device); everything saved so far is intact."""
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """A setting that counts something, as an int.
 
     Args:
-        name: What it is called, for the message.
+        name: Its name in the message.
         value: A whole number of Python, NumPy or JAX.
         least: The smallest that is allowed.
 
@@ -43,12 +43,12 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Returns `name` if it is known, and else says which known name was probably meant.
+    """Returns a known name; the error for an unknown one suggests the closest.
 
     Args:
-        kind: What the name stands for, for the message ("optimizer").
-        name: The name that came in.
-        known: All names that are right.
+        kind: Kind of thing that is named, for the message ("optimizer").
+        name: The name to check.
+        known: All valid names.
 
     Returns:
         `name` itself.

@@ -1,4 +1,4 @@
-"""Metrics on the host, as functions of sums that were taken over the whole data first."""
+"""Metrics on the host, as functions of sums over all of the data."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ Average = Literal["macro", "micro"]
 
 
 def means(metrics: Metrics) -> dict[str, float]:
-    """Returns sum / weight of each metric as a float; NaN where nothing counted.
+    """Returns `sum / weight` of each metric as a float; NaN where the weight is 0.
 
     Args:
-        metrics: `{name: (sum, weight)}` as a step returns it. Counts (`Term(keep=...)`), no scalars, are
-            left out.
+        metrics: `{name: (sum, weight)}` from a step. Counts (`Term(keep=...)`), which are arrays, are left out.
 
     Returns:
         `{name: mean}`.
@@ -44,8 +43,8 @@ def accumulate(total: Metrics | None, metrics: Metrics) -> dict[str, Pair]:
         metrics: `{name: (sum, weight)}` of a batch.
 
     Returns:
-        The new sums. Beware of `"loss"`: with several terms, or batches of different weight, the mean of the losses of
-        batches is not the loss of the data; `weighted_loss` is.
+        The new sums. With several terms, or batches of different weight, the mean of `"loss"` over batches is not the
+        loss of the data; use `weighted_loss`.
 
     >>> total = accumulate(None, {"loss": (6.0, 4.0)})
     >>> means(accumulate(total, {"loss": (4.0, 1.0)}))
@@ -63,7 +62,7 @@ def accumulate(total: Metrics | None, metrics: Metrics) -> dict[str, Pair]:
 
 
 def weighted_loss(metrics: Metrics, loss_weights: Mapping[str, float]) -> float:
-    """Returns `sum of loss_weight * sum / weight` over terms; a term without weight counts 0, as in training.
+    """Returns the sum over terms of `loss_weight * sum / weight`; a term with total weight 0 counts 0, as in training.
 
     >>> weighted_loss({"mlm": (6.0, 4.0), "nsp": (1.0, 2.0)}, {"mlm": 1.0, "nsp": 0.5})
     1.75
@@ -83,7 +82,7 @@ def perplexity(nll: Pair) -> float:
 
 
 def bits_per_byte(nll: Pair, byte_count: float) -> float:
-    """Returns `sum / (ln 2 * bytes)`: comparable between tokenisers, which perplexity is not.
+    """Returns `sum / (ln 2 * bytes)`: unlike perplexity, comparable between tokenisers.
 
     Args:
         nll: `(sum, weight)` of the negative log-likelihood of all tokens, in nats; the weight is not used.
@@ -133,7 +132,7 @@ def counts_from_confusion(confusion: Any) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def precision_from_counts(tp: Any, fp: Any) -> np.ndarray:
-    """Returns `tp / (tp + fp)`, elementwise; 0 where nothing was predicted.
+    """Returns `tp / (tp + fp)`, elementwise; 0 where there are no predictions.
 
     >>> precision_from_counts([3, 0], [1, 0]).tolist()
     [0.75, 0.0]
@@ -142,7 +141,7 @@ def precision_from_counts(tp: Any, fp: Any) -> np.ndarray:
 
 
 def recall_from_counts(tp: Any, fn: Any) -> np.ndarray:
-    """Returns `tp / (tp + fn)`, elementwise; 0 where there was nothing to find.
+    """Returns `tp / (tp + fn)`, elementwise; 0 where there are no labels.
 
     >>> recall_from_counts(3, 3).tolist()
     0.5
@@ -161,7 +160,7 @@ def f1_from_counts(tp: Any, fp: Any, fn: Any) -> np.ndarray:
 
 
 def accuracy(confusion: Any) -> float:
-    """Returns the share of the diagonal; NaN for an empty matrix.
+    """Returns the fraction on the diagonal; NaN for an empty matrix.
 
     >>> accuracy([[3, 1], [0, 4]])
     0.875
@@ -195,7 +194,7 @@ def f1(confusion: Any, average: Average = "macro") -> float:
 
     Args:
         confusion: Counts `[K, K]`, labels in rows and predictions in columns.
-        average: `"macro"` gives each class the same say; with one label an example, `"micro"` is the accuracy.
+        average: `"macro"` weights classes equally; with one label per example, `"micro"` is the accuracy.
 
     Returns:
         F1; NaN for an empty matrix.

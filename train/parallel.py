@@ -1,4 +1,4 @@
-"""Placement and synchronisation of a step on one device or many; nothing else in the package knows of devices."""
+"""Placement and synchronisation of a step on one device or many."""
 
 import dataclasses
 import weakref
@@ -22,25 +22,25 @@ AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
 Backend = Literal["jit", "pmap", "shard_map"]
 NUMBERS = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
-"""What a batch may hold."""
+"""The dtypes allowed in a batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sync:
-    """How one device's part of a step reaches the others.
+    """Communication of one device's part of a step with the others.
 
     Args:
-        axis_name: The mapped device axis; None where there is none: on one device, and in the global view of `jit`,
-            whose sums are global already.
+        axis_name: The mapped device axis; None on one device and in the global view of `jit`, where sums are already
+            global.
     """
 
     axis_name: str | None = None
 
     def local(self, tree: Any) -> Any:
-        """Marks arrays as this device's own.
+        """Marks arrays as device-local.
 
-        Under `shard_map` with `check_vma=True` the gradient of a replicated array arrives summed over the devices
-        already, and a second sum makes it silently n times too large. Marked first, each device has its own gradient.
+        Under `shard_map` with `check_vma=True` the gradient of a replicated array is already summed over the devices,
+        and a second sum would silently make it n times too large. The gradient of a marked array is local.
         """
         name = self.axis_name
         return tree if name is None else jax.tree.map(lambda x: _vary(jnp.asarray(x), name), tree)
@@ -50,7 +50,7 @@ class Sync:
         return tree if self.axis_name is None else jax.lax.psum(self.local(tree), self.axis_name)
 
     def agree(self, tree: Any) -> Any:
-        """Makes mutable collections the same everywhere: real numbers by their mean, others by their maximum."""
+        """Makes mutable collections equal on all devices: real numbers by their mean, others by their maximum."""
         return tree if self.axis_name is None else jax.tree.map(self._agree_leaf, self.local(tree))
 
     def _agree_leaf(self, leaf: jax.Array) -> jax.Array:
@@ -67,20 +67,20 @@ class Sync:
         return agreed
 
     def fold(self, key: jax.Array) -> jax.Array:
-        """Gives each device a key of its own."""
+        """Derives a different key for each device."""
         return jax.random.fold_in(key, 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name))
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step that has not been placed on devices: call it, or give it to `data_parallel`.
+    """A step not yet placed on devices: call it, or give it to `data_parallel`.
 
     Args:
         body: `(state, batch, sync) -> (state, metrics)`, or `-> metrics` for an evaluation step.
-        trains: Whether a new state is returned.
+        trains: Whether it returns a new state.
         accumulate: Number of micro-batches.
-        checks: Whether the step checks its values; under a plain `jax.jit` it then has to be wrapped in
-            `chex.chexify` (`data_parallel` does so by itself).
+        checks: Whether the step checks its values. Under a plain `jax.jit` it must then be wrapped in `chex.chexify`,
+            as `data_parallel` does.
     """
 
     body: Callable[[Any, Any, Sync], Any]
@@ -93,7 +93,7 @@ class Step:
         return self.body(state, batch, Sync())
 
     def on(self, sync: Sync) -> Compiled:
-        """Returns the part of one device as a function of state and batch."""
+        """One device's part of the step, as a function of state and batch."""
 
         def step(state: Any, batch: Any) -> Any:
             return self.body(state, batch, sync)
@@ -112,30 +112,28 @@ def data_parallel(
 ) -> Callable[[Any, Any], Any]:
     """Compiles a step for a batch split over devices.
 
-    The three backends give the same numbers. Each takes and returns the plain state that the step itself takes, and a
-    batch of global size, whose leading axis is split; with several processes each gives its own part of the batch.
+    The three backends give the same numbers. Each takes and returns the plain state of the step, and takes a batch of
+    global size, which is split along its leading axis; each of several processes gives its own part of the batch.
 
     Args:
         step: What `build_train_step` or `build_eval_step` returned.
-        backend: `"jit"` for the global view (the compiler places the collectives; a state whose arrays are sharded
-            over the same devices stays so), `"pmap"` or `"shard_map"` for one program a device. With micro-batches
-            these two add gradients up over the devices once a step. In the global view there is no gradient of one
-            device to add to, only that of a whole micro-batch, so the devices add up after each (unless XLA moves the
-            sum out of the loop; for CPUs it does not): where that is slow and the state fits on a device, take
-            `"shard_map"`.
+        backend: `"jit"` for the global view (the compiler places the collectives, and a state sharded over the same
+            devices stays sharded), `"pmap"` or `"shard_map"` for one program per device. With micro-batches these two
+            sum gradients over the devices once a step. The global view knows only gradients of whole micro-batches, so
+            it sums after each of them, unless XLA moves the sum out of the loop (not on CPUs). If that is slow and the
+            state fits on a device, use `"shard_map"`.
         devices: The devices, all by default.
-        donate: Let a train step reuse the memory of the state it is given, which is gone afterwards.
-        mesh: For `"jit"`, instead of the devices; see `train.make_mesh` and `train.shard_state`.
-        check_vma: Of `shard_map`: let JAX check which values are the same on all devices. Turn it off if the objective
-            uses an operation for which JAX has no rule.
+        donate: Let a train step reuse the memory of its input state, which is deleted.
+        mesh: For `"jit"`, in place of the devices; see `train.make_mesh` and `train.shard_state`.
+        check_vma: For `shard_map`: let JAX check which values are equal on all devices. Turn it off if the objective
+            uses an operation without a rule for that.
 
     Returns:
-        The compiled step, called like the step. Its `lower(state, batch)` gives the program (`jax.stages.Lowered`).
+        The compiled step, called like the step. Its method `lower(state, batch)` returns the program
+        (`jax.stages.Lowered`).
 
     Raises:
-        UsageError: An unknown backend, devices that are none or one twice, or a mesh for a backend that takes none; or,
-            when called, a batch that holds no numbers, or that the devices or the accumulation do not divide.
-        RunFailed: When called, a check of a step built with `checks=True` failed. The state it was given is intact:
+        RunFailed: When called, a check of a step built with `checks=True` failed. The input state is intact, because
             such a step donates nothing. Checks cost a few milliseconds a step.
 
     >>> import optax, train
@@ -153,11 +151,11 @@ def data_parallel(
     where: Any = {"mesh": mesh, "check_vma": check_vma}
     mesh = mesh or line_mesh(devices)
     parts = local_parts(mesh)
-    # A step that may fail a check keeps the state it was given.
+    # A step that may fail a check must not delete its input state.
     donated = (0,) if donate and step.trains and not step.checks else ()
     compiled: dict[Any, Compiled] = {}
-    # Looking at every array of the state at every step takes longer than a small step does, so a state that comes
-    # back as it was returned is not looked at.
+    # Inspecting every array of the state takes longer than a small step, so the state that the last call returned is
+    # not inspected again.
     latest: tuple[weakref.ref[Any], Compiled] | None = None
 
     def prepare(state: Any) -> tuple[Any, Compiled]:
@@ -188,17 +186,16 @@ def data_parallel(
         function: Any = _BACKENDS[backend](step, mesh, shardings, donated, check_vma)
         return (jax.jit(checkify.checkify(function)) if step.checks else function).lower(state, batch)
 
-    # As jax.jit has it, to look at the program without running it: the state may consist of shapes.
+    # Like the method of `jax.jit`: shows the program without running it. The state may consist of shapes.
     call.lower, call.step, call.parts = lower, step, parts  # type: ignore[attr-defined]
     call.scanned = lambda: data_parallel(scanned(step), backend, devices, donate, **where)  # type: ignore[attr-defined]
     return call
 
 
 def scanned(step: Step) -> Step:
-    """Returns a step that goes through several batches, stacked on their second axis: `[B, steps, ...]`.
+    """A step that makes several steps, on batches stacked along their second axis: `[B, steps, ...]`.
 
-    The first axis is still that of the examples, which devices and micro-batches split. Each metric gets a new first
-    axis, one entry a step.
+    Devices and micro-batches still split the first axis, the examples. Each metric gets a new first axis of steps.
     """
 
     def body(state: Any, batches: Any, sync: Sync) -> tuple[Any, Any]:
@@ -209,7 +206,7 @@ def scanned(step: Step) -> Step:
 
 
 def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
-    """Raises UsageError unless a batch of numbers splits evenly over devices, and each part over micro-batches."""
+    """Checks that a batch of numbers splits evenly over devices, and each part over micro-batches."""
     check_leaves(
         batch,
         "the batch",
@@ -234,10 +231,9 @@ def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
 
 
 def micro_batches(batch: Any, count: int) -> Any:
-    """Splits `[B, ...]` into `[count, B / count, ...]`, micro-batch j being the rows j, j + count, j + 2 count, ...
+    """Splits `[B, ...]` into `[count, B / count, ...]`. Micro-batch j has the rows j, j + count, j + 2 count, ...
 
-    Taken so, each micro-batch of a batch that lies spread over the devices lies spread over them too, and its rows are
-    the same however many devices there are.
+    So each micro-batch of a sharded batch is spread over the same devices, and its rows do not depend on their number.
     """
 
     def split(x: Any) -> jax.Array:
@@ -250,13 +246,14 @@ def micro_batches(batch: Any, count: int) -> Any:
 def _vary(leaf: jax.Array, axis_name: str) -> jax.Array:
     try:
         varying: jax.Array = jax.lax.pcast(leaf, axis_name, to="varying")
-    except ValueError:  # It is this device's own already.
+    except ValueError:  # already device-local
         return leaf
     return varying
 
 
 def _jit(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
-    # Stated, because the compiler might return the state in another layout and the next call compile anew for it.
+    # Without fixed output shardings the compiler might change the layout of the state, and the next call would
+    # recompile.
     replicated, split = NamedSharding(mesh, P()), batch_sharding(mesh)
     outputs = (shardings, replicated) if step.trains else replicated
     body = step.on(Sync())
@@ -279,10 +276,10 @@ _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "sh
 
 
 def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> NamedSharding:
-    """Where a leaf of the state belongs: on every device, or (if `keep`) as it was spread over them.
+    """The sharding of a leaf of the state: on every device, or (if `keep`) as it was.
 
-    Always a mesh's: the array that a program returns is typed by the mesh, so one that came with a single device's
-    sharding would have the program traced and compiled again at the second call.
+    Always on the mesh, because the type of a returned array contains the mesh: a single-device sharding would make the
+    second call trace and compile again.
     """
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
@@ -301,9 +298,9 @@ def _shape(leaf: Any, mesh: Mesh, keep: bool) -> jax.ShapeDtypeStruct:
 
 
 def _split(batch: Any, mesh: Mesh) -> Any:
-    """Spread a batch over the devices; what is not placed yet is left to the compiled call, which is faster at it.
+    """Spreads a batch over the devices. Arrays not yet placed are left to the compiled call, which is faster.
 
-    To the compiler an array on a mesh is of another type than one that is not placed, and costs a program of its own.
+    An array on a mesh has another type than an unplaced one and would need another compiled program.
     """
     sharding = batch_sharding(mesh)
 

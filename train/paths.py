@@ -1,6 +1,6 @@
-"""Names of the leaves of a parameter tree: `encoder/layer_0/kernel`, whatever the tree is made of.
+"""Paths of the leaves of any parameter tree, such as `encoder/layer_0/kernel`.
 
-Decay masks, layer-wise rates, freezing and pruning choose parameters by regular expressions searched in these paths.
+Decay masks, layer-wise rates, freezing and pruning choose parameters by regular expressions searched in them.
 """
 
 import functools
@@ -21,10 +21,10 @@ def path_of(key_path: tuple[Any, ...]) -> str:
     """The path of a leaf as one string: keys, indices and attribute names joined by slashes.
 
     Args:
-        key_path: The key path that `jax.tree_util.tree_flatten_with_path` and its relatives hand out.
+        key_path: A key path, as from `jax.tree_util.tree_flatten_with_path`.
 
     Returns:
-        The path; the root of a tree that is a single leaf has the empty path.
+        The path; empty for a tree that is a single leaf.
 
     Example:
         >>> tree = {"encoder": [{"kernel": 1.0}]}
@@ -41,7 +41,7 @@ def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> N
         tree: Any pytree.
         name: What it is.
         kinds: Abstract dtypes, as of `jnp.issubdtype`.
-        advice: What to do with another leaf.
+        advice: What to do with leaves of other kinds, for the message.
 
     Example:
         >>> check_leaves({"text": "abc"}, "the batch", (np.number,), "Encode text.")
@@ -57,15 +57,15 @@ def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> N
 
 
 def _dtype(leaf: Any) -> Any:
-    """The dtype of what JAX takes for an array; None for anything else."""
+    """The dtype of anything JAX accepts as an array, otherwise None."""
     if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):
         return leaf.dtype
     return np.asarray(leaf).dtype if isinstance(leaf, (bool, int, float, complex)) else None
 
 
-@functools.cache  # a batch is looked at in every step, which may take no longer than 50 us
+@functools.cache  # every step checks its batch, which may take 50 us at most
 def _is_of(dtype: Any, kinds: tuple[Any, ...]) -> bool:
-    if dtype is None or jnp.issubdtype(dtype, np.timedelta64):  # which NumPy counts among the integers
+    if dtype is None or jnp.issubdtype(dtype, np.timedelta64):  # an integer to NumPy
         return False
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
@@ -109,12 +109,12 @@ def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[st
 
 
 def check_matches(pattern: str, tree: Any, purpose: str) -> None:
-    """Complains if a regular expression is found in no path of a tree: it would otherwise silently do nothing.
+    """Refuses a regular expression that matches no path of a tree: it would silently do nothing.
 
     Args:
         pattern: Regular expression, searched (not anchored) in each path.
         tree: Any pytree; one without leaves passes.
-        purpose: What the expression was to choose, for the message ("freeze").
+        purpose: Name of the setting, for the message ("freeze").
 
     Example:
         >>> check_matches("kernel$", {"dense": {"kernel": 0}}, "freeze")

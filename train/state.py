@@ -1,4 +1,4 @@
-"""Everything a run has to remember, in one pytree."""
+"""The state of a run in one pytree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.trees import is_key, widen
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state of a run; a pytree, never changed in place.
+    """The state of a run: a pytree, never changed in place.
 
     Args:
         step: Number of updates done so far, int32 scalar.
@@ -25,8 +25,8 @@ class TrainState:
         key: Base PRNG key, never advanced: the key of a step is `fold_in(key, step)`, so a resumed run draws the same
             numbers as one that never stopped.
         ema: Exponential moving average of the parameters, or None.
-        frozen: What the objective needs and nobody trains: a teacher, a reference policy.
-        state: Mutable collections that the objective returns anew: a queue, a centre, batch statistics.
+        frozen: Constants of the objective: a teacher, a reference policy.
+        state: Mutable collections that the objective returns in their new form: a queue, a centre, batch statistics.
         loss_scale: State of dynamic loss scaling (`train.LossScale`), or None.
     """
 
@@ -95,7 +95,7 @@ def create_state(
 
 
 def average(ema: Any, params: Any, decay: Any) -> Any:
-    """Returns `decay * ema + (1 - decay) * params`, in the dtypes of `ema`; what is not a real number is taken over.
+    """Returns `decay * ema + (1 - decay) * params`, in the dtypes of `ema`; other leaves than real numbers are copied.
 
     >>> average({"w": jnp.array(1.0)}, {"w": jnp.array(3.0)}, 0.75)["w"].item()
     1.5

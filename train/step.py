@@ -2,7 +2,7 @@
 
 The denominators of all terms depend on the batch only. A first scan over the micro-batches keeps nothing but the sums
 of the weights, and the compiler strips the model from it. A second scan accumulates the gradients of
-`sum(values * weights) / global_denominator`. So a step gives the same numbers however the batch is split.
+`sum(values * weights) / global_denominator`. So a step gives the same numbers for every split of the batch.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ def build_train_step(
 ) -> Step:
     """Builds `(state, batch) -> (state, metrics)`.
 
-    The loss is `sum over terms of loss_weight * sum(values * weights) / sum(weights)`, the sums taken over the global
-    batch. A term without weight in the batch contributes 0, with zero gradient.
+    The loss is `sum over terms of loss_weight * sum(values * weights) / sum(weights)` with sums over the global batch.
+    A term with total weight 0 contributes 0, with zero gradient.
 
     Args:
         objective: `(params, batch, ctx) -> {name: Term}`, or `-> (terms, new_state)`.
-        optimizer: An Optax gradient transformation; it is also passed `value=loss`, `losses=`, the weighted means
-            [T] of the terms trained on, and `grad_fn=`, the global gradient of this batch at other parameters. It may
+        optimizer: An Optax gradient transformation. It also receives `value=` the loss, `losses=` the means [T] of the
+            terms trained on, and `grad_fn=` a function from parameters to the global gradient of this batch. It may
             begin with a `train.multi_task` weighting.
         loss_weights: The terms to train on, each with a number or an Optax schedule of the step.
         accumulate: Number of micro-batches, which must divide the batch of each device. Micro-batch j is made of the
             rows j, j + accumulate, ...
         ema_decay: Decay of `state.ema`, a number or a schedule of the step (see `train.ema_decay_schedule`).
         task_gradients: Give the optimizer the gradients of all T terms, stacked along a new first axis, for a weighting
-            that combines them; they cost T backward passes. `"grad_norm"` is that of their sum.
-        checks: Check that losses and gradients are finite and weights neither negative nor NaN, inside the compiled
-            step.
+            that combines them. They cost T backward passes. `"grad_norm"` is the norm of their sum.
+        checks: Check inside the compiled step that losses and gradients are finite and weights neither negative nor
+            NaN.
 
     Returns:
-        The step. Its metrics are, global and for each term, `{name: (sum(values * weights), sum(weights))}`; besides
-        there are `"loss"` and `"grad_norm"` (the norm before any clipping), both of weight 1.
+        The step. Its metrics are `{name: (sum(values * weights), sum(weights))}` of each term over the global batch,
+        and `"loss"` and `"grad_norm"` (the norm before clipping), both with weight 1.
 
     >>> from train import Term, create_state
     >>> def objective(params, batch, ctx):
@@ -91,11 +91,11 @@ def build_train_step(
         loss, losses = jnp.sum(_losses(report.sums, rates)), _losses(report.sums, given)
         grad_norm = global_norm(_sum_first(grads) if task_gradients else grads)
         if checks:
-            # A gradient beyond the range of float16 is how a loss scale is found, and no error.
+            # With a loss scale, a gradient beyond the range of float16 is no error: the scale is then lowered.
             check_report(report, rates, grad_norm if state.loss_scale is None else loss, state.step)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
 
-        def gradient_at(params: Any) -> Any:  # for the optimizers that look elsewhere: SAM, Sophia
+        def gradient_at(params: Any) -> Any:  # for SAM and Sophia
             there = _gradients(objective, state.replace(params=params), batch, rates, accumulate, sync, False)[0]
             return jax.tree.map(lambda g, p: g.astype(p.dtype), there, params)
 
@@ -117,17 +117,17 @@ def build_train_step(
 def build_eval_step(
     objective: Objective, *, loss_weights: Mapping[str, Rate] | None = None, use_ema: bool = False
 ) -> Step:
-    """Builds `(state, batch) -> metrics`: the same sums, with `ctx.train` False and no update.
+    """Builds `(state, batch) -> metrics`: the same sums with `ctx.train` False, without an update.
 
     Args:
         objective: As for `build_train_step`.
         loss_weights: If given, the weighted total is reported as `"loss"`.
-        use_ema: Evaluate `state.ema`; otherwise `train.evaluation_params`, which for nearly all optimizers are
+        use_ema: Evaluate `state.ema` instead of `train.evaluation_params`, which for most optimizers are
             `state.params`.
 
     Returns:
-        The step. `train.accumulate` adds its sums over batches, `train.means` divides; the loss of several batches
-        is `train.weighted_loss` of the added sums, not the mean of `"loss"`.
+        The step. `train.accumulate` adds its sums over batches, `train.means` divides; the loss of several batches is
+        `train.weighted_loss` of the added sums, not the mean of `"loss"`.
     """
 
     def body(state: TrainState, batch: Any, sync: Sync) -> Sums:
@@ -214,18 +214,18 @@ def _context(state: TrainState, sync: Sync, index: Any, collections: Any, train:
 
 
 def _losses(sums: Sums, rates: Mapping[str, Any]) -> jax.Array:
-    """Rate * sum / weight of each term, where a term without weight counts 0."""
+    """`rate * sum / weight` of each term; 0 for a term with total weight 0."""
     ratios = {name: sums[name][0] / jnp.where(sums[name][1] == 0, 1, sums[name][1]) for name in rates}
     return jnp.stack([rate * ratios[name] for name, rate in rates.items()])
 
 
 def _adapted(rates: dict[str, Any], weights: jax.Array | None) -> dict[str, Any]:
-    """The loss weights times those of a multi-task weighting, if the optimizer begins with one."""
+    """The loss weights times the weights of a multi-task weighting, if the optimizer begins with one."""
     return rates if weights is None else {name: rate * weights[i] for i, (name, rate) in enumerate(rates.items())}
 
 
 def _strong(leaf: Any) -> jax.Array:
-    """Returns the array without a weak type, such as `0.5 * 2` has, for which the next step would compile again."""
+    """The array with a strong dtype. A weak one, as of `0.5 * 2`, would make the next step compile again."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 

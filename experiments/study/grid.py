@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from train.console import say
-from train.devices.processes import by_first
+from train.devices.processes import on_process_zero
 from train.errors import UsageError
 from train.files import child_path, differences, dump_json, make_folder, read_json, to_json, write_atomic
 from train.records.fingerprint import is_allowed, refuse_changes
@@ -149,13 +149,13 @@ def claim(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str]) -> 
     Raises:
         UsageError: The folder holds an unfinished run that differs in something else.
     """
-    by_first(lambda: make_folder(folder, "the folder of a run"))
+    on_process_zero(lambda: make_folder(folder, "the folder of a run"))
     try:
         lock_folder(folder, USER)
     except FolderInUse:
         return False
     try:
-        by_first(lambda: _make_ready(folder, identity, allowed))
+        on_process_zero(lambda: _make_ready(folder, identity, allowed))
     except BaseException:
         release(folder)
         raise

@@ -23,7 +23,7 @@ from experiments.study.cli import mention, print_results, study_name
 from experiments.study.compare import Question
 from experiments.study.config import StudyConfig, axes, command_line, nested, settings
 from experiments.study.grid import Clock, Function, Row
-from train.devices.processes import by_first, check_same, wait_for_all
+from train.devices.processes import check_same, on_process_zero, wait_for_all
 from train.errors import UsageError
 from train.files import check_place, child_path, is_writer, make_folder, to_json
 from train.records.fingerprint import fingerprint
@@ -122,7 +122,7 @@ class Run:
             tokenizer: Its tokenizer, if it has one.
         """
         if not self.config.dry_run:
-            by_first(lambda: saved.save_model(self.path, params, arguments, tokenizer))
+            on_process_zero(lambda: saved.save_model(self.path, params, arguments, tokenizer))
 
     def report(
         self,
@@ -184,7 +184,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
     check_same({"config": values, "workdir": str(path)})
     if not worker:
         allowed = {*config.allowed_names, *axes(config)}
-        by_first(lambda: open_workdir(path, values, allow_changed=allowed))
+        on_process_zero(lambda: open_workdir(path, values, allow_changed=allowed))
         mention(f"{name}: writing to {os.path.relpath(path)}")
     try:
         yield run

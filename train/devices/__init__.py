@@ -1,1 +1,1 @@
-"""The devices of a run: meshes, processes, memory, cost, and compiled programs kept on disk."""
+"""The devices of a run: meshes, sharding, processes, memory, cost, profiling and the compilation cache."""

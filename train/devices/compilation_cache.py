@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache in the user's cache folder, so that a program is compiled once."""
+"""JAX's persistent compilation cache in the user's cache folder, so that each program is compiled once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from train.console import warn
 from train.errors import UsageError
 from train.files import check_place
 
-_UNKNOWN_USER = 65534  # to whom, in a container, the folders of the system outside belong
+_UNKNOWN_USER = 65534  # owner, inside a container, of folders of the host
 
 
 def user_cache() -> Path:
-    """The folder `lossfns` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`), which need not be there."""
+    """The folder `lossfns` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`). It may not exist yet."""
     chosen = os.environ.get("XDG_CACHE_HOME")
     try:
         return Path(chosen or Path.home() / ".cache") / "lossfns"
@@ -29,27 +29,27 @@ def user_cache() -> Path:
 
 
 def private_folder(path: str | os.PathLike[str]) -> Path:
-    """A folder that nobody but this user can write to or look into, made if it is not there.
+    """Returns a folder that only this user can read and write, and creates it if necessary.
 
-    For what is run later on, such as compiled programs: in a folder that others can write to, or that another user made
-    first under a name that can be guessed, they could be anyone's.
+    For files that are executed later, such as compiled programs: another user could replace them in a folder that
+    others can write to, or that was created first under a predictable name.
 
     Args:
-        path: The folder. Its parents are made as well.
+        path: The folder. Its parents are created as well.
 
     Returns:
         The path, of mode 0700.
 
     Raises:
-        UsageError: There is something else, a link, or a folder that is another user's or that others can write to; or
-            they can put another in its place, because they can write to the folder that it is in.
-        OSError: It cannot be made.
+        UsageError: The path is not a folder, is a link, belongs to another user or can be written by others; or others
+            can replace it, because they can write to a folder above it.
+        OSError: It cannot be created.
     """
     path = Path(os.path.abspath(check_place(path, "a folder")))
     for missing in [parent for parent in reversed(path.parents) if not parent.exists()]:
-        missing.mkdir(0o755, exist_ok=True)  # whatever the user's mask lets others do
+        missing.mkdir(0o755, exist_ok=True)  # whatever the umask
     path.mkdir(0o700, exist_ok=True)
-    if not hasattr(os, "geteuid"):  # Windows, which has no such modes
+    if not hasattr(os, "geteuid"):  # Windows
         return path
     found = os.lstat(path)
     problem = ""
@@ -61,7 +61,8 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
         problem = f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
     for parent in map(os.stat, path.parents):
         owned = parent.st_uid in (0, os.geteuid(), _UNKNOWN_USER)
-        open_to_all = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX  # unless it is like /tmp
+        # Of a folder with the sticky bit, such as /tmp, others cannot rename what is not theirs.
+        open_to_all = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
         if not owned or open_to_all:
             problem = problem or "can be replaced by others, who can write to a folder above it"
     if problem:
@@ -76,14 +77,14 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
 def enable_compilation_cache() -> Path | None:
     """Lets JAX keep compiled programs in `lossfns/compiled` of the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`).
 
-    Compiled programs are run, so the folder must be this user's alone (see `private_folder`): one that is
-    not is left out, and said so. A folder chosen by `JAX_COMPILATION_CACHE_DIR` or by the program is left alone, and
-    `JAX_ENABLE_COMPILATION_CACHE=0` keeps the cache off.
+    Compiled programs are executed, so the folder must be private (see `private_folder`); otherwise there is a warning
+    and no cache. A folder chosen by `JAX_COMPILATION_CACHE_DIR` or by the program is kept, and
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off.
 
     Returns:
-        The folder in use, or None where there is none: it cannot be written, is not safe, or the cache is off.
+        The folder in use; None if it cannot be written, is not safe, or the cache is off.
     """
-    config: Any = jax.config  # whose attributes are not in its type
+    config: Any = jax.config  # its type lacks the options
     if not config.jax_enable_compilation_cache:
         return None
     chosen = config.jax_compilation_cache_dir
@@ -104,7 +105,7 @@ def enable_compilation_cache() -> Path | None:
 
 
 def _machine() -> str:
-    """A name for what a program compiled for the CPU depends on, where machines share a home folder."""
+    """A name of the CPU that compiled programs depend on: machines may share a home folder."""
     try:
         flags = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""What one step costs: parameters, operations, memory and time; measured without a trace on disk."""
+"""The cost of one step: parameters, operations, memory and time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from train.devices.memory import Memory, device_limit, readable
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a step costs.
+    """The cost of a step.
 
     Args:
-        parameters: Numbers that are trained.
-        flops: Floating-point operations of its matrix products and convolutions, on all devices together.
-        memory: What the compiled program takes on each device; None where the compiler does not tell.
-        limit: Bytes that a device has, if known.
+        parameters: Number of trained parameters.
+        flops: Floating-point operations of matrix products and convolutions, summed over devices.
+        memory: Memory of the compiled program on each device; None if the compiler does not report it.
+        limit: Memory of a device in bytes, if known.
         seconds: Median time.
-        first_seconds: Time of the first step, which is compiled.
+        first_seconds: Time of the first step with its compilation.
     """
 
     parameters: int
@@ -36,7 +36,7 @@ class Cost:
     first_seconds: float
 
     def lines(self, steps: int) -> list[tuple[str, str]]:
-        """Name and value of each, to be printed.
+        """Names and values as text.
 
         Args:
             steps: Steps of a whole run.
@@ -66,7 +66,7 @@ class Cost:
 
 
 def scaled(number: float) -> str:
-    """A number with a prefix for its unit.
+    """A number with an SI prefix.
 
     >>> scaled(1.5e10), scaled(20)
     ('15 G', '20 ')
@@ -80,13 +80,13 @@ def scaled(number: float) -> str:
 def measure(
     state: Any, step: Callable[[Any, Any], tuple[Any, Any]], data: Iterator[Any], *, repeats: int = 5
 ) -> tuple[Any, Cost]:
-    """Compiles a step, looks at the program and runs it a few times.
+    """Compiles a step, inspects the program and times a few steps.
 
     Args:
-        state: The state; it is gone afterwards if the step donates it.
-        step: The step, best from `data_parallel`: of another function the memory is not known.
+        state: The state. A step that donates deletes it.
+        step: The step, preferably from `data_parallel`: the memory of other functions is not known.
         data: Batches, at least `repeats + 1`.
-        repeats: Steps that are timed, after a first one.
+        repeats: Steps timed after the first.
 
     Returns:
         The state after those steps, and the cost.
@@ -109,8 +109,8 @@ def measure(
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
     """Floating-point operations of all matrix products and convolutions of a function.
 
-    Unlike the compiler's own count, a loop counts as often as it runs. What the compiler removes because nobody reads
-    it does not count; a `while` loop without a known number of rounds counts once.
+    Unlike in the compiler's count, the body of a loop counts once for each iteration. Unused results, which the
+    compiler removes, do not count; a `while` loop with an unknown number of iterations counts once.
 
     Args:
         function: A function that JAX can trace.

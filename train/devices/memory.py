@@ -1,4 +1,4 @@
-"""How much memory a compiled step needs, and which setting to lower when there is not so much."""
+"""Memory of a compiled step, and which setting to lower if it is not enough."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes that a compiled program takes on each device.
+    """Memory of a compiled program on each device, in bytes.
 
     Args:
         arguments: State and batch.
-        outputs: What it returns.
-        aliased: Part of the outputs that takes the place of donated arguments.
-        temporaries: What lives only while it runs: activations and gradients.
+        outputs: Returned arrays.
+        aliased: Part of the outputs that reuses donated arguments.
+        temporaries: Arrays that exist only while it runs: activations and gradients.
         program: The program itself.
     """
 
@@ -36,12 +36,12 @@ class Memory:
 
     @property
     def kept(self) -> int:
-        """All but the temporaries."""
+        """Memory without the temporaries."""
         return self.arguments + self.outputs - self.aliased + self.program
 
     @property
     def total(self) -> int:
-        """All of it.
+        """Total memory.
 
         >>> Memory(arguments=10, outputs=9, aliased=8, temporaries=5).total
         16
@@ -50,7 +50,7 @@ class Memory:
 
     @classmethod
     def of(cls, compiled: Any) -> Self | None:
-        """What the compiler says of a `jax.stages.Compiled`; None where the backend does not tell."""
+        """Memory by the report of the compiler on a `jax.stages.Compiled`; None if the backend has no report."""
         found = compiled.memory_analysis()
         if found is None:
             return None
@@ -64,16 +64,16 @@ class Memory:
 
 
 class OutOfMemory(RunFailed):
-    """A step found too little memory; says what to lower and by how much.
+    """A step that needs too much memory; the message says what to lower and by how much.
 
     Args:
         rows: Examples in a batch, over all devices.
-        parts: Micro-batches that it is processed in.
-        devices: Devices that it is spread over.
-        memory: What the step needs on each device, if known.
-        limit: What each device has, if known.
-        gradients: Bytes of the gradients, which are temporaries that more micro-batches do not make fewer.
-        batch: Bytes of the batch on each device, which is copied to be cut into micro-batches.
+        parts: Number of micro-batches.
+        devices: Number of devices.
+        memory: Memory of the step on each device, if known.
+        limit: Memory of each device, if known.
+        gradients: Bytes of the gradients, temporaries that do not shrink with more micro-batches.
+        batch: Bytes of the batch on each device, which is copied to be split into micro-batches.
         trains: Whether it is a train step; an evaluation has no micro-batches.
     """
 
@@ -95,7 +95,7 @@ class OutOfMemory(RunFailed):
         super().__init__(self.sentence())
 
     def sentence(self, split: str | None = "accumulate=", size: str = "batch_size=") -> str:
-        """The message, with the names that the settings have where it is read.
+        """The message with the names of the settings in the calling program.
 
         Args:
             split: How to set the number of micro-batches; None if there is no such setting.
@@ -130,7 +130,7 @@ class OutOfMemory(RunFailed):
         return f"try {instead}"
 
     def factor(self) -> int | None:
-        """The least number of micro-batches that fits by estimate; None if none does.
+        """The smallest number of micro-batches estimated to fit; None if there is none.
 
         >>> def gib(n): return int(n * 2**30)
         >>> error = OutOfMemory(64, 1, 1, Memory(arguments=gib(12), temporaries=gib(79)), gib(78))
@@ -145,7 +145,7 @@ class OutOfMemory(RunFailed):
         return fitting[0] if fitting else None
 
     def needed(self, parts: int) -> int:
-        """Bytes on a device with so many micro-batches: activations shrink, and gradients are held twice."""
+        """Bytes per device with this number of micro-batches: activations shrink, and gradients are stored twice."""
         if self.memory is None:
             return 0
         gradients = min(self.gradients, self.memory.temporaries)
@@ -155,7 +155,7 @@ class OutOfMemory(RunFailed):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether XLA, while it compiled or ran, found too little memory."""
+    """Whether XLA ran out of memory during compilation or execution."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
@@ -163,7 +163,7 @@ class MemoryErrors:
     """Turns an out-of-memory error of a step, raised inside the `with` block, into `OutOfMemory`.
 
     Args:
-        step: The step; one from `data_parallel` is asked for its memory.
+        step: The step; the memory of one from `data_parallel` is known.
     """
 
     def __init__(self, step: Any) -> None:
@@ -171,7 +171,7 @@ class MemoryErrors:
         self._shapes: tuple[Any, Any] | None = None
 
     def expect(self, state: Any, batch: Any) -> None:
-        """Notes the shapes that the step is called with, when called first: afterwards the state may be gone."""
+        """Records the shapes of the first call, before the step deletes a donated state."""
         if self._shapes is None:
             self._shapes = jax.tree.map(_shape, (state, batch))
 
@@ -184,13 +184,13 @@ class MemoryErrors:
 
 
 def explain(message: str, step: Any, state: Any, batch: Any) -> OutOfMemory:
-    """What to do about an out-of-memory error.
+    """Makes an `OutOfMemory` from an error of XLA.
 
     Args:
-        message: What XLA said.
+        message: XLA's message.
         step: The step that failed.
-        state: Arrays, or their shapes, that it was called with.
-        batch: The same of the batch.
+        state: Its state: arrays or their shapes.
+        batch: Its batch, likewise.
 
     Returns:
         The error to raise.
@@ -201,7 +201,7 @@ def explain(message: str, step: Any, state: Any, batch: Any) -> OutOfMemory:
     if hasattr(step, "lower"):
         try:
             memory = Memory.of(step.lower(state, jax.tree.map(_zeros, batch)).compile())
-        except jax.errors.JaxRuntimeError:  # it fails to compile, and not only to run
+        except jax.errors.JaxRuntimeError:  # compilation itself fails
             memory = None
     if memory is None and (used := re.search(r"Used ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)", message)):
         total, limit = (round(float(used[i]) * _UNITS[used[i + 1]]) for i in (1, 3))
@@ -221,7 +221,7 @@ def explain(message: str, step: Any, state: Any, batch: Any) -> OutOfMemory:
 
 
 def device_limit(device: jax.Device | None = None) -> int | None:
-    """Bytes that a program may use on a device, the first by default; None if nobody knows."""
+    """Memory of a device in bytes, by default of the first; None if unknown."""
     device = device or jax.local_devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -246,7 +246,7 @@ def tree_bytes(tree: Any) -> int:
 
 
 def readable(size: int) -> str:
-    """Bytes in the unit that suits them.
+    """Bytes with a suitable unit.
 
     >>> readable(91 * 2**30), readable(2**19), readable(2**50)
     ('91.0 GiB', '512.0 KiB', '1024.0 TiB')

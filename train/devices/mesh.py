@@ -1,4 +1,4 @@
-"""How devices are arranged, and which rows of a batch belong to which of them."""
+"""Meshes of devices, and the rows of a batch on each of them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ AXES = (*BATCH_AXES, "tensor")
 def make_mesh(
     *, data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Arranges the devices as `data` x `fsdp` x `tensor`, neighbours in `tensor`, which talks most.
+    """Arranges the devices as `data` x `fsdp` x `tensor`, with neighbours in `tensor`, which communicates most.
 
     Args:
-        data: Copies of the parameters; by default what the other two leave.
-        fsdp: Parts of the parameters that are gathered when they are needed; each has rows of the batch of its own.
-        tensor: Parts of the parameters that compute together on the same rows.
-        devices: All by default, of all processes.
+        data: Number of copies of the parameters; by default all remaining devices.
+        fsdp: Number of parameter shards that are gathered when needed; each processes its own rows of the batch.
+        tensor: Number of parameter shards that compute together on the same rows.
+        devices: The devices; by default all, of all processes.
 
     Returns:
         The mesh.
@@ -52,13 +52,13 @@ def make_mesh(
 
 
 def line_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices in a row, each with its part of the batch and all of the parameters."""
+    """A one-dimensional mesh: each device has its part of the batch and all parameters."""
     devices = _chosen(devices)
     return jax.make_mesh((len(devices),), (DATA,), devices=devices, axis_types=(AxisType.Auto,))
 
 
 def _chosen(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
-    """The devices as a list, all by default; each must be there once."""
+    """The devices as a list without repetition, all by default."""
     found = jax.devices() if devices is None else list(devices) if isinstance(devices, Iterable) else [devices]
     if not found or not all(isinstance(device, jax.Device) for device in found) or len({*found}) < len(found):
         raise UsageError(
@@ -69,25 +69,25 @@ def _chosen(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """How the leading axis of a batch lies on a mesh: split over `data` and `fsdp`, whichever it has."""
+    """The sharding of a batch: its leading axis is split over `data` and `fsdp`, as far as the mesh has them."""
     return NamedSharding(mesh, P(tuple(axis for axis in BATCH_AXES if axis in mesh.shape)))
 
 
 def local_parts(mesh: Mesh) -> int:
-    """Number of parts of a batch that lie on devices of this process."""
+    """Number of parts of a batch on devices of this process."""
     return len(_local_spans(mesh, _parts(mesh)))
 
 
 def process_rows(size: int, mesh: Mesh | None = None) -> np.ndarray:
-    """Which rows of a global batch this process has to give to the step.
+    """The rows of a global batch that this process must give to the step.
 
     Args:
         size: Rows of the batch over all processes.
-        mesh: The step's; all devices in a line by default.
+        mesh: Mesh of the step; by default all devices in a line.
 
     Returns:
-        Their indices, ascending. All rows with one process; two processes have the same rows where an axis that does
-        not split the batch reaches over both.
+        Ascending indices. A single process has all rows. Two processes share rows if a mesh axis that does not split
+        the batch spans both.
 
     >>> process_rows(4).tolist()
     [0, 1, 2, 3]
@@ -104,7 +104,7 @@ def process_rows(size: int, mesh: Mesh | None = None) -> np.ndarray:
 
 
 def place(leaf: Any, sharding: Sharding) -> jax.Array:
-    """`jax.device_put`, which takes no PRNG key to devices of several processes, for keys as well."""
+    """`jax.device_put` that also accepts PRNG keys on devices of several processes."""
     here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
     if sharding.is_fully_addressable or not here or not jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
         placed: jax.Array = jax.device_put(leaf, sharding)
@@ -119,6 +119,6 @@ def _parts(mesh: Mesh) -> int:
 
 
 def _local_spans(mesh: Mesh, size: int) -> list[tuple[int, int]]:
-    """First row and end of each part of a batch that lies on devices of this process, without repetition."""
+    """First row and end of each part of a batch on devices of this process, without repetition."""
     spans = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
     return sorted({span[0].indices(size)[:2] for span in spans if span is not None})

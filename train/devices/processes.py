@@ -1,7 +1,7 @@
-"""Several processes of one run: joining them, comparing what they were given, and ending together.
+"""Several processes of one run: joining them, comparing their inputs, and ending together.
 
-With one process nothing here does anything. With several, JAX does the work: `jax.distributed.initialize()` joins them,
-its preemption service agrees on the step after which all stop, and its heartbeats find a process that has gone.
+With one process nothing here has an effect. With several, JAX does the work: `jax.distributed.initialize()` joins them,
+its preemption service agrees on the last step, and its heartbeats detect a lost process.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def join(
     heartbeat_seconds: int = 60,
     start_seconds: int = 300,
 ) -> None:
-    """Joins the other processes of the run, before anything else asks JAX for a device.
+    """Joins the other processes of the run. Must be called before any other use of JAX devices.
 
     Args:
-        coordinator: HOST:PORT of process 0. Under SLURM, Open MPI, Kubernetes (with `jax[k8s]`) and on TPU VMs JAX
-            finds it, the count and the index.
+        coordinator: HOST:PORT of process 0. Under SLURM, Open MPI, Kubernetes (with `jax[k8s]`) and on TPU VMs, JAX
+            determines it, the count and the index.
         count: Number of processes.
-        index: Which of them this is.
-        heartbeat_seconds: A process not heard of for so long is taken for dead, and the others end.
-        start_seconds: How long to wait for all to arrive.
+        index: Index of this process.
+        heartbeat_seconds: Time without a heartbeat after which a process counts as dead and the others end.
+        start_seconds: Maximum time to wait for all processes.
 
     Raises:
-        UsageError: They cannot be joined, or have not all arrived in time. JAX may then still wait for them, so this
-            process can neither try again nor use several processes any more, and had better end.
+        UsageError: They cannot be joined, or not all arrived in time. JAX may still be waiting for them, so this
+            process cannot try again and should end.
     """
     failed: list[Exception] = []
 
@@ -64,7 +64,7 @@ def join(
         except Exception as error:
             failed.append(error)
 
-    # At the end of its own patience JAX aborts the process (SIGABRT), so it is given more than it can use.
+    # At its own timeout JAX aborts the process (SIGABRT), so it gets a longer one.
     waiting = threading.Thread(target=initialize, name="join", daemon=True)
     waiting.start()
     waiting.join(start_seconds)
@@ -84,7 +84,7 @@ def join(
 
 
 def _missing(coordinator: str | None, index: int | None) -> str:
-    """Who has not come, as far as this process can see."""
+    """The processes that are missing, as far as this process can tell."""
     address = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if index == 0 or address is None:
         return "not all of the others have come"
@@ -97,17 +97,17 @@ def _missing(coordinator: str | None, index: int | None) -> str:
 
 
 def check_same(given: Mapping[str, Any]) -> None:
-    """Compares what the processes were given, in all of them at once.
+    """Compares inputs between the processes. All of them must call it.
 
     Args:
-        given: Small things by name, that JSON can hold: the config, the fingerprint of the data.
+        given: Small JSON values by name: the config, the fingerprint of the data.
 
     Raises:
-        UsageError: A process was given something else than process 0. All of them raise it.
+        UsageError: A process differs from process 0. All of them raise it.
     """
     if jax.process_count() == 1:
         return
-    first, *others = _of_all(to_json(dict(given), nonfinite=str))
+    first, *others = _allgather_json(to_json(dict(given), nonfinite=str))
     for number, other in enumerate(others, 1):
         if names := list(differences(first, other)):
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
@@ -117,11 +117,11 @@ def check_same(given: Mapping[str, Any]) -> None:
             )
 
 
-def by_first(action: Callable[[], object]) -> None:
-    """Process 0 does something while the others wait; what the user can mend is raised in all of them.
+def on_process_zero(action: Callable[[], object]) -> None:
+    """Runs an action on process 0 while the others wait; all of them raise its `UsageError`.
 
     Args:
-        action: What only one process may do, such as opening a folder.
+        action: An action for one process, such as opening a folder.
     """
     failed: UsageError | None = None
     if is_writer():
@@ -130,16 +130,16 @@ def by_first(action: Callable[[], object]) -> None:
         except UsageError as error:
             failed = error
     if jax.process_count() > 1:
-        told = _of_all(None if failed is None else str(failed))[0]
+        told = _allgather_json(None if failed is None else str(failed))[0]
         failed = failed or (None if told is None else UsageError(told))
     if failed is not None:
         raise failed
 
 
-def lost_peer(error: BaseException) -> str | None:
-    """What to say of an error that comes, most likely, from another process that has gone; None of other errors."""
+def explain_lost_process(error: BaseException) -> str | None:
+    """The message for an error that was probably caused by a lost process; None for other errors."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if not isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" not in text:  # of CPUs it is a ValueError
+    if not isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" not in text:  # on CPUs it is a ValueError
         return None
     return (
         f"a step failed in process {jax.process_index()} of {jax.process_count()}, most likely because another process "
@@ -149,20 +149,20 @@ def lost_peer(error: BaseException) -> str | None:
 
 
 def preempted() -> bool:
-    """Whether one of several processes got SIGTERM and the step just done is the one after which all are to end.
+    """Whether one of several processes received SIGTERM and all must end after this step.
 
-    Every process has to ask after every step, of one training after the other: the questions are counted.
+    Every process must call this after every step, one training at a time, because calls are counted.
     """
     return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
 
 def wait_for_all(name: str) -> None:
-    """Waits until every process has come here, so that none reads what another has not written."""
+    """Waits for all processes, so that none reads a file that another has not written yet."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def _of_all(value: Any) -> list[Any]:
+def _allgather_json(value: Any) -> list[Any]:
     """The value of each process, in order."""
     text = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.asarray(len(text), np.int32))

@@ -1,4 +1,4 @@
-"""A trace of some steps by `jax.profiler`, to be looked at with TensorBoard, XProf or Perfetto."""
+"""Traces of steps by `jax.profiler`, for TensorBoard, XProf or Perfetto."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def check_steps(first: int, last: int) -> None:
-    """Raises UsageError unless these can be the first and the last step of a profile."""
+    """Checks the first and the last step of a profile."""
     if not 1 <= first <= last:
         raise UsageError(f"expected a first and a last step to profile, counted from 1, got {first} and {last}")
 
 
 @contextmanager
 def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) -> Iterator[Step]:
-    """Gives a step that is traced from the beginning of one update to the end of another.
+    """Traces a step from the beginning of one update to the end of another.
 
     Args:
         step: `(state, batch) -> (state, metrics)`.
-        folder: Where the trace is written, under `plugins/profile`.
-        first: Number of the first update traced, counted from 1. Leave out the first of a run, which is compiled.
-        last: Number of the last.
+        folder: Folder of the trace, which is written under `plugins/profile`.
+        first: Number of the first traced update, counted from 1. Exclude the first of a run, which is compiled.
+        last: Number of the last traced update.
 
     Yields:
-        The step to train with. A trace under way at the end of the block is finished.
+        The step to train with. The end of the block also ends the trace.
     """
     check_steps(first, last)
     make_folder(folder, "the folder of a profile")
@@ -48,7 +48,7 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
         if not first <= number <= last:
             return step(state, batch)
         if not tracing:
-            jax.block_until_ready(state)  # or the end of the step before would be seen
+            jax.block_until_ready(state)  # excludes the end of the step before
             jax.profiler.start_trace(os.fspath(folder))
             tracing = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
@@ -66,13 +66,13 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
             _stop(folder)
         if tracing or done:
             say(f"profile of steps {first} to {min(number or 0, last)}: {os.path.relpath(folder)}")
-        elif not os.listdir(folder):  # of a run that was profiled before it was resumed
+        elif not os.listdir(folder):  # may exist from before the run was resumed
             say(f"note: no profile, because no step from {first} to {last} was made")
 
 
 def _stop(folder: str | os.PathLike[str]) -> None:
-    """Writes the trace. One that cannot be written is said, and neither ends the run nor hides why it ended."""
+    """Writes the trace. Failure causes a warning only: it neither ends the run nor hides the reason for its end."""
     try:
         jax.profiler.stop_trace()
-    except Exception as error:  # XLA's, of all kinds
+    except Exception as error:  # XLA raises many kinds
         warn(f"cannot write the profile to {folder} ({str(error).splitlines()[0]:.300})")

@@ -1,11 +1,11 @@
-"""Parameters spread over a mesh of devices, by rules on their paths, for models larger than one device.
+"""Parameters sharded over a mesh of devices by rules on their paths, for models larger than one device.
 
     mesh = make_mesh(fsdp=4, tensor=2)
     state = shard_state(lambda: create_state(init(key), optimizer, key=0), mesh, rules)
     step = data_parallel(build_train_step(...), mesh=mesh)
 
-Three axes: the batch is split over `data` and `fsdp`, the parameters over `fsdp` and `tensor`. The step stays what it
-is: under `jit` the compiler gathers the parameters where they are needed and scatters the gradients.
+Three axes: the batch is split over `data` and `fsdp`, the parameters over `fsdp` and `tensor`. The step does not
+change: under `jit` the compiler gathers parameters when needed and scatters gradients.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, Sequence[Axis]]]
 
 MIN_SIZE = 2**12
-"""Entries below which a parameter is not worth a collective of its own: it stays whole on every device."""
+"""Parameters with fewer entries are replicated on every device: a collective would cost more than it saves."""
 
 
 def param_specs(params: Any, mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE) -> Any:
-    """How each parameter is split: by the first rule whose pattern is found in its path, else by the default.
+    """The sharding of each parameter: by the first rule with a matching pattern, otherwise by default.
 
-    The default splits the largest dimension that the size of `fsdp` divides (the last of equals), where a parameter has
-    at least `min_size` entries.
+    By default, a parameter of at least `min_size` entries is split along its largest dimension divisible by the size of
+    `fsdp` (the last one of equal size).
 
     Args:
         params: The parameters, or their shapes as from `jax.eval_shape`.
         mesh: The devices.
         rules: Pairs of a regular expression, searched in paths such as `encoder/block_0/qkv/kernel`, and for the first
             dimensions of the parameter the mesh axis (or axes) each is split over; None splits it over none.
-        min_size: Entries from which the default splits a parameter.
+        min_size: Minimum number of entries of a parameter split by default.
 
     Returns:
         A `PartitionSpec` for each parameter.
@@ -75,7 +75,7 @@ def param_specs(params: Any, mesh: Mesh, rules: Rules = (), *, min_size: int = M
 
 
 def state_shardings(state: TrainState, mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE) -> TrainState:
-    """Where each array of a state lies; for the arguments see `shard_state`."""
+    """The sharding of each array of a state; for the arguments see `shard_state`."""
     specs = param_specs(state.params, mesh, rules, min_size=min_size)
     flat = jax.tree_util.tree_flatten_with_path(state.params)[0]
     known = {
@@ -104,19 +104,20 @@ def state_shardings(state: TrainState, mesh: Mesh, rules: Rules = (), *, min_siz
 def shard_state(
     state: TrainState | Callable[[], TrainState], mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE
 ) -> TrainState:
-    """Spreads a state over the mesh.
+    """Shards a state over the mesh.
 
-    Optimizer state and average lie as the parameter they belong to: an array whose path ends in that of a parameter
-    and that has its shape. What is frozen follows the default rule; everything else is whole on every device.
+    Optimizer state and averages are sharded like their parameters, recognised by the end of the path and the shape.
+    Frozen arrays follow the default rule; everything else is replicated.
 
     Args:
-        state: The state, or a function that makes it, which is compiled so that no device ever holds the whole.
+        state: The state, or a function that creates it. The function is compiled so that no device ever holds the whole
+            state.
         mesh: The devices, as from `make_mesh`.
         rules: See `param_specs`.
         min_size: See `param_specs`.
 
     Returns:
-        The same state, each array a global one.
+        The same state with global arrays.
     """
     if isinstance(state, TrainState):
         placed: TrainState = jax.tree.map(place, state, state_shardings(state, mesh, rules, min_size=min_size))
@@ -127,7 +128,7 @@ def shard_state(
 
 
 def gather(tree: Any) -> Any:
-    """Returns the whole of each array to the host, in every process; all processes have to call it.
+    """Returns each whole array on the host of every process. All processes must call it.
 
     >>> gather({"w": jax.numpy.ones(2)})
     {'w': array([1., 1.], dtype=float32)}
@@ -141,7 +142,7 @@ def gather(tree: Any) -> Any:
 
 
 def bytes_per_device(tree: Any) -> dict[jax.Device, int]:
-    """Bytes that each device of this process holds of a tree of arrays.
+    """Bytes of a tree of arrays on each device of this process.
 
     >>> list(bytes_per_device({"w": jax.numpy.ones(3)}).values())
     [12]
@@ -183,7 +184,7 @@ def _by_default(shape: tuple[int, ...], mesh: Mesh, min_size: float) -> P:
 
 
 def _spec_of_copy(path: str, shape: tuple[int, ...], known: Mapping[str, tuple[tuple[int, ...], P]]) -> P:
-    """The spec of the parameter with the longest path that this one ends in, if it has that parameter's shape."""
+    """The spec of the parameter with the longest path that this path ends in, if the shapes are equal."""
     parts = path.split("/")
     for start in range(len(parts) + 1):
         found = known.get("/".join(parts[start:]))

@@ -1,1 +1,1 @@
-"""What is minimised beyond one loss: several tasks, learning to learn, adapters, number formats."""
+"""Objectives made from objectives: multi-task weighting, meta-learning, low-rank adapters, precision."""

@@ -1,9 +1,9 @@
 """Weights of tasks from the Gram matrix of their gradients, G[i, j] = g_i . g_j.
 
-What a multi-task method makes of T gradients is a combination of them, and its weights depend on G alone. So each
-method is a pure function of a [T, T] matrix: jit-able, without a solver on the host, and finite where gradients are
-zero, parallel or opposed. Each works on the correlations of the gradients and divides by their norms at the end, so
-that a task counts as exactly with gradients a million times smaller than those of another one.
+A multi-task method replaces T gradients by a combination of them whose weights depend on G alone. So each method is a
+pure function of a [T, T] matrix: it can be compiled, needs no solver on the host, and is finite for zero, parallel and
+opposed gradients. Each works on the correlations of the gradients and divides by their norms at the end, so results
+stay accurate for gradients a million times smaller than others.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _RIDGE = 1e-6
 
 @exact_products
 def gram_matrix(gradients: Any) -> jax.Array:
-    """Inner products of gradients that are stacked along the leading axis of each leaf.
+    """Inner products of gradients stacked along the leading axis of each leaf.
 
     >>> gram_matrix({"w": jnp.array([[3.0, 4.0], [0.0, 1.0]])}).tolist()
     [[25.0, 4.0], [4.0, 1.0]]
@@ -36,10 +36,10 @@ def gram_matrix(gradients: Any) -> jax.Array:
 
 
 def scaled_gram_matrix(gradients: Any) -> tuple[jax.Array, jax.Array]:
-    """Inner products of the gradients over a common scale: those of gradients of norm 1e20 are no float32 numbers.
+    """Inner products of gradients over a common scale, without overflow for gradients of norm 1e20.
 
     Args:
-        gradients: Stacked along the leading axis of each leaf.
+        gradients: Gradients stacked along the leading axis of each leaf.
 
     Returns:
         G / s^2 [T, T] and s, a power of two near the largest entry of all gradients.
@@ -76,7 +76,7 @@ def correlations(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _relative(norms: jax.Array) -> jax.Array:
-    """Norms over the largest of them; those of zero gradients stay 0."""
+    """Norms divided by the largest; 0 for zero gradients."""
     largest = jnp.max(norms)
     return norms / jnp.where(largest == 0, 1, largest)
 
@@ -96,7 +96,7 @@ def min_norm(gram: jax.Array) -> Weights:
         gram: [T, T].
 
     Returns:
-        [T], at least 0, of sum 1. The combination is 0 where no direction improves all tasks.
+        [T], non-negative with sum 1. The combination is 0 if no direction improves all tasks.
 
     References:
         Desideri 2012, doi:10.1016/j.crma.2012.03.014. Sener and Koltun 2018, arXiv:1810.04650.
@@ -113,14 +113,14 @@ def min_norm(gram: jax.Array) -> Weights:
 
 @exact_products
 def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
-    """Each gradient loses its part against each other one that it conflicts with, in a random order; then the sum.
+    """Removes from each gradient its component against every conflicting one, in random order, and sums up.
 
     Args:
         gram: [T, T].
-        key: Of the order, drawn for each task.
+        key: Key of the order, which is drawn for each task.
 
     Returns:
-        [T], weights of the original gradients; at least 1 each, since only opposed parts are taken away.
+        [T], weights of the original gradients, at least 1 each, since only opposed components are removed.
 
     References:
         Yu et al. 2020, arXiv:2001.06782.
@@ -144,14 +144,14 @@ def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
 
 @exact_products
 def cagrad(gram: jax.Array, *, c: float = 0.4, rescale: bool = False) -> Weights:
-    r"""The best worst-case improvement within a ball of $c \lVert g_0 \rVert$ around the mean gradient $g_0$.
+    r"""Maximises the worst improvement within a ball of $c \lVert g_0 \rVert$ around the mean gradient $g_0$.
 
     $$d = g_0 + \frac{\sqrt\phi}{\lVert g_w \rVert} g_w, \quad
     w = \arg\min_{w \in \Delta} g_w \cdot g_0 + \sqrt\phi \lVert g_w \rVert, \; \phi = c^2 \lVert g_0 \rVert^2$$
 
     Args:
         gram: [T, T].
-        c: Radius in 0 .. 1; 0 is the mean gradient.
+        c: Radius in [0, 1); 0 gives the mean gradient.
         rescale: Divide by 1 + c^2, as the authors' code does by default.
 
     Returns:
@@ -165,11 +165,11 @@ def cagrad(gram: jax.Array, *, c: float = 0.4, rescale: bool = False) -> Weights
     """
     cosines, norms = correlations(gram)
     sizes, mean, there = _relative(norms), _equal(gram), norms > 0
-    along = cosines @ (sizes * mean)  # g_0 along each gradient
+    along = cosines @ (sizes * mean)  # component of g_0 along each gradient
     radius = c * jnp.sqrt(jnp.maximum((sizes * mean) @ along, 0))
 
     def nearest(worst: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # The shortest step from g_0 to where no task gains less than `worst`, and its length.
+        # The shortest step from g_0 to a point where every task gains at least `worst`, and its length.
         x = nonnegative_minimum(_ridged(cosines), jnp.where(there, worst / jnp.where(there, sizes, 1) - along, -1))
         return x, jnp.sqrt(jnp.maximum(x @ cosines @ x, 0))
 
@@ -188,7 +188,7 @@ def cagrad(gram: jax.Array, *, c: float = 0.4, rescale: bool = False) -> Weights
 
 @exact_products
 def imtl_g(gram: jax.Array) -> Weights:
-    r"""Weights of sum one under which the combination has the same projection onto each gradient's direction.
+    r"""Weights with sum 1 such that the combination has equal projections onto all gradient directions.
 
     $$\frac{g \cdot g_i}{\lVert g_i \rVert} = \frac{g \cdot g_j}{\lVert g_j \rVert}, \quad \text{so }
     w \propto D^{-1} C^{+} \mathbf 1, \; G = D C D, \; D_{ii} = \lVert g_i \rVert$$
@@ -197,8 +197,8 @@ def imtl_g(gram: jax.Array) -> Weights:
         gram: [T, T].
 
     Returns:
-        [T], of sum 1, possibly negative; equal weights where there is no such combination. For linearly dependent
-        gradients, which the paper leaves out, C has a pseudo-inverse (TorchJD takes the one of G).
+        [T] with sum 1, possibly negative; equal weights if there is no such combination. For linearly dependent
+        gradients, which the paper does not treat, it uses the pseudo-inverse of C (TorchJD: of G).
 
     References:
         Liu et al. 2021, Towards Impartial Multi-task Learning, ICLR.
@@ -213,8 +213,8 @@ def imtl_g(gram: jax.Array) -> Weights:
     parts = vectors @ (inverse * jnp.sum(vectors, axis=0))
     w = _over(_relative(norms), parts, 0.0)
     total = jnp.sum(w)
-    alike = jnp.max(jnp.abs(cosines @ parts - 1)) < 0.1  # Opposed gradients have no such combination.
-    exists = alike & (jnp.abs(total) > 1e-6 * jnp.max(jnp.abs(w)))
+    is_equal = jnp.max(jnp.abs(cosines @ parts - 1)) < 0.1  # Opposed gradients have no such combination.
+    exists = is_equal & (jnp.abs(total) > 1e-6 * jnp.max(jnp.abs(w)))
     return jnp.where(exists, w / jnp.where(exists, total, 1), _equal(gram))
 
 
@@ -222,7 +222,7 @@ def imtl_g(gram: jax.Array) -> Weights:
 def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weights:
     r"""Weights of the Nash bargaining solution, $G \alpha = 1 / \alpha$ with $\alpha > 0$.
 
-    It is where $\tfrac12 \alpha^\top G \alpha - \sum_i \log \alpha_i$ is least, found by damped Newton steps.
+    It minimises $\tfrac12 \alpha^\top G \alpha - \sum_i \log \alpha_i$, by damped Newton steps.
 
     Args:
         gram: [T, T].
@@ -230,11 +230,11 @@ def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weight
         steps: Newton steps.
 
     Returns:
-        [T], positive. The combination has length root of T, whatever the gradients' sizes: scale it outside.
+        [T], positive. The combination has length $\sqrt T$ for gradients of any size: scale it outside.
 
     References:
         Navon et al. 2022, arXiv:2202.01017. The authors' code solves for G over its Frobenius norm, so that its
-        combination is as long as the gradients are, and then clips it to norm 1; and it stops before it has converged.
+        combination is as long as the gradients, clips it to norm 1, and stops before convergence.
 
     >>> nash_mtl(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4).tolist()  # one over the norms
     [1.0, 0.5]
@@ -244,7 +244,7 @@ def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weight
 
     def newton(alpha: jax.Array, _: None) -> tuple[jax.Array, None]:
         gradient = g @ alpha - 1 / alpha
-        # In units of alpha the barrier's curvature is one: well scaled also where the weights differ by thousands.
+        # In units of alpha the curvature of the barrier is 1, so the system is well scaled for weights of any size.
         hessian = alpha[:, None] * g * alpha[None] + jnp.eye(len(alpha), dtype=alpha.dtype)
         way = jnp.linalg.solve(hessian, -alpha * gradient)
         decrement = jnp.sqrt(jnp.maximum(-way @ (alpha * gradient), 0))
@@ -258,7 +258,7 @@ def nash_mtl(gram: jax.Array, *, ridge: float = 1e-6, steps: int = 60) -> Weight
 
 @exact_products
 def aligned_mtl(gram: jax.Array) -> Weights:
-    r"""Weights that make the gradients orthogonal and of one length, that of the weakest direction they span.
+    r"""Weights that make the gradients orthogonal and equally long, as long as the weakest direction they span.
 
     $$w = \sqrt{\sigma_{\min}}\, V \Sigma^{-1/2} V^\top \tfrac1T \mathbf 1, \quad G = V \Sigma V^\top$$
 
@@ -266,12 +266,12 @@ def aligned_mtl(gram: jax.Array) -> Weights:
         gram: [T, T].
 
     Returns:
-        [T]; 1/T each for orthogonal gradients of one length.
+        [T]; 1/T each for orthogonal gradients of equal length.
 
     References:
         Senushkin et al. 2023, arXiv:2305.19000, with the preference 1/T. The authors' code sums the aligned gradients
-        (T times these weights), and leaves a direction out once float32 cannot tell its eigenvalue of G from 0; here
-        one is left out where the gradients are linearly dependent, whatever their norms.
+        (T times these weights), and drops a direction when float32 cannot distinguish its eigenvalue of G from 0. Here
+        a direction is dropped only if the gradients are linearly dependent, independent of their norms.
 
     >>> aligned_mtl(jnp.array([[1.0, 0.0], [0.0, 4.0]])).round(4).tolist()  # both brought to length 1
     [0.5, 0.25]
@@ -279,7 +279,7 @@ def aligned_mtl(gram: jax.Array) -> Weights:
     cosines, norms = correlations(gram)
     sizes = _relative(norms)
     values, vectors = graded_eigh(cosines * sizes[:, None] * sizes[None])
-    # A direction is none where the gradients, each by its own norm, cancel to rounding.
+    # Drop directions in which the normalised gradients cancel up to rounding.
     real = values > 4 * len(norms) * jnp.finfo(gram.dtype).eps * (sizes**2 @ vectors**2)
     smallest = jnp.min(jnp.where(real, values, jnp.inf))
     root = jnp.where(real, jnp.sqrt(smallest / jnp.where(real, values, 1)), 0)
@@ -288,7 +288,7 @@ def aligned_mtl(gram: jax.Array) -> Weights:
 
 
 def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
-    r"""Mean of the gradients, each projected onto the cone of directions that harm no task.
+    r"""Mean of the gradients after projection of each onto the cone of directions that harm no task.
 
     $$\frac1T \sum_i w^{(i)}, \quad w^{(i)} = \arg\min_{w \ge e_i} w^\top G w$$
 
@@ -308,11 +308,11 @@ def upgrad(gram: jax.Array, *, ridge: float = 1e-6) -> Weights:
     """
     cosines, norms = correlations(gram)
     g, eye = _ridged(cosines, ridge), jnp.eye(len(norms), dtype=gram.dtype)
-    # With w = e_i + x over the norms, x >= 0 is free and the norm of g_i a factor.
+    # In w = e_i + x / norms, x >= 0 is free and the norm of g_i a factor.
     added = jax.vmap(lambda row: nonnegative_minimum(g, -row))(g)
     return jnp.mean(jax.vmap(lambda size, x: _over(norms, size * x, 0.0))(norms, added) + eye, axis=0)
 
 
 def _over(norms: jax.Array, values: jax.Array, otherwise: Any) -> jax.Array:
-    """Values over norms; for zero gradients, which no weight changes, something else."""
+    """Values divided by norms; another value for zero gradients, for which the weight has no effect."""
     return jnp.where(norms > 0, values / jnp.where(norms > 0, norms, 1), otherwise)

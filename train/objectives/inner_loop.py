@@ -1,4 +1,4 @@
-"""What the methods of `train.objectives.meta` share: descent on one task, and the map over the tasks of a batch."""
+"""The inner loop of `train.objectives.meta`: descent on one task, and a map over the tasks of a batch."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class InnerLoop:
         return evaluate(self.objective, params, rows["query"], dataclasses.replace(ctx, key=key, state=state))
 
     def any_weight(self, params: Any, support: Any, ctx: Context) -> jax.Array:
-        """Whether any value of the inner loss counts; of the model the compiler keeps nothing for this."""
+        """Whether any value of the inner loss has weight. The compiler removes the model from this."""
 
         def within(rows: Any) -> jax.Array:
             return any_weight(evaluate(self.objective, params, rows, ctx)[0], self.loss_weights)
@@ -117,7 +117,7 @@ def over_tasks(
 
 
 def split(params: Any, head: Head | None = None) -> tuple[Leaves, Callable[[Leaves], Any]]:
-    """The leaves that adapt, in float32 or wider, and the function that puts them back among the others.
+    """The adapted leaves in at least float32, and a function that inserts them into the tree.
 
     >>> leaves, join = split({"body": jnp.float32(1.0), "head": jnp.float32(2.0)}, "head")
     >>> print(join([10 * x for x in leaves])["head"], len(leaves))
@@ -154,19 +154,19 @@ def distance(a: Leaves, b: Leaves) -> jax.Array:
 
 
 def any_weight(terms: Terms, names: Mapping[str, Any]) -> jax.Array:
-    """Whether any value of the named terms counts."""
+    """Whether any value of the named terms has weight."""
     return jnp.any(jnp.stack([jnp.any(terms[name].sums()[1] != 0) for name in names]))
 
 
 def with_term(terms: Terms, name: str, term: Term) -> Terms:
-    """The terms and one more, whose name must be free."""
+    """Adds a term; its name must not exist yet."""
     if name in terms:
         raise UsageError(f"the objective has a term {name!r}, as the method that it is given to: rename the term.")
     return terms | {name: term}
 
 
 def check_number(name: str, value: Any, positive: bool = False) -> None:
-    """Raises UsageError for a Python number that is negative or not a number (or, if `positive`, 0)."""
+    """Refuses a Python number that is negative or NaN (or 0, if `positive`)."""
     if isinstance(value, (int, float)) and not (value > 0 if positive else value >= 0):
         raise UsageError(f"{name} is {value}, but must be {'above 0' if positive else 'at least 0'}.")
 
@@ -193,7 +193,7 @@ def _count_tasks(batch: Any, optional: tuple[str, ...]) -> int:
 
 
 def _ranked(term: Term) -> Term:
-    """The term with a weight that a further axis leaves fitting: of the values' rank, and 1 for a task's one value."""
+    """The term with weights of the rank of its values, so that they fit after a further axis of tasks is added."""
     if term.weights is None and jnp.ndim(term.values):
         return term
     weights = jnp.asarray(True if term.weights is None else term.weights)
@@ -201,7 +201,7 @@ def _ranked(term: Term) -> Term:
 
 
 def _agree(states: jax.Array) -> jax.Array:
-    """One of the states [T, ...] that tasks end with; exactly theirs if they are all the same."""
+    """Combines the final states [T, ...] of tasks; equal states are returned exactly."""
     if jnp.issubdtype(states.dtype, jax.dtypes.prng_key):
         return states[0]
     if jnp.issubdtype(states.dtype, jnp.inexact):

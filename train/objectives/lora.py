@@ -1,12 +1,12 @@
-"""Low-rank adaptation of any parameter tree: small adapters are trained, the parameters they change stay as they are.
+"""Low-rank adaptation of any parameter tree: trains small adapters of fixed parameters.
 
     adapters = lora_init(params, rank=8, pattern="attention.*kernel", key=jax.random.key(0))
     step = build_train_step(lora_objective(objective, alpha=16), optimizer, loss_weights=...)
     state = create_state(adapters, optimizer, key=0, frozen=LoraBase(params))
     params = lora_merge(params, evaluation_params(state), alpha=16)
 
-A kernel W is used as `W + alpha / rank * A B`. It is merged before the objective sees it, so no model has to know of
-adapters; the optimizer keeps state for A and B only. The gradient of the merged kernel is held for a moment.
+A kernel W becomes `W + alpha / rank * A B`. It is merged before the objective sees it, so models need no change; the
+optimizer keeps state for A and B only. The gradient of the merged kernel exists temporarily.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from train.paths import check_matches, map_with_path, path_of, paths_of
 
 
 class LoraBase(NamedTuple):
-    """What a state that trains adapters keeps in `frozen`.
+    """The field `frozen` of a state that trains adapters.
 
     Args:
-        params: The parameters that the adapters change.
-        frozen: What the objective itself wants in `ctx.frozen`: a teacher, a reference policy.
+        params: The adapted parameters.
+        frozen: `ctx.frozen` of the objective: a teacher, a reference policy.
     """
 
     params: Any
@@ -39,19 +39,18 @@ class LoraBase(NamedTuple):
 
 
 def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str, Any]:
-    """Adapters that change nothing yet: A is Gaussian with variance 1 / inputs, and B is 0.
+    """Initial adapters, without effect yet: A is Gaussian with variance 1 / inputs, and B is 0.
 
     Args:
         params: The parameters, any pytree of arrays.
-        rank: Number of columns of A and rows of B, at most the smaller side of every kernel chosen.
-        pattern: Regular expression searched in the paths of the parameters. Of those that it finds, the ones with two
-            or more axes get an adapter.
-        key: PRNG key. The A of a kernel depends on it and the kernel's path only.
+        rank: Number of columns of A and rows of B, at most the smaller side of every adapted kernel.
+        pattern: Regular expression searched in the paths. Matching parameters with at least two axes get an adapter.
+        key: PRNG key. The A of a kernel depends only on the key and the path.
 
     Returns:
-        Nested dicts with the paths of the kernels, each with `{"a": [inputs, rank], "b": [rank, outputs]}` in at least
+        Nested dicts along the paths of the kernels, each with `{"a": [inputs, rank], "b": [rank, outputs]}` in at least
         float32. A kernel of more than two axes is flattened: one of four or more is [..., inputs, outputs], one of
-        three is cut where the two sides are the most nearly equal (see `train.optimizers.matrices.input_axes`).
+        three is split where the two sides are most nearly equal (see `train.optimizers.matrices.input_axes`).
 
     References:
         Hu et al. 2022, arXiv:2106.09685.
@@ -85,16 +84,16 @@ def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str,
 
 
 def lora_merge(params: Any, adapters: Any, *, alpha: float, rank_stabilized: bool = False) -> Any:
-    """The parameters with the adapters' products added: `W + alpha / rank * A B`.
+    """Adds the adapters to the parameters: `W + alpha / rank * A B`.
 
     Args:
         params: The parameters that the adapters were made for.
-        adapters: As `lora_init` makes them.
+        adapters: Adapters from `lora_init`.
         alpha: Scale of the change.
-        rank_stabilized: Divide by the root of the rank, so that a higher rank learns as fast as a lower one.
+        rank_stabilized: Divide by the square root of the rank, so that the learning speed does not depend on the rank.
 
     Returns:
-        A tree like `params`, in its dtypes. The sum is taken in the wider type of the two.
+        A tree like `params` with the same dtypes. The sum is computed in the wider dtype of the two.
 
     References:
         Hu et al. 2022, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732 (rank-stabilised).
@@ -125,12 +124,13 @@ def lora_merge(params: Any, adapters: Any, *, alpha: float, rank_stabilized: boo
 
 
 def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool = False) -> Objective:
-    """The objective as a function of the adapters.
+    """Makes an objective a function of the adapters.
 
     Args:
-        objective: Of the whole parameters. It sees in `ctx.frozen` what the `LoraBase` has there, and in `ctx.ema` the
-            parameters merged with the averaged adapters, if the state keeps an average. A precision policy belongs
-            inside: `lora_objective(precision.wrap(objective), ...)` adds the small change before it rounds.
+        objective: An objective of the whole parameters. Its `ctx.frozen` is the `frozen` of the `LoraBase`; its
+            `ctx.ema` is the parameters merged with the averaged adapters, if the state keeps an average. A precision
+            policy belongs inside: `lora_objective(precision.wrap(objective), ...)` adds the small change before
+            rounding.
         alpha: As for `lora_merge`.
         rank_stabilized: As for `lora_merge`.
 
@@ -162,7 +162,7 @@ def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool 
 
 
 def lora_size(adapters: Any) -> int:
-    """The number of parameters that are trained: rank * (inputs + outputs) for each kernel.
+    """Number of trained parameters: rank * (inputs + outputs) for each kernel.
 
     >>> lora_size(lora_init({"w": jnp.ones((6, 4))}, rank=2, pattern="w", key=jax.random.key(0)))
     20

@@ -1,23 +1,23 @@
-r"""Meta-learning as objective -> objective: what comes out goes into the same train step as any other objective.
+r"""Meta-learning as objective -> objective: the result is trained by the same step as any other objective.
 
-A batch holds tasks on its leading axis, each with data to adapt to and data to be judged by:
+A batch holds tasks along its leading axis, each with data to adapt to and data for evaluation:
 
     batch = {"support": {"x": [T, K, ...], "y": [T, K]}, "query": {"x": [T, Q, ...], "y": [T, Q]}}
     step = build_train_step(
         maml(objective, inner_rate=0.1, steps=5, loss_weights={"ce": 1.0}), optimizer, loss_weights={"ce": 1.0}
     )
 
-The given objective sees one task at a time: the parameters $\theta_i$ adapted to it and its support or query part. Its
-terms on the query come back with the tasks as a new first axis. Tasks are the rows of the batch, so a step gives the
-same numbers however they are split over micro-batches and devices.
+The given objective sees one task at a time: the adapted parameters $\theta_i$ and the support or query of the task. Its
+query terms get the tasks as a new first axis. Tasks are the rows of the batch, so a step gives the same numbers for
+every split over micro-batches and devices.
 
 In the formulas $S_i$ is the inner loss, `loss_weights`-weighted means of terms over the support of task i, and $L_i$
-the loss on its query. The step divides by the weight of all queries together; where tasks differ in it and each task
-shall count the same, divide the weights of the objective's terms by their sum.
+the loss on its query. The step divides by the total weight of all queries. If tasks differ in weight but should count
+equally, divide the weights of the objective's terms by their sum.
 
-Within a task `ctx.axis_name` is None, since a task lies on one device, and `ctx.key` is another for each inner
-step. `ctx.state` passes through the inner steps and the query of each task; of the states that the tasks end with,
-real numbers become their mean and others their maximum. In evaluation `ctx.train` is False in the inner loop too.
+Within a task `ctx.axis_name` is None, because a task is on one device, and `ctx.key` differs between inner steps.
+`ctx.state` passes through the inner steps and the query of each task; the final states of the tasks are combined, real
+numbers by their mean and others by their maximum. In evaluation `ctx.train` is False in the inner loop too.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def maml(
     loss_weights: Mapping[str, Rate],
     first_order: bool = False,
 ) -> Objective:
-    r"""Parameters from which few steps of descent do well, $\sum_i L_i(\theta_i)$ with $\theta_i$ differentiated.
+    r"""MAML: minimises $\sum_i L_i(\theta_i)$ after a few steps of descent, through which it differentiates.
 
     $\theta_i$ starts at $\theta$ and makes the steps $\theta_i \leftarrow \theta_i - \alpha \nabla S_i(\theta_i)$. The
     meta-gradient of one step is $(I - \alpha \nabla^2 S_i(\theta)) \nabla L_i(\theta_i)$.
 
     Args:
-        objective: Of a single task, `(params, rows, ctx) -> {name: Term}`, or `-> (terms, new_state)`.
+        objective: Objective of a single task, `(params, rows, ctx) -> {name: Term}`, or `-> (terms, new_state)`.
         inner_rate: $\alpha$, a number, a (traced) array or a schedule of the outer step.
-        steps: Inner steps; with 0 the query terms are those of the parameters themselves.
+        steps: Number of inner steps; 0 evaluates the parameters themselves.
         loss_weights: The terms of the inner loss, each with a number or a schedule of the outer step.
-        first_order: Take the inner gradients for constants; see `first_order_maml`.
+        first_order: Treat the inner gradients as constants; see `first_order_maml`.
 
     Returns:
-        An objective of `{"support": ..., "query": ...}`: the query terms at the adapted parameters, of shape
-        [T, ...] where the objective's are [...].
+        An objective of `{"support": ..., "query": ...}`: the query terms at the adapted parameters with a new first
+        axis T.
 
     References:
         Finn et al. 2017, arXiv:1703.03400.
@@ -77,12 +77,12 @@ def maml(
 def first_order_maml(
     objective: Objective, *, inner_rate: Rate, steps: int = 1, loss_weights: Mapping[str, Rate]
 ) -> Objective:
-    r"""MAML with the inner gradients taken for constants: the meta-gradient is $\sum_i \nabla L_i(\theta_i)$.
+    r"""MAML with the inner gradients as constants: the meta-gradient is $\sum_i \nabla L_i(\theta_i)$.
 
-    The adapted parameters and the values are those of `maml`, at the cost and memory of a first derivative.
+    Adapted parameters and values equal those of `maml`, at the cost and memory of a first derivative.
 
     Args:
-        objective: Of a single task, as for `maml`.
+        objective: Objective of a single task, as for `maml`.
         inner_rate: As for `maml`.
         steps: As for `maml`.
         loss_weights: As for `maml`.
@@ -115,11 +115,11 @@ def anil(
     loss_weights: Mapping[str, Rate],
     first_order: bool = False,
 ) -> Objective:
-    """MAML whose inner loop adapts the head only; the rest learns in the outer loop alone.
+    """MAML with an inner loop for the head only; the rest learns in the outer loop.
 
     Args:
-        objective: Of a single task, as for `maml`.
-        head: Which parameters adapt: a regular expression searched in their paths, or a predicate of a path
+        objective: Objective of a single task, as for `maml`.
+        head: The adapted parameters: a regular expression searched in their paths, or a predicate of a path
             (`"head/kernel"`).
         inner_rate: As for `maml`.
         steps: As for `maml`.
@@ -147,16 +147,16 @@ def anil(
 def meta_sgd(
     objective: Objective, *, steps: int = 1, loss_weights: Mapping[str, Rate], first_order: bool = False
 ) -> Objective:
-    r"""MAML with a learnt rate for each parameter: $\theta_i \leftarrow \theta_i - a \circ \nabla S_i(\theta_i)$.
+    r"""MAML with a learned rate for each parameter: $\theta_i \leftarrow \theta_i - a \circ \nabla S_i(\theta_i)$.
 
     The rates $a$ are trained with $\theta$ and may become negative. The parameters of the resulting objective are
-    `{"params": theta, "inner_rates": a}`, as `meta_sgd_params` makes them; keep weight decay off `inner_rates`.
+    `{"params": theta, "inner_rates": a}`, from `meta_sgd_params`; exclude `inner_rates` from weight decay.
 
     Args:
-        objective: Of a single task, as for `maml`; it is given $\theta_i$ alone.
-        steps: As for `maml`; all take the same rates.
+        objective: Objective of a single task, as for `maml`; it receives $\theta_i$ only.
+        steps: As for `maml`; all use the same rates.
         loss_weights: As for `maml`.
-        first_order: As for `maml`; the rates still get their gradient $-\nabla S_i \circ \nabla L_i$.
+        first_order: As for `maml`; the rates still receive the gradient $-\nabla S_i \circ \nabla L_i$.
 
     Returns:
         An objective, as of `maml`, of parameters that hold the rates.
@@ -197,7 +197,7 @@ def meta_sgd(
 
 
 def meta_sgd_params(params: Any, inner_rate: float) -> dict[str, Any]:
-    """Parameters with a learnt inner rate for each entry, all of them the same at first; for `meta_sgd`.
+    """Parameters for `meta_sgd`, with an inner rate for each entry, all equal at first.
 
     >>> meta_sgd_params({"w": jnp.zeros(2)}, 0.5)["inner_rates"]["w"].tolist()
     [0.5, 0.5]
@@ -215,21 +215,21 @@ def imaml(
     cg_steps: int = 20,
     cg_tolerance: float = 1e-6,
 ) -> Objective:
-    r"""Implicit MAML: the meta-gradient of an inner minimum, whatever the path to it, in the memory of one step.
+    r"""Implicit MAML: the meta-gradient at an inner minimum, independent of the path to it, in the memory of one step.
 
     $\theta_i = \arg\min_\phi S_i(\phi) + \tfrac{\lambda}{2} \lVert \phi - \theta \rVert^2$ has the meta-gradient
-    $\sum_i (I + \tfrac{1}{\lambda} \nabla^2 S_i(\theta_i))^{-1} \nabla L_i(\theta_i)$, solved for by conjugate
-    gradients on Hessian-vector products. The minimum is sought by gradient descent from $\theta$; the meta-gradient is
-    right as far as it was reached, and needs a $\lambda$ above every negative curvature.
+    $\sum_i (I + \tfrac{1}{\lambda} \nabla^2 S_i(\theta_i))^{-1} \nabla L_i(\theta_i)$, computed by conjugate gradients
+    on Hessian-vector products. Gradient descent from $\theta$ searches the minimum. The meta-gradient is as accurate as
+    this minimum, and $\lambda$ must exceed every negative curvature in size.
 
     Args:
-        objective: Of a single task, as for `maml`. The inner loop hands `ctx.state` on unchanged.
+        objective: Objective of a single task, as for `maml`. The inner loop does not change `ctx.state`.
         weight: $\lambda$, a number, an array or a schedule of the outer step.
-        inner_rate: Of the descent; below $2 / (\lambda + \text{largest curvature})$.
-        steps: Of the descent, at least 1.
+        inner_rate: Rate of the descent, below $2 / (\lambda + \text{largest curvature})$.
+        steps: Steps of the descent, at least 1.
         loss_weights: As for `maml`.
-        cg_steps: At most so many Hessian-vector products; the paper takes 5.
-        cg_tolerance: Residual, relative to the right side, at which the conjugate gradients stop earlier.
+        cg_steps: Maximum number of Hessian-vector products; 5 in the paper.
+        cg_tolerance: Residual, relative to the right-hand side, at which conjugate gradients stop earlier.
 
     Returns:
         An objective, as of `maml`.
@@ -289,25 +289,24 @@ def proximal_meta(
     loss_weights: Mapping[str, Rate],
     through: bool = True,
 ) -> Objective:
-    r"""Task parameters held near the shared ones, $\sum_i L_i(\theta_i) + \lambda \lVert \theta_i - \theta \rVert^2$.
+    r"""Task parameters kept near the shared ones, $\sum_i L_i(\theta_i) + \lambda \lVert \theta_i - \theta \rVert^2$.
 
-    $\theta_i$ comes from `steps` of descent from $\theta$ on $S_i + \lambda \lVert \theta_i - \theta \rVert^2$. With
-    support and query the same and the descent at its end, $\theta$ descends on the Moreau envelope of the tasks'
-    losses, whose gradient is $2 \lambda \sum_i (\theta - \theta_i)$.
+    $\theta_i$ results from `steps` of descent from $\theta$ on $S_i + \lambda \lVert \theta_i - \theta \rVert^2$. With
+    equal support and query and a converged descent, $\theta$ descends on the Moreau envelope of the tasks' losses, with
+    gradient $2 \lambda \sum_i (\theta - \theta_i)$.
 
     Args:
-        objective: Of a single task, as for `maml`, with no term of its own named `"proximal"`.
+        objective: Objective of a single task, as for `maml`, without a term named `"proximal"`.
         weight: $\lambda$, a number, an array or a schedule of the outer step. There is no factor 1/2.
         inner_rate: As for `maml`.
         steps: As for `maml`.
         loss_weights: As for `maml`.
-        through: Differentiate $\theta_i$ as MAML does; False takes it for a constant, so that the meta-gradient is that
-            of the envelope and the query's terms are only reported.
+        through: Differentiate through $\theta_i$ as MAML does. If False, it is a constant: the meta-gradient is that of
+            the envelope, and the query terms are only reported.
 
     Returns:
-        An objective, as of `maml`, with one more term: `"proximal"`, one value
-        $\lambda \lVert \theta_i - \theta \rVert^2$ for each task with some weight in its query. Give it the loss weight
-        1 in the train step.
+        An objective, as of `maml`, with the further term `"proximal"`, one value $\lambda \lVert \theta_i - \theta
+        \rVert^2$ for each task with some weight in its query. Give it the loss weight 1 in the train step.
 
     References:
         Zhou et al. 2019, NeurIPS, "Efficient meta learning via minibatch proximal update". Rajeswaran et al. 2019,

@@ -1,20 +1,20 @@
-"""Precision as a policy: in which type parameters are kept, products are computed, and losses come out.
+"""Mixed precision: dtypes of parameters, computation and losses as a policy.
 
     precision = make_precision("bfloat16")
     objective = precision.wrap(objective)
 
-It is put around an objective, so neither a model nor the step knows of it: the objective is given parameters and inputs
-of the compute type, and its terms are taken in float32. The parameters themselves, the optimizer, gradients and their
-sums over micro-batches and devices keep the type of the parameters.
+It wraps an objective, so neither model nor step needs a change: the objective receives parameters and inputs in the
+compute type, and its terms are float32. Parameters, optimizer, gradients and their sums over micro-batches and devices
+keep the type of the parameters.
 
-With float16, gradients below 3e-8 vanish. So the gradient of each term is multiplied by a loss scale where it enters
-the objective, and divided by it where it leaves, before anything is summed, clipped or logged. The scale is found by
-trial:
+With float16, gradients below 3e-8 vanish. So the gradient of each term is multiplied by a loss scale when it enters the
+objective, and divided by it when it leaves, before it is summed, clipped or logged. The scale is adapted during
+training:
 
     step = precision.scaled(skip_nonfinite(build_train_step(objective, ...)))
     state = create_state(params, optimizer, key=0, loss_scale=precision.loss_scale())
 
-It is halved at a gradient that is not finite, which costs that one update, and doubled after a long row of good steps.
+It is halved after a gradient that is not finite, which skips that update, and doubled after many good steps in a row.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossScale:
-    """State of dynamic loss scaling; it is part of the training state, so checkpoints hold it.
+    """State of dynamic loss scaling, a part of the training state and so of checkpoints.
 
     Args:
-        scale: What gradients are multiplied by inside the objective, float32 scalar.
-        good_steps: Number of updates since it last changed, int32 scalar.
+        scale: Factor of the gradients inside the objective, float32 scalar.
+        good_steps: Number of updates since its last change, int32 scalar.
     """
 
     scale: jax.Array
@@ -56,10 +56,10 @@ class LossScaling:
 
     Args:
         initial: The scale at the start.
-        growth_interval: Updates in a row, without an overflow, after which it is multiplied by `factor`.
-        factor: That factor; an overflow divides by it. A power of two, so that scaling changes no digit.
-        smallest: The scale is not lowered further. An overflow at this scale counts as a bad number.
-        largest: The scale is not raised further.
+        growth_interval: Number of consecutive updates without overflow after which it is multiplied by `factor`.
+        factor: A power of two, so that scaling is exact. An overflow divides the scale by it.
+        smallest: Minimum of the scale. An overflow at this scale counts as a bad number.
+        largest: Maximum of the scale.
     """
 
     initial: float = 2.0**15
@@ -81,16 +81,16 @@ class LossScaling:
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """A policy of types.
+    """A policy of dtypes.
 
     Args:
-        params: Type in which parameters are kept and updated.
-        compute: Type of the parameters and of the real numbers of the batch, of `ctx.ema` and of `ctx.frozen`, as an
-            objective sees them. Mutable collections, such as batch statistics, keep theirs.
-        output: Type of the terms and of their sums; never below float32.
-        keep: Regular expression searched in the paths of parameters and batch, such as `"norm|weights"`: what matches
-            is not cast.
-        scaling: How a loss scale changes; None for none.
+        params: Type of the stored and updated parameters.
+        compute: Type of parameters, real numbers of the batch, `ctx.ema` and `ctx.frozen` inside the objective. Mutable
+            collections, such as batch statistics, keep their type.
+        output: Type of the terms and of their sums, at least float32.
+        keep: Regular expression searched in the paths of parameters and batch, such as `"norm|weights"`. Matching
+            leaves are not cast.
+        scaling: Dynamic loss scaling; None: no loss scale.
     """
 
     params: str = "float32"
@@ -111,20 +111,20 @@ class Precision:
                 raise UsageError(f"keep={self.keep!r} is not a regular expression: {error}.") from error
 
     def cast_params(self, params: Any) -> Any:
-        """Returns parameters in the type in which they are kept; integers and keys stay as they are."""
+        """Returns parameters in their storage type; integers and keys are not changed."""
         return jax.tree.map(lambda leaf: _cast(leaf, self.params), params)
 
     def wrap(self, objective: Objective, *, cast: bool = True) -> Objective:
-        """Returns the objective with its numbers in the types of this policy.
+        """Returns the objective with the types of this policy.
 
         Args:
             objective: `(params, batch, ctx) -> terms` or `-> (terms, new_state)`.
-            cast: False for a model that casts by itself, such as Flax modules with `dtype=precision.compute`; the terms
-                and the loss scale are looked after all the same.
+            cast: False for a model that casts by itself, such as Flax modules with `dtype=precision.compute`; terms and
+                loss scale are still handled.
 
         Returns:
-            An objective of the same terms. The gradients of its parameters have the type of the parameters; a loss
-            scale in the context acts inside only.
+            An objective of the same terms. The gradients have the type of the parameters; a loss scale in the context
+            acts only inside.
 
         >>> seen = []
         >>> def objective(params, batch, ctx):
@@ -153,22 +153,22 @@ class Precision:
         return wrapped
 
     def loss_scale(self) -> LossScale | None:
-        """Returns the first loss scale, for `create_state(..., loss_scale=...)`; None where there is none."""
+        """Returns the first loss scale, for `create_state(..., loss_scale=...)`; None without loss scaling."""
         if self.scaling is None:
             return None
         return LossScale(jnp.float32(self.scaling.initial), jnp.int32(0))
 
     def scaled(self, step: Step) -> Step:
-        """Lets a train step look after the loss scale; without one, the step is returned as it is.
+        """Lets a train step adapt the loss scale; without loss scaling, returns the step unchanged.
 
-        A gradient that is not finite while the loss is makes an overflow, as long as the scale can be lowered. It is
-        reported as such (the metric `"overflow"`), and so not taken for a bad number.
+        A finite loss with a gradient that is not finite is an overflow, as long as the scale can be lowered. It is
+        reported as the metric `"overflow"` and does not count as a bad number.
 
         Args:
-            step: What `skip_nonfinite` returned, not yet placed on devices.
+            step: A step from `skip_nonfinite`, not yet placed on devices.
 
         Returns:
-            The step, with the metrics `"overflow"` and `"loss_scale"` (the one that was used) besides.
+            The step with the further metrics `"overflow"` and `"loss_scale"` (the scale used in the step).
         """
         return step if self.scaling is None else dynamic_loss_scale(step, self.scaling)
 
@@ -186,7 +186,7 @@ class Precision:
 
 
 def make_precision(name: PrecisionName) -> Precision:
-    """Returns the policy of a name.
+    """Returns a policy by name.
 
     Args:
         name: `"float32"` everywhere; `"bfloat16"` or `"float16"` to compute, with parameters and sums in float32,
@@ -223,7 +223,7 @@ def dynamic_loss_scale(step: Step, scaling: LossScaling) -> Step:
 
 
 def _adapt(old: LossScale, scaling: LossScaling, done: jax.Array, overflow: jax.Array) -> LossScale:
-    """The loss scale after a step; a bad number that is no overflow leaves it alone."""
+    """The loss scale after a step. A bad number that is not an overflow does not change it."""
     good_steps = jnp.where(done, old.good_steps + 1, old.good_steps)
     grow = done & (good_steps >= scaling.growth_interval)
     scale = jnp.where(grow, jnp.minimum(old.scale * scaling.factor, scaling.largest), old.scale)
@@ -233,7 +233,7 @@ def _adapt(old: LossScale, scaling: LossScaling, done: jax.Array, overflow: jax.
 
 @jax.custom_jvp
 def _scale_gradient(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """`x` itself, but its gradient is multiplied by `scale`, which is taken for a constant."""
+    """The identity, with a gradient multiplied by the constant `scale`."""
     del scale
     return x
 
@@ -249,7 +249,7 @@ def _scaled(leaf: Any, scale: jax.Array) -> Any:
 
 
 def _cast(leaf: Any, dtype: Any) -> Any:
-    """The leaf in another type, if it holds real numbers."""
+    """Casts a leaf of real numbers."""
     if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         return leaf
     return jnp.asarray(leaf, dtype)

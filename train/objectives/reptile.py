@@ -24,20 +24,20 @@ def reptile(
 ) -> Objective:
     r"""Reptile's update rule $\theta \leftarrow \theta + \epsilon \operatorname{mean}_i (\theta_i - \theta)$.
 
-    It is the plain descent (`optax.sgd`) at rate $\epsilon$ on $\tfrac12 \lVert \theta - \theta_i \rVert^2$ with
-    $\theta_i$ taken for a constant, so another optimizer works as well. No derivative of the inner loop is taken.
+    This is gradient descent (`optax.sgd`) at rate $\epsilon$ on $\tfrac12 \lVert \theta - \theta_i \rVert^2$ with
+    constant $\theta_i$, so other optimizers work as well. The inner loop is not differentiated.
 
     Args:
-        objective: Of a single task, as for `maml`, with no term of its own named `"reptile"`.
+        objective: Objective of a single task, as for `maml`, without a term named `"reptile"`.
         inner_rate: As for `maml`.
-        steps: Inner steps, at least 1; with a single one, Reptile is joint training.
+        steps: Number of inner steps, at least 1; with 1, Reptile is joint training.
         loss_weights: As for `maml`.
-        minibatches: The support holds `[T, steps, ...]`: other rows for each inner step, as in the paper.
+        minibatches: The support has shape `[T, steps, ...]`: different rows for each inner step, as in the paper.
 
     Returns:
-        An objective of `{"support": ...}` whose term `"reptile"`, with one value for each task that has some weight
-        in its support, is the one to train on, with the loss weight 1. With a `"query"` in the batch its terms at
-        the adapted parameters are reported as well; they carry no gradient.
+        An objective of `{"support": ...}` with the term `"reptile"` to train on with loss weight 1: one value for each
+        task with some weight in its support. If the batch has a `"query"`, its terms at the adapted parameters are
+        reported without gradient.
 
     References:
         Nichol et al. 2018, arXiv:1803.02999.

@@ -1,4 +1,4 @@
-"""Exact solvers for matrices of a few rows, compiled with the step: quadratic programs and eigenvectors."""
+"""Exact solvers for matrices of a few rows inside the compiled step: quadratic programs and eigenvectors."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def exact_products(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with all its matrix products in full precision, which accelerators do not take by default."""
+    """Runs a function with matrix products in full precision, which is not the default on accelerators."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -22,17 +22,17 @@ def exact_products(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @exact_products
 def nonnegative_minimum(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    r"""$\arg\min_{x \ge 0} \tfrac12 x^\top Q x - b^\top x$, by exchanging which entries are 0.
+    r"""$\arg\min_{x \ge 0} \tfrac12 x^\top Q x - b^\top x$, by an active-set method.
 
-    All entries on the wrong side change over at once; where that no longer lowers their number, only the last one does,
-    which ends for every positive definite Q (Murty's rule).
+    All entries on the wrong side are exchanged together; when this no longer lowers their number, only the last one,
+    which terminates for every positive definite Q (Murty's rule).
 
     Args:
         matrix: Q [T, T], positive definite, with a diagonal near 1.
-        vector: B [T].
+        vector: b [T].
 
     Returns:
-        X [T], at least 0.
+        x [T], non-negative.
 
     References:
         Portugal et al. 1994, A comparison of block pivoting and interior-point algorithms for linear least squares
@@ -69,17 +69,17 @@ def nonnegative_minimum(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 @exact_products
 def graded_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and eigenvectors of a positive definite matrix, each small in proportion to its own rows.
+    """Eigenvalues and eigenvectors of a positive definite matrix with high relative accuracy.
 
-    Jacobi's rotations. Where D A D has a moderate A of unit diagonal, they find small eigenvalues and small entries of
-    eigenvectors as exactly as large ones, whatever D is; `jnp.linalg.eigh` loses all that is below its rounding of the
-    largest.
+    Jacobi's rotations. For a matrix D A D with diagonal D and a well-conditioned A of unit diagonal, small eigenvalues
+    and small entries of eigenvectors are as accurate as large ones; `jnp.linalg.eigh` loses everything below its
+    rounding error of the largest.
 
     Args:
         matrix: [T, T], symmetric.
 
     Returns:
-        Eigenvalues [T], in no order, and eigenvectors, the columns of [T, T].
+        Unordered eigenvalues [T], and eigenvectors as columns of [T, T].
 
     References:
         Demmel and Veselic 1992, Jacobi's method is more accurate than QR, SIAM J. Matrix Anal. Appl. 13.
@@ -119,13 +119,13 @@ def graded_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _disjoint_pairs(size: int) -> np.ndarray:
-    """Rounds [R, P, 2] of pairs without a common member, in which each pair of rows meets once; (i, i) is idle."""
+    """Rounds [R, P, 2] of disjoint pairs that contain each pair of rows once; (i, i) is idle."""
     even = size + size % 2
     players = list(range(even))
     rounds = []
     for _ in range(max(even - 1, 1)):
         pairs = [tuple(sorted((players[i], players[-1 - i]))) for i in range(even // 2)]
-        # The row that sits out meets itself.
+        # With an odd number of rows, one is paired with itself.
         rounds.append([(p, p) if q >= size else (p, q) for p, q in pairs])
         players = [players[0], players[-1], *players[1:-1]]
     return np.array(rounds)

@@ -1,16 +1,16 @@
-"""Multi-task weighting: how much each loss counts, as the training goes on.
+"""Multi-task weighting: adaptive weights of several losses.
 
-A `Weighting` is an `(init, update)` pair. Used as the first link of an Optax chain, it keeps its state where the
-optimizer's is, and the step needs no branch for any method:
+A `Weighting` is an `(init, update)` pair. As the first link of an Optax chain its state is part of the optimizer's, and
+the step needs no branch for any method:
 
     optimizer = optax.chain(multi_task(dwa(), tasks=2), optax.adam(1e-3))
     step = build_train_step(objective, optimizer, loss_weights={"a": 1.0, "b": 0.5})
 
 Some methods need the losses only (`fixed`, `scheduled`, `random_weighting`, `uncertainty`, `dwa`, `famo`): their
-weights multiply the `loss_weights` of the next step, which stays one backward pass. The others (`gradnorm`, `mgda`,
-`pcgrad`, `cagrad`, `imtl_g`, `nash_mtl`, `aligned_mtl`, `upgrad`) need the Gram matrix of the gradients of all tasks:
-build the step with `task_gradients=True`, which costs one backward pass a task. The order of the tasks is that of
-`loss_weights`.
+weights multiply the `loss_weights` of the next step, which still needs one backward pass. The others (`gradnorm`,
+`mgda`, `pcgrad`, `cagrad`, `imtl_g`, `nash_mtl`, `aligned_mtl`, `upgrad`) need the Gram matrix of the gradients of all
+tasks: build the step with `task_gradients=True`, which costs one backward pass per task. Tasks are ordered like
+    `loss_weights`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from train.optimizers.moments import squarable
 
 
 class Weighting(NamedTuple):
-    """A method: `init(tasks) -> (weights, state)` and a function that makes the next of both.
+    """A method: `init(tasks) -> (weights, state)`, and `update` for the next of both.
 
-    `update(weights, state, losses, gram, scale)` gets the losses [T] of the step, and the inner products [T, T] of
-    the tasks' gradients divided by `scale`, a power of two near the largest entry of them; a method with
-    `from_gradients` False gets None and 1. For such a method the weights returned are those of the next step; for
-    the others they are those of this one, unless `delayed`.
+    `update(weights, state, losses, gram, scale)` receives the losses [T] of the step and the inner products [T, T] of
+    the tasks' gradients divided by `scale`, a power of two near their largest entry; a method with `from_gradients`
+    False receives None and 1 instead. Its weights are for the next step; those of other methods are for the current
+    step, unless `delayed`.
     """
 
     init: Callable[[int], tuple[jax.Array, Any]]
@@ -44,14 +44,14 @@ class Weighting(NamedTuple):
 
 
 class LossWeights(NamedTuple):
-    """State of a method that weighs the losses of the next step."""
+    """State of a method that weights the losses of the next step."""
 
     loss_weights: jax.Array
     inner: Any
 
 
 class GradientWeights(NamedTuple):
-    """State of a method that combines the gradients of the tasks; the weights are those last used."""
+    """State of a method that combines the gradients of the tasks, with the weights used last."""
 
     gradient_weights: jax.Array
     inner: Any
@@ -66,8 +66,8 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
         tasks: T, the number of entries of `loss_weights`.
 
     Returns:
-        An Optax transformation. Its update takes `losses=` [T], which a train step gives to its optimizer, and for a
-        method of gradients expects those of all tasks, stacked along a new first axis.
+        An Optax transformation. Its update takes `losses=` [T] from the train step. A method of gradients expects the
+        gradients of all tasks, stacked along a new first axis.
 
     >>> transform = multi_task(mgda(), tasks=2)
     >>> gradients = jnp.array([[2.0, 0.0], [0.0, 1.0]])  # of a parameter of shape (2,)
@@ -106,7 +106,7 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
 
 
 def current_weights(opt_state: Any) -> jax.Array | None:
-    """Weights [T] by which a step multiplies its loss weights; None without a method that weighs losses."""
+    """Weights [T] that multiply the loss weights of a step; None without a method that weights losses."""
     weights: jax.Array | None = optax.tree.get(opt_state, "loss_weights", None)
     return weights
 
@@ -118,7 +118,7 @@ def _of_losses(
 
 
 def fixed(weights: Sequence[float]) -> Weighting:
-    """The same weights throughout, on top of `loss_weights`.
+    """Constant weights, multiplied with `loss_weights`.
 
     >>> fixed((1.0, 0.5)).init(2)[0].tolist()
     [1.0, 0.5]
@@ -128,7 +128,7 @@ def fixed(weights: Sequence[float]) -> Weighting:
 
 
 def scheduled(schedules: Sequence[Callable[[jax.Array], Any]]) -> Weighting:
-    """Weights that are functions of the number of updates done.
+    """Weights that are functions of the number of updates.
 
     >>> scheduled([optax.linear_schedule(1.0, 0.0, 4)] * 2).update(None, jnp.int32(0), jnp.ones(2), None)[0].tolist()
     [0.75, 0.75]
@@ -144,7 +144,7 @@ def scheduled(schedules: Sequence[Callable[[jax.Array], Any]]) -> Weighting:
 
 
 def random_weighting(key: jax.Array) -> Weighting:
-    """Softmax of normal numbers, drawn anew at each step: weights of sum one.
+    """Softmax of normal numbers, drawn at each step: weights with sum 1.
 
     References:
         Lin et al. 2021, arXiv:2111.10603 (RLW).
@@ -160,15 +160,14 @@ def random_weighting(key: jax.Array) -> Weighting:
 
 
 def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransformation | None = None) -> Weighting:
-    r"""Learnt uncertainty: minimises $\sum_i k_i e^{-s_i} L_i + s_i / 2$ over log-variances $s_i$ as well.
+    r"""Learned uncertainty: also minimises $\sum_i k_i e^{-s_i} L_i + s_i / 2$ over log-variances $s_i$.
 
     Args:
         factors: $k_i$: 1/2 for a squared error, whose likelihood is Gaussian, and 1 for a cross-entropy.
-        optimizer: Of the log-variances, which start at 0; SGD at 0.01 by default.
+        optimizer: Optimizer of the log-variances, which start at 0; SGD at 0.01 by default.
 
     Returns:
-        The method; its weights are $k_i e^{-s_i}$, at first the factors. The loss that a step reports leaves the
-        $s_i / 2$ out.
+        The method with weights $k_i e^{-s_i}$, initially the factors. The loss reported by a step omits $s_i / 2$.
 
     References:
         Kendall et al. 2017, arXiv:1705.07115.
@@ -197,11 +196,11 @@ def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransforma
 
 
 def dwa(*, temperature: float = 2.0, period: int = 1) -> Weighting:
-    """Dynamic weight averaging: a task whose loss falls slowly gets a larger weight; the weights have the sum T.
+    """Dynamic weight averaging: larger weights for tasks with slowly decreasing losses; the weights have sum T.
 
     Args:
-        temperature: Of the softmax over the ratios of a task's last two losses.
-        period: Steps over which losses are averaged before they are compared; an epoch in the paper.
+        temperature: Temperature of the softmax over the ratios of a task's last two losses.
+        period: Number of steps over which losses are averaged before the comparison; an epoch in the paper.
 
     References:
         Liu et al. 2018, arXiv:1803.10704.
@@ -235,20 +234,21 @@ def dwa(*, temperature: float = 2.0, period: int = 1) -> Weighting:
 
 
 def famo(*, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequence[float] | None = None) -> Weighting:
-    r"""Fast adaptive multi-task optimisation: all losses shall fall at one relative rate, without more gradients.
+    r"""Fast adaptive multi-task optimisation: equal relative decrease of all losses, without further gradients.
 
-    The weights are $c\, z_i / (L_i - L_i^{\min})$ with $z = \mathrm{softmax}(\xi)$ and c such that they have the sum
-    one; $\xi$ moves by Adam against what each $\log (L_i - L_i^{\min} + 10^{-8})$ has just gained.
+    The weights are $c\, z_i / (L_i - L_i^{\min})$ with $z = \mathrm{softmax}(\xi)$ and c such that they have sum 1;
+    Adam moves $\xi$ against the last decrease of each $\log (L_i - L_i^{\min} + 10^{-8})$.
 
     Args:
-        learning_rate: Of $\xi$.
-        decay: Times $\xi$ is added to its gradient, which pulls it towards 0.
-        min_losses: $L_i^{\min}$, the least that each loss can be; 0 by default.
+        learning_rate: Learning rate of $\xi$.
+        decay: Factor of $\xi$ in its gradient, which pulls it towards 0.
+        min_losses: $L_i^{\min}$, the minimum of each loss; 0 by default.
 
     Returns:
-        The method, for losses above their least. The authors evaluate the loss of a batch again after the update; here
-        the gain is that from one step's loss to the next one's, and weights are made of the loss before: one forward
-        pass a step. Their code has a decay of 0.01 by default, and of 0.001 in most of its experiments, as in LibMTL.
+        The method, for losses above their minimum. The authors evaluate the loss of a batch again after the update;
+        here the decrease is measured between the losses of consecutive steps, and weights depend on the previous loss:
+        one forward pass per step. The default decay of the authors' code is 0.01, and 0.001 in most of its experiments,
+        as in LibMTL.
 
     References:
         Liu et al. 2023, arXiv:2306.03792.
@@ -284,21 +284,20 @@ def famo(*, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequ
 def gradnorm(
     *, alpha: float = 1.5, learning_rate: float = 0.025, optimizer: optax.GradientTransformation | None = None
 ) -> Weighting:
-    r"""Weights that move until the weighted gradients have lengths in proportion to how slowly each task learns.
+    r"""GradNorm: moves weights until weighted gradients have lengths that grow with how slowly each task learns.
 
     One step of descent on $\sum_i | w_i \lVert g_i \rVert - \bar G\, r_i^\alpha |$, with $r_i$ the loss over its first
-    value, over the mean of those, $\bar G$ the mean length and the right side a constant; then the weights are brought
-    to the sum T.
+    value, over the mean of those, $\bar G$ the mean length and the right side a constant; then the weights are scaled
+    to sum T.
 
     Args:
-        alpha: How strongly slow tasks are favoured.
-        learning_rate: Of the weights.
-        optimizer: Of the weights, in place of Adam at that rate, with which they move at one pace whatever the size of
-            the gradients is; `optax.sgd(rate)` takes plain steps.
+        alpha: Strength of the preference for slow tasks.
+        learning_rate: Learning rate of the weights.
+        optimizer: Optimizer of the weights in place of Adam at that rate. Adam moves them at the same speed for
+            gradients of any size; `optax.sgd(rate)` makes plain steps.
 
     References:
-        Chen et al. 2018, arXiv:1711.02257. The paper takes the gradients of one shared layer; here they are those of
-        all parameters.
+        Chen et al. 2018, arXiv:1711.02257. The paper uses the gradients of one shared layer, here all parameters.
     """
     inner = squarable(optax.adam(learning_rate)) if optimizer is None else optimizer
 
@@ -335,7 +334,7 @@ def mgda() -> Weighting:
 
 
 def pcgrad(key: jax.Array) -> Weighting:
-    """Conflicting parts projected away, in an order drawn at each step; see `gradient_combination`."""
+    """Conflicting components projected away in random order; see `gradient_combination`."""
     return Weighting(
         lambda tasks: (jnp.full(tasks, 1 / tasks), jnp.zeros((), jnp.int32)),
         lambda weights, count, losses, products, scale=1.0: (
@@ -347,7 +346,7 @@ def pcgrad(key: jax.Array) -> Weighting:
 
 
 def cagrad(*, c: float = 0.4, rescale: bool = False) -> Weighting:
-    """The best worst case near the mean gradient; see `train.objectives.gradient_combination.cagrad`."""
+    """The best worst-case improvement near the mean gradient; see `train.objectives.gradient_combination.cagrad`."""
     if not 0 <= c < 1:
         raise UsageError(f"cagrad needs c of at least 0 and below 1, got {c}.")
     return _of_gram(functools.partial(gradient_combination.cagrad, c=c, rescale=rescale))

@@ -1,7 +1,7 @@
 """Optax chains from a typed config.
 
-`config` says what can be asked for and `checks` what of it goes together, `chain` puts the links in order, `cores`,
-`links` and `groups` make them, and `wrappers` holds what lies around a whole chain.
+`config` defines the settings and `checks` their valid combinations; `chain` orders the links; `cores`, `links` and
+`groups` make them; `wrappers` wraps whole chains.
 """
 
 from train.optimizers.chain import check_parameters as check_parameters

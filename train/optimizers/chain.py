@@ -3,9 +3,9 @@
     gradient -> centralisation -> clip -> coupled penalties -> optimizer -> decoupled decay -> learning rate -> plateau
              -> rates of layers and groups -> proximal step -> update
 
-`describe` prints the chain that a config stands for. The numbers nearly all come from Optax; this module only decides
-what is put after what and which parameters each link is for. `cores` has the links that make one optimizer differ from
-another, `links` the small ones, `wrappers` what lies around the whole chain.
+`describe` lists the chain of a config. Most of the arithmetic is Optax's; this module only determines the order of the
+links and the parameters of each. `cores` has the optimizers themselves, `links` the other links, `wrappers` the
+wrappers of the whole chain.
 """
 
 import functools
@@ -39,11 +39,11 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate of each step; see `train.optimizers.schedules.build_schedule` for the formulas.
 
     Args:
-        config: Its learning rate and the fields about the schedule are used.
+        config: Its learning rate and schedule are used.
         total_steps: Number of updates of the run.
 
     Returns:
-        The schedule: number of updates so far -> learning rate.
+        The schedule: number of previous updates -> learning rate.
 
     Example:
         >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
@@ -66,8 +66,8 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient transformation that a config describes.
 
-    With w a parameter, g its gradient, eta the learning rate, mu the momentum, and m^, v^ averages of g and g^2 without
-    the bias of their start at 0 (m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)):
+    With w a parameter, g its gradient, eta the learning rate, mu the momentum, and m^, v^ bias-corrected averages of g
+    and g^2 (m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)):
 
         sgd              w - eta g
         momentum         m = mu m + g;                     w - eta m                     (m starts at 0)
@@ -97,35 +97,38 @@ def make_optimizer(
     Args:
         config: What to build.
         total_steps: Number of updates of the run.
-        params: The parameters, if patterns are to be checked against their paths now; otherwise `init` does it.
+        params: The parameters, to check patterns against their paths now instead of in `init`.
 
     Returns:
-        An Optax transformation; `update` needs the parameters, with `plateau_factor` also `value=`, the loss, and for
-        Sophia and with `sam_radius` also `grad_fn=`, parameters -> gradient; a train step gives all of them.
+        An Optax transformation. `update` needs the parameters; with `plateau_factor` also `value=` the loss; for Sophia
+        and with `sam_radius` also `grad_fn=` a function from parameters to gradients. A train step passes all of them.
 
     Conventions:
-        Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule alone),
-        Adafactor's too (Optax's alone is not), Prodigy's and D-Adaptation's by the step size they find. Adan's is that
-        of its authors' `no_prox=True`: by default they divide by 1 + eta decay instead. LAMB scales by the trust ratio
-        only parameters that decay, as its authors' code does; `optax.lamb` scales all. Adan's b2 is its authors', 1 -
-        beta_2 of the paper; Optax exchanges the two. AMSGrad compares averages of squares before their bias is
-        corrected, as PyTorch does and, without corrections, the paper (Optax: after). Adagrad adds eps to the root
-        (the paper, PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's default: under it); both start at
-        0 (Optax's
-        Adagrad: 0.1). AdaBelief has its eps in both places, as the paper (its authors' code rectifies as RAdam does, by
-        default). RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4). NAdam has no
-        schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^). Adamax takes |g| + eps (PyTorch; the
-        paper: |g|). Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow from 128 on) and has
-        the learning rate of the schedule, relative to the parameter. ADOPT decays at its first update, too, which
-        otherwise only starts v (its authors' code does not). Muon leaves embeddings, heads and everything that is not a
-        matrix to plain Adam (`optax.contrib.muon`: all matrices to Muon, the rest to Adam with Nesterov momentum), has
-        the shape-independent scale of Liu et al. (Jordan et al.: sqrt(max(1, rows / columns))) and no bias correction,
-        as both (Optax corrects). Sophia is Sophia-H with signs instead of Gaussian directions, as Optax; Optax's
-        corrects the bias of m and lets an estimate count from the next step on. The Gauss-Newton-Bartlett estimate
-        would need labels drawn from the model. The averages of schedule_free_adamw weigh steps by the squares of their
-        learning rates (its authors' code, Optax; the paper's rates include sqrt(1 - b2^t)). Optimizers that square
-        gradients take entries beyond 1e15 for 1e15, so that no average becomes infinite. Frozen parameters have no
-        optimizer state and do not count in the norm that is clipped or in SAM's.
+        - Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule only),
+          also Adafactor's (Optax: not), and that of Prodigy and D-Adaptation by the step size they estimate.
+        - Gradients beyond 1e15 count as 1e15 where they are squared, so that no average becomes infinite. Frozen
+          parameters have no optimizer state and do not count in the norm for clipping or SAM.
+        - Adagrad adds eps to the root (the paper, PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's
+          default: under it). Both start at 0 (Optax's Adagrad: 0.1).
+        - RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4).
+        - NAdam has no schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^).
+        - AMSGrad compares averages of squares before bias correction, as PyTorch and the paper (Optax: after).
+        - Adamax takes |g| + eps (PyTorch; the paper: |g|).
+        - AdaBelief has eps in both places, as the paper (the default of its authors' code also rectifies as RAdam).
+        - Adan's decay is that of its authors' `no_prox=True` (their default divides by 1 + eta decay), and its b2 is
+          theirs, 1 - beta_2 of the paper (Optax exchanges the two).
+        - ADOPT also decays at its first update, which otherwise only starts v (its authors' code does not).
+        - LAMB scales by the trust ratio only parameters that decay, as its authors' code (`optax.lamb`: all).
+        - Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow: from 128 on) and has the
+          learning rate of the schedule, relative to the parameter.
+        - Muon leaves embeddings, heads and everything that is not a matrix to Adam (`optax.contrib.muon`: all matrices
+          to Muon, the rest to Adam with Nesterov momentum). It has the shape-independent scale of Liu et al. (Jordan et
+          al.: sqrt(max(1, rows / columns))) and, as both, no bias correction (Optax corrects).
+        - Sophia is Sophia-H with signs instead of Gaussian directions, as Optax's, which also corrects the bias of m
+          and uses an estimate from the next step on. The Gauss-Newton-Bartlett estimate would need labels drawn from
+          the model.
+        - The averages of schedule_free_adamw weight steps by squared learning rates (its authors' code, Optax; the
+          rates of the paper include sqrt(1 - b2^t)).
 
     References:
         Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
@@ -174,10 +177,10 @@ def make_optimizer(
 
 
 def check_parameters(config: OptimizerConfig, params: Any) -> None:
-    """Checks that every pattern of a config finds parameters to apply to.
+    """Checks that every pattern of a config matches parameters.
 
     Args:
-        config: Its patterns are checked as far as they are used.
+        config: The patterns that it uses are checked.
         params: The parameters, any pytree.
 
     Example:
@@ -205,7 +208,7 @@ def check_parameters(config: OptimizerConfig, params: Any) -> None:
 
 
 def describe(config: OptimizerConfig) -> str:
-    """The chain of a config in words, one line for each link, in the order in which a gradient passes them.
+    """Describes the chain of a config, one line for each link in order.
 
     Args:
         config: What to describe.
@@ -239,7 +242,7 @@ def describe(config: OptimizerConfig) -> str:
 
 
 def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
-    """The links from the gradient to the update, without what lies around them: averages, SAM, freezing."""
+    """The links from the gradient to the update, without the wrappers: averages, SAM, freezing."""
     mask, where = mask_of(config), decaying(config)
     links = []
     if config.centralize:
@@ -276,7 +279,7 @@ def _trained_or_frozen(pattern: str, params: Any) -> Any:
 
 
 def _schedule_text(config: OptimizerConfig) -> str:
-    """What `describe` says about the learning rate."""
+    """The description of the learning rate."""
 
     def length(value: float) -> str:
         return f"{value:g} of the run" if value < 1 else f"{value:g} steps"

@@ -12,7 +12,7 @@ from train.paths import map_with_path, paths_of
 
 
 def settings_at(config: OptimizerConfig, path: str) -> dict[Any, Any]:
-    """The overrides of one parameter but the factor of its rate: of each setting, the first pattern that has it.
+    """The overrides of one parameter except `rate_factor`, each from the first pattern that has it.
 
     >>> settings_at(OptimizerConfig(overrides={"head": {"b2": 0.9}, "kernel": {"b1": 0.8, "b2": 0.99}}), "head/kernel")
     {'b1': 0.8, 'b2': 0.9}
@@ -21,7 +21,7 @@ def settings_at(config: OptimizerConfig, path: str) -> dict[Any, Any]:
     for pattern, settings in config.overrides.items():
         if re.search(pattern, path):
             found = {**settings, **found}
-    # In one order, because it names the group, and checkpoints hold that name.
+    # In a fixed order, because it determines the name of the group, which is in checkpoints.
     return {name: found[name] for name in OVERRIDABLE if name in found and name != "rate_factor"}
 
 
@@ -44,7 +44,7 @@ def groups_of(config: OptimizerConfig, params: Any) -> dict[str, OptimizerConfig
 
 
 def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
-    """The links that make the optimizer what it is, for each parameter those of its group.
+    """The core links of each group of parameters, as one link.
 
     Args:
         config: A config with overrides.

@@ -1,4 +1,4 @@
-"""Initial weights by name; every one of them is JAX's own."""
+"""JAX's initializers by name."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -21,11 +21,11 @@ INITIALIZERS: Mapping[str, Callable[[], Initializer]] = MappingProxyType(
         "zeros": lambda: initializers.zeros,
     }
 )
-"""Name -> a function without arguments that makes the initializer."""
+"""Functions without arguments that make the initializers, by name."""
 
 
 def make_initializer(name: str) -> Initializer:
-    """The initializer of this name: a function `(key, shape, dtype) -> array` as Flax layers take it.
+    """Returns an initializer: a function `(key, shape, dtype) -> array`, as Flax layers accept.
 
     With n_in and n_out the numbers of inputs and outputs of a `[n_in, n_out]` kernel, the variances are
 
@@ -43,8 +43,8 @@ def make_initializer(name: str) -> Initializer:
         The initializer.
 
     Conventions:
-        As in BERT's code, `truncated_gaussian` states the deviation before truncation: what is drawn has a standard
-        deviation of 0.0176. The `he`, `xavier` and `lecun` normals of JAX are truncated as well, and corrected for it.
+        As in BERT's code, the deviation of `truncated_gaussian` is that before truncation: samples have a standard
+        deviation of 0.0176. The `he`, `xavier` and `lecun` normals of JAX are truncated and corrected for it.
 
     References:
         Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852; Saxe et al. 2014, arXiv:1312.6120; Devlin et al. 2019,

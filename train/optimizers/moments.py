@@ -1,4 +1,4 @@
-"""Averages of gradients and of their squares, as the papers have them and Optax has not."""
+"""Averages of gradients and of their squares in the conventions of the papers, which Optax lacks."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# Squares of larger entries, summed over a large parameter, are no float32 numbers.
+# Sums of the squares of larger entries over a large parameter overflow float32.
 _LARGEST = 1e15
 
 
 class Moments(NamedTuple):
-    """Number of updates, averages of gradients and of squares (or of the curvature), and what else is kept."""
+    """Number of updates, averages of gradients and of squares (or of the curvature), and further state."""
 
     steps: jax.Array
     mu: Any
@@ -21,12 +21,12 @@ class Moments(NamedTuple):
 
 
 def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """An optimizer for which entries of a gradient beyond 1e15 count as 1e15.
+    """Clips entries of gradients to 1e15 for an optimizer that squares them.
 
-    Otherwise an average of squares is infinite from then on, and its parameter never moves again, without a NaN.
+    Otherwise an average of squares would become infinite, and its parameter would silently never change again.
 
     Args:
-        optimizer: One that squares gradients.
+        optimizer: An optimizer that squares gradients.
 
     Returns:
         The optimizer, with the same state.
@@ -49,12 +49,12 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.GradientTransformation:
     """Adan: `(m^ + b2 d^) / (sqrt(n^) + eps)`; m, d and n average g, c = g - g_before and (g + b2 c)^2.
 
-    The paper writes 1 - beta for the factors of the averages, so its 1 - beta_2 is b2 here, as in its authors' code;
+    The paper writes 1 - beta for the decays, so its 1 - beta_2 is b2 here, as in the code of its authors;
     `optax.scale_by_adan` multiplies the differences by 1 - b2 instead.
 
     Args:
         b1: Decay of the average of gradients.
-        b2: Decay of the average of their differences, the first of which is 0.
+        b2: Decay of the average of their differences. The first difference is 0.
         b3: Decay of the average of squares.
         eps: Added to the root.
 
@@ -98,10 +98,10 @@ def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.Gradient
 
 
 def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam with the largest average of squares so far, compared as in the paper: with the bias of their start at 0.
+    """Adam with the largest average of squares so far, compared before bias correction as in the paper.
 
-    `optax.scale_by_amsgrad` compares them without, so that one large first gradient keeps all later steps small. The
-    biases are corrected afterwards, which the paper leaves out for brevity.
+    `optax.scale_by_amsgrad` compares corrected averages, so that one large first gradient keeps all later steps small.
+    The bias is corrected afterwards, which the paper omits for brevity.
 
     Args:
         b1: Decay of the average of gradients.
@@ -143,9 +143,9 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
 
 
 def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
-    """Adagrad: `g / (sqrt(s) + eps)` with s the sum of the squares, from 0.
+    """Adagrad: `g / (sqrt(s) + eps)` with s the sum of squares, which starts at 0.
 
-    `optax.scale_by_rss` adds eps under the root, where 1e-10 already halves the steps of gradients of 6e-6.
+    `optax.scale_by_rss` adds eps under the root, where 1e-10 halves the steps for gradients of 6e-6.
 
     Args:
         eps: The paper's delta.
@@ -170,7 +170,7 @@ def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
 
 
 def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Rectified Adam, with the length of its average of squares to full precision in float32.
+    """Rectified Adam, with the length of its average of squares in full float32 precision.
 
     Args:
         b1: Decay of the average of gradients.
@@ -217,11 +217,11 @@ def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
 def average_length(count: jax.Array, decay: float) -> jax.Array:
     r"""RAdam's length of an average, $\rho_t = \rho - 2 t \beta^t / (1 - \beta^t)$ with $\rho = 2 / (1 - \beta) - 1$.
 
-    While it is short, it is the difference of two numbers near $\rho$. With $a = -\log \beta$ and Langevin's
+    A short length is the difference of two numbers near $\rho$. To avoid it, with $a = -\log \beta$ and Langevin's
     function $L(x) = \coth x - 1 / x$ it is $t + L(a / 2) - t L(t a / 2)$.
 
     Args:
-        count: T, from 1 on.
+        count: t, from 1 on.
         decay: Beta.
 
     Returns:
@@ -252,19 +252,19 @@ def scale_by_sophia(
 ) -> optax.GradientTransformationExtraArgs:
     """Sophia: `clip(m / max(gamma h, eps), 1)`, with h the average of estimates of the Hessian's diagonal.
 
-    As in the paper m has the bias of its start at 0, and a new estimate counts at its own step; `optax.contrib.sophia`
-    corrects the bias and lets it count from the next step on.
+    As in the paper, the bias of m is not corrected, and a new estimate is used in its own step; `optax.contrib.sophia`
+    corrects the bias and uses it from the next step on.
 
     Args:
         b1: Decay of the average m of gradients.
         b2: Decay of h.
-        eps: The least that is divided by.
+        eps: The smallest denominator.
         gamma: Factor of h.
         every: Steps from one estimate to the next.
-        curvature: Gives an estimate in place of the gradient.
+        curvature: A transformation that returns an estimate in place of the gradient.
 
     Returns:
-        The transformation; its update needs what that of `curvature` does.
+        The transformation; its update needs the arguments of `curvature`.
 
     References:
         Liu et al. 2024, arXiv:2305.14342, algorithm 3.

@@ -1,4 +1,4 @@
-"""Norms whose squares neither overflow nor underflow."""
+"""Norms without overflow or underflow of squares."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from train.trees import widen
 
 
 def power_of_two(tree: Any) -> jax.Array:
-    """A power of two near the largest entry of a tree, to divide by without rounding.
+    """A power of two near the largest entry of a tree, for division without rounding.
 
     Args:
         tree: Any pytree of arrays.
@@ -28,20 +28,20 @@ def power_of_two(tree: Any) -> jax.Array:
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
     ordinary = jnp.isfinite(largest) & (largest > 0)
     exponent = jnp.frexp(jnp.where(ordinary, largest, 1))[1] - 1
-    # Beyond these exponents a float32 or its reciprocal is no normal number.
+    # Beyond these exponents a float32 or its reciprocal is not a normal number.
     return jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(exponent, -126, 126))
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """Euclidean norm of all entries of a tree, right wherever the entries and the norm are float32 numbers.
+    """Euclidean norm of all entries of a tree, without overflow or underflow of their squares.
 
-    The sum of the squares alone is infinite for an entry of 1e20 and 0 for one of 1e-25.
+    A plain sum of squares is infinite for an entry of 1e20 and 0 for one of 1e-25.
 
     Args:
         tree: Any pytree of arrays.
 
     Returns:
-        A float32 (or wider) scalar; infinite or NaN only if an entry is, or if the norm is too large for its type.
+        A float32 (or wider) scalar; infinite or NaN only if an entry is, or if the norm exceeds its dtype.
 
     Example:
         >>> print(global_norm({"a": jnp.array([3e20]), "b": jnp.array([4e20])}), global_norm(jnp.array([3e-25, 4e-25])))

@@ -1,4 +1,4 @@
-"""Schedules: numbers that depend on the step, put together from Optax's own."""
+"""Schedules of numbers by step, composed of Optax's."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ Rate = float | jax.Array | Callable[[Any], Any]
 
 
 def count_steps(length: float, total_steps: int, name: str = "length") -> int:
-    """Turns a length into steps: below 1 it is a fraction of the run, from 1 on a number of steps.
+    """Converts a length to steps: below 1 it is a fraction of the run, from 1 on a number of steps.
 
     Args:
         length: At least 0; whole if it is 1 or more.
         total_steps: Steps of the run.
-        name: What the length is called, for the message.
+        name: Name of the length, for the message.
 
     Returns:
         The number of steps; a fraction is rounded to the nearest.
@@ -41,11 +41,11 @@ def count_steps(length: float, total_steps: int, name: str = "length") -> int:
 
 
 def check_length(length: float, name: str) -> None:
-    """Checks what can be checked about a length before the length of the run is known.
+    """Checks a length as far as possible without the length of the run.
 
     Args:
         length: At least 0; whole if it is 1 or more.
-        name: What the length is called, for the message.
+        name: Name of the length, for the message.
 
     Example:
         >>> check_length(1.5, "warmup")
@@ -65,7 +65,7 @@ def build_schedule(
     cooldown: float = 0.2,
     final_fraction: float = 0.0,
 ) -> optax.Schedule:
-    """A linear warm-up from 0 to the peak, then one of five ways to go on.
+    """A linear warm-up from 0 to the peak, then one of five courses.
 
     With T the steps of the run, W those of the warm-up, s = (t - W) / (T - W) and f the final fraction:
 
@@ -85,7 +85,7 @@ def build_schedule(
         final_fraction: Value at step `total_steps` as a fraction of the peak, for linear, cosine and wsd.
 
     Returns:
-        The schedule: step count -> value. It stays at its final value after `total_steps` (`inverse_sqrt` goes on
+        The schedule: step count -> value. It stays at its final value after `total_steps` (`inverse_sqrt` keeps
         falling).
 
     Conventions:
@@ -129,7 +129,7 @@ def build_schedule(
 
 def _inverse_sqrt(peak: float, timescale: int) -> optax.Schedule:
     """`peak * sqrt(timescale / (t + timescale))`, t counted from the end of the warm-up."""
-    # Below 0 lies the warm-up, whose values join_schedules takes from elsewhere: no NaN may arise there.
+    # Negative steps belong to the warm-up. join_schedules discards these values, but they must not be NaN.
     return lambda count: peak * jnp.sqrt(timescale / (jnp.maximum(count, 0) + timescale))
 
 
@@ -141,7 +141,7 @@ def ema_decay_schedule(decay: float, warmup: float = 10.0) -> optax.Schedule:
 
     Args:
         decay: Final decay in [0, 1), such as 0.999.
-        warmup: Larger means a shorter memory for longer; 1 or less switches the warm-up off.
+        warmup: Larger values keep the memory short for longer; 1 or less turns the warm-up off.
 
     Returns:
         The schedule, for `build_train_step(..., ema_decay=...)`.

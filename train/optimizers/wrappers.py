@@ -1,7 +1,7 @@
-"""What lies around a whole optimizer: averages of the parameters, and gradients taken elsewhere than where they are.
+"""Wrappers of whole optimizers: averages of parameters, and gradients at other parameters.
 
 SAM and Sophia need `grad_fn=`, a function from parameters to the gradient of the step's global batch, which
-`build_train_step` passes to its optimizer; so they too give the same numbers at every split of a batch.
+`build_train_step` passes to its optimizer; so they give the same numbers for every split of a batch.
 """
 
 from typing import Any, NamedTuple
@@ -28,16 +28,16 @@ class SlowWeights(NamedTuple):
 def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) -> optax.GradientTransformationExtraArgs:
     """Lookahead with the slow weights in its own state: every k steps `slow += rate * (fast - slow); fast = slow`.
 
-    `optax.lookahead`, which does the arithmetic, wants parameters in pairs and passes its optimizer neither the loss
-    nor a gradient function.
+    `optax.lookahead`, which does the arithmetic, requires pairs of parameters and passes neither the loss nor a
+    gradient function to its optimizer.
 
     Args:
-        fast: The optimizer of the steps between.
-        every: K, the steps from one synchronisation to the next.
-        rate: How far the slow weights move, in (0, 1].
+        fast: The optimizer of the fast weights.
+        every: k, the number of steps between two synchronisations.
+        rate: Fraction of the way that the slow weights move, in (0, 1].
 
     Returns:
-        The optimizer; `evaluation_params` finds the slow weights.
+        The optimizer; `evaluation_params` returns the slow weights.
 
     References:
         Zhang et al. 2019, arXiv:1907.08610.
@@ -70,17 +70,17 @@ def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) ->
 def schedule_free(
     base: optax.GradientTransformation, schedule: optax.Schedule, b1: float
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.contrib.schedule_free`, whose average weighs each step by the rate that this very step had.
+    """`optax.contrib.schedule_free` with averages weighted by the learning rate of each step.
 
-    Optax's asks the schedule one step ahead of its base optimizer, which differs during a warm-up.
+    Optax evaluates the schedule one step ahead of the base optimizer, which differs during a warm-up.
 
     Args:
         base: An optimizer without momentum.
         schedule: Its learning rate, with a warm-up and no decay.
-        b1: How near to the average the gradients are taken.
+        b1: Position of the gradient between iterate (0) and average (1).
 
     Returns:
-        The optimizer; `evaluation_params` finds the average.
+        The optimizer; `evaluation_params` returns the average.
 
     References:
         Defazio et al. 2024, arXiv:2405.15682.
@@ -89,10 +89,10 @@ def schedule_free(
 
 
 def evaluation_params(state: TrainState) -> Any:
-    """The parameters to evaluate, report or hand on: those an optimizer averages, or else those of the state.
+    """The parameters to evaluate and export: the average of an averaging optimizer, otherwise those of the state.
 
-    Schedule-free optimizers take gradients at one point and mean another; Lookahead means its slow weights. An
-    evaluation step uses these parameters by itself; read them where the trained model leaves the training.
+    The result of a schedule-free optimizer is its average, that of Lookahead its slow weights. Evaluation steps use
+    these parameters automatically; use this function to export a trained model.
 
     Args:
         state: The state of a run, at any step.
@@ -121,20 +121,20 @@ def evaluation_params(state: TrainState) -> Any:
 
 
 def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> optax.GradientTransformationExtraArgs:
-    """SAM: the optimizer is given the gradient at `w + radius * g / |g|` in place of g.
+    """SAM: replaces the gradient g by the gradient at `w + radius * g / |g|`.
 
-    `optax.contrib.sam` passes its optimizer no loss, and divides 0 by 0 where the gradient vanishes.
+    `optax.contrib.sam` passes no loss to its optimizer, and divides 0 by 0 for a zero gradient.
 
     Args:
-        optimizer: What makes updates of that gradient.
+        optimizer: The optimizer of that gradient.
         radius: Rho of the paper, above 0.
 
     Returns:
-        The optimizer, without state of its own; its update needs `grad_fn=`.
+        The optimizer without further state; its update needs `grad_fn=`.
 
     References:
-        Foret et al. 2021, arXiv:2010.01412. The gradient is that of the global batch both times, not one device's
-        (the paper's m-sharpness).
+        Foret et al. 2021, arXiv:2010.01412. Both gradients are of the global batch, not of one device (the paper's
+        m-sharpness).
 
     Example:
         >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
@@ -156,16 +156,16 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
 
 
 def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
-    """An unbiased estimate of the Hessian's diagonal: `s * (H s)` with random signs s.
+    """Unbiased estimates of the Hessian's diagonal: `s * (H s)` with random signs s.
 
-    Unlike `optax.contrib.hutchinson_estimator_diag_hessian` it differentiates the gradient of the global batch, so it
-    is the same on all devices and at every split of a batch.
+    Unlike `optax.contrib.hutchinson_estimator_diag_hessian` it differentiates the gradient of the global batch, so the
+    estimate is the same on all devices and for every split of a batch.
 
     Args:
-        seed: Of the signs; those of the n-th estimate depend on it and n only.
+        seed: Seed of the signs; those of the n-th estimate depend only on the seed and n.
 
     Returns:
-        A transformation that gives the estimate in place of the gradient; its update needs `grad_fn=`.
+        A transformation that returns the estimate in place of the gradient; its update needs `grad_fn=`.
 
     Example:
         >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
@@ -185,7 +185,7 @@ def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
 
 
 def gradients_of_parts(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Lets `grad_fn` be called inside an optimizer with some parameters masked: they are taken as they are."""
+    """Allows an optimizer to call `grad_fn` with masked parameters, which keep their values."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -199,12 +199,12 @@ def gradients_of_parts(optimizer: optax.GradientTransformation) -> optax.Gradien
 
 
 def _filled(part: Any, whole: Any) -> Any:
-    """A tree whose masked places are filled from another one."""
+    """Fills the masked places of a tree from another one."""
     return jax.tree.map(lambda x, full: full if is_masked(x) else x, part, whole, is_leaf=is_masked)
 
 
 def _masked_like(part: Any, whole: Any) -> Any:
-    """The other way round: a tree masked where the first one is."""
+    """Masks a tree like the first one."""
     return jax.tree.map(lambda x, full: x if is_masked(x) else full, part, whole, is_leaf=is_masked)
 
 

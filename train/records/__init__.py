@@ -1,1 +1,1 @@
-"""What a run leaves behind, and what it needs to continue: checkpoints, metrics, reports, plots."""
+"""Files of a run: its folder, checkpoints, metrics, reports and plots."""

@@ -1,4 +1,4 @@
-"""One checkpoint as Orbax writes and reads it: values by path, and beside them what says how to take them."""
+"""One checkpoint as Orbax writes and reads it: values by path, and metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from train.records.state_layout import Description, flatten_state
 
 
 def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Writes a checkpoint and waits until it is written.
+    """Writes a checkpoint and waits for its completion.
 
     Args:
         manager: Orbax's manager of the folder.
@@ -21,7 +21,7 @@ def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict
         meta: JSON types: the step, the leaves' description, the iterator, extras, config and data.
 
     Raises:
-        Exception: Orbax and TensorStore raise all kinds.
+        Exception: Orbax and TensorStore raise many kinds.
     """
     import orbax.checkpoint as ocp
 
@@ -33,16 +33,16 @@ def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """What stands beside the values of a checkpoint.
+    """Reads the metadata of a checkpoint.
 
     Args:
         folder: The checkpoint, named by its step.
 
     Returns:
-        What `write_checkpoint` was given.
+        The `meta` of `write_checkpoint`.
 
     Raises:
-        ValueError: It is of another form, or of another step than the folder's name says, as that of a copy is.
+        ValueError: It is malformed, or its step is not the folder's name, as in a copied folder.
         Exception: Orbax cannot read it.
     """
     import orbax.checkpoint as ocp
@@ -59,18 +59,18 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def read_leaves(folder: Path, state: Any, saved: Description) -> dict[str, Any]:
-    """The values of a checkpoint by path, placed as those of `state` are.
+    """Reads the values of a checkpoint, placed like those of `state`.
 
     Args:
         folder: The checkpoint.
         state: The state to restore into, compared with `saved` before (see `check_layout`).
-        saved: The description of the leaves that stands in the checkpoint.
+        saved: The description of the leaves in the checkpoint.
 
     Returns:
-        The values by path; what has no elements is not among them.
+        The values by path, without arrays of size 0.
 
     Raises:
-        ValueError: The arrays are not of the described shapes and dtypes, of which none is read then.
+        ValueError: Shapes or dtypes of the arrays are not as described. Nothing is read then.
         Exception: Orbax cannot read them.
     """
     import orbax.checkpoint as ocp
@@ -92,7 +92,7 @@ def read_leaves(folder: Path, state: Any, saved: Description) -> dict[str, Any]:
 
 
 def _check_arrays(found: dict[str, Any], leaves: dict[str, Any], saved: Description) -> None:
-    """Raises ValueError unless the arrays, of which `found` tells, are those of the state in the saved dtypes."""
+    """Checks that the arrays described by `found` are those of the state in the saved dtypes."""
     dtypes = {entry["path"]: entry["dtype"] for entry in saved}
     if found.keys() != leaves.keys():
         raise ValueError(f"its arrays are not those of its list ({min(found.keys() ^ leaves.keys())})")

@@ -1,4 +1,4 @@
-"""What a run may not change when it goes on: its config, its data and its number formats, unless allowed by name."""
+"""Fingerprints of data, and refusal of changed configs, data and number formats when a run is resumed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SHOWN = 6
 
 
 def fingerprint(data: Any) -> str:
-    """A short text that tells one data set from another: 16 hexadecimal digits of SHA-256.
+    """A short identifier of a data set: 16 hexadecimal digits of SHA-256.
 
     Args:
-        data: Any nesting of arrays, numbers, text, bytes and dataclasses of them, such as a data set in memory; of one
-            that does not fit there its name, version and file sizes.
+        data: Any nesting of arrays, numbers, text, bytes and dataclasses, such as a data set in memory; for a larger
+            one its name, version and file sizes.
 
     Returns:
-        The same text for the same structure, shapes, dtypes and values.
+        The digits: equal for equal structure, shapes, dtypes and values.
 
     >>> fingerprint({"x": np.arange(3)}) == fingerprint({"x": np.arange(3)})
     True
@@ -49,7 +49,7 @@ def fingerprint(data: Any) -> str:
 
 
 def _plain(data: Any) -> Any:
-    """Dataclasses as dicts, at any depth, with None as a text, because a tree has no leaf for it."""
+    """Dataclasses as dicts at any depth, and None as text, because None is not a leaf of a tree."""
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
         return {field.name: _plain(getattr(data, field.name)) for field in dataclasses.fields(data)}
     if isinstance(data, Mapping):
@@ -62,18 +62,18 @@ def _plain(data: Any) -> Any:
 def refuse_changes(
     where: str, what: str, old: Any, new: Any, *, allowed: Collection[str] = (), ways_out: str = "use another directory"
 ) -> dict[str, tuple[Any, Any]]:
-    """Compares what a run was started with to what it is to go on with.
+    """Refuses to resume a run with other values than it was started with, unless allowed.
 
     Args:
         where: The folder, for the message.
-        what: What is compared, in words: "another config".
+        what: The difference in words: "another config".
         old: JSON types.
         new: JSON types.
-        allowed: Dotted names that may differ; "data" allows all that begins with "data." as well.
-        ways_out: What else can be done.
+        allowed: Dotted names that may differ; "data" also allows all names that begin with "data.".
+        ways_out: Other remedies, for the message.
 
     Returns:
-        The differences that were allowed, as in `differences`; they are said on stderr.
+        The allowed differences, as in `differences`; they are printed to stderr.
     """
     found = differences(old, new)
     refused = {name: pair for name, pair in found.items() if not is_allowed(name, allowed)}
@@ -90,7 +90,7 @@ def refuse_changes(
 
 
 def is_allowed(name: str, allowed: Collection[str]) -> bool:
-    """Whether a dotted name, or a group that it belongs to, is among the allowed ones.
+    """Whether a dotted name or one of its groups is allowed.
 
     >>> is_allowed("data.name", {"data"}), is_allowed("dataset", {"data"})
     (True, False)

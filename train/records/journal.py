@@ -1,4 +1,4 @@
-"""A file that a run adds to line by line, and that notices what else is done to it."""
+"""A file to which a run appends lines, with detection of changes by others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from train.records.lock import check_lock
 
 
 class Journal:
-    """Lines that are on the disk when they have been added, with a copy of them in memory.
+    """Lines on disk, written synchronously, with a copy in memory.
 
-    A line that was cut short, by a killed process or a full disk, is dropped when the file is opened again. Where the
-    file is found deleted, emptied, cut short or changed under the run, that is said, its lines are written again, and
-    what was found is kept as `NAME.changed`; lines that were added to it by something else are kept in it.
+    A line cut short by a killed process or a full disk is dropped when the file is opened again. If the file is
+    deleted, emptied, truncated or changed during the run, there is a warning, the lines are written again, and the
+    changed file is kept as `NAME.changed`. Lines appended by others are kept.
 
     Args:
-        path: The file, made if it is not there; its folder must be.
+        path: The file, created if necessary. Its folder must exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -31,14 +31,14 @@ class Journal:
             write_atomic(self.path, self._content)
 
     def lines(self) -> list[bytes]:
-        """The lines, without their ends."""
-        return self._content.splitlines()  # of text it would break names at further characters
+        """The lines without line breaks."""
+        return self._content.splitlines()  # splitting text would also split at other characters
 
     def add(self, line: bytes) -> None:
-        """Adds one line, and waits until the disk has it.
+        """Appends one line and waits until it is on disk.
 
         Args:
-            line: With its end.
+            line: The line with its line break.
 
         Raises:
             RunFailed: The disk is full or failing, the file or its folder cannot be written any more, or the folder is
@@ -63,14 +63,14 @@ class Journal:
             rest = memoryview(line)
             while rest:
                 rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())  # a checkpoint that comes later must not outlive it
+            os.fsync(file.fileno())  # a later checkpoint must not outlive it
         except OSError:
             with contextlib.suppress(OSError):
-                os.truncate(file.fileno(), len(self._content))  # a full disk may have taken half a line
+                os.truncate(file.fileno(), len(self._content))  # a full disk may have stored half a line
             raise
 
     def replace(self, lines: list[bytes]) -> None:
-        """Writes other lines in place of all that are there."""
+        """Replaces all lines."""
         check_lock(self.path)
         self.verify()
         content = b"".join(line + b"\n" for line in lines)
@@ -79,7 +79,7 @@ class Journal:
             self._content = content
 
     def verify(self) -> None:
-        """Compares the file with the lines that were added, says what was done to it, and mends it."""
+        """Compares the file with the added lines, warns of changes and repairs it."""
         found = self._read()
         if found == self._content:
             return

@@ -1,9 +1,9 @@
-"""One writer for a folder: a lock that vanishes with its process, and a text that says whose it is.
+"""One writer per folder: a lock that ends with its process, and a text that names the owner.
 
-The lock is the system's (`flock`), so a process that is killed leaves none behind. It is on the folder itself, where
-the file system can lock folders: there is nothing that could be deleted while a run writes. It is on the open file
-`.lock` as well, which says who has it; NFS, which locks no folders, has only that one, and a run ends when its file is
-gone. On a file system without locks nothing keeps a second writer away; that is said, and the run goes on.
+The system's lock (`flock`) does not outlive a killed process. It is on the folder itself if the file system can lock
+folders, so that nothing can be deleted during a run, and also on the open file `.lock`, which names the owner. NFS
+cannot lock folders and has only the second, so a run ends when that file is gone. On a file system without locks there
+is a warning, and nothing prevents a second writer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from train.files import OPENED, check_place, disk_error, is_writer, open_plain, 
 LOCK = ".lock"
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
-_OURS = b'{"host": '  # how the text of a lock begins; a file of that name that says something else is left as it is
+_OURS = b'{"host": '  # how the text of a lock begins; any other `.lock` is not changed
 
 
 class FolderInUse(UsageError):
@@ -35,18 +35,18 @@ class FolderInUse(UsageError):
 
 @dataclasses.dataclass
 class _Lock:
-    """What this process holds of a folder."""
+    """The lock of this process on a folder."""
 
     folder: int
     """Descriptor of the folder."""
     file: int
     """Descriptor of its `.lock`."""
     whole: bool
-    """Whether the folder itself is locked, and not only the file."""
+    """Whether the folder itself is locked, not only the file."""
     names: set[Path] = dataclasses.field(default_factory=set)
-    """The paths by which it was asked for, which a link may lead elsewhere later."""
+    """The paths used to lock it. A link in them may change later."""
     users: set[str] = dataclasses.field(default_factory=set)
-    """The parts of this process that need it."""
+    """The parts of this process that need the lock."""
 
     def close(self) -> None:
         os.close(self.file)
@@ -57,20 +57,20 @@ _held: dict[Path, _Lock] = {}
 
 
 def lock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
-    """Keeps other processes from writing to a folder until this one ends, or lets go of it.
+    """Prevents other processes from writing to a folder until this one ends or unlocks it.
 
     Args:
         folder: The folder, which must exist. This process may lock it again.
-        user: Which part of the process needs it; the lock is released when all of them have released it.
+        user: The part of the process that needs it. The lock is released when all parts have unlocked it.
 
     Raises:
         FolderInUse: Another process writes to the folder; the message says which.
-        UsageError: The folder cannot be written, or its `.lock` is a link or no plain file.
+        UsageError: The folder cannot be written, or its `.lock` is not a plain file.
         RunFailed: The disk is full or failing.
     """
     check_place(folder, "a folder to lock")
     if not is_writer():
-        return  # process 0 of this run has it
+        return  # process 0 holds the lock
     place = Path(folder).resolve()
     if place not in _held:
         try:
@@ -91,14 +91,14 @@ def is_locked(folder: str | os.PathLike[str]) -> bool:
 
 
 def check_lock(path: str | os.PathLike[str]) -> None:
-    """Makes sure, before something is written, that the folders which this process locked are still its own.
+    """Checks before a write that the folders locked by this process are still its own.
 
     Args:
-        path: What is to be written: one of these folders, or something below.
+        path: The path to write: one of these folders, or something below.
 
     Raises:
-        RunFailed: Such a folder was moved, deleted or replaced, or the `.lock` was that alone holds the lock: what is
-            written there now may be another run's.
+        RunFailed: Such a folder, or a `.lock` that alone holds the lock, was moved, deleted or replaced: the folder may
+            now belong to another run.
     """
     place = Path(os.path.abspath(path))
     above = {place, *place.parents}
@@ -115,7 +115,7 @@ def check_lock(path: str | os.PathLike[str]) -> None:
 
 
 def unlock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
-    """Lets go of a folder that `lock_folder` locked for the same user; of another it does nothing."""
+    """Unlocks a folder for a user of `lock_folder`; no effect on other folders."""
     place = Path(folder).resolve()
     if place not in _held:
         return
@@ -131,15 +131,15 @@ def unlock_folder(folder: str | os.PathLike[str], user: str = "run") -> None:
 
 @atexit.register
 def unlock_all() -> None:
-    """Lets go of all folders, as the end of the process does."""
+    """Unlocks all folders, as the end of the process does."""
     for folder, lock in list(_held.items()):
         for user in list(lock.users):
             unlock_folder(folder, user)
 
 
 def _take(place: Path) -> _Lock | None:
-    """Locks a folder; None where there are no locks. Raises UsageError where another process has it."""
-    if os.name == "nt":  # which opens no folders and has no flock
+    """Locks a folder; None if there are no locks. Raises UsageError if another process holds the lock."""
+    if os.name == "nt":  # cannot open folders and has no flock
         _say_unlocked(place, "no flock on this system")
         return None
     with contextlib.ExitStack() as stack:
@@ -157,9 +157,9 @@ def _take(place: Path) -> _Lock | None:
         if not_whole and not_file:
             _say_unlocked(place, not_file)
             return None
-        if not_whole and not _is_same(place / LOCK, file):  # deleted between the two, or while this process waited
+        if not_whole and not _is_same(place / LOCK, file):  # deleted in between
             raise UsageError(f"another run has just left {place}; run the same command again")
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+        with contextlib.suppress(OSError):  # full disk: the lock works without its text
             _write(file, _myself())
         stack.pop_all()
         return _Lock(folder, file, whole=not not_whole)
@@ -186,12 +186,12 @@ def _open_file(place: Path) -> int:
 
 
 def _try(descriptor: int) -> str:
-    """Takes a lock, or says why there is none to take. Raises BlockingIOError where another process has it."""
+    """Takes a lock, or returns the reason why there are none. Raises BlockingIOError if another process holds it."""
     try:
         _flock(descriptor)
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM)
-        if denied and stat.S_ISDIR(os.fstat(descriptor).st_mode):  # a file system that locks files alone
+        if denied and stat.S_ISDIR(os.fstat(descriptor).st_mode):  # a file system that can only lock files
             return error.strerror or str(error)
         if isinstance(error, BlockingIOError) or error.errno not in _NO_LOCKS:
             raise
@@ -200,12 +200,12 @@ def _try(descriptor: int) -> str:
 
 
 def _flock(descriptor: int) -> None:
-    """Takes the system's lock, or raises `BlockingIOError` where another process has it."""
-    import fcntl  # which Windows has not
+    """Takes the system's lock. Raises `BlockingIOError` if another process holds it."""
+    import fcntl  # not on Windows
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except PermissionError as error:  # how some network file systems say the same
+    except PermissionError as error:  # the same error on some network file systems
         raise BlockingIOError(error.errno, error.strerror) from None
 
 
@@ -222,7 +222,7 @@ def _myself() -> str:
 
 
 def _write(descriptor: int, text: str) -> None:
-    """Writes whose lock it is, unless the file says something else than a lock does."""
+    """Writes the owner of the lock, unless the file holds another text."""
     before = os.pread(descriptor, len(_OURS), 0)
     if before and before != _OURS:
         return
@@ -240,7 +240,7 @@ def _owner(place: Path) -> str:
 
 
 def _forget() -> None:
-    """In a forked child: the lock is the parent's, and must not outlive it in a descriptor of the child."""
+    """In a forked child: closes the descriptors, so that the parent's lock does not outlive the parent."""
     while _held:
         _held.popitem()[1].close()
     OPENED.clear()

@@ -1,4 +1,4 @@
-"""The list of a folder's files and their SHA-256 sums, which tells whether one of them was lost, changed or added."""
+"""The list of a folder's files with SHA-256 sums, which shows lost, changed and added files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes the list of all files in the folder, at any depth, as `manifest.json` in it.
+    """Writes the list of all files in a folder, at any depth, to its `manifest.json`.
 
-    The files, the folders and the folder's own name are on the disk before the list is: with it, they are all there
-    even after a loss of power.
+    Files, folders and the folder's own name reach the disk before the list: if it exists, so do they, even after a loss
+    of power.
 
     Args:
-        folder: A folder whose files will not change any more.
+        folder: A folder with final content.
     """
     files = {name: folder / name for name in sorted(_modes(folder)) if name != MANIFEST}
     sums = {name: _sha256(path) for name, path in files.items()}
@@ -33,12 +33,12 @@ def write_manifest(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with the files of a folder, in words, or None if they are as they were listed, and no others.
+    """Compares the files of a folder with its list. Returns the first difference in words, or None.
 
     No link is followed, and no pipe, socket or device is opened.
 
     Args:
-        folder: A folder in which `write_manifest` was called.
+        folder: A folder with a manifest.
     """
     try:
         if folder.is_symlink():
@@ -64,7 +64,7 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _modes(folder: Path) -> dict[str, int]:
-    """What everything in a folder is, at any depth, by its name from there; of folders only what is in them."""
+    """The modes of all files in a folder, at any depth, by relative path."""
     found: dict[str, int] = {}
     below = [folder]
     while below:

@@ -1,4 +1,4 @@
-"""Metrics as lines of JSON: written as they come, read back exactly, and as a table at the end."""
+"""Metrics as lines of JSON: written immediately, read back exactly, and exported as a table at the end."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def _nonfinite_name(value: float) -> str:
 
 
 class Log(Protocol):
-    """Something that takes numbers: see `MetricsWriter.write`."""
+    """A log of metrics, such as `MetricsWriter`."""
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Takes the numbers of one split at one step."""
+        """Logs the numbers of one split at one step."""
 
     def close(self) -> None:
-        """Ends the log."""
+        """Closes the log."""
 
 
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, one object a line: `{"step": 50, "split": "train", "values": {...}}`.
 
-    As a hook of `fit` it writes the split "train". JSON has no numbers for NaN and the infinities: they are written as
-    "NaN", "Infinity" and "-Infinity", and `read_metrics` reads them as such. A line cut short by a killed process is
-    dropped when the file is opened again, and one that is lost under the run is written again, which is said (see
-    `Journal`). `close` writes the same numbers as `metrics.csv`; as a context manager the writer lets an error through
-    that came before one of its own. Of several processes only process 0 writes.
+    As a hook of `fit` it writes the split "train". JSON lacks NaN and infinities: they are written as the texts "NaN",
+    "Infinity" and "-Infinity", which `read_metrics` reads as numbers. A line cut short by a killed process is dropped
+    when the file is opened again; one lost during the run is written again with a warning (see `Journal`). `close`
+    writes the same numbers to `metrics.csv`. As a context manager, the writer never hides an earlier error by its own.
+    Of several processes only process 0 writes.
 
     Args:
         workdir: The run's folder.
         every: Steps between two lines, when used as a hook.
 
     Attributes:
-        also: Further logs that get the same numbers, such as `train.records.tensorboard.TensorBoard`.
+        also: Further logs of the same numbers, such as `train.records.tensorboard.TensorBoard`.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, every: int = 50) -> None:
@@ -60,7 +60,7 @@ class MetricsWriter:
         self._journal = Journal(self.path) if is_writer() else None
 
     def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
-        """The hook: one line of the split "train"."""
+        """Writes a line of the split "train", as a hook of `fit`."""
         self.write(step, "train", metrics)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -84,7 +84,7 @@ class MetricsWriter:
             log.write(record["step"], split, values)
 
     def truncate_after(self, step: int) -> None:
-        """Drops the lines of steps after `step`, which a resumed run will write again."""
+        """Drops the lines after `step`, which a resumed run will write again."""
         if self._journal is not None:
             lines = self._journal.lines()
             records = _parse_lines(lines, self.path)
@@ -92,7 +92,7 @@ class MetricsWriter:
             self._journal.replace(kept)
 
     def close(self) -> None:
-        """Writes `metrics.csv`: one row a line, one column a metric."""
+        """Writes `metrics.csv`: one row per line, one column per metric."""
         with contextlib.ExitStack() as stack:
             for log in self.also:
                 stack.callback(log.close)
@@ -120,17 +120,17 @@ class MetricsWriter:
         except (UsageError, RunFailed) as error:
             if kind is None:
                 raise
-            warn(str(error))  # and what came first is raised
+            warn(str(error))  # the first error is raised
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` as objects with `step`, `split` and `values`, not all of which need be finite."""
+    """Reads `metrics.jsonl` as objects with `step`, `split` and `values`, which may be NaN or infinite."""
     path = check_place(workdir, "the folder of a run") / "metrics.jsonl"
     try:
         content = read_bytes(path)
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror or error}); give the folder of a run") from error
-    return _parse_lines(content.splitlines(), path)  # of text it would break names at further characters
+    return _parse_lines(content.splitlines(), path)  # splitting text would also split at other characters
 
 
 def _parse_lines(lines: Sequence[bytes], path: Path) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def _parse_lines(lines: Sequence[bytes], path: Path) -> list[dict[str, Any]]:
 
 
 def _check_record(record: Any) -> None:
-    """Raises ValueError unless it is an object with `step`, `split` and `values`, as `MetricsWriter` writes it."""
+    """Raises ValueError unless the record has `step`, `split` and `values` as `MetricsWriter` writes them."""
     if not isinstance(record, dict) or not {"step", "split", "values"} <= record.keys():
         raise ValueError("expected an object with step, split and values")
     step, split, values = record["step"], record["split"], record["values"]
@@ -164,7 +164,7 @@ def _check_record(record: Any) -> None:
 
 
 def curve(records: Iterable[Mapping[str, Any]], split: str, metric: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric, as `plots.learning_curves` takes them; what is not finite is left out.
+    """Steps and finite values of one metric, for `plots.learning_curves`.
 
     >>> curve([{"step": 5, "split": "train", "values": {"loss": 0.5}}], "train", "loss")
     ([5], [0.5])

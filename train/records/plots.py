@@ -1,7 +1,7 @@
-"""The plots of a report: PNG files that are the same, byte for byte, for the same numbers.
+"""The plots of a report: PNG files, byte for byte equal for equal numbers.
 
-They use Matplotlib's figure objects without `pyplot`, so they touch no global state, open no window and leak no figure.
-Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart; lines differ in dash as well.
+They use Matplotlib's figure objects without `pyplot`: no global state, no windows, no leaked figures. The colours of
+Okabe and Ito (2008) suit colour-blind readers; lines also differ in dash.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "text.parse_math": False,  # dollar signs in labels are literal
 }
 
 Points = tuple[Sequence[float], Sequence[float]]
@@ -55,13 +55,13 @@ def learning_curves(
     title: str = "",
     log_y: Sequence[str] = (),
 ) -> Path:
-    """Metrics over training steps: one panel a metric, one line a run.
+    """Draws metrics over training steps: one panel per metric, one line per run.
 
     Args:
         path: The PNG file.
         runs: `{run: {metric: (steps, values)}}`. A run may lack a metric; values that are not finite leave a gap.
-        labels: What the vertical axis says for a metric, with its unit, such as `{"loss": "loss (nats)"}`.
-        xlabel: What the horizontal axis says.
+        labels: Labels of the vertical axes by metric, with units, such as `{"loss": "loss (nats)"}`.
+        xlabel: Label of the horizontal axis.
         title: Heading of the figure.
         log_y: Metrics drawn on a logarithmic axis.
 
@@ -98,12 +98,12 @@ def bars(
     limits: tuple[float, float] | None = None,
     reference: tuple[str, float] | None = None,
 ) -> Path:
-    """Means of several runs as bars, with their standard deviation, each run as a dot and the mean in figures.
+    """Draws means over runs as bars with standard deviations, a dot for each run and the mean as text.
 
     Args:
         path: The PNG file.
         values: `{name: [one value a run]}`, or in groups `{group: {name: [one value a run]}}`. Bars start at 0.
-        ylabel: What the vertical axis says, with its unit.
+        ylabel: Label of the vertical axis, with unit.
         title: Heading of the figure.
         limits: Range of the vertical axis, such as (0, 1) for an accuracy.
         reference: Name and height of a dashed line, such as `("chance", 0.1)`.
@@ -154,14 +154,14 @@ def lines_with_spread(
     log_x: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Path:
-    """Means of several runs over a quantity, with a band of one standard deviation to each side.
+    """Draws means over runs against a quantity, with a band of one standard deviation on each side.
 
     Args:
         path: The PNG file.
         x: The quantity, `[n_x]`.
         series: `{name: [n_x, n_runs]}`.
-        xlabel: What the horizontal axis says, with its unit.
-        ylabel: What the vertical axis says, with its unit.
+        xlabel: Label of the horizontal axis, with unit.
+        ylabel: Label of the vertical axis, with unit.
         title: Heading of the figure.
         log_x: Whether the horizontal axis is logarithmic (base 2); its ticks are then the values of `x`.
         limits: Range of the vertical axis.
@@ -196,12 +196,12 @@ def lines_with_spread(
 
 
 def confusion_matrix(path: str | os.PathLike[str], counts: Any, classes: Sequence[str], *, title: str = "") -> Path:
-    """Counts of true against predicted classes; the colour is the share of the true class.
+    """Draws counts of true and predicted classes, coloured by the fraction of the true class.
 
     Args:
         path: The PNG file.
         counts: `[classes, classes]`, rows the true and columns the predicted class.
-        classes: Their names.
+        classes: Names of the classes.
         title: Heading of the figure.
 
     Returns:
@@ -230,12 +230,12 @@ def confusion_matrix(path: str | os.PathLike[str], counts: Any, classes: Sequenc
 
 
 def image_rows(path: str | os.PathLike[str], images: Any, *, height: int = 56) -> Path:
-    """Grey images in rows, with a line between them, as they are: no axes, no smoothing.
+    """Draws grey images in separated rows, without axes or smoothing.
 
     Args:
         path: The PNG file.
         images: `[rows, columns, H, W]`, 0 black to 1 white.
-        height: Least height of an image in the picture; small ones are enlarged by a whole factor.
+        height: Minimum height of an image in pixels; smaller ones are enlarged by an integer factor.
 
     Returns:
         The path.
@@ -257,7 +257,7 @@ def image_rows(path: str | os.PathLike[str], images: Any, *, height: int = 56) -
 
 @contextmanager
 def _figure(path: str | os.PathLike[str], size: tuple[float, float], title: str) -> Iterator[Figure]:
-    """A figure that is saved at the end, in a style that no file of the user's changes."""
+    """A figure that is saved at the end, in a style independent of the user's configuration."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -271,13 +271,13 @@ def _figure(path: str | os.PathLike[str], size: tuple[float, float], title: str)
         if title:
             figure.suptitle(title)
         buffer = io.BytesIO()
-        canvas.print_png(buffer, metadata={"Software": None})  # or it would hold Matplotlib's version
+        canvas.print_png(buffer, metadata={"Software": None})  # omits Matplotlib's version
     make_folder(check_place(path, "a file").parent, "the folder of a plot")
     write_atomic(path, buffer.getvalue())
 
 
 def _legend_below(figure: Figure, wanted: bool) -> None:
-    """One legend for all panels, outside of them, so that it covers no data."""
+    """One legend for all panels, outside of them so that it covers no data."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar on a terminal, otherwise a line with the time left every now and then."""
+"""Progress of a long loop: a bar on a terminal, otherwise occasional lines with the remaining time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from train.console import say, unheard
 
 
 class Progress:
-    """Shows how far a loop is and how long it still takes, where that can be shown.
+    """Shows the progress and the remaining time of a loop.
 
-    On a terminal it is a bar. Elsewhere (a log file, a notebook, CI) it prints at most one line in `interval` seconds,
+    On a terminal it is a bar. Elsewhere (a log file, a notebook, CI) it prints at most one line per `interval` seconds,
     and one at the end.
 
     Args:
         total: Number of steps at the end.
         start: Number of steps done before.
-        label: What is under way.
-        stream: Where to write; standard error by default.
+        label: Name of the loop.
+        stream: Stream to write to; standard error by default.
         interval: Seconds between two lines.
-        clock: Gives the time in seconds.
-        enabled: False shows nothing.
+        clock: Returns the time in seconds.
+        enabled: If False, nothing is shown.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Progress:
         self._stream = stream or sys.stderr
         self._enabled = enabled and self._stream is not None
         self._text = ""
-        self._done = self._told = start  # the step, and that of the last line
+        self._done = self._told = start  # the current step, and the step of the last line
         self._began = self._printed = self._updated = clock()
-        self._first: tuple[int, float] | None = None  # the first step compiles: the rate is counted from its end
+        self._first: tuple[int, float] | None = None  # the rate excludes the first step, which compiles
         self._bar: Any = None
         with unheard():
             if self._enabled and self._stream.isatty():
@@ -55,7 +55,7 @@ class Progress:
                 )
 
     def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Tells that `done` steps are done; `metrics` are shown until the next ones come."""
+        """Reports that `done` steps are done; `metrics` are shown until the next update of them."""
         if not self._enabled:
             return
         if metrics is not None:
@@ -89,7 +89,7 @@ class Progress:
         say(prefix + ", ".join([*parts, self._text] if self._text else parts), self._stream)
 
     def close(self) -> None:
-        """Ends the bar's line, or writes the last one."""
+        """Ends the line of the bar, or writes the last line."""
         if self._bar is not None:
             with unheard():
                 self._bar.close()

@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 from train.errors import UsageError
 from train.files import check_place, to_json, write_atomic
 
-_BLANK_LETTERS = "\u115f\u1160\u2800"  # two fillers of Hangul (NFKC makes them of two more) and the empty Braille cell
+_BLANK_LETTERS = "\u115f\u1160\u2800"  # Hangul fillers and the empty Braille cell
 
 
 class Table(NamedTuple):
-    """A table of a report: its cells are text or numbers (floats get 4 significant digits)."""
+    """A table of a report with cells of text or numbers (floats with 4 significant digits)."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
 
 class Image(NamedTuple):
-    """An image of a report: a file inside the workdir, and what it shows."""
+    """An image of a report: a file inside the workdir, and its caption."""
 
     path: str | os.PathLike[str]
     caption: str
 
 
 class Section(NamedTuple):
-    """A heading and what stands under it: Markdown text, tables and images."""
+    """A heading with its content: Markdown text, tables and images."""
 
     heading: str
     blocks: Sequence[str | Table | Image]
@@ -42,8 +42,8 @@ def write_report(workdir: str | os.PathLike[str], title: str, sections: Iterable
     Args:
         workdir: The run's folder.
         title: The first heading.
-        sections: What follows, in order. Text is Markdown; titles, headings, cells and captions are plain
-            text and are escaped.
+        sections: The sections in order. Text is Markdown; titles, headings, cells and captions are plain text and are
+            escaped.
 
     Returns:
         The path of the report.
@@ -65,7 +65,7 @@ def write_report(workdir: str | os.PathLike[str], title: str, sections: Iterable
 
 
 def escape_markdown(text: str) -> str:
-    r"""Text as one line that Markdown shows as it is.
+    r"""Escapes text for Markdown, in one line.
 
     >>> print(escape_markdown("a|b *c* <d>"))
     a\|b \*c\* &lt;d&gt;
@@ -77,10 +77,10 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_csv(text: str) -> str:
-    """Text in one line that a spreadsheet shows and does not take for a formula.
+    """Escapes text for CSV, in one line, so that no spreadsheet treats it as a formula.
 
-    A quote goes before a cell that begins with `=`, `+`, `-`, `@` or what Unicode holds for the same (NFKC, and the
-    dashes), and before one that begins with something that is not seen, behind which one could stand.
+    A quote is put before a cell that begins with `=`, `+`, `-`, `@` or their Unicode equivalents (NFKC, dashes), or
+    with an invisible character, which could hide one of them.
 
     >>> escape_csv("=HYPERLINK(1)"), escape_csv("accuracy")
     ("'=HYPERLINK(1)", 'accuracy')
@@ -96,7 +96,7 @@ def _may_begin_formula(character: str) -> bool:
 
 
 def format_cell(value: Any) -> str:
-    """A cell's text: floats with 4 significant digits, integers as they are, None and NaN as a dash.
+    """Text of a cell: floats with 4 significant digits, integers in full, None and NaN as a dash.
 
     >>> format_cell(0.123456), format_cell(12), format_cell(None), format_cell(1234.5678), format_cell(0.5)
     ('0.1235', '12', '-', '1235', '0.5')

@@ -1,4 +1,4 @@
-"""The leaves of a state by path: how a checkpoint stores them, compares their layout and puts them back."""
+"""The leaves of a state by path: how a checkpoint stores, compares and restores them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Description = list[dict[str, Any]]
 
 
 def flatten_state(state: Any) -> tuple[dict[str, Any], Description]:
-    """The leaves by path as Orbax takes them, and the path, shape and dtype of each in order."""
+    """The leaves by path as Orbax accepts them, and path, shape and dtype of each in order."""
     leaves: dict[str, Any] = {}
     description = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         name = jax.tree_util.keystr(path)
         shape, dtype = _layout(leaf)
         description.append({"path": name, "shape": list(shape), "dtype": dtype})
-        if 0 not in shape:  # Orbax refuses arrays without elements, and there is nothing in them to save
+        if 0 not in shape:  # Orbax refuses empty arrays
             data = jax.random.key_data(leaf) if is_key(leaf) else leaf
-            # Of several processes Orbax takes arrays on the devices of all (not those of `pmap`), or on the host.
+            # With several processes Orbax accepts global arrays (unlike those of `pmap`) and arrays on the host.
             alone = jax.process_count() == 1
             here = not isinstance(data, jax.Array) or (data.is_fully_addressable and not alone)
             leaves[name] = np.asarray(data) if here else data
@@ -32,12 +32,12 @@ def flatten_state(state: Any) -> tuple[dict[str, Any], Description]:
 
 
 def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> None:
-    """Raises `UsageError` for the first leaf in which the state to restore into differs from the saved one.
+    """Raises `UsageError` for the first leaf that differs between the state to restore into and the saved one.
 
     Args:
         state: The state to restore into.
-        saved: What `flatten_state` told of the saved one.
-        any_dtype: Whether numbers may have another dtype; those of PRNG keys never may.
+        saved: The description of the saved state by `flatten_state`.
+        any_dtype: Whether the dtypes of numbers may differ; those of PRNG keys never may.
     """
     _, wanted = flatten_state(state)
     here = {entry["path"]: entry for entry in wanted}
@@ -47,7 +47,7 @@ def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> 
         if path not in there:
             raise UsageError(f"the checkpoint has no {path}, which this state has; {advice}")
         if path not in here:
-            raise UsageError(f"the checkpoint has {path}, which this state has not; {advice}")
+            raise UsageError(f"the checkpoint has {path}, which this state does not have; {advice}")
         if here[path] != there[path]:
             dtypes = here[path]["dtype"], there[path]["dtype"]
             only_dtype = here[path]["shape"] == there[path]["shape"] and not any("key<" in name for name in dtypes)
@@ -59,11 +59,11 @@ def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> 
 
 
 def rebuild(state: Any, leaves: dict[str, Any]) -> Any:
-    """The state with the saved values in place of its own, in its own dtypes.
+    """The state with the saved values, converted to its dtypes.
 
     Args:
         state: The state to restore into.
-        leaves: The saved values by path; what has no elements is not among them.
+        leaves: The saved values by path, without arrays of size 0.
     """
 
     def leaf(path: Any, old: Any) -> Any:

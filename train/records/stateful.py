@@ -1,4 +1,4 @@
-"""What is saved beside the training state: the position of a data iterator, the memory of early stopping."""
+"""Further state in a checkpoint: the position of a data iterator, the state of early stopping."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from train.errors import UsageError
 
 
 class Stateful(Protocol):
-    """What can be saved beside the training state: a data iterator, early stopping."""
+    """An object with a state to save: a data iterator, early stopping."""
 
     def get_state(self) -> Any:
-        """Its state: bytes, or something made of JSON types."""
+        """Returns its state: bytes or JSON types."""
 
     def set_state(self, state: Any, /) -> None:
-        """Goes on from such a state."""
+        """Restores such a state."""
 
 
-def stateful(name: str, thing: Any) -> Any:
-    """The thing itself; one that is there and has no such state is refused with `UsageError`."""
+def require_stateful(name: str, thing: Any) -> Any:
+    """Returns the object. Raises `UsageError` if it lacks `get_state` or `set_state`; None passes."""
     if thing is not None and not (hasattr(thing, "get_state") and hasattr(thing, "set_state")):
         raise UsageError(
             f"expected {name} with get_state and set_state (a Grain iterator has them), got {type(thing).__name__}, "
@@ -30,7 +30,7 @@ def stateful(name: str, thing: Any) -> Any:
 
 
 def encode(name: str, state: Any) -> dict[str, Any]:
-    """Bytes or JSON as JSON; anything that JSON would change is refused with `UsageError`."""
+    """Encodes bytes or JSON types as JSON. Raises `UsageError` for values that JSON would change."""
     if isinstance(state, bytes):
         return {"bytes": base64.b64encode(state).decode()}
     try:
@@ -45,7 +45,7 @@ def encode(name: str, state: Any) -> dict[str, Any]:
 
 
 def decode(saved: dict[str, Any]) -> Any:
-    """What `encode` was given.
+    """Inverts `encode`.
 
     >>> decode(encode("iterator", b"ab")), decode(encode("iterator", {"position": 3}))
     (b'ab', {'position': 3})

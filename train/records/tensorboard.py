@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, beside `metrics.jsonl`; needs the extra package tensorboardX and imports it only here."""
+"""Metrics for TensorBoard, in addition to `metrics.jsonl`; only this module needs the package tensorboardX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from train.files import check_place, child_path, make_folder
 
 
 def summary_writer() -> Any:
-    """The class that writes, or one sentence if it is not installed."""
+    """The class of tensorboardX that writes; an error in one sentence if it is not installed."""
     try:
         import tensorboardX
     except ImportError as error:
@@ -23,13 +23,13 @@ def summary_writer() -> Any:
 
 
 class TensorBoard:
-    """Writes each split's metrics to a folder of its own, so that TensorBoard draws them over each other.
+    """Writes each split to its own folder, so that TensorBoard draws the splits in one plot.
 
-    A thread of tensorboardX writes every ten seconds; a killed process loses what came after.
+    A thread of tensorboardX writes every ten seconds; a killed process loses the rest.
 
     Args:
-        folder: Gets one folder for each split.
-        after: Steps done before; what an earlier process logged behind them is hidden by TensorBoard.
+        folder: Parent of the folders of the splits.
+        after: Number of finished steps; TensorBoard hides later ones that an earlier process logged.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, after: int = 0) -> None:
@@ -38,7 +38,7 @@ class TensorBoard:
         self._writers: dict[str, Any] = {}
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Adds the numbers of one split at one step."""
+        """Logs the numbers of one split at one step."""
         if split not in self._writers:
             folder = make_folder(child_path(self._folder, split), "the folder for TensorBoard")
             self._writers[split] = self._make(os.fspath(folder), purge_step=self._after + 1, flush_secs=10)
@@ -46,6 +46,6 @@ class TensorBoard:
             self._writers[split].add_scalar(name, float(value), step)
 
     def close(self) -> None:
-        """Ends the files."""
+        """Closes the files."""
         for writer in self._writers.values():
             writer.close()

@@ -1,4 +1,4 @@
-"""What a run leaves behind in its workdir: config, environment, summary (and metrics and report from their modules)."""
+"""The folder of a run with its config, environment and summary."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ _PACKAGES = (
 
 
 def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed: Collection[str] = ()) -> Path:
-    """Creates a run's folder, or opens it again for the same config, and keeps other processes from writing there.
+    """Creates a run's folder, or opens it again for the same config, and locks it against other processes.
 
-    Writes `config.json` and `environment.json`. A folder that belongs to another config is refused, because its metrics
-    and checkpoints would be mixed with those of this run (it is taken over if it holds nothing but these two files); so
-    is one that another process has opened, until that ends or calls `close_workdir`.
+    Writes `config.json` and `environment.json`. A folder of another config is refused, unless it holds only these two
+    files, because metrics and checkpoints of two runs would be mixed. A folder opened by another process is refused
+    until that process ends or calls `close_workdir`.
 
     Args:
         workdir: The folder; its parents are created as well.
         config: A mapping or dataclass of plain values.
-        allow_changed: Dotted names of settings that may differ from the run's start ("data" stands for all that begins
-            with "data." as well). `config.json` then tells the new ones, `config_changes.jsonl` what changed and when.
+        allow_changed: Dotted names of settings that may differ from the start of the run ("data" includes all that
+            begin with "data."). `config.json` then holds the new settings, `config_changes.jsonl` the changes with
+            dates.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: The folder holds another run or something else, another process has opened it, or it cannot be
-            written.
+        UsageError: The folder holds another run or other files, another process has opened it, or it cannot be written.
     """
     wanted = to_json(config, nonfinite=str)
     workdir = make_folder(workdir, "the workdir")
-    _content_of(workdir)  # first of all, so as to leave nothing in a folder that is something else
+    _content_of(workdir)  # first, so that nothing is written to a folder that is no workdir
     held = is_locked(workdir)
     if jax.process_index() == 0:
         lock_folder(workdir)
@@ -88,7 +88,7 @@ _WAYS_OUT = "give another --workdir, or delete that folder to start again"
 
 
 def _content_of(workdir: Path) -> set[str]:
-    """The names in a run's folder, or UsageError where it is something else."""
+    """The names in a run's folder. Raises UsageError if it is not one."""
     try:
         content = sorted(name for name in os.listdir(workdir) if not name.startswith("."))
     except OSError as error:
@@ -101,12 +101,13 @@ def _content_of(workdir: Path) -> set[str]:
 
 
 def _take_over(workdir: Path, wanted: Any, allow_changed: Collection[str]) -> None:
-    """Compares a folder, which is locked, with the config, and writes config and environment."""
+    """Compares a locked folder with the config, and writes config and environment."""
     content = _content_of(workdir)
     if jax.process_index() == 0:
         remove_leftovers(workdir)
     path = workdir / "config.json"
-    if content - {"config.json", "environment.json"}:  # else the run ended before it began, by a mistyped name say
+    # With nothing else there, the run ended before it began, for example by a mistyped name.
+    if content - {"config.json", "environment.json"}:
         try:
             found = read_json(path)
         except (OSError, ValueError) as error:
@@ -123,7 +124,7 @@ def _take_over(workdir: Path, wanted: Any, allow_changed: Collection[str]) -> No
 
 
 def close_workdir(workdir: str | os.PathLike[str]) -> None:
-    """Lets other processes write to the folder of a run, as the end of this process does."""
+    """Unlocks the folder of a run for other processes, as the end of this process does."""
     unlock_folder(workdir)
 
 
@@ -139,7 +140,7 @@ def _now() -> str:
 
 
 def _record_environment(path: Path) -> None:
-    """Writes the environment; says so when a run goes on in another one than it was started in."""
+    """Writes the environment, and prints a note if it differs from the start of the run."""
     now = environment()
     before = _read_environment(path)
     if before is not None:
@@ -151,7 +152,7 @@ def _record_environment(path: Path) -> None:
 
 
 def _read_environment(path: Path) -> dict[str, Any] | None:
-    """What was written at the start, or None; a file that is no such thing is set aside, and said so."""
+    """The environment written at the start, or None. A damaged file is set aside with a warning."""
     try:
         before = read_json(path)
         if isinstance(before, dict):
@@ -171,11 +172,11 @@ def _read_environment(path: Path) -> dict[str, Any] | None:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to judge a number: versions, devices, commit and date; nothing that names the machine.
+    """Versions, devices, commit and date, without the name of the machine.
 
     Returns:
-        An object of JSON types. `git` is None where the code is not in a checkout; `git.dirty` tells whether tracked
-        files differ from the commit.
+        An object of JSON types. `git` is None outside of a checkout; `git.dirty` is true if tracked files differ from
+        the commit.
 
     >>> sorted(environment())
     ['date', 'devices', 'git', 'packages', 'platform', 'python']
@@ -198,7 +199,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git_state(source: Path) -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout that tracks this very file (not of one that merely surrounds it)."""
+    """Commit and dirty flag of the checkout that tracks this file (not of one that merely surrounds it)."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]
@@ -214,7 +215,7 @@ def _git_state(source: Path) -> dict[str, Any] | None:
 
 
 def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
-    """Writes the run's final numbers to `summary.json` (not finite: null) and returns its path."""
+    """Writes the final numbers of a run to `summary.json` (null for NaN and infinity) and returns the path."""
     path = check_place(workdir, "a workdir") / "summary.json"
     write_atomic(path, dump_json(to_json(dict(summary))))
     return path

@@ -16,7 +16,7 @@ import pytest
 from tests.train.support.processes import end, free_port
 from tests.train.support.two_processes import train
 from train import read_metrics
-from train.devices.processes import by_first, check_same, join, preempted, wait_for_all
+from train.devices.processes import check_same, join, on_process_zero, preempted, wait_for_all
 from train.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -144,7 +144,7 @@ def test_processes_with_another_config_are_refused(tmp_path):
 def test_one_process_needs_no_others():
     seen = []
     check_same({"config": {"lr": 0.1}})
-    by_first(lambda: seen.append(1))
+    on_process_zero(lambda: seen.append(1))
     wait_for_all("nothing")
     assert seen == [1]
     assert not preempted()
@@ -153,7 +153,7 @@ def test_one_process_needs_no_others():
         raise UsageError("no place")
 
     with pytest.raises(UsageError, match="no place"):
-        by_first(fail)
+        on_process_zero(fail)
 
 
 def test_a_start_without_an_address_is_refused(monkeypatch):

@@ -225,7 +225,7 @@ def test_later_checkpoints_are_not_overrun(tmp_path):
             r"\.params\['b'\] as bfloat16\[\], .* float32\[\]",
         ),
         (lambda s: s.replace(params={**s.params, "v": jnp.zeros(1)}), r"checkpoint has no \.params\['v'\]"),
-        (lambda s: s.replace(ema=None), r"checkpoint has \.ema\['b'\], which this state has not"),
+        (lambda s: s.replace(ema=None), r"checkpoint has \.ema\['b'\], which this state does not have"),
         (
             lambda s: s.replace(opt_state=optax.sgd(0.1, momentum=0.9).init(s.params)),
             r"checkpoint has no \.opt_state\[0\]\.trace",

@@ -157,7 +157,7 @@ def test_arrays_of_another_form_than_they_say_are_not_read(folder, capsys, monke
 
 def test_arrays_that_are_not_listed_are_damage(folder, capsys):
     rewrite(folder / "3", lambda meta: meta["leaves"].append({"path": ".extra", "shape": [1], "dtype": "float32"}))
-    with pytest.raises(UsageError, match=r"checkpoint has \.extra, which this state has not"):
+    with pytest.raises(UsageError, match=r"checkpoint has \.extra, which this state does not have"):
         Checkpointer(folder).restore_latest(fresh_state())
     more = fresh_state().replace(params={**fresh_state().params, "v": jnp.zeros(1)})
 

@@ -30,7 +30,7 @@ from train import (
     process_rows,
     shard_state,
 )
-from train.devices.processes import by_first, check_same
+from train.devices.processes import check_same, on_process_zero
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 
@@ -102,7 +102,7 @@ def train(folder, steps, split="fsdp", devices=None, harm=None, index=0):
         step = data_parallel(body, mesh=mesh)
     batches = Batches(process_rows(ROWS, mesh))
     assert len(batches.rows) == ROWS // (1 if split == "tensor" else jax.process_count())
-    by_first(lambda: folder.mkdir(exist_ok=True))
+    on_process_zero(lambda: folder.mkdir(exist_ok=True))
     with MetricsWriter(folder, every=20) as writer, Checkpointer(folder / "ckpt", every=100, iterator=batches) as saver:
         state = saver.restore_latest(state) or state
         writer.truncate_after(int(state.step))
