@@ -102,7 +102,7 @@ def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> Usa
         if OPENED.isdisjoint([place, *place.parents]):
             return UsageError(f"cannot {action} {path} ({reason}); choose a place that can be written")
         return RunFailed(
-            f"cannot {action} {path} any more ({reason}); see that the folder is there and can be written, and run the "
+            f"cannot {action} {path} any more ({reason}); check that the folder exists and can be written, and run the "
             "same command again: what was saved before is intact"
         )
     return RunFailed(
@@ -191,7 +191,7 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         raise OSError(error.errno, "it is a link, a pipe or a socket, not a plain file", error.filename) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
+        raise OSError(errno.EINVAL, "it is not a plain file", os.fspath(path))
     return descriptor
 
 

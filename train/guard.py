@@ -27,11 +27,12 @@ import numpy as np
 from train.console import warn
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
-from train.hooks import last_good
+from train.hooks import Hook, last_good
 from train.metrics import Metrics, means
 from train.parallel import Step, Sync
 from train.paths import path_of
 from train.records.metrics_log import MetricsWriter
+from train.trees import Batch
 
 KEPT = ("params", "opt_state", "ema", "state")
 """The fields of a state that a skipped step does not change; the step counter increases."""
@@ -63,7 +64,7 @@ def skip_nonfinite(step: Step) -> Step:
     if not step.trains:
         raise UsageError("skip_nonfinite is for a train step: an evaluation step changes nothing anyway.")
 
-    def body(state: Any, batch: Any, sync: Sync) -> tuple[Any, Any]:
+    def body(state: Any, batch: Batch, sync: Sync) -> tuple[Any, Any]:
         new, metrics = step.body(state, batch, sync)
         if not {"loss", "grad_norm"} <= set(metrics):
             raise UsageError(
@@ -162,11 +163,11 @@ class BadSteps:
             self._writer.write(step, "skipped", values)
         if self.consecutive == 1:
             bad = ", ".join(f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value))
-            limit = f"after {self.max_consecutive_bad} in a row the last checkpoint is taken up"
+            limit = f"after {self.max_consecutive_bad} in a row training returns to the last checkpoint"
             _warn(f"step {step} is skipped, because {bad or 'a mutable collection is not finite'}; {limit}")
         return self.consecutive >= self.max_consecutive_bad
 
-    def roll_back(self, step: int, state: Any, hooks: Sequence[Any], broken: Sequence[str] = ()) -> Any:
+    def roll_back(self, step: int, state: Any, hooks: Sequence[Hook], broken: Sequence[str] = ()) -> Any:
         """The state of the last good checkpoint with the current step counter.
 
         Args:
@@ -205,7 +206,7 @@ class BadSteps:
         self.consecutive = 0
         if self._writer is not None:
             self._writer.write(step, "rollback", {"to_step": saved, "rollbacks": self.rollbacks})
-        _warn(f"{row}; going on with the state of step {saved} and fresh data")
+        _warn(f"{row}; continuing with the state of step {saved} and fresh data")
         return old.replace(step=jax.device_put(np.asarray(step, old.step.dtype), old.step.sharding))
 
     def get_state(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ class Hook(Protocol):
         """Does its work."""
 
 
-def last_save(hooks: Sequence[Any]) -> tuple[int, str] | None:
+def last_save(hooks: Sequence[Hook]) -> tuple[int, str] | None:
     """Step and location of the last good checkpoint of a saving hook, or None."""
     for hook in hooks:
         step = getattr(hook, "latest_step", None) if getattr(hook, "saves", False) else None
@@ -35,7 +35,7 @@ def last_save(hooks: Sequence[Any]) -> tuple[int, str] | None:
     return None
 
 
-def last_good(hooks: Sequence[Any]) -> str:
+def last_good(hooks: Sequence[Hook]) -> str:
     """The last good checkpoint, in words."""
     saved = last_save(hooks)
     return f"the last good checkpoint is {saved[1]}" if saved else "no checkpoint was saved before"
@@ -186,7 +186,7 @@ class EarlyStopping:
             self.waited += 1
         if self.patience is not None and self.waited >= self.patience:
             self.stopped = True
-            raise StopTraining(f"{self.metric} has not been better than {self.best} for {self.waited} checks")
+            raise StopTraining(f"{self.metric} has not improved on {self.best} for {self.waited} checks")
 
     def get_state(self) -> dict[str, Any]:
         """The state that a resumed run restores."""

@@ -24,7 +24,7 @@ from train.devices.processes import preempted
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.guard import BadSteps, find_nonfinite, not_finite, outcome
-from train.hooks import StopTraining, last_good, last_save
+from train.hooks import Hook, StopTraining, last_good, last_save
 from train.metrics import Metrics, means
 from train.records.progress import Progress
 
@@ -37,7 +37,7 @@ def fit(
     data: Iterable[Any],
     *,
     steps: int,
-    hooks: Sequence[Any] = (),
+    hooks: Sequence[Hook] = (),
     log_every: int = 50,
     label: str = "",
     progress: bool = True,
@@ -123,7 +123,7 @@ def fit(
     return cast(State, calls.state)
 
 
-def _check_hooks(hooks: Sequence[Any], log_every: int, steps_per_call: int) -> None:
+def _check_hooks(hooks: Sequence[Hook], log_every: int, steps_per_call: int) -> None:
     if log_every < 1 or steps_per_call < 1:
         raise UsageError(f"expected log_every and steps_per_call of at least 1, got {log_every} and {steps_per_call}")
     for hook in hooks:
@@ -157,7 +157,7 @@ def _next_batch(batches: Iterator[Any], number: int, start: int, steps: int) -> 
         ) from error
 
 
-def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Any]) -> None:
+def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Hook]) -> None:
     """Raises unless the named metrics are finite."""
     # Only the sums are checked, because this runs at every step: a mean with weight is finite if its sum is.
     broken = [name for name in names if name in metrics and not math.isfinite(float(metrics[name][0]))]
@@ -170,7 +170,7 @@ def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Se
     )
 
 
-def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Any]) -> RunFailed:
+def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Hook]) -> RunFailed:
     return RunFailed(
         f"{not_finite(bad, number)}, though its loss and gradient were; {last_good(hooks)}; "
         "try a lower learning rate or clipping"
@@ -178,7 +178,7 @@ def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Any]) -> RunFailed:
 
 
 def _fit_to_save(
-    number: int, state: Any, hooks: Sequence[Any], last: bool, interrupted: bool, bad_steps: BadSteps | None
+    number: int, state: Any, hooks: Sequence[Hook], last: bool, interrupted: bool, bad_steps: BadSteps | None
 ) -> tuple[Any, str]:
     """The state to continue with, and the reason not to save it before the end (empty if it may be saved).
 
@@ -201,7 +201,7 @@ def _loss_first(metrics: Metrics) -> dict[str, float]:
 
 
 def _call_hooks(
-    hooks: Sequence[Any],
+    hooks: Sequence[Hook],
     number: int,
     state: Any,
     metrics: dict[str, float],
@@ -271,14 +271,14 @@ class _Interrupts:
         say("finishing this step, then saving; once more to leave at once")
 
     @staticmethod
-    def leave(received: int, number: int, hooks: Sequence[Any], unfit: str = "") -> None:
+    def leave(received: int, number: int, hooks: Sequence[Hook], unfit: str = "") -> None:
         """Prints what was saved and exits with the shell's code for the signal, 128 + its number."""
         step, place = last_save(hooks) or (None, "")
         why = f" ({unfit})" if unfit else ""
         told = f"nothing was saved{why}"
         if step == number:
-            told = f"saved {place}; the same command goes on from there"
+            told = f"saved {place}; the same command continues from there"
         elif step is not None:
-            told = f"this step was not saved{why}; the same command goes on from {place}"
+            told = f"this step was not saved{why}; the same command continues from {place}"
         say(f"stopped by {signal.Signals(received).name} after step {number}: {told}")
         raise SystemExit(128 + received)

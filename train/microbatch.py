@@ -11,7 +11,7 @@ import numpy as np
 
 from train.errors import UsageError
 from train.parallel import micro_batches
-from train.trees import widen
+from train.trees import Batch, Params, widen
 
 Encode = Callable[..., Any]
 
@@ -51,7 +51,7 @@ def microbatched(encode: Encode, n: int) -> Encode:
     if n < 1:
         raise UsageError(f"microbatched: n is {n}, but a batch has at least 1 micro-batch.")
 
-    def run(params: Any, rows: Any, key: jax.Array | None = None) -> Any:
+    def run(params: Params, rows: Batch, key: jax.Array | None = None) -> Any:
         size = _count(rows)
         if size % n:
             raise UsageError(
@@ -75,7 +75,7 @@ def microbatched(encode: Encode, n: int) -> Encode:
     return run
 
 
-def _count(rows: Any) -> int:
+def _count(rows: Batch) -> int:
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(rows)}
     if len(sizes) != 1 or sizes == {()}:
         shapes = jax.tree.map(np.shape, rows)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from train.errors import UsageError
+from train.trees import Batch, Params, Tree
 
 RESERVED_METRICS = ("loss", "grad_norm", "skipped", "overflow", "loss_scale")
 
@@ -151,7 +152,7 @@ class Context:
 
     key: jax.Array
     step: jax.Array
-    ema: Any = None
+    ema: Params = None
     frozen: Any = None
     state: Any = None
     axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
@@ -164,13 +165,13 @@ Objective = Callable[[Any, Any, Context], Terms | tuple[Terms, Any]]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tuple[Terms, Any]:
+def evaluate(objective: Objective, params: Params, batch: Batch, ctx: Context) -> tuple[Terms, Any]:
     """Calls an objective and checks its result.
 
     Args:
         objective: `(params, batch, ctx) -> terms` or `-> (terms, new_state)`.
-        params: Any pytree.
-        batch: Any pytree of arrays.
+        params: Params pytree.
+        batch: Batch pytree of arrays.
         ctx: The context; its `state` is passed on if the objective returns terms only.
 
     Returns:
@@ -222,8 +223,8 @@ def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term
         if not single:
             raise UsageError(
                 f"term {name!r} is trained on, but is a single number without weights: a mean taken too early gives a "
-                "short micro-batch the say of a long one. Return one value per example, as term(loss, ...) does; use "
-                "penalty(x) for a number that is no mean, such as a norm of the parameters; or say with "
+                "short micro-batch the weight of a long one. Return one value per example, as term(loss, ...) does; "
+                "use penalty(x) for a number that is not a mean, such as a norm of the parameters; or say with "
                 "Term(mean, weights=count) how much it counts."
             )
 
@@ -313,7 +314,7 @@ def _fitting(weights: Any, values: jax.Array) -> jax.Array:
 
 
 def _check_same_layout(old: Any, new: Any) -> None:
-    def layout(tree: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    def layout(tree: Tree) -> tuple[Any, list[tuple[Any, Any]]]:
         leaves, structure = jax.tree.flatten(tree)
         return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 
@@ -324,7 +325,7 @@ def _check_same_layout(old: Any, new: Any) -> None:
         )
 
 
-def _describe(tree: Any) -> str:
+def _describe(tree: Tree) -> str:
     return str(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree))
 
 

@@ -16,7 +16,7 @@ from train.checks import checked
 from train.devices.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 from train.errors import UsageError
 from train.paths import check_leaves
-from train.trees import is_key
+from train.trees import Batch, Tree, is_key
 
 AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
@@ -36,7 +36,7 @@ class Sync:
 
     axis_name: str | None = None
 
-    def local(self, tree: Any) -> Any:
+    def local(self, tree: Tree) -> Any:
         """Marks arrays as device-local.
 
         Under `shard_map` with `check_vma=True` the gradient of a replicated array is already summed over the devices,
@@ -45,11 +45,11 @@ class Sync:
         name = self.axis_name
         return tree if name is None else jax.tree.map(lambda x: _vary(jnp.asarray(x), name), tree)
 
-    def sum(self, tree: Any) -> Any:
+    def sum(self, tree: Tree) -> Any:
         """Sums over the devices."""
         return tree if self.axis_name is None else jax.lax.psum(self.local(tree), self.axis_name)
 
-    def agree(self, tree: Any) -> Any:
+    def agree(self, tree: Tree) -> Any:
         """Makes mutable collections equal on all devices: real numbers by their mean, others by their maximum."""
         return tree if self.axis_name is None else jax.tree.map(self._agree_leaf, self.local(tree))
 
@@ -88,14 +88,14 @@ class Step:
     accumulate: int = 1
     checks: bool = False
 
-    def __call__(self, state: Any, batch: Any) -> Any:
+    def __call__(self, state: Any, batch: Batch) -> Any:
         """Runs the step on the whole batch, in one program."""
         return self.body(state, batch, Sync())
 
     def on(self, sync: Sync) -> Compiled:
         """One device's part of the step, as a function of state and batch."""
 
-        def step(state: Any, batch: Any) -> Any:
+        def step(state: Any, batch: Batch) -> Any:
             return self.body(state, batch, sync)
 
         return step
@@ -167,7 +167,7 @@ def data_parallel(
             compiled[layout] = checked(function) if step.checks else function
         return state, compiled[layout]
 
-    def call(state: Any, batch: Any) -> Any:
+    def call(state: Any, batch: Batch) -> Any:
         nonlocal latest
         check_batch(batch, devices=parts, accumulate=step.accumulate)
         batch = (_stack if backend == "pmap" else _split)(batch, mesh)
@@ -179,7 +179,7 @@ def data_parallel(
         latest = weakref.ref(result[0] if step.trains else state), function
         return result
 
-    def lower(state: Any, batch: Any) -> jax.stages.Lowered:
+    def lower(state: Any, batch: Batch) -> jax.stages.Lowered:
         batch = (_stack if backend == "pmap" else _split)(batch, mesh)
         state = jax.tree.map(lambda x: _shape(x, mesh, keep=backend == "jit"), state)
         shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -205,7 +205,7 @@ def scanned(step: Step) -> Step:
     return dataclasses.replace(step, body=body)
 
 
-def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
+def check_batch(batch: Batch, *, devices: int = 1, accumulate: int = 1) -> None:
     """Checks that a batch of numbers splits evenly over devices, and each part over micro-batches."""
     check_leaves(
         batch,
@@ -230,7 +230,7 @@ def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
         )
 
 
-def micro_batches(batch: Any, count: int) -> Any:
+def micro_batches(batch: Batch, count: int) -> Any:
     """Splits `[B, ...]` into `[count, B / count, ...]`. Micro-batch j has the rows j, j + count, j + 2 count, ...
 
     So each micro-batch of a sharded batch is spread over the same devices, and its rows do not depend on their number.
@@ -297,7 +297,7 @@ def _shape(leaf: Any, mesh: Mesh, keep: bool) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=_sharding(leaf, mesh, keep))
 
 
-def _split(batch: Any, mesh: Mesh) -> Any:
+def _split(batch: Batch, mesh: Mesh) -> Any:
     """Spreads a batch over the devices. Arrays not yet placed are left to the compiled call, which is faster.
 
     An array on a mesh has another type than an unplaced one and would need another compiled program.
@@ -312,6 +312,6 @@ def _split(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _stack(batch: Any, mesh: Mesh) -> Any:
+def _stack(batch: Batch, mesh: Mesh) -> Any:
     count = len(mesh.local_devices)
     return jax.tree.map(lambda x: np.reshape(x, (count, np.shape(x)[0] // count, *np.shape(x)[1:])), batch)

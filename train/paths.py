@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.errors import UsageError
+from train.trees import Tree
 
 _SHOWN_PATHS = 8
 
@@ -34,11 +35,11 @@ def path_of(key_path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
-def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> None:
+def check_leaves(tree: Tree, name: str, kinds: tuple[Any, ...], advice: str) -> None:
     """Raises UsageError unless every leaf is a number or an array of some kinds of dtype.
 
     Args:
-        tree: Any pytree.
+        tree: Tree pytree.
         name: What it is.
         kinds: Abstract dtypes, as of `jnp.issubdtype`.
         advice: What to do with leaves of other kinds, for the message.
@@ -70,12 +71,12 @@ def _is_of(dtype: Any, kinds: tuple[Any, ...]) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+def map_with_path(fn: Callable[..., Any], tree: Tree, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """Maps `fn(path, leaf, *other_leaves)` over a tree, with paths as written by `path_of`.
 
     Args:
         fn: Called with the path as a string, the leaf of `tree` and the matching leaves of `rest`.
-        tree: Any pytree.
+        tree: Tree pytree.
         *rest: Trees of the same structure.
         is_leaf: As in `jax.tree.map`.
 
@@ -91,11 +92,11 @@ def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callab
     )
 
 
-def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
+def paths_of(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """The paths of all leaves, in the order of `jax.tree.leaves`.
 
     Args:
-        tree: Any pytree.
+        tree: Tree pytree.
         is_leaf: As in `jax.tree.leaves`.
 
     Returns:
@@ -108,12 +109,12 @@ def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[st
     return [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
 
 
-def check_matches(pattern: str, tree: Any, purpose: str) -> None:
+def check_matches(pattern: str, tree: Tree, purpose: str) -> None:
     """Refuses a regular expression that matches no path of a tree: it would silently do nothing.
 
     Args:
         pattern: Regular expression, searched (not anchored) in each path.
-        tree: Any pytree; one without leaves passes.
+        tree: Tree pytree; one without leaves passes.
         purpose: Name of the setting, for the message ("freeze").
 
     Example:

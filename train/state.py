@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from train.paths import check_leaves
-from train.trees import is_key, widen
+from train.trees import Params, Tree, is_key, widen
 
 
 @jax.tree_util.register_dataclass
@@ -31,10 +31,10 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Any
-    opt_state: Any
+    params: Params
+    opt_state: Tree
     key: jax.Array
-    ema: Any = None
+    ema: Params = None
     frozen: Any = None
     state: Any = None
     loss_scale: Any = None
@@ -45,7 +45,7 @@ class TrainState:
 
 
 def create_state(
-    params: Any,
+    params: Params,
     optimizer: optax.GradientTransformation,
     *,
     key: int | jax.Array,
@@ -94,7 +94,7 @@ def create_state(
     )
 
 
-def average(ema: Any, params: Any, decay: Any) -> Any:
+def average(ema: Params, params: Params, decay: Any) -> Any:
     """Returns `decay * ema + (1 - decay) * params`, in the dtypes of `ema`; other leaves than real numbers are copied.
 
     >>> average({"w": jnp.array(1.0)}, {"w": jnp.array(3.0)}, 0.75)["w"].item()
@@ -124,5 +124,5 @@ def _copy_leaf(leaf: Any) -> jax.Array:
     return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
 
 
-def _copy(tree: Any) -> Any:
+def _copy(tree: Tree) -> Any:
     return jax.tree.map(_copy_leaf, tree)

@@ -24,7 +24,7 @@ from train.optimizers.wrappers import evaluation_params
 from train.parallel import Step, Sync, check_batch, micro_batches
 from train.paths import check_leaves
 from train.state import TrainState, average
-from train.trees import widen
+from train.trees import Batch, Params, Tree, widen
 
 
 def build_train_step(
@@ -74,14 +74,14 @@ def build_train_step(
     accumulate = check_count("accumulate", accumulate)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def body(state: TrainState, batch: Any, sync: Sync) -> tuple[TrainState, Sums]:
+    def body(state: TrainState, batch: Batch, sync: Sync) -> tuple[TrainState, Sums]:
         check_batch(batch, accumulate=accumulate)
         check_leaves(
             state.params,
             "the parameter tree",
             (jnp.inexact,),
-            "Only real numbers can be trained: give counters, masks and keys to create_state as state=, and what stays "
-            "as it is as frozen=.",
+            "Only real numbers can be trained: give counters, masks and keys to create_state as state=, and "
+            "constants as frozen=.",
         )
         if ema_decay is not None and state.ema is None:
             raise UsageError("ema_decay is given, but the state keeps no average: use create_state(..., ema=True).")
@@ -95,7 +95,7 @@ def build_train_step(
             check_report(report, rates, grad_norm if state.loss_scale is None else loss, state.step)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
 
-        def gradient_at(params: Any) -> Any:  # for SAM and Sophia
+        def gradient_at(params: Params) -> Any:  # for SAM and Sophia
             there = _gradients(objective, state.replace(params=params), batch, rates, accumulate, sync, False)[0]
             return jax.tree.map(lambda g, p: g.astype(p.dtype), there, params)
 
@@ -130,7 +130,7 @@ def build_eval_step(
         `train.weighted_loss` of the added sums, not the mean of `"loss"`.
     """
 
-    def body(state: TrainState, batch: Any, sync: Sync) -> Sums:
+    def body(state: TrainState, batch: Batch, sync: Sync) -> Sums:
         check_batch(batch)
         if use_ema and state.ema is None:
             raise UsageError("use_ema is set, but the state keeps no average: use create_state(..., ema=True).")
@@ -147,7 +147,7 @@ def build_eval_step(
 def _gradients(
     objective: Objective,
     state: TrainState,
-    batch: Any,
+    batch: Batch,
     rates: Mapping[str, Any],
     count: int,
     sync: Sync,
@@ -156,14 +156,16 @@ def _gradients(
     """Global gradients in at least float32, the global sums of all terms, and the new mutable collections."""
     params, collections = sync.local(state.params), sync.local(state.state)
 
-    def forward(params: Any, collections: Any, index: Any, rows: Any) -> tuple[Terms, Any]:
+    def forward(params: Params, collections: Any, index: Any, rows: Batch) -> tuple[Terms, Any]:
         terms, new = evaluate(objective, params, rows, _context(state, sync, index, collections))
         check_loss_weights(rates, terms)
         return terms, sync.local(new)
 
     # This device's part of the loss: its own numerators over the global denominators. Summed over micro-batches and
     # devices, these parts and their gradients are those of the whole batch.
-    def local_loss(params: Any, collections: Any, index: Any, rows: Any, denominators: Any = None) -> tuple[Any, Any]:
+    def local_loss(
+        params: Params, collections: Any, index: Any, rows: Batch, denominators: Any = None
+    ) -> tuple[Any, Any]:
         terms, new = forward(params, collections, index, rows)
         report = Report.of(terms)
         denominators = denominators or sync.sum({name: report.sums[name][1] for name in rates})
@@ -229,5 +231,5 @@ def _strong(leaf: Any) -> jax.Array:
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
-def _sum_first(tree: Any) -> Any:
+def _sum_first(tree: Tree) -> Any:
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree)

@@ -1,9 +1,16 @@
-"""What several files need to know of the arrays in a tree."""
+"""Pytrees: names for their types, and small functions of their leaves."""
 
 from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
+
+Tree = Any
+"""Any pytree of arrays: nested dicts, lists, tuples, registered classes."""
+Params = Tree
+"""Parameters, or a tree of the same structure."""
+Batch = Tree
+"""A batch of data; the leading axis of each array is that of the examples."""
 
 
 def is_key(leaf: Any) -> TypeGuard[jax.Array]:
@@ -27,7 +34,7 @@ def widen(leaf: Any) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def shapes_of(tree: Any) -> str:
+def shapes_of(tree: Tree) -> str:
     """The shapes of a tree's leaves in its structure, for a message.
 
     >>> shapes_of({"x": jnp.ones((2, 3))})

@@ -234,7 +234,7 @@ def test_a_row_of_bad_steps_goes_back_to_the_last_checkpoint(tmp_path, monkeypat
     warnings = capsys.readouterr().err
     assert "step 10 is skipped, because grad_norm = nan, loss = nan, square = nan;" in warnings
     assert "3 steps in a row, up to step 15, had a loss" in warnings
-    assert "going on with the state of step 12" in warnings
+    assert "continuing with the state of step 12" in warnings
 
 
 def test_nothing_is_saved_in_a_row_of_bad_steps(tmp_path):

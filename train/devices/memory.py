@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from train.errors import RunFailed
+from train.trees import Batch, Tree
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -170,7 +171,7 @@ class MemoryErrors:
         self._step = step
         self._shapes: tuple[Any, Any] | None = None
 
-    def expect(self, state: Any, batch: Any) -> None:
+    def expect(self, state: Any, batch: Batch) -> None:
         """Records the shapes of the first call, before the step deletes a donated state."""
         if self._shapes is None:
             self._shapes = jax.tree.map(_shape, (state, batch))
@@ -183,7 +184,7 @@ class MemoryErrors:
             raise explain(str(error), self._step, *self._shapes) from error
 
 
-def explain(message: str, step: Any, state: Any, batch: Any) -> OutOfMemory:
+def explain(message: str, step: Any, state: Any, batch: Batch) -> OutOfMemory:
     """Makes an `OutOfMemory` from an error of XLA.
 
     Args:
@@ -236,7 +237,7 @@ def device_limit(device: jax.Device | None = None) -> int | None:
         return limit
 
 
-def tree_bytes(tree: Any) -> int:
+def tree_bytes(tree: Tree) -> int:
     """Bytes of all arrays of a tree.
 
     >>> tree_bytes({"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)})

@@ -71,7 +71,7 @@ def join(
     if waiting.is_alive():
         raise UsageError(
             f"cannot join the processes of this run (after {start_seconds} s {_missing(coordinator, index)}); "
-            "start all of them at about the same time, and see that each can reach process 0"
+            "start all of them at about the same time, and check that each can reach process 0"
         )
     if failed and not isinstance(failed[0], ValueError | TypeError | RuntimeError):
         raise failed[0]
@@ -143,8 +143,8 @@ def explain_lost_process(error: BaseException) -> str | None:
         return None
     return (
         f"a step failed in process {jax.process_index()} of {jax.process_count()}, most likely because another process "
-        f"has ended ({text:.200}); look at the output of the others, then start all again: they go on from the latest "
-        "checkpoint"
+        f"has ended ({text:.200}); look at the output of the others, then start all again: they continue from the "
+        "latest checkpoint"
     )
 
 

@@ -13,6 +13,7 @@ import jax
 from train.console import say, warn
 from train.errors import UsageError
 from train.files import make_folder
+from train.trees import Batch
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -42,7 +43,7 @@ def profiled(step: Step, folder: str | os.PathLike[str], first: int, last: int) 
     tracing = done = False
 
     @functools.wraps(step)
-    def call(state: Any, batch: Any) -> tuple[Any, Any]:
+    def call(state: Any, batch: Batch) -> tuple[Any, Any]:
         nonlocal number, tracing, done
         number = 1 + (int(jax.device_get(state.step)) if number is None else number)
         if not first <= number <= last:

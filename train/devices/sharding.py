@@ -24,6 +24,7 @@ from train.devices.mesh import place
 from train.errors import UsageError
 from train.paths import check_matches, map_with_path, path_of
 from train.state import TrainState
+from train.trees import Params, Tree
 
 Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, Sequence[Axis]]]
@@ -32,7 +33,7 @@ MIN_SIZE = 2**12
 """Parameters with fewer entries are replicated on every device: a collective would cost more than it saves."""
 
 
-def param_specs(params: Any, mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE) -> Any:
+def param_specs(params: Params, mesh: Mesh, rules: Rules = (), *, min_size: int = MIN_SIZE) -> Any:
     """The sharding of each parameter: by the first rule with a matching pattern, otherwise by default.
 
     By default, a parameter of at least `min_size` entries is split along its largest dimension divisible by the size of
@@ -127,7 +128,7 @@ def shard_state(
     return made
 
 
-def gather(tree: Any) -> Any:
+def gather(tree: Tree) -> Any:
     """Returns each whole array on the host of every process. All processes must call it.
 
     >>> gather({"w": jax.numpy.ones(2)})
@@ -141,7 +142,7 @@ def gather(tree: Any) -> Any:
     return jax.tree.map(fetch, tree)
 
 
-def bytes_per_device(tree: Any) -> dict[jax.Device, int]:
+def bytes_per_device(tree: Tree) -> dict[jax.Device, int]:
     """Bytes of a tree of arrays on each device of this process.
 
     >>> list(bytes_per_device({"w": jax.numpy.ones(3)}).values())

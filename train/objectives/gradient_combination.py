@@ -13,14 +13,14 @@ import jax.numpy as jnp
 
 from train.objectives.small_matrices import exact_products, graded_eigh, nonnegative_minimum
 from train.optimizers.norms import power_of_two
-from train.trees import widen
+from train.trees import Tree, widen
 
 Weights = jax.Array
 _RIDGE = 1e-6
 
 
 @exact_products
-def gram_matrix(gradients: Any) -> jax.Array:
+def gram_matrix(gradients: Tree) -> jax.Array:
     """Inner products of gradients stacked along the leading axis of each leaf.
 
     >>> gram_matrix({"w": jnp.array([[3.0, 4.0], [0.0, 1.0]])}).tolist()
@@ -35,7 +35,7 @@ def gram_matrix(gradients: Any) -> jax.Array:
     return sum(leaves[1:], leaves[0])
 
 
-def scaled_gram_matrix(gradients: Any) -> tuple[jax.Array, jax.Array]:
+def scaled_gram_matrix(gradients: Tree) -> tuple[jax.Array, jax.Array]:
     """Inner products of gradients over a common scale, without overflow for gradients of norm 1e20.
 
     Args:

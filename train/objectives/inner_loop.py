@@ -14,7 +14,7 @@ from train.errors import UsageError
 from train.objective import Context, Objective, Term, Terms, check_loss_weights, evaluate
 from train.optimizers.schedules import Rate, rate_at
 from train.paths import check_matches, paths_of
-from train.trees import shapes_of, widen
+from train.trees import Batch, Params, shapes_of, widen
 
 Head = str | Callable[[str], bool]
 Leaves = list[jax.Array]
@@ -39,7 +39,7 @@ class InnerLoop:
             raise UsageError(f"steps is {self.steps}, but an inner loop has at least 0 steps.")
         check_number("inner_rate", self.rate)
 
-    def loss(self, params: Any, rows: Any, ctx: Context, number: Any) -> tuple[jax.Array, Any]:
+    def loss(self, params: Params, rows: Batch, ctx: Context, number: Any) -> tuple[jax.Array, Any]:
         """The inner loss at step `number` and the new mutable state."""
         ctx = dataclasses.replace(ctx, key=jax.random.fold_in(ctx.key, number))
         terms, state = evaluate(self.objective, params, rows, ctx)
@@ -52,8 +52,8 @@ class InnerLoop:
 
     def adapt(
         self,
-        params: Any,
-        support: Any,
+        params: Params,
+        support: Batch,
         ctx: Context,
         penalty: Callable[[Leaves], Any] = lambda fast: 0.0,
         rates: Leaves | None = None,
@@ -62,7 +62,7 @@ class InnerLoop:
         start, join = split(params, self.head)
         rates = [rate_at(self.rate, ctx.step)] * len(start) if rates is None else rates
 
-        def loss(fast: Leaves, state: Any, number: Any, rows: Any) -> tuple[jax.Array, Any]:
+        def loss(fast: Leaves, state: Any, number: Any, rows: Batch) -> tuple[jax.Array, Any]:
             value, state = self.loss(join(fast), rows, dataclasses.replace(ctx, state=state), number)
             return value + penalty(fast), state
 
@@ -83,15 +83,15 @@ class InnerLoop:
         (fast, state), _ = jax.lax.scan(descend, (start, ctx.state), micros)
         return join(fast), state
 
-    def query(self, params: Any, rows: Any, ctx: Context, state: Any) -> tuple[Terms, Any]:
+    def query(self, params: Params, rows: Batch, ctx: Context, state: Any) -> tuple[Terms, Any]:
         """The terms of the query and the new mutable state."""
         key = jax.random.fold_in(ctx.key, self.steps)
         return evaluate(self.objective, params, rows["query"], dataclasses.replace(ctx, key=key, state=state))
 
-    def any_weight(self, params: Any, support: Any, ctx: Context) -> jax.Array:
+    def any_weight(self, params: Params, support: Batch, ctx: Context) -> jax.Array:
         """Whether any value of the inner loss has weight. The compiler removes the model from this."""
 
-        def within(rows: Any) -> jax.Array:
+        def within(rows: Batch) -> jax.Array:
             return any_weight(evaluate(self.objective, params, rows, ctx)[0], self.loss_weights)
 
         return jnp.any(jax.vmap(within)(support)) if self.minibatches else within(support)
@@ -102,10 +102,10 @@ def over_tasks(
 ) -> Callable[[Any, Any, Context], Any]:
     """The objective of a batch of tasks, given `(params, rows of one task, ctx) -> (terms, new_state)`."""
 
-    def meta(params: Any, batch: Any, ctx: Context) -> Any:
+    def meta(params: Params, batch: Batch, ctx: Context) -> Any:
         tasks = _count_tasks(batch, optional)
 
-        def one(number: jax.Array, rows: Any) -> tuple[Terms, Any]:
+        def one(number: jax.Array, rows: Batch) -> tuple[Terms, Any]:
             key = jax.random.fold_in(ctx.key, number)
             terms, state = task(params, rows, dataclasses.replace(ctx, key=key, axis_name=None))
             return {name: _ranked(term) for name, term in terms.items()}, state
@@ -116,7 +116,7 @@ def over_tasks(
     return meta
 
 
-def split(params: Any, head: Head | None = None) -> tuple[Leaves, Callable[[Leaves], Any]]:
+def split(params: Params, head: Head | None = None) -> tuple[Leaves, Callable[[Leaves], Any]]:
     """The adapted leaves in at least float32, and a function that inserts them into the tree.
 
     >>> leaves, join = split({"body": jnp.float32(1.0), "head": jnp.float32(2.0)}, "head")
@@ -171,7 +171,7 @@ def check_number(name: str, value: Any, positive: bool = False) -> None:
         raise UsageError(f"{name} is {value}, but must be {'above 0' if positive else 'at least 0'}.")
 
 
-def _count_tasks(batch: Any, optional: tuple[str, ...]) -> int:
+def _count_tasks(batch: Batch, optional: tuple[str, ...]) -> int:
     expected = {"support", "query"}
     given = set(batch) if isinstance(batch, Mapping) else None
     if given is None or not expected - set(optional) <= given <= expected:

@@ -24,6 +24,7 @@ from train.errors import UsageError
 from train.objective import Context, Objective, Terms
 from train.optimizers.matrices import matrix_shape
 from train.paths import check_matches, map_with_path, path_of, paths_of
+from train.trees import Batch, Params, Tree
 
 
 class LoraBase(NamedTuple):
@@ -34,11 +35,11 @@ class LoraBase(NamedTuple):
         frozen: `ctx.frozen` of the objective: a teacher, a reference policy.
     """
 
-    params: Any
+    params: Params
     frozen: Any = None
 
 
-def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str, Any]:
+def lora_init(params: Params, rank: int, pattern: str, key: jax.Array) -> dict[str, Any]:
     """Initial adapters, without effect yet: A is Gaussian with variance 1 / inputs, and B is 0.
 
     Args:
@@ -83,7 +84,7 @@ def lora_init(params: Any, rank: int, pattern: str, key: jax.Array) -> dict[str,
     return adapters
 
 
-def lora_merge(params: Any, adapters: Any, *, alpha: float, rank_stabilized: bool = False) -> Any:
+def lora_merge(params: Params, adapters: Tree, *, alpha: float, rank_stabilized: bool = False) -> Any:
     """Adds the adapters to the parameters: `W + alpha / rank * A B`.
 
     Args:
@@ -145,14 +146,14 @@ def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool 
     [7. 1.]
     """
 
-    def adapted(adapters: Any, batch: Any, ctx: Context) -> Terms | tuple[Terms, Any]:
+    def adapted(adapters: Tree, batch: Batch, ctx: Context) -> Terms | tuple[Terms, Any]:
         base = ctx.frozen
         if not isinstance(base, LoraBase):
             raise UsageError(
                 "adapters need the parameters they change: use create_state(adapters, ..., frozen=LoraBase(params))."
             )
 
-        def merge(tree: Any) -> Any:
+        def merge(tree: Tree) -> Any:
             return lora_merge(base.params, tree, alpha=alpha, rank_stabilized=rank_stabilized)
 
         ema = None if ctx.ema is None else merge(ctx.ema)
@@ -161,7 +162,7 @@ def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool 
     return adapted
 
 
-def lora_size(adapters: Any) -> int:
+def lora_size(adapters: Tree) -> int:
     """Number of trained parameters: rank * (inputs + outputs) for each kernel.
 
     >>> lora_size(lora_init({"w": jnp.ones((6, 4))}, rank=2, pattern="w", key=jax.random.key(0)))
@@ -170,5 +171,5 @@ def lora_size(adapters: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(adapters))
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
+def _leaves(tree: Tree) -> dict[str, Any]:
     return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

@@ -33,7 +33,7 @@ from train.objective import Context, Objective, Term, Terms
 from train.objectives import inner_loop
 from train.objectives.inner_loop import Head, InnerLoop, Leaves
 from train.optimizers.schedules import Rate, rate_at
-from train.trees import shapes_of
+from train.trees import Batch, Params, shapes_of
 
 
 def maml(
@@ -176,7 +176,7 @@ def meta_sgd(
     """
     inner = InnerLoop(objective, None, steps, loss_weights, first_order)
 
-    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+    def task(params: Params, rows: Batch, ctx: Context) -> tuple[Terms, Any]:
         adapted, state = inner.adapt(
             params["params"], rows["support"], ctx, rates=jax.tree.leaves(params["inner_rates"])
         )
@@ -184,7 +184,7 @@ def meta_sgd(
 
     over_tasks = inner_loop.over_tasks(task)
 
-    def meta(params: Any, batch: Any, ctx: Context) -> Any:
+    def meta(params: Params, batch: Batch, ctx: Context) -> Any:
         names = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         if names != ["inner_rates", "params"] or shapes_of(params["params"]) != shapes_of(params["inner_rates"]):
             raise UsageError(
@@ -196,7 +196,7 @@ def meta_sgd(
     return meta
 
 
-def meta_sgd_params(params: Any, inner_rate: float) -> dict[str, Any]:
+def meta_sgd_params(params: Params, inner_rate: float) -> dict[str, Any]:
     """Parameters for `meta_sgd`, with an inner rate for each entry, all equal at first.
 
     >>> meta_sgd_params({"w": jnp.zeros(2)}, 0.5)["inner_rates"]["w"].tolist()
@@ -250,7 +250,7 @@ def imaml(
         raise UsageError(f"imaml needs at least 1 step and 1 step of conjugate gradients, got {steps} and {cg_steps}.")
     inner = InnerLoop(objective, inner_rate, steps, loss_weights)
 
-    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+    def task(params: Params, rows: Batch, ctx: Context) -> tuple[Terms, Any]:
         start, join = inner_loop.split(params)
         strength, rate = rate_at(weight, ctx.step), rate_at(inner_rate, ctx.step)
 
@@ -323,7 +323,7 @@ def proximal_meta(
     inner_loop.check_number("weight", weight)
     inner = InnerLoop(objective, inner_rate, steps, loss_weights)
 
-    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+    def task(params: Params, rows: Batch, ctx: Context) -> tuple[Terms, Any]:
         strength, shared = rate_at(weight, ctx.step), params if through else jax.lax.stop_gradient(params)
         adapted, state = inner.adapt(
             shared, rows["support"], ctx, lambda fast: strength * inner_loop.distance(inner_loop.split(shared)[0], fast)
@@ -336,7 +336,7 @@ def proximal_meta(
 
 
 def _adapt_and_judge(inner: InnerLoop) -> Objective:
-    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+    def task(params: Params, rows: Batch, ctx: Context) -> tuple[Terms, Any]:
         adapted, state = inner.adapt(params, rows["support"], ctx)
         return inner.query(adapted, rows, ctx, state)
 

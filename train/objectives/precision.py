@@ -31,6 +31,7 @@ from train.errors import UsageError, check_name
 from train.objective import Context, Objective, Term, Terms
 from train.parallel import Step, Sync
 from train.paths import map_with_path
+from train.trees import Batch, Params, Tree
 
 PrecisionName = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
@@ -110,7 +111,7 @@ class Precision:
             except re.error as error:
                 raise UsageError(f"keep={self.keep!r} is not a regular expression: {error}.") from error
 
-    def cast_params(self, params: Any) -> Any:
+    def cast_params(self, params: Params) -> Any:
         """Returns parameters in their storage type; integers and keys are not changed."""
         return jax.tree.map(lambda leaf: _cast(leaf, self.params), params)
 
@@ -138,7 +139,7 @@ class Precision:
         """
         lower = self._lower if cast else (lambda tree: tree)
 
-        def wrapped(params: Any, batch: Any, ctx: Context) -> Terms | tuple[Terms, Any]:
+        def wrapped(params: Params, batch: Batch, ctx: Context) -> Terms | tuple[Terms, Any]:
             scale = None if ctx.loss_scale is None else ctx.loss_scale.scale
             if scale is not None:
                 params = jax.tree.map(lambda leaf: _scaled(leaf, 1 / scale), params)
@@ -172,7 +173,7 @@ class Precision:
         """
         return step if self.scaling is None else dynamic_loss_scale(step, self.scaling)
 
-    def _lower(self, tree: Any) -> Any:
+    def _lower(self, tree: Tree) -> Any:
         def cast(path: str, leaf: Any) -> Any:
             kept = self.keep is not None and re.search(self.keep, path) is not None
             return leaf if kept else _cast(leaf, self.compute)
@@ -205,7 +206,7 @@ def make_precision(name: PrecisionName) -> Precision:
 def dynamic_loss_scale(step: Step, scaling: LossScaling) -> Step:
     """Lets a train step adapt its loss scale; see `Precision.scaled`."""
 
-    def body(state: Any, batch: Any, sync: Sync) -> tuple[Any, Any]:
+    def body(state: Any, batch: Batch, sync: Sync) -> tuple[Any, Any]:
         if state.loss_scale is None:
             raise UsageError("the state has no loss scale: use create_state(..., loss_scale=precision.loss_scale()).")
         new, metrics = step.body(state, batch, sync)

@@ -12,6 +12,7 @@ from train.objective import Context, Objective, Term, Terms
 from train.objectives import inner_loop
 from train.objectives.inner_loop import InnerLoop
 from train.optimizers.schedules import Rate
+from train.trees import Batch, Params
 
 
 def reptile(
@@ -54,7 +55,7 @@ def reptile(
         raise UsageError(f"reptile needs at least 1 inner step, got {steps}.")
     inner = InnerLoop(objective, inner_rate, steps, loss_weights, first_order=True, minibatches=minibatches)
 
-    def task(params: Any, rows: Any, ctx: Context) -> tuple[Terms, Any]:
+    def task(params: Params, rows: Batch, ctx: Context) -> tuple[Terms, Any]:
         adapted, state = inner.adapt(jax.lax.stop_gradient(params), rows["support"], ctx)
         terms, state = inner.query(adapted, rows, ctx, state) if "query" in rows else ({}, state)
         half = inner_loop.distance(inner_loop.split(params)[0], inner_loop.split(adapted)[0]) / 2

@@ -26,6 +26,7 @@ import optax
 from train.errors import UsageError
 from train.objectives import gradient_combination
 from train.optimizers.moments import squarable
+from train.trees import Params, Tree
 
 
 class Weighting(NamedTuple):
@@ -78,13 +79,13 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
     if tasks < 1:
         raise UsageError(f"multi_task weighs at least 1 task, got {tasks}.")
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> Any:
         weights, inner = weighting.init(tasks)
         if not weighting.from_gradients:
             return LossWeights(weights, inner)
         return GradientWeights(weights, inner, weights if weighting.delayed else None)
 
-    def update(updates: Any, state: Any, params: Any = None, *, losses: jax.Array, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: Tree, state: Any, params: Params = None, *, losses: jax.Array, **extra: Any) -> tuple[Any, Any]:
         if len(losses) != tasks:
             raise UsageError(f"multi_task was made for {tasks} tasks, but loss_weights names {len(losses)}.")
         if isinstance(state, LossWeights):
@@ -105,7 +106,7 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def current_weights(opt_state: Any) -> jax.Array | None:
+def current_weights(opt_state: Tree) -> jax.Array | None:
     """Weights [T] that multiply the loss weights of a step; None without a method that weights losses."""
     weights: jax.Array | None = optax.tree.get(opt_state, "loss_weights", None)
     return weights

@@ -33,6 +33,7 @@ from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
 from train.optimizers.schedules import build_schedule
 from train.optimizers.wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
 from train.paths import check_matches, map_with_path, paths_of
+from train.trees import Params
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -62,7 +63,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, total_steps: int, params: Any = None
+    config: OptimizerConfig, total_steps: int, params: Params = None
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient transformation that a config describes.
 
@@ -167,7 +168,7 @@ def make_optimizer(
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
     optimizer = gradients_of_parts(optimizer)
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> Any:
         check_parameters(config, params)
         return optimizer.init(params)
 
@@ -176,7 +177,7 @@ def make_optimizer(
     return optax.GradientTransformationExtraArgs(init, optimizer.update)
 
 
-def check_parameters(config: OptimizerConfig, params: Any) -> None:
+def check_parameters(config: OptimizerConfig, params: Params) -> None:
     """Checks that every pattern of a config matches parameters.
 
     Args:
@@ -273,7 +274,7 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
     return [*links, Link(text, proximal_l1(config.proximal_l1, together, mask))]
 
 
-def _trained_or_frozen(pattern: str, params: Any) -> Any:
+def _trained_or_frozen(pattern: str, params: Params) -> Any:
     """Labels for `optax.partition`."""
     return map_with_path(lambda path, _: "frozen" if re.search(pattern, path) else "trained", params)
 

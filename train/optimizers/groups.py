@@ -9,6 +9,7 @@ from train.optimizers.config import OptimizerConfig
 from train.optimizers.cores import Link, core_links
 from train.optimizers.names import OVERRIDABLE
 from train.paths import map_with_path, paths_of
+from train.trees import Params, Tree
 
 
 def settings_at(config: OptimizerConfig, path: str) -> dict[Any, Any]:
@@ -25,7 +26,7 @@ def settings_at(config: OptimizerConfig, path: str) -> dict[Any, Any]:
     return {name: found[name] for name in OVERRIDABLE if name in found and name != "rate_factor"}
 
 
-def groups_of(config: OptimizerConfig, params: Any) -> dict[str, OptimizerConfig]:
+def groups_of(config: OptimizerConfig, params: Params) -> dict[str, OptimizerConfig]:
     """The configs of all groups of parameters with the same settings.
 
     Args:
@@ -54,14 +55,14 @@ def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
         One link in place of `core_links(config, schedule)`.
     """
 
-    def partition(tree: Any) -> optax.GradientTransformationExtraArgs:
+    def partition(tree: Tree) -> optax.GradientTransformationExtraArgs:
         chains = {
             name: optax.chain(*(link.transform for link in core_links(group, schedule)))
             for name, group in groups_of(config, tree).items()
         }
         return optax.partition(chains, map_with_path(lambda path, _: _name(settings_at(config, path)), tree))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: Tree, state: Any, params: Params = None, **extra: Any) -> tuple[Any, Any]:
         updates, state = partition(updates).update(updates, state, params, **extra)
         return updates, state
 

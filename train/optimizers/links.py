@@ -14,6 +14,7 @@ from train.optimizers.config import OptimizerConfig
 from train.optimizers.matrices import input_axes
 from train.optimizers.norms import global_norm
 from train.paths import map_with_path, paths_of
+from train.trees import Params, Tree
 
 # NNX paths end in the attribute `value`.
 _NEVER_DECAYED = re.compile(r"(?:^|/)(?:bias|scale)(?:/value)?$")
@@ -24,7 +25,7 @@ def is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
 
 
-def decay_mask(params: Any, pattern: str | None = None) -> Any:
+def decay_mask(params: Params, pattern: str | None = None) -> Any:
     """Which parameters decay.
 
     Args:
@@ -44,7 +45,7 @@ def decay_mask(params: Any, pattern: str | None = None) -> Any:
     return map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and _NEVER_DECAYED.search(path) is None, params)
 
 
-def layer_rates(config: OptimizerConfig, params: Any) -> Any:
+def layer_rates(config: OptimizerConfig, params: Params) -> Any:
     """Factors of the learning rate by layer.
 
     With d the `layer_decay`: `d^(n - i)` in layer i of n (counted from 0), `d^(n + 1)` in embeddings, and 1 elsewhere,
@@ -84,7 +85,7 @@ def layer_rates(config: OptimizerConfig, params: Any) -> Any:
 def parameter_rates(config: OptimizerConfig) -> optax.GradientTransformation:
     """Multiplies each update by the rate of its layer and by the first matching `rate_factor`."""
 
-    def scale(updates: Any, _: Any) -> Any:
+    def scale(updates: Tree, _: Any) -> Any:
         layers = layer_rates(config, updates) if config.layer_decay != 1 else jax.tree.map(lambda _: 1.0, updates)
         return map_with_path(lambda path, u, rate: u * (rate * first_match(factors, path, 1.0)), updates, layers)
 
@@ -143,7 +144,7 @@ def reduce_on_plateau(config: OptimizerConfig) -> optax.GradientTransformationEx
         min_scale=config.plateau_minimum,
     )
 
-    def update(updates: Any, state: Any, params: Any = None, *, value: Any, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: Tree, state: Any, params: Params = None, *, value: Any, **extra: Any) -> tuple[Any, Any]:
         scaled, state = plateau.update(updates, state, value=value)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), scaled, updates), state
 
@@ -179,7 +180,7 @@ def proximal_l1(
         # Where the result is 0 this is minus the weight, and adding it gives exactly 0.
         return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - strength * jnp.abs(rate), 0) - weight
 
-    def update(directions: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(directions: Tree, state: Any, params: Params = None, **extra: Any) -> tuple[Any, Any]:
         rates, _ = scaling.update(jax.tree.map(jnp.ones_like, directions), state, params, **extra)
         updates, state = scaling.update(directions, state, params, **extra)
         return jax.tree.map(soft, updates, params, rates, mask(params)), state
@@ -214,7 +215,7 @@ def self_rated(
 
     inner = make(rate_at, betas=(b1, b2), eps=config.setting("eps"))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None) -> tuple[Any, Any]:
         updates, new = inner.update(grads, state, params)
         # At rate 0 Optax's estimate is 0 / 0 and would stay NaN.
         idle = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(new.grad_sum)), start=jnp.zeros(())) == 0
@@ -239,7 +240,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     [ 0. -1.]
     """
 
-    def clip(grads: Any, _: Any) -> Any:
+    def clip(grads: Tree, _: Any) -> Any:
         norm = global_norm(grads)
         return jax.tree.map(lambda g: jnp.where(norm < limit, g, (g / norm.astype(g.dtype)) * limit), grads)
 

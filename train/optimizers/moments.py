@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from train.trees import Params, Tree
+
 # Sums of the squares of larger entries over a large parameter overflow float32.
 _LARGEST = 1e15
 
@@ -38,7 +40,7 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None, **extra: Any) -> tuple[Any, Any]:
         grads = jax.tree.map(lambda g: jnp.clip(g, -_LARGEST, _LARGEST), grads)
         updates, state = optimizer.update(grads, state, params, **extra)
         return updates, state
@@ -73,11 +75,11 @@ def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.Gradient
         0.75
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros, {"difference": zeros, "before": zeros})
 
-    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None) -> tuple[Any, Moments]:
         count = optax.safe_increment(state.steps)
         change = jax.tree.map(
             lambda g, before: jnp.where(state.steps == 0, jnp.zeros_like(g), g - before), grads, state.kept["before"]
@@ -123,11 +125,11 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
         0.6124
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros, {"largest": zeros})
 
-    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None) -> tuple[Any, Moments]:
         count = optax.safe_increment(state.steps)
         mu = optax.tree.update_moment(grads, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
@@ -162,7 +164,7 @@ def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
         [1. 0.]
     """
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None) -> tuple[Any, Any]:
         total = jax.tree.map(lambda s, g: s + jnp.square(g), state, grads)
         return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), grads, total), total
 
@@ -190,11 +192,11 @@ def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
         8.0
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None) -> tuple[Any, Moments]:
         count = optax.safe_increment(state.steps)
         mu = optax.tree.update_moment(grads, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
@@ -277,11 +279,11 @@ def scale_by_sophia(
     """
     curvature = optax.with_extra_args_support(curvature)
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros, {"curvature": curvature.init(params)})
 
-    def update(grads: Any, state: Moments, params: Any = None, **extra: Any) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None, **extra: Any) -> tuple[Any, Moments]:
         def estimate(nu: Any, inner: Any) -> tuple[Any, Any]:
             found, inner = curvature.update(grads, inner, params, **extra)
             return optax.tree.update_moment(found, nu, b2, 1), inner

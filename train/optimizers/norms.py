@@ -1,18 +1,16 @@
 """Norms without overflow or underflow of squares."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from train.trees import widen
+from train.trees import Tree, widen
 
 
-def power_of_two(tree: Any) -> jax.Array:
+def power_of_two(tree: Tree) -> jax.Array:
     """A power of two near the largest entry of a tree, for division without rounding.
 
     Args:
-        tree: Any pytree of arrays.
+        tree: Tree pytree of arrays.
 
     Returns:
         A float32 (or wider) scalar, at most the largest absolute entry and more than half of it; 1 if all entries are 0
@@ -32,13 +30,13 @@ def power_of_two(tree: Any) -> jax.Array:
     return jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(exponent, -126, 126))
 
 
-def global_norm(tree: Any) -> jax.Array:
+def global_norm(tree: Tree) -> jax.Array:
     """Euclidean norm of all entries of a tree, without overflow or underflow of their squares.
 
     A plain sum of squares is infinite for an entry of 1e20 and 0 for one of 1e-25.
 
     Args:
-        tree: Any pytree of arrays.
+        tree: Tree pytree of arrays.
 
     Returns:
         A float32 (or wider) scalar; infinite or NaN only if an entry is, or if the norm exceeds its dtype.

@@ -15,6 +15,7 @@ from train.errors import UsageError
 from train.optimizers.links import is_masked
 from train.optimizers.norms import global_norm
 from train.state import TrainState
+from train.trees import Params, Tree
 
 
 class SlowWeights(NamedTuple):
@@ -54,11 +55,11 @@ def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) ->
     fast = optax.with_extra_args_support(fast)
     synchronisation = optax.lookahead(optax.identity(), every, rate)
 
-    def init(params: Any) -> SlowWeights:
+    def init(params: Params) -> SlowWeights:
         pair = optax.LookaheadParams.init_synced(params)
         return SlowWeights(jax.tree.map(jnp.copy, params), synchronisation.init(pair), fast.init(params))
 
-    def update(grads: Any, state: SlowWeights, params: Any = None, **extra: Any) -> tuple[Any, SlowWeights]:
+    def update(grads: Tree, state: SlowWeights, params: Params = None, **extra: Any) -> tuple[Any, SlowWeights]:
         updates, inner = fast.update(grads, state.fast, params, **extra)
         pair = optax.LookaheadParams(params, state.slow)
         moves, sync = synchronisation.update(updates, state.sync, pair)
@@ -144,7 +145,7 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         _check_grad_fn(grad_fn, "sam_radius")
         norm = global_norm(grads)
         unit = jnp.where(norm == 0, 1, norm)
@@ -174,7 +175,7 @@ def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
         [2. 6.]
     """
 
-    def update(grads: Any, count: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, count: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         _check_grad_fn(grad_fn, "sophia")
         key = jax.random.fold_in(jax.random.key(seed), count)
         signs = optax.tree.random_like(key, params, jax.random.rademacher)
@@ -188,7 +189,7 @@ def gradients_of_parts(optimizer: optax.GradientTransformation) -> optax.Gradien
     """Allows an optimizer to call `grad_fn` with masked parameters, which keep their values."""
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         def of_part(part: Any) -> Any:
             return _masked_like(part, grad_fn(_filled(part, params)))
 

@@ -119,7 +119,7 @@ class Checkpointer:
             kept = f"; the checkpoint of step {self.latest_step} is intact" if self.latest_step is not None else ""
             raise RunFailed(
                 f"cannot save the checkpoint of step {step} in {self.directory} ({_reason(error)}); make room on the "
-                f"disk, or see that the folder can be written, and run the same command again{kept}"
+                f"disk, or check that the folder can be written, and run the same command again{kept}"
             ) from error
         self.latest_step = step  # only now may others be deleted
         try:
@@ -206,7 +206,7 @@ class Checkpointer:
             self._bad[step] = problem
             self._close_manager()  # the next save must set it aside
             cause = "was never finished" if step == unfinished else f"is damaged ({problem})"
-            instead = "trying the one before" if only is None else "the latest stands in for the best"
+            instead = "trying the one before" if only is None else "the latest is used instead of the best"
             warn(f"checkpoint {folder} {cause}; {instead}")
         if only is None and any(step != unfinished for step in steps):
             raise UsageError(

@@ -52,7 +52,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     form = {"extras": dict, "iterator": dict | None, "leaves": list, "config": object}
     fits = isinstance(meta, dict) and all(name in meta and isinstance(meta[name], kind) for name, kind in form.items())
     if not fits or not all(isinstance(x, dict) and {"path", "shape", "dtype"} <= x.keys() for x in meta["leaves"]):
-        raise ValueError("what stands beside its values is of another form")
+        raise ValueError("its metadata is malformed")
     if str(meta.get("step", folder.name)) != folder.name:
         raise ValueError(f"it is the checkpoint of step {meta['step']}")
     return dict(meta)
@@ -95,7 +95,7 @@ def _check_arrays(found: dict[str, Any], leaves: dict[str, Any], saved: Descript
     """Checks that the arrays described by `found` are those of the state in the saved dtypes."""
     dtypes = {entry["path"]: entry["dtype"] for entry in saved}
     if found.keys() != leaves.keys():
-        raise ValueError(f"its arrays are not those of its list ({min(found.keys() ^ leaves.keys())})")
+        raise ValueError(f"its arrays do not match its list ({min(found.keys() ^ leaves.keys())})")
     for name, leaf in leaves.items():
         key = dtypes[name].startswith("key<")
         wanted = f"{leaf.dtype if key else dtypes[name]}{list(np.shape(leaf))}"

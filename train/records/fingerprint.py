@@ -85,7 +85,7 @@ def refuse_changes(
             f"or accept the change by name: --allow-changed {','.join(refused)}"
         )
     for name, (was, now) in found.items():
-        say(f"note: {where} goes on with {name} changed from {_text(was)} to {_text(now)}")
+        say(f"note: {where} continues with {name} changed from {_text(was)} to {_text(now)}")
     return found
 
 

@@ -91,7 +91,7 @@ class Journal:
         what, kept = "deleted" if found is None else "emptied" if not found else "changed", ""
         try:
             if found:
-                kept = f", what it held is kept as {set_aside(self.path, self.path.name + '.changed').name}"
+                kept = f", the old content is kept as {set_aside(self.path, self.path.name + '.changed').name}"
         except OSError as error:
             raise disk_error("rename", self.path, error) from error
         write_atomic(self.path, self._content)

@@ -109,8 +109,8 @@ def check_lock(path: str | os.PathLike[str]) -> None:
                 gone = f"{name / LOCK} was deleted or replaced"
             if gone:
                 raise RunFailed(
-                    f"{gone} while this run writes to that folder, which may be another run's by now; nothing more is "
-                    "written: see that no other run uses it, put back what was moved, and run the same command again"
+                    f"{gone} while this run writes to that folder; another run may use it now, so nothing more is "
+                    "written: check that no other run uses it, restore what was moved, and run the same command again"
                 )
 
 
@@ -236,7 +236,7 @@ def _owner(place: Path) -> str:
             told = parse_json(file.read(1000))
         return f"process {told['pid']} on {told['host']}, since {told['start']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said its name"
+        return "an unknown process"
 
 
 def _forget() -> None:

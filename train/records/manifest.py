@@ -46,10 +46,10 @@ def find_damage(folder: Path) -> str | None:
         modes = _modes(folder)
         odd = [name for name, mode in sorted(modes.items()) if not stat.S_ISREG(mode)]
         if odd:
-            return f"{odd[0]} is no plain file"
+            return f"{odd[0]} is not a plain file"
         expected = read_json(folder / MANIFEST)
         if not isinstance(expected, dict) or not expected:
-            return f"{MANIFEST} is empty" if expected == {} else f"{MANIFEST} is no list of files"
+            return f"{MANIFEST} is empty" if expected == {} else f"{MANIFEST} is not a list of files"
         for name, digest in expected.items():
             if name not in modes:
                 return f"{name} is missing"

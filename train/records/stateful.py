@@ -24,7 +24,7 @@ def require_stateful(name: str, thing: Any) -> Any:
     if thing is not None and not (hasattr(thing, "get_state") and hasattr(thing, "set_state")):
         raise UsageError(
             f"expected {name} with get_state and set_state (a Grain iterator has them), got {type(thing).__name__}, "
-            "which cannot be put back to a position: a resumed run would see other data"
+            "which cannot be restored to a position: a resumed run would see other data"
         )
     return thing
 

@@ -95,7 +95,8 @@ def _content_of(workdir: Path) -> set[str]:
         raise disk_error("look into the workdir", workdir, error) from error
     if content and "config.json" not in content:
         raise UsageError(
-            f"{workdir} is not empty and is no run's folder (it has {content[0]} but no config.json); {_WAYS_OUT}"
+            f"{workdir} is not empty and is not the folder of a run (it has {content[0]} but no config.json); "
+            f"{_WAYS_OUT}"
         )
     return {*content}
 

@@ -127,7 +127,7 @@ def test_a_process_that_never_starts_ends_the_others(tmp_path, indices, count, r
     for error, reason in zip(errors, reasons, strict=True):
         assert error.startswith("error: cannot join the processes of this run (after 6 s ")
         assert reason.format(port=port) in error
-        assert error.endswith("start all of them at about the same time, and see that each can reach process 0\n")
+        assert error.endswith("start all of them at about the same time, and check that each can reach process 0\n")
         assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

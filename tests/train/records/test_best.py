@@ -83,4 +83,4 @@ def test_a_damaged_best_is_said_and_the_latest_stands_in(tmp_path, capsys):
     run(tmp_path, 8)
     next((tmp_path / "4").rglob("manifest.json")).write_text("{}")
     assert run(tmp_path, 8)[2] is None
-    assert "the latest stands in for the best" in capsys.readouterr().err
+    assert "the latest is used instead of the best" in capsys.readouterr().err

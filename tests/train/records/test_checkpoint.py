@@ -436,4 +436,4 @@ def test_changed_data_and_dtype_are_refused_unless_allowed(tmp_path, capsys):
     restored = allowed.restore_latest(half)
     assert restored.params["w"].dtype == jnp.float16
     assert restored.params["w"].tolist() == [1.0, 1.0, 1.0]
-    assert 'goes on with data changed from "a" to "b"' in capsys.readouterr().err
+    assert 'continues with data changed from "a" to "b"' in capsys.readouterr().err

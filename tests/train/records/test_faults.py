@@ -219,7 +219,7 @@ def test_changed(tmp_path, name):
     assert message in said[1]
     assert "--allow-changed" in said[1]
     if name not in ("dtype", "x64"):
-        assert "goes on with" in said[2]
+        assert "continues with" in said[2]
     assert sorted(order(tmp_path / "run")) == list(range(1, 21))  # it went on, and did not start anew
 
 

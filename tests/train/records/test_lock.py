@@ -41,7 +41,7 @@ def another_has_it(folder, text):
     ("text", "owner"),
     [
         ('{"host": "a", "pid": 7, "start": "2026-01-02T03:04:05Z"}', "process 7 on a, since 2026-01-02T03:04:05Z;"),
-        ("", "a process that has not said its name;"),
+        ("", "an unknown process;"),
     ],
 )
 def test_a_second_writer_is_refused(tmp_path, text, owner):
@@ -228,7 +228,7 @@ def test_a_folder_that_is_refused_is_let_go(tmp_path):
     assert not is_locked(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
-    with pytest.raises(UsageError, match="is no run's folder"):
+    with pytest.raises(UsageError, match="is not the folder of a run"):
         open_workdir(tmp_path / "other", {})
     assert os.listdir(tmp_path / "other") == ["thesis.tex"]
 
@@ -237,7 +237,7 @@ def test_allowed_changes_are_recorded(tmp_path, capsys):
     open_workdir(tmp_path, {"seed": 0, "data": {"name": "a"}})
     (tmp_path / "metrics.jsonl").write_text("")  # or nothing has been done yet that could be mixed
     open_workdir(tmp_path, {"seed": 1, "data": {"name": "b"}}, allow_changed=["seed", "data"])
-    assert "goes on with seed changed from 0 to 1" in capsys.readouterr().err
+    assert "continues with seed changed from 0 to 1" in capsys.readouterr().err
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
     (line,) = (tmp_path / "config_changes.jsonl").read_text().splitlines()
     assert json.loads(line)["changed"] == {"seed": [0, 1], "data.name": ["a", "b"]}

@@ -143,7 +143,7 @@ def test_a_refused_save_goes_back_at_once(tmp_path, capsys, spoil):
     assert seen.steps == [4, 8, 12, 16, 20]
     told = capsys.readouterr().err
     assert f"warning: {SPOILT[spoil]}" in told
-    assert "not finite after step 12, though its loss and gradient were; going on with the state of step 8" in told
+    assert "not finite after step 12, though its loss and gradient were; continuing with the state of step 8" in told
     lines = [(line["step"], line["split"]) for line in read_metrics(tmp_path)]
     assert [line for line in lines if line[1] != "train"] == [(12, "rollback")]
 
@@ -214,7 +214,7 @@ def test_an_interruption_says_that_its_step_was_not_saved(tmp_path, capsys):
     assert end.value.code == 143
     told = capsys.readouterr().err
     assert "stopped by SIGTERM after step 10: this step was not saved (ema/unread not finite after step 10)" in told
-    assert f"the same command goes on from step 8 in {tmp_path}" in told
+    assert f"the same command continues from step 8 in {tmp_path}" in told
     assert saved(tmp_path / "parts") == [4, 8]
     parts, bad_steps = train(tmp_path / "parts", {10})
     same(parts, whole)
@@ -241,7 +241,7 @@ def test_an_interruption_in_a_row_of_bad_steps_says_what_was_saved(tmp_path, cap
             fit(start(), nan_batches, Batches(), steps=STEPS, hooks=hooks, bad_steps=BadSteps())
     told = capsys.readouterr().err
     assert "after step 7: this step was not saved (its numbers, or those of steps just before it, were bad)" in told
-    assert "goes on from step 4 in" in told
+    assert "continues from step 4 in" in told
     assert "saved step" not in told
 
 
