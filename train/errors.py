@@ -24,9 +24,6 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
         value: A whole number of Python, NumPy or JAX.
         least: The smallest that is allowed.
 
-    Returns:
-        The number.
-
     >>> check_count("every", 5)
     5
     >>> check_count("every", True)
@@ -49,9 +46,6 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> str:
         kind: Kind of thing that is named, for the message ("optimizer").
         name: The name to check.
         known: All valid names.
-
-    Returns:
-        `name` itself.
 
     Example:
         >>> check_name("optimizer", "adam", ["adam", "sgd"])

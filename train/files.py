@@ -36,9 +36,6 @@ def check_place(path: Any, what: str) -> Path:
         path: Text or a path.
         what: Its purpose, as in "expected WHAT as ...".
 
-    Returns:
-        The path.
-
     >>> check_place("runs/a", "a workdir").as_posix()
     'runs/a'
     >>> check_place("", "a workdir")
@@ -63,9 +60,6 @@ def child_path(root: str | os.PathLike[str], name: str) -> Path:
     Args:
         root: The folder.
         name: A file or folder directly in it: not a path, not hidden, with printable characters only.
-
-    Returns:
-        `root / name`.
 
     >>> child_path("runs", "seed-0").as_posix()
     'runs/seed-0'
@@ -177,9 +171,6 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         path: The file.
         flags: As in `os.open`.
 
-    Returns:
-        A file descriptor.
-
     Raises:
         OSError: It cannot be opened or is not a plain file.
     """
@@ -213,9 +204,6 @@ def parse_json(data: bytes | str) -> Any:
 
     Args:
         data: The text.
-
-    Returns:
-        Its value, made of JSON types.
 
     Raises:
         ValueError: It is not JSON, or nested more deeply than any file of a run.
@@ -276,9 +264,6 @@ def make_folder(path: str | os.PathLike[str], what: str = "the folder") -> Path:
     Args:
         path: The folder.
         what: Its purpose, as in "cannot create WHAT PATH".
-
-    Returns:
-        The path.
     """
     path = check_place(path, what)
     try:

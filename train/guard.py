@@ -177,9 +177,6 @@ class BadSteps:
             broken: The parts of the state that are not finite (see `find_nonfinite`), if they are the reason instead of
                 bad steps.
 
-        Returns:
-            The state to continue with.
-
         Raises:
             RunFailed: There is no checkpoint, it is not finite either, or there were too many returns.
         """

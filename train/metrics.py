@@ -88,9 +88,6 @@ def bits_per_byte(nll: Pair, byte_count: float) -> float:
         nll: `(sum, weight)` of the negative log-likelihood of all tokens, in nats; the weight is not used.
         byte_count: Number of bytes of the text that these tokens spell.
 
-    Returns:
-        Bits for each byte.
-
     >>> bits_per_byte((math.log(2.0) * 30, 10), 15)
     2.0
     """

@@ -118,9 +118,6 @@ def penalty(value: Any) -> Term:
     Args:
         value: A real scalar.
 
-    Returns:
-        The term. It may be trained on.
-
     >>> print(*penalty(jnp.float32(0.5)).sums())
     0.5 1.0
     """
@@ -173,9 +170,6 @@ def evaluate(objective: Objective, params: Params, batch: Batch, ctx: Context) -
         params: Params pytree.
         batch: Batch pytree of arrays.
         ctx: The context; its `state` is passed on if the objective returns terms only.
-
-    Returns:
-        The terms and the new mutable state.
     """
     result = objective(params, batch, ctx)
     terms, new_state = result if isinstance(result, tuple) else (result, ctx.state)

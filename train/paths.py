@@ -80,9 +80,6 @@ def map_with_path(fn: Callable[..., Any], tree: Tree, *rest: Any, is_leaf: Calla
         *rest: Trees of the same structure.
         is_leaf: As in `jax.tree.map`.
 
-    Returns:
-        A tree of the same structure that holds the results.
-
     Example:
         >>> map_with_path(lambda path, x, y: f"{path}={x + y}", {"a": 1, "b": (2,)}, {"a": 10, "b": (20,)})
         {'a': 'a=11', 'b': ('b/0=22',)}
@@ -98,9 +95,6 @@ def paths_of(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[s
     Args:
         tree: Tree pytree.
         is_leaf: As in `jax.tree.leaves`.
-
-    Returns:
-        One path for each leaf.
 
     Example:
         >>> paths_of({"dense": {"kernel": 0, "bias": 0}})

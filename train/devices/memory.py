@@ -192,9 +192,6 @@ def explain(message: str, step: Any, state: Any, batch: Batch) -> OutOfMemory:
         step: The step that failed.
         state: Its state: arrays or their shapes.
         batch: Its batch, likewise.
-
-    Returns:
-        The error to raise.
     """
     rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.shape), default=1)
     limit = device_limit()

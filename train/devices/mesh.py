@@ -32,9 +32,6 @@ def make_mesh(
         tensor: Number of parameter shards that compute together on the same rows.
         devices: The devices; by default all, of all processes.
 
-    Returns:
-        The mesh.
-
     >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """

@@ -116,9 +116,6 @@ def shard_state(
         mesh: The devices, as from `make_mesh`.
         rules: See `param_specs`.
         min_size: See `param_specs`.
-
-    Returns:
-        The same state with global arrays.
     """
     if isinstance(state, TrainState):
         placed: TrainState = jax.tree.map(place, state, state_shardings(state, mesh, rules, min_size=min_size))

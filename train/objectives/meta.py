@@ -87,9 +87,6 @@ def first_order_maml(
         steps: As for `maml`.
         loss_weights: As for `maml`.
 
-    Returns:
-        An objective, as of `maml`.
-
     References:
         Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.
 
@@ -125,9 +122,6 @@ def anil(
         steps: As for `maml`.
         loss_weights: As for `maml`.
         first_order: As for `maml`.
-
-    Returns:
-        An objective, as of `maml`.
 
     References:
         Raghu et al. 2019, arXiv:1909.09157.
@@ -230,9 +224,6 @@ def imaml(
         loss_weights: As for `maml`.
         cg_steps: Maximum number of Hessian-vector products; 5 in the paper.
         cg_tolerance: Residual, relative to the right-hand side, at which conjugate gradients stop earlier.
-
-    Returns:
-        An objective, as of `maml`.
 
     References:
         Rajeswaran et al. 2019, arXiv:1909.04630.

@@ -193,9 +193,6 @@ def make_precision(name: PrecisionName) -> Precision:
         name: `"float32"` everywhere; `"bfloat16"` or `"float16"` to compute, with parameters and sums in float32,
             and for float16 a dynamic loss scale.
 
-    Returns:
-        The policy.
-
     >>> make_precision("bfloat16")
     Precision(params='float32', compute='bfloat16', output='float32', keep=None, scaling=None)
     """

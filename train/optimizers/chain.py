@@ -214,9 +214,6 @@ def describe(config: OptimizerConfig) -> str:
     Args:
         config: What to describe.
 
-    Returns:
-        The lines, for `print`.
-
     Example:
         >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
         >>> print(describe(config))

@@ -39,9 +39,6 @@ def make_initializer(name: str) -> Initializer:
     Args:
         name: One of `INITIALIZERS`.
 
-    Returns:
-        The initializer.
-
     Conventions:
         As in BERT's code, the deviation of `truncated_gaussian` is that before truncation: samples have a standard
         deviation of 0.0176. The `he`, `xavier` and `lecun` normals of JAX are truncated and corrected for it.

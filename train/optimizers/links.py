@@ -33,9 +33,6 @@ def decay_mask(params: Params, pattern: str | None = None) -> Any:
         pattern: Regular expression searched in the paths. None: all parameters with at least two axes that are not
             named bias or scale (biases of attention and of stacked layers also have two axes).
 
-    Returns:
-        A tree of booleans.
-
     Example:
         >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
         {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
@@ -55,9 +52,6 @@ def layer_rates(config: OptimizerConfig, params: Params) -> Any:
         config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number belongs to
             that layer even if it also matches the embeddings.
         params: The parameters, any pytree; masked ones are included.
-
-    Returns:
-        A tree of Python numbers.
 
     Example:
         >>> config = OptimizerConfig(layer_decay=0.5)
@@ -161,9 +155,6 @@ def proximal_l1(
         scaling: The links that turn a direction into an update. They are also applied to ones, which gives the total
             rate of each parameter.
         mask: Function from parameters to a tree of booleans: which parameters are thresholded.
-
-    Returns:
-        The scaling and the thresholding, as one link.
 
     >>> link = proximal_l1(0.5, optax.scale_by_learning_rate(0.1), lambda p: True)
     >>> w, direction = jnp.array([1.0, 0.02, -1.0]), jnp.array([2.0, 0.0, 0.0])

@@ -30,9 +30,6 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     Args:
         optimizer: An optimizer that squares gradients.
 
-    Returns:
-        The optimizer, with the same state.
-
     Example:
         >>> optimizer = squarable(optax.scale_by_adam())
         >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
@@ -59,9 +56,6 @@ def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.Gradient
         b2: Decay of the average of their differences. The first difference is 0.
         b3: Decay of the average of squares.
         eps: Added to the root.
-
-    Returns:
-        The transformation.
 
     References:
         Xie et al. 2022, arXiv:2208.06677.
@@ -110,9 +104,6 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
         b2: Decay of the average of squares.
         eps: Added to the root.
 
-    Returns:
-        The transformation.
-
     References:
         Reddi et al. 2018, arXiv:1904.09237.
 
@@ -152,9 +143,6 @@ def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
     Args:
         eps: The paper's delta.
 
-    Returns:
-        The transformation.
-
     References:
         Duchi et al. 2011, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12.
 
@@ -178,9 +166,6 @@ def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
         b1: Decay of the average of gradients.
         b2: Decay of the average of squares.
         eps: Added to the root.
-
-    Returns:
-        The transformation.
 
     References:
         Liu et al. 2020, arXiv:1908.03265. The paper rectifies from a length of 4 on, its authors' code from 5 on, as
@@ -225,9 +210,6 @@ def average_length(count: jax.Array, decay: float) -> jax.Array:
     Args:
         count: t, from 1 on.
         decay: Beta.
-
-    Returns:
-        The length, a scalar.
 
     Example:
         >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]

@@ -175,9 +175,6 @@ def learning_rate_at(schedule: float | optax.Schedule, step: int) -> float:
         schedule: A schedule or a constant.
         step: Number of updates made before this one.
 
-    Returns:
-        The rate.
-
     Example:
         >>> learning_rate_at(optax.linear_schedule(1.0, 0.0, 4), 1), learning_rate_at(0.5, 1)
         (0.75, 0.5)

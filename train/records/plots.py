@@ -64,9 +64,6 @@ def learning_curves(
         xlabel: Label of the horizontal axis.
         title: Heading of the figure.
         log_y: Metrics drawn on a logarithmic axis.
-
-    Returns:
-        The path.
     """
     metrics = list(dict.fromkeys(metric for curves in runs.values() for metric in curves))
     _require(metrics, "learning curves")
@@ -107,9 +104,6 @@ def bars(
         title: Heading of the figure.
         limits: Range of the vertical axis, such as (0, 1) for an accuracy.
         reference: Name and height of a dashed line, such as `("chance", 0.1)`.
-
-    Returns:
-        The path.
     """
     _require(values, "bars")
     grouped = all(isinstance(entry, Mapping) for entry in values.values())
@@ -165,9 +159,6 @@ def lines_with_spread(
         title: Heading of the figure.
         log_x: Whether the horizontal axis is logarithmic (base 2); its ticks are then the values of `x`.
         limits: Range of the vertical axis.
-
-    Returns:
-        The path.
     """
     _require(series, "lines")
     positions = np.asarray(x, dtype=float)
@@ -203,9 +194,6 @@ def confusion_matrix(path: str | os.PathLike[str], counts: Any, classes: Sequenc
         counts: `[classes, classes]`, rows the true and columns the predicted class.
         classes: Names of the classes.
         title: Heading of the figure.
-
-    Returns:
-        The path.
     """
     matrix = np.asarray(counts)
     if matrix.shape != (len(classes), len(classes)) or not len(classes):
@@ -236,9 +224,6 @@ def image_rows(path: str | os.PathLike[str], images: Any, *, height: int = 56) -
         path: The PNG file.
         images: `[rows, columns, H, W]`, 0 black to 1 white.
         height: Minimum height of an image in pixels; smaller ones are enlarged by an integer factor.
-
-    Returns:
-        The path.
     """
     from matplotlib.image import imsave
 

@@ -44,9 +44,6 @@ def write_report(workdir: str | os.PathLike[str], title: str, sections: Iterable
         title: The first heading.
         sections: The sections in order. Text is Markdown; titles, headings, cells and captions are plain text and are
             escaped.
-
-    Returns:
-        The path of the report.
     """
     workdir = check_place(workdir, "a workdir")
     parts = [f"# {escape_markdown(title)}"]

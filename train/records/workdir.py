@@ -63,9 +63,6 @@ def open_workdir(workdir: str | os.PathLike[str], config: Any, *, allow_changed:
             begin with "data."). `config.json` then holds the new settings, `config_changes.jsonl` the changes with
             dates.
 
-    Returns:
-        The folder.
-
     Raises:
         UsageError: The folder holds another run or other files, another process has opened it, or it cannot be written.
     """
