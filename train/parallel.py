@@ -158,6 +158,7 @@ def data_parallel(
     # not inspected again.
     latest: tuple[weakref.ref[Any], Compiled] | None = None
 
+    # Places a state that comes from outside, and compiles the step for its structure and shardings.
     def prepare(state: Any) -> tuple[Any, Compiled]:
         state = jax.tree.map(lambda x: _place(x, mesh, keep=backend == "jit"), state)
         shardings = jax.tree.map(lambda x: x.sharding, state)

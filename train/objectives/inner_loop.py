@@ -69,9 +69,9 @@ class InnerLoop:
         def descend(carry: tuple[Leaves, Any], micro: tuple[Any, Any]) -> tuple[tuple[Leaves, Any], None]:
             fast, state = carry
             number, rows = micro
-            slopes, state = jax.grad(loss, has_aux=True)(fast, state, number, rows if self.minibatches else support)
-            slopes = jax.lax.stop_gradient(slopes) if self.first_order else slopes
-            return ([(x - a * g).astype(x.dtype) for x, a, g in zip(fast, rates, slopes, strict=True)], state), None
+            grads, state = jax.grad(loss, has_aux=True)(fast, state, number, rows if self.minibatches else support)
+            grads = jax.lax.stop_gradient(grads) if self.first_order else grads
+            return ([(x - a * g).astype(x.dtype) for x, a, g in zip(fast, rates, grads, strict=True)], state), None
 
         given = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(support)} if self.minibatches else {(self.steps,)}
         if given != {(self.steps,)}:

@@ -245,10 +245,12 @@ def imaml(
         start, join = inner_loop.split(params)
         strength, rate = rate_at(weight, ctx.step), rate_at(inner_rate, ctx.step)
 
-        def stationary(fast: Leaves) -> Leaves:  # 0 at the minimum; its Jacobian is I + H / lambda.
-            slopes = jax.grad(lambda x: inner.loss(join(x), rows["support"], ctx, 0)[0])(fast)
-            return [(x - x0 + g / strength).astype(x.dtype) for x, x0, g in zip(fast, start, slopes, strict=True)]
+        # 0 at the inner minimum. Its Jacobian I + H / lambda is the matrix of the meta-gradient.
+        def stationary(fast: Leaves) -> Leaves:
+            grads = jax.grad(lambda x: inner.loss(join(x), rows["support"], ctx, 0)[0])(fast)
+            return [(x - x0 + g / strength).astype(x.dtype) for x, x0, g in zip(fast, start, grads, strict=True)]
 
+        # Forward pass: gradient descent to the minimum.
         def descend(function: Callable[[Leaves], Leaves], fast: Leaves) -> Leaves:
             def move(fast: Leaves, _: Any) -> tuple[Leaves, None]:
                 return [
@@ -257,6 +259,7 @@ def imaml(
 
             return jax.lax.scan(move, fast, length=steps)[0]
 
+        # Backward pass: solve for the implicit derivative. The matrix is symmetric, so its transpose needs no rule.
         def conjugate_gradients(linear: Callable[[Leaves], Leaves], right: Leaves) -> Leaves:
             found: Leaves = jax.scipy.sparse.linalg.cg(linear, right, x0=right, maxiter=cg_steps, tol=cg_tolerance)[0]
             return found

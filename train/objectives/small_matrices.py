@@ -47,8 +47,8 @@ def nonnegative_minimum(matrix: jax.Array, vector: jax.Array) -> jax.Array:
     def solve(free: jax.Array) -> tuple[jax.Array, jax.Array]:
         both = free[:, None] & free[None]
         x = jnp.linalg.solve(jnp.where(both, matrix, jnp.eye(size, dtype=matrix.dtype)), jnp.where(free, vector, 0))
-        slope = matrix @ x - vector
-        return x, jnp.where(free, x, slope) < -slack * (1 + jnp.max(jnp.abs(x)))
+        gradient = matrix @ x - vector
+        return x, jnp.where(free, x, gradient) < -slack * (1 + jnp.max(jnp.abs(x)))
 
     def exchange(carry: Any) -> Any:
         count, free, _, wrong, fewest, patience = carry

@@ -88,6 +88,7 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
     def update(updates: Tree, state: Any, params: Params = None, *, losses: jax.Array, **extra: Any) -> tuple[Any, Any]:
         if len(losses) != tasks:
             raise UsageError(f"multi_task was made for {tasks} tasks, but loss_weights names {len(losses)}.")
+        # Methods of losses do not change the updates; the next step multiplies its loss weights by theirs.
         if isinstance(state, LossWeights):
             return updates, LossWeights(*weighting.update(state.loss_weights, state.inner, losses, None, 1.0))
         if any(x.ndim == 0 or x.shape[0] != tasks for x in jax.tree.leaves(updates)):
@@ -95,6 +96,7 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
                 "this weighting combines the gradients of all tasks: build the step with task_gradients=True, and put "
                 "multi_task first in the chain."
             )
+        # Methods of gradients combine them, by weights for this step or (if delayed) by those of the step before.
         current = state.upcoming if weighting.delayed else state.gradient_weights
         weights, inner = weighting.update(
             current, state.inner, losses, *gradient_combination.scaled_gram_matrix(updates)

@@ -46,22 +46,22 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
 )
 
 
-def check_ranges(values: Mapping[Any, object], where: str = "{}") -> None:
+def check_ranges(values: Mapping[Any, object], where: str = "") -> None:
     """Checks that each number is in the range of its setting. NaN is in none.
 
     Args:
-        values: Settings by name; None stands for a default and passes, and so does a setting without a range.
-        where: How the message calls a setting, `{}` being its name.
+        values: Settings by name. At the top None stands for a default and passes; settings without a range always pass.
+        where: The mapping that holds them, for the message; empty at the top.
     """
     for name, value in values.items():
-        if name in _RANGES and value is not None:
+        if name in _RANGES and (value is not None or where):
             is_right, range_text = _RANGES[name]
             try:
                 right = is_right(value)
             except TypeError:  # no number
                 right = False
             if not right:
-                raise UsageError(f"{where.format(name)} must be {range_text}, not {value!r}.")
+                raise UsageError(f"{f'{where}[{name!r}]' if where else name} must be {range_text}, not {value!r}.")
 
 
 def check_pattern(name: str, pattern: str | None) -> None:
@@ -97,12 +97,12 @@ def check_overrides(optimizer: str, overrides: Overrides) -> None:
         raise UsageError(f"expected overrides as {{pattern: {{setting: value}}}}, got {overrides!r:.100}.")
     for pattern, settings in overrides.items():
         where = f"overrides[{pattern!r}]"
-        check_pattern("the pattern in overrides", pattern)
+        check_pattern("overrides", pattern)
         if not isinstance(settings, Mapping) or not settings:
             raise UsageError(f"expected {where} as settings by name, such as {{'b2': 0.9}}, got {settings!r:.100}.")
         for name in settings:
             check_name(f"setting in {where}", name, OVERRIDABLE)
-        check_ranges(settings, where + "['{}']")
+        check_ranges(settings, where)
         if "name" in settings:
             other = check_name(f"optimizer in {where}", str(settings["name"]), OPTIMIZERS)
             for mixed in (other, optimizer):
