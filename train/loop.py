@@ -87,8 +87,8 @@ def fit(
         Progress(steps, start=start, label=label, enabled=progress and is_writer()) as shown,
         MemoryErrors(step) as memory,
     ):
-        # Checks and shows the metrics of one step; returns whether training must return to a checkpoint.
-        def look(number: int, metrics: Metrics) -> bool:
+
+        def look(number: int, metrics: Metrics) -> bool:  # whether to return to a checkpoint
             nonlocal seen
             if (went := outcome(metrics)) == "done" or (went == "skipped" and bad_steps is None):
                 _check_finite(number, metrics, finite, hooks)
@@ -99,21 +99,17 @@ def fit(
         back = None if bad_steps is None else functools.partial(bad_steps.roll_back, hooks=hooks)
         calls = Calls(state, step, memory, finite, look, back)
         while number < steps:
-            # Start the next call, which ends where the next hook is due.
             size = min([steps_per_call, steps - number, *(hook.every - number % hook.every for hook in hooks)])
             drawn = [_next_batch(batches, number + 1 + i, start, steps) for i in range(size)]
-            made = calls.make(number + 1, drawn)
-            # While it runs, check the metrics of the previous call; if they were bad, repeat it from a checkpoint.
-            if pending is not None and calls.check_metrics(pending):
-                made = calls.make(number + 1, drawn)
+            made = calls.make(number + 1, drawn)  # up to the next hook
+            if pending is not None and calls.check_metrics(pending):  # of the previous call, while this one runs
+                made = calls.make(number + 1, drawn)  # again, from a checkpoint
             pending, number = made, number + size
-            # Wait for this call as well if a hook needs its state.
             received = signal.SIGTERM if preempted() else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
-            if due or wait:
+            if due or wait:  # hooks need the state after this call
                 calls.check_metrics(pending)
                 pending = None
-            # Call the hooks, save, and leave if a hook or a signal ends the training.
             if due:
                 when = number == steps, received is not None
                 calls.state, unfit = _fit_to_save(number, calls.state, hooks, *when, bad_steps)

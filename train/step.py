@@ -161,11 +161,8 @@ def _gradients(
         check_loss_weights(rates, terms)
         return terms, sync.local(new)
 
-    # This device's part of the loss: its own numerators over the global denominators. Summed over micro-batches and
-    # devices, these parts and their gradients are those of the whole batch.
-    def local_loss(
-        params: Params, collections: Any, index: Any, rows: Batch, denominators: Any = None
-    ) -> tuple[Any, Any]:
+    # This device's part of the loss: its numerators over the global denominators. So parts and their gradients add up.
+    def local_loss(params: Params, collections: Any, index: Any, rows: Batch, denominators: Any = None) -> Any:
         terms, new = forward(params, collections, index, rows)
         report = Report.of(terms)
         denominators = denominators or sync.sum({name: report.sums[name][1] for name in rates})
