@@ -26,6 +26,15 @@ def definitions(path):
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
 
 
+def assigned(path):
+    """Names that a file defines itself, at its top."""
+    names = {*definitions(path)}
+    for node in ast.parse((ROOT / path).read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
 STUDIES = {
     path.stem: path for path in SOURCES if len(path.parts) == 2 and path.stem[0] != "_" and path.parts[0] == ROOMS[2]
 }
@@ -68,6 +77,38 @@ def test_a_family_uses_only_the_public_names_of_another(path):
     families = {child.name for child in (ROOT / "lossfns").iterdir() if child.is_dir() and child.name[0] != "_"}
     for _, family, *rest in (name.split(".") for name in imported(path) if name.startswith("lossfns.")):
         assert not rest or family not in families - {path.parts[1]} or ".".join(rest) in lossfns.__all__
+
+
+WINGS = {"optimizers": set(), "objectives": {"optimizers"}, "devices": set(), "records": {"devices"}}
+"""The wings of `train`, and which others each of them may import. All may import the spine, which lies on top."""
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wings_meet_in_the_spine(wing):
+    paths = [path for path in SOURCES if path.parts[:2] == ("train", wing)]
+    assert paths
+    others = {name.split(".")[1] for path in paths for name in imported(path) if name.startswith("train.")}
+    assert others & WINGS.keys() <= {wing} | WINGS[wing]
+
+
+def test_train_is_a_spine_with_wings():
+    assert {path.parts[1] for path in SOURCES if path.parts[0] == "train" and len(path.parts) > 2} == WINGS.keys()
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[0] == "train"], ids=str)
+def test_a_name_has_one_address(path):
+    """Only an `__init__` hands on what another file defines, and no file has the name of a standard module."""
+    assert path.stem not in sys.stdlib_module_names
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "train":
+            source = ROOT / node.module.replace(".", "/")
+            for alias in node.names:
+                assert path.stem == "__init__" or alias.asname != alias.name
+                module = source.with_suffix(".py")
+                if path.stem != "__init__":
+                    assert module.exists() or (source / f"{alias.name}.py").exists(), f"{path} imports {alias.name}"
+                if module.exists():
+                    assert alias.name in assigned(module), f"{path} imports {alias.name} from {node.module}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

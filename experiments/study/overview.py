@@ -20,11 +20,11 @@ from experiments.study.cli import print_results
 from experiments.study.compare import Question, paired
 from experiments.study.grid import run_name
 from experiments.study.report import COLUMNS, line_of, mean_curves
-from train import plots
 from train.console import say
 from train.errors import RunFailed, UsageError
 from train.files import differences, dump_json, make_folder, write_atomic
-from train.report import Table, escape_markdown, markdown_table
+from train.records import plots
+from train.records.report import Table, escape_markdown, markdown_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

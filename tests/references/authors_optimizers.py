@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.references.authors import whole
 from tests.references.torch_optimizers import same
-from tests.train.optimizer_oracles import gradients, parameters
+from tests.train.support.optimizer_oracles import gradients, parameters
 
 FILE = Path(__file__).with_suffix(".json")
 

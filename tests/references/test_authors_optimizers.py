@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.references.authors_optimizers import CASES, FILE, problem
-from tests.train.optimizer_oracles import run
+from tests.train.support.optimizer_oracles import run
 from train.optimizers import OptimizerConfig
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.references.torch_optimizers import CASES, FILE, STEPS
-from tests.train.optimizer_oracles import RATE, gradients, parameters, run
+from tests.train.support.optimizer_oracles import RATE, gradients, parameters, run
 from train.optimizers import OptimizerConfig
 
 

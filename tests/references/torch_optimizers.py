@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.train.optimizer_oracles import RATE, gradients, parameters
+from tests.train.support.optimizer_oracles import RATE, gradients, parameters
 
 FILE = Path(__file__).with_suffix(".json")
 STEPS = 8
