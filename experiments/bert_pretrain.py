@@ -41,11 +41,11 @@ from experiments.evaluation.few_shot import FewShotConfig, Learn, Tuning, hold_o
 from experiments.evaluation.frequency import BINS, frequency_bins, report_frequency
 from experiments.models.transformer import Bert, Classifier, TransformerConfig
 from experiments.study import Fitted, MeshConfig, ProcessConfig, Question, Recipe, Row, Run, Start, TrainingConfig
-from train.mesh import process_rows
-from train.mixed_precision import make_precision
+from train.devices.mesh import process_rows
 from train.objective import Context, Objective, Term, term
+from train.objectives.precision import make_precision
 from train.optimizers import OptimizerConfig
-from train.report import Table, escape_markdown
+from train.records.report import Table, escape_markdown
 
 METHODS = ("pretrained", "from scratch", "TF-IDF")
 TESTS = ("new books", "same books")

@@ -32,12 +32,12 @@ from experiments.data.load import DataConfig, wording
 from experiments.models.sampling import sample, texts_of
 from experiments.models.transformer import CausalLM, TransformerConfig
 from experiments.study import Fitted, MeshConfig, ProcessConfig, Question, Recipe, Row, Run, Start, TrainingConfig, axis
-from train.mesh import process_rows
+from train.devices.mesh import process_rows
 from train.metrics import bits_per_byte, means
-from train.mixed_precision import make_precision
 from train.objective import Context, Objective, Term, term
+from train.objectives.precision import make_precision
 from train.optimizers import OptimizerConfig
-from train.report import escape_markdown
+from train.records.report import escape_markdown
 
 METRIC = "test_bits_per_byte"
 NETWORK, XZ, XZ_AFTER = {"method": "network"}, {"method": "xz alone"}, {"method": "xz after the training text"}

@@ -34,13 +34,13 @@ from experiments.data.images import ImageDataConfig, Images, pair_batches, pixel
 from experiments.evaluation.linear_probe import probe
 from experiments.models.vision import AugmentConfig, EncoderConfig, ImageClassifier, Projector, augment, encode
 from experiments.study import Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, fit_model, product
-from train import plots
 from train.errors import UsageError
 from train.microbatch import microbatched
-from train.mixed_precision import make_precision
 from train.objective import Context, Objective, Term, term
+from train.objectives.precision import make_precision
 from train.optimizers import OptimizerConfig
-from train.report import Image
+from train.records import plots
+from train.records.report import Image
 
 LOSSES = {"SimCLR": "nt_xent", "supervised": "cross_entropy"}
 METHODS = (*LOSSES, "random encoder", "pixels")

@@ -30,11 +30,11 @@ import lossfns
 from experiments import study
 from experiments.models.mlp import MLP
 from experiments.study import Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, fit_model, product
-from train import plots
-from train.initializers import make_initializer
 from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
-from train.report import Image
+from train.optimizers.initializers import make_initializer
+from train.records import plots
+from train.records.report import Image
 
 Labels = Literal["random", "dependent"]
 BASELINE = "logistic regression"

@@ -1,4 +1,34 @@
-"""Pure, compiled loss functions: arrays in, one value per example out."""
+"""Pure, compiled loss functions: arrays in, one value per example out.
+
+A loss returns one value for each row (an example, a token, a pair, ...) and never averages: `weighted_mean` and
+`weighted_sum` do. What holds for every loss is said here, once.
+
+Arguments: arrays come first, by position, predictions before targets. Options are keyword-only. Nothing is broadcast.
+Three options mean the same wherever they stand:
+
+- `where`: boolean, of the result's shape unless said otherwise. False deletes the row: other rows have the value and
+  gradient that they have without it, even if it holds NaN, and its own value is 0. None keeps all rows.
+- `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. The batch is then
+  the global batch, with its negatives, means and counts. Each device returns the values of its own rows; values and
+  gradients, summed over devices, are those of one device with the whole batch. Every device has the same number of
+  rows.
+- `block_size`: how many columns of a large table are computed at a time, and again in the backward pass, so that the
+  table is never held. Values and gradients do not depend on it. None chooses a fast one.
+
+Numeric options are traced, so another temperature compiles nothing; options that select a program (names, flags,
+sizes) are static.
+
+Results are float64 if an array is, else float32. An average over nothing is 0, and an empty batch has an empty result.
+
+Errors: before anything is computed, a loss raises
+
+- TypeError if an array has the wrong dtype (predictions floating, labels integers, masks boolean) or an option the
+  wrong type;
+- ValueError if shapes do not fit or an option is out of range.
+
+What is only known on the device becomes NaN in value and gradient instead: a label out of range in its row, a traced
+option out of range in every row. A docstring lists under Raises only what is particular to its loss.
+"""
 
 import types as _types
 import typing as _typing
@@ -36,12 +66,12 @@ from lossfns.contrastive import arcface as arcface
 from lossfns.contrastive import batch_hard_triplet as batch_hard_triplet
 from lossfns.contrastive import circle as circle
 from lossfns.contrastive import clip as clip
-from lossfns.contrastive import co_ca as co_ca
+from lossfns.contrastive import coca as coca
 from lossfns.contrastive import cosface as cosface
-from lossfns.contrastive import debiased as debiased
-from lossfns.contrastive import decoupled as decoupled
+from lossfns.contrastive import debiased_contrastive as debiased_contrastive
+from lossfns.contrastive import decoupled_contrastive as decoupled_contrastive
 from lossfns.contrastive import enqueue as enqueue
-from lossfns.contrastive import hard_negative as hard_negative
+from lossfns.contrastive import hard_negative_contrastive as hard_negative_contrastive
 from lossfns.contrastive import hard_negative_pairs as hard_negative_pairs
 from lossfns.contrastive import image_text_matching as image_text_matching
 from lossfns.contrastive import info_nce as info_nce
@@ -55,7 +85,7 @@ from lossfns.contrastive import proxy_anchor as proxy_anchor
 from lossfns.contrastive import proxy_nca as proxy_nca
 from lossfns.contrastive import semi_hard_triplet as semi_hard_triplet
 from lossfns.contrastive import siglip as siglip
-from lossfns.contrastive import sup_con as sup_con
+from lossfns.contrastive import supcon as supcon
 from lossfns.contrastive import triplet as triplet
 from lossfns.contrastive import uniformity as uniformity
 from lossfns.detection import SetPrediction as SetPrediction
@@ -67,8 +97,8 @@ from lossfns.detection import set_prediction as set_prediction
 from lossfns.distillation import attention_transfer as attention_transfer
 from lossfns.distillation import crd as crd
 from lossfns.distillation import dkd as dkd
+from lossfns.distillation import fitnet_hint as fitnet_hint
 from lossfns.distillation import generalized_jsd as generalized_jsd
-from lossfns.distillation import hint as hint
 from lossfns.distillation import knowledge_distillation as knowledge_distillation
 from lossfns.distillation import linear_distillation as linear_distillation
 from lossfns.distillation import minilm as minilm
@@ -81,6 +111,21 @@ from lossfns.hierarchical import PooledSpans as PooledSpans
 from lossfns.hierarchical import hierarchical_cross_entropy as hierarchical_cross_entropy
 from lossfns.hierarchical import label_tree_cross_entropy as label_tree_cross_entropy
 from lossfns.hierarchical import pool_spans as pool_spans
+from lossfns.joint_embedding import barlow_twins as barlow_twins
+from lossfns.joint_embedding import byol as byol
+from lossfns.joint_embedding import data2vec as data2vec
+from lossfns.joint_embedding import dino as dino
+from lossfns.joint_embedding import dino_center as dino_center
+from lossfns.joint_embedding import ibot as ibot
+from lossfns.joint_embedding import koleo as koleo
+from lossfns.joint_embedding import linear_dino as linear_dino
+from lossfns.joint_embedding import msn as msn
+from lossfns.joint_embedding import sigreg as sigreg
+from lossfns.joint_embedding import simsiam as simsiam
+from lossfns.joint_embedding import sinkhorn as sinkhorn
+from lossfns.joint_embedding import swav as swav
+from lossfns.joint_embedding import vicreg as vicreg
+from lossfns.joint_embedding import wmse as wmse
 from lossfns.language import CorruptedSpans as CorruptedSpans
 from lossfns.language import Labelled as Labelled
 from lossfns.language import MaskedTokens as MaskedTokens
@@ -104,6 +149,14 @@ from lossfns.language import replaced_token_detection as replaced_token_detectio
 from lossfns.language import sentence_order as sentence_order
 from lossfns.language import span_corruption as span_corruption
 from lossfns.language import unlikelihood as unlikelihood
+from lossfns.noisy_labels import EarlyLearning as EarlyLearning
+from lossfns.noisy_labels import bi_tempered as bi_tempered
+from lossfns.noisy_labels import bootstrapped as bootstrapped
+from lossfns.noisy_labels import early_learning as early_learning
+from lossfns.noisy_labels import forward_corrected as forward_corrected
+from lossfns.noisy_labels import generalized_cross_entropy as generalized_cross_entropy
+from lossfns.noisy_labels import normalized_active_passive as normalized_active_passive
+from lossfns.noisy_labels import symmetric_cross_entropy as symmetric_cross_entropy
 from lossfns.overlap import dice as dice
 from lossfns.overlap import focal_tversky as focal_tversky
 from lossfns.overlap import generalized_dice as generalized_dice
@@ -155,7 +208,7 @@ from lossfns.regression import tukey_biweight as tukey_biweight
 from lossfns.regularizers import Mixed as Mixed
 from lossfns.regularizers import confidence_penalty as confidence_penalty
 from lossfns.regularizers import cutmix as cutmix
-from lossfns.regularizers import elastic as elastic
+from lossfns.regularizers import elastic_net as elastic_net
 from lossfns.regularizers import entropy_minimization as entropy_minimization
 from lossfns.regularizers import ewc as ewc
 from lossfns.regularizers import fisher_diagonal as fisher_diagonal
@@ -184,36 +237,13 @@ from lossfns.reinforcement import ppo_clip as ppo_clip
 from lossfns.reinforcement import rloo as rloo
 from lossfns.reinforcement import token_weights as token_weights
 from lossfns.reinforcement import value_clip as value_clip
-from lossfns.robust import EarlyLearning as EarlyLearning
-from lossfns.robust import bi_tempered as bi_tempered
-from lossfns.robust import bootstrapped as bootstrapped
-from lossfns.robust import early_learning as early_learning
-from lossfns.robust import forward_corrected as forward_corrected
-from lossfns.robust import generalized_cross_entropy as generalized_cross_entropy
-from lossfns.robust import normalized_active_passive as normalized_active_passive
-from lossfns.robust import symmetric_cross_entropy as symmetric_cross_entropy
-from lossfns.self_distillation import barlow_twins as barlow_twins
-from lossfns.self_distillation import byol as byol
-from lossfns.self_distillation import data2vec as data2vec
-from lossfns.self_distillation import dino as dino
-from lossfns.self_distillation import dino_center as dino_center
-from lossfns.self_distillation import ibot as ibot
-from lossfns.self_distillation import koleo as koleo
-from lossfns.self_distillation import linear_dino as linear_dino
-from lossfns.self_distillation import msn as msn
-from lossfns.self_distillation import sigreg as sigreg
-from lossfns.self_distillation import simsiam as simsiam
-from lossfns.self_distillation import sinkhorn as sinkhorn
-from lossfns.self_distillation import swav as swav
-from lossfns.self_distillation import vicreg as vicreg
-from lossfns.self_distillation import w_mse as w_mse
 from lossfns.sequence import ViterbiPath as ViterbiPath
+from lossfns.sequence import crf_marginals as crf_marginals
+from lossfns.sequence import crf_viterbi as crf_viterbi
 from lossfns.sequence import ctc as ctc
 from lossfns.sequence import linear_chain_crf as linear_chain_crf
-from lossfns.sequence import marginals as marginals
 from lossfns.sequence import rnn_transducer as rnn_transducer
 from lossfns.sequence import soft_dtw as soft_dtw
-from lossfns.sequence import viterbi as viterbi
 from lossfns.trees import arc_cross_entropy as arc_cross_entropy
 from lossfns.trees import dependency_tree_crf as dependency_tree_crf
 from lossfns.trees import span_tree_crf as span_tree_crf
@@ -225,10 +255,10 @@ __all__ = [name for name, x in globals().items() if name[0] != "_" and not isins
 if not _typing.TYPE_CHECKING:  # else every misspelt name would have a type
 
     def __getattr__(name: str) -> _typing.NoReturn:
-        """Say what a name that other libraries have is called here."""
-        from lossfns._synonyms import alike, named
+        """Names the function that a name of another library means."""
+        from lossfns._synonyms import named, similar
 
         public = [] if name.startswith("_") else [known for known in globals() if not known.startswith("_")]
-        found = named(name, public) or alike(name, public)
+        found = named(name, public) or similar(name, public)
         hint = f"; did you mean {' or '.join(found)}?" if found else ""
         raise AttributeError(f"module 'lossfns' has no attribute {name!r}{hint}")

@@ -1,6 +1,6 @@
-"""``python -m lossfns`` prints the catalogue; ``python -m lossfns NAME``, a definition and its papers.
+"""`python -m lossfns` prints the catalogue; `python -m lossfns NAME`, a definition and its papers.
 
-A name of another library does as well: ``python -m lossfns mse``.
+A name of another library does as well: `python -m lossfns mse`.
 """
 
 import argparse
@@ -10,21 +10,21 @@ import sys
 from collections.abc import Sequence
 
 from lossfns._catalogue import Entry, catalogue, definition, functions
-from lossfns._synonyms import alike, named
+from lossfns._synonyms import named, similar
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """The catalogue in columns."""
-    rows = [("name", "family", "paper", "what it is")]
+    """The catalogue as a table."""
+    rows = [("name", "family", "paper", "summary")]
     rows += [(entry.name, entry.family, entry.paper, entry.summary) for entry in entries]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what is asked for; exit with 2 for an unknown name."""
+    """Prints the catalogue or a definition; exits with 2 for an unknown name."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of authors, on a terminal that has not their letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of authors, on a terminal without their letters
     parser = argparse.ArgumentParser(prog="python -m lossfns", description="The catalogue of loss functions.")
     parser.add_argument("name", nargs="?", help="print its signature, definition and BibTeX; without it, list all")
     name = parser.parse_args(arguments).name
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif len(found := named(name, functions())) == 1:
         print(f"{name} is lossfns.{found[0]} here.\n\n{definition(found[0])}")
     else:
-        found = found or alike(name, functions())
+        found = found or similar(name, functions())
         hint = f"did you mean {' or '.join(found)}?" if found else "python -m lossfns lists them all"
         parser.error(f"there is no {name!r}; {hint}")
 

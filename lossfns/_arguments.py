@@ -1,4 +1,4 @@
-"""The arguments of a call: arrays where arrays belong, keywords that exist, and other libraries' words for them."""
+"""Checks of a call's arguments: arrays, known keywords, and hints for other libraries' words."""
 
 import dataclasses
 import difflib
@@ -23,18 +23,18 @@ SENTENCES: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         ("weight", "weights", "sample_weight", "sample_weights", "loss_weight"),
-        "values are weighed after the loss: lossfns.weighted_mean(values, weights), where class weights are "
+        "weights are applied after the loss: lossfns.weighted_mean(values, weights), where class weights are "
         "class_weights[labels]",
     ),
     **dict.fromkeys(
         ("class_weight", "class_weights"),
-        "values are weighed after the loss: lossfns.weighted_mean(values, class_weights[labels])",
+        "weights are applied after the loss: lossfns.weighted_mean(values, class_weights[labels])",
     ),
     **dict.fromkeys(("ignore_index", "ignore_label", "ignored_index"), "give where=labels != ignore_index"),
     **dict.fromkeys(("padding_idx", "pad_id", "pad_token_id"), "give where=tokens != pad_id"),
     **dict.fromkeys(
         ("mask", "masks", "padding_mask", "attention_mask", "loss_mask", "valid_mask", "paddings"),
-        "masks are boolean and True at what counts: where=mask",
+        "masks are boolean and True for valid entries: where=mask",
     ),
     **dict.fromkeys(
         ("num_classes", "n_classes"), "the last axis of the logits, or of the class vectors, says how many there are"
@@ -44,9 +44,9 @@ SENTENCES: Mapping[str, str] = {
     "jax.scipy.special.logit(p) for independent labels",
     "log_target": "both distributions are given as logits, of which log-probabilities are one form",
     "log_input": "the logarithm of the rate is given",
-    "loss_type": "each type is a loss of its own: python -m lossfns lists them",
+    "loss_type": "each type is a separate loss: python -m lossfns lists them",
 }
-"""Words of torch, Optax and Keras that are no argument of any loss, and what stands here for them."""
+"""Arguments of torch, Optax and Keras that no loss has, and what to use here instead."""
 
 SAME: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("tau", "temp", "T", "t", "temperature", "logit_scale"), ("temperature", "student_temperature", "tau")),
@@ -81,13 +81,13 @@ _CONVERT = "convert it with jnp.asarray(...)"
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a function takes, read once from its annotations."""
+    """The parameters of a function, read once from its annotations."""
 
     function: str
     positional: tuple[str, ...]
     keywords: tuple[str, ...]
     arrays: Mapping[str, tuple[type, ...]]
-    """Arguments that are arrays -> the types that they may have as well, such as that of None."""
+    """Array arguments -> other types that they may have, such as None."""
     optional: frozenset[str]
     """Arguments that may be None."""
     defaults: Mapping[str, Any]
@@ -97,13 +97,13 @@ class Signature:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Signature":
-        """Read it from a function."""
+        """Reads the signature of a function."""
         parameters = inspect.signature(function).parameters.values()
         fixed = [p for p in parameters if p.kind is not p.VAR_POSITIONAL]
         unions = (typing.Union, types.UnionType)
         known = {p.name: get_args(a) if get_origin(a := p.annotation) in unions else (a,) for p in fixed}
         keywords = tuple(p.name for p in fixed if p.kind is p.KEYWORD_ONLY)
-        # A keyword that may be a number is a hyper-parameter, which has a check of its own.
+        # A keyword that may be a number is a hyper-parameter, and has its own check.
         return cls(
             function.__name__,
             tuple(p.name for p in fixed if p.kind is not p.KEYWORD_ONLY),
@@ -119,7 +119,7 @@ class Signature:
         )
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise TypeError for arguments that there are not, and for an array argument that is none."""
+        """Raises TypeError for unknown arguments, and for array arguments that are not arrays."""
         if len(args) > len(self.positional) and not self.takes_more:
             raise TypeError(self._too_many(len(args)))
         for name, value in zip(self.positional, args, strict=False):
@@ -151,7 +151,7 @@ class Signature:
 
 
 def check_convertible(name: str, value: Any, others: tuple[type, ...]) -> None:
-    """Raise unless a value that is no JAX array is a NumPy array of numbers or of one of the other types."""
+    """Raises unless the value is a JAX array, a NumPy array of numbers or of one of the other types."""
     if isinstance(value, others) or (float in others and isinstance(value, int)):
         return
     if value is None:

@@ -1,4 +1,4 @@
-"""What there is, read from the functions themselves: name, family, paper, one line; and the papers' BibTeX."""
+"""The catalogue, read from the functions: name, family, paper, summary; and the papers' BibTeX."""
 
 import dataclasses
 import inspect
@@ -16,14 +16,14 @@ DOI = re.compile(r"doi:\s*(10\.\S+[^\s.,;)])")
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """An entry of ``references.bib``."""
+    """An entry of `references.bib`."""
 
     key: str
     fields: Mapping[str, str]
     bibtex: str
 
     def place_in(self, text: str) -> int:
-        """Where a text cites this paper, -1 if nowhere: by arXiv id or doi, or by author and year if it has none."""
+        """Position of the citation in a text, by arXiv id or doi, else by author and year; -1 if absent."""
         places = [m.start() for m in ARXIV.finditer(text) if m[1] == self.fields.get("eprint")]
         places += [m.start() for m in DOI.finditer(text) if m[1].lower() == self.fields.get("doi", "").lower()]
         if not {"eprint", "doi"} & set(self.fields):
@@ -33,7 +33,7 @@ class Paper:
 
     @property
     def first_author(self) -> str:
-        """The surname that comes first."""
+        """The first author's surname."""
         return self.fields["author"].split(" and ")[0].split(",")[0]
 
 
@@ -49,21 +49,21 @@ class Entry:
 
 
 def _plain(text: str) -> str:
-    """Without accents and TeX's ways to write them, so that names compare."""
+    """Text without accents and their TeX commands, to compare names."""
     text = re.sub(r"\\([a-zA-Z]+\s*|.)", lambda m: {"o": "o", "l": "l", "ss": "ss"}.get(m[1].strip(), ""), text)
     text = text.replace("{", "").replace("}", "").replace("ø", "o").replace("ł", "l").replace("ß", "ss")
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def papers() -> list[Paper]:
-    """All entries of ``references.bib``, a regular file: a field a line, ``  name = {value},``."""
+    """All entries of `references.bib`, a regular file: a field a line, `  name = {value},`."""
     text = resources.files(lossfns).joinpath("references.bib").read_text(encoding="utf-8")
     found = re.finditer(r"^@\w+\{([^,\s]+),\n(.*?)^\}\n", text, re.MULTILINE | re.DOTALL)
     return [Paper(m[1], dict(re.findall(r"^  (\w+) = \{(.*)\},$", m[2], re.MULTILINE)), m[0]) for m in found]
 
 
 def cited(text: str) -> list[Paper]:
-    """The papers that a text cites, in the order in which it does."""
+    """The papers that a text cites, in order."""
     places = [(paper.place_in(text), paper) for paper in papers()]
     return [paper for place, paper in sorted(places, key=lambda pair: pair[0]) if place >= 0]
 
@@ -97,7 +97,7 @@ def definition(name: str) -> str:
 
 
 def _shown(part: object) -> str:
-    """As text, with the public name of a class that some versions of JAX define elsewhere."""
+    """The annotation as text, with JAX's public name of the array class."""
     return re.sub(r"[\w.]*jaxlib[\w.]*\.Array", "jax.Array", str(part))
 
 

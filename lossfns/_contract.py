@@ -1,8 +1,8 @@
 """The one signature of every loss: checked, masked, computed in float32 or wider, compiled.
 
-A loss is written as a plain function and decorated with `loss`. Shapes and dtypes are looked at while tracing, so
-the checks cost nothing afterwards; hyper-parameters are looked at before tracing and then traced, so sweeping one
-recompiles nothing. One that is traced already and out of range makes NaN.
+A loss is written as a plain function and decorated with `loss`. Shapes and dtypes are checked while tracing, so
+the checks cost nothing afterwards; hyper-parameters are checked before tracing and then traced, so sweeping one
+recompiles nothing. One that is already traced and out of range gives NaN.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Number:
 
     What can be read is checked: Python numbers, which become floats, and arrays of this process. Reading a scalar JAX
     array of the CPU costs an eager call some 5 microseconds; on an accelerator it waits for the array. A traced array
-    cannot be read: `loss` makes NaN of the values that it spoils.
+    cannot be read: `loss` turns the affected values into NaN.
     """
 
     meaning: str
@@ -47,11 +47,11 @@ class Number:
 
     @property
     def each(self) -> "Number":
-        """The same for an array too, as `entries` takes it."""
+        """This check for arrays too, as `entries` takes them."""
         return dataclasses.replace(self, by_entry=True)
 
     def __call__(self, name: str, value: Any, *, read: bool = True) -> Any:
-        """Return `value` ready to be traced; without `read`, the numbers of an array are not looked at."""
+        """Return `value` ready to be traced; without `read`, the numbers of an array are not checked."""
         is_array = isinstance(value, np.ndarray | jax.Array)
         if not (is_array or isinstance(value, int | float | np.generic)) or isinstance(value, bool | np.bool_):
             remedy = "; convert it with jnp.asarray(...)" if isinstance(value, list | tuple) else ""
@@ -89,8 +89,8 @@ positive = Number("positive and finite", lambda v: (v > 0) & (v < math.inf))
 non_negative = Number("at least 0 and finite", lambda v: (v >= 0) & (v < math.inf))
 non_negative_or_off = dataclasses.replace(non_negative, off_at_zero=True)
 finite = Number("finite", lambda v: (v > -math.inf) & (v < math.inf))
-share = Number("between 0 and 1", lambda v: (v >= 0) & (v <= 1))
-share_or_off = dataclasses.replace(share, off_at_zero=True)
+probability = Number("between 0 and 1", lambda v: (v >= 0) & (v <= 1))
+probability_or_off = dataclasses.replace(probability, off_at_zero=True)
 
 
 def static_number(number: Number) -> Check:
@@ -122,6 +122,15 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def non_negative_int(name: str, value: Any) -> int:
+    """A static integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a Python integer, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return int(value)
+
+
 def optional_size(name: str, value: Any) -> int | None:
     """A static positive integer, or None."""
     if value is None:
@@ -149,7 +158,7 @@ def loss(
     Args:
         static: Names of keyword arguments that select a program (names of axes, choices, block sizes); all other
             keyword arguments are traced.
-        term_weights: For a loss whose values count elsewhere than where `where` says, or by different amounts: a
+        term_weights: For a loss that weighs its values otherwise than by `where`: a
             function of the same arguments that returns the weights with which the mean of the values is the loss. It
             becomes an attribute of the loss, which whoever takes the mean looks for.
         **checks: A check for each keyword argument that has one.
@@ -160,7 +169,7 @@ def loss(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if term_weights is not None:  # both functions made of this one carry it
+        if term_weights is not None:  # both functions below carry it
             weigh = jax.jit(term_weights, static_argnames=tuple(static), inline=True)
             function.term_weights = weigh  # type: ignore[attr-defined]
 
@@ -178,7 +187,7 @@ def loss(
 
 
 class _Tracing(threading.local):
-    """Whether a loss is being traced: those that it calls get its hyper-parameters, which it looks at itself."""
+    """Whether a loss is being traced: it checks the hyper-parameters of the losses that it calls."""
 
     inside = False
 
@@ -187,14 +196,14 @@ _tracing = _Tracing()
 
 
 def uncompiled(**checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The same for what cannot be compiled alone, such as a function of functions; `checks` as in `loss`."""
+    """`loss` for functions that cannot be compiled alone, such as functions of functions."""
     return lambda function: _guarded(function, function, (), checks)
 
 
 def _guarded(
     function: Callable[P, R], compiled: Callable[..., Any], static: Sequence[str], checks: dict[str, Check]
 ) -> Callable[P, R]:
-    """`compiled`, called with arguments that were checked as those of `function`."""
+    """Wraps `compiled` by the checks of the arguments of `function`."""
     signature = Signature.of(function)
     # Defaults are passed explicitly: otherwise leaving an option out and giving its default would be two programs.
     defaults = dict(signature.defaults)
@@ -235,14 +244,14 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
     Args:
         in_range: For each hyper-parameter, a boolean scalar.
         result: Any tree of arrays.
-        where: What counts, as it was given to the loss; the other places stay as they are.
+        where: The mask that was given to the loss; the other places keep their values.
     """
 
     def spoiled(x: Any) -> Any:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         good = functools.reduce(jnp.logical_and, in_range)
-        # A factor spoils the gradient as well, and 1 changes nothing.
+        # A factor makes the gradient NaN as well, and a factor of 1 changes nothing.
         if where is not None:
             good |= ~_as_mask_of(jnp.asarray(where), x.ndim)
         return x * jnp.where(good, 1, jnp.nan).astype(x.dtype)
@@ -251,14 +260,15 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
 
 
 def _as_mask_of(where: jax.Array, rank: int) -> jax.Array:
-    """A mask with the last axes that are missing, or with an example present where any of its entries is."""
+    """The mask of rank `rank`: with last axes added, or reduced by "any"."""
     where = jnp.any(where, axis=tuple(range(rank, where.ndim))) if where.ndim > rank else where
     return jnp.expand_dims(where, tuple(range(where.ndim, rank)))
 
 
 def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
     """The dtype to compute in: float64 if any input is, else float32."""
-    return jnp.dtype(jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32)
+    out: jnp.dtype = jnp.dtype(jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32)
+    return out
 
 
 _KINDS: dict[str, tuple[Any, ...]] = {
@@ -270,7 +280,7 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 
 
 def check_array(name: str, value: Any, kind: str = "floating") -> jax.Array:
-    """Raise unless `value` is an array of a kind: "floating", "integer", "boolean", "real", or two joined by " or "."""
+    """Raises unless `value` is an array of a kind: "floating", "integer", "boolean", "real", or "x or y"."""
     if not isinstance(value, jax.Array):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}; convert it with jnp.asarray")
     if not any(jnp.issubdtype(value.dtype, wanted) for word in kind.split(" or ") for wanted in _KINDS[word]):
@@ -280,26 +290,71 @@ def check_array(name: str, value: Any, kind: str = "floating") -> jax.Array:
 
 
 def check_rank(name: str, value: jax.Array, rank: int, layout: str) -> None:
-    """Raise unless `value` has `rank` dimensions; `layout` names them, as in "[pairs, features]"."""
+    """Raises unless `value` has `rank` dimensions; `layout` names them, as in "[pairs, features]"."""
     if value.ndim != rank:
         raise ValueError(f"{name} must have rank {rank}, {layout}, got rank {value.ndim} (shape {value.shape})")
 
 
 def check_shape(name: str, value: jax.Array, shape: tuple[int, ...], of: str) -> None:
-    """Raise unless `value` has exactly `shape`; `of` says whose shape that is. Nothing is broadcast."""
+    """Raises unless `value` has exactly `shape`; `of` names its origin. Nothing is broadcast."""
     if value.shape != shape:
         raise ValueError(f"{name} must have the shape {shape} {of}, got {value.shape} {value.dtype}")
 
 
 def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
-    """Raise unless `where` is None or a boolean array of the result's shape."""
+    """Raises unless `where` is None or a boolean array of the result's shape."""
     if where is None:
         return None
     check_shape("where", check_array("where", where, "boolean"), shape, "of the result")
     return cast(jax.Array, where)
 
 
-def hyper(value: Any, dtype: jnp.dtype) -> jax.Array:
+def check_classes(name: str, logits: jax.Array) -> None:
+    """Raises unless there is a last axis with at least one class."""
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
+
+
+def check_labels(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns (labels clipped into range, whether each is in range, where)."""
+    check_array("logits", logits)
+    check_array("labels", labels, "integer")
+    check_classes("logits", logits)
+    check_shape("labels", labels, logits.shape[:-1], f"of logits {logits.shape} without the class axis")
+    where = check_where(where, labels.shape)
+    labels = keep_rows(where, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)))
+    in_range = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.clip(labels, 0, logits.shape[-1] - 1), in_range, where
+
+
+def prepare(
+    where: Any, /, *, row_axes: int = 0, others: str = "floating", **arrays: jax.Array
+) -> tuple[jax.Array | None, list[jax.Array]]:
+    """Checks named arrays of one shape; returns the mask and the arrays, 0 where masked, in the dtype to compute in.
+
+    Args:
+        where: Boolean mask of the rows, or None.
+        row_axes: Number of last axes that belong to a row, and not to the mask.
+        others: Kind of the arrays after the first, as in `check_array`; the first is floating.
+        **arrays: The arrays, by the names of the arguments.
+    """
+    (first, example), *rest = arrays.items()
+    check_array(first, example)
+    for name, array in rest:
+        check_shape(name, check_array(name, array, others), example.shape, f"of {first}")
+    where = check_where(where, example.shape[: max(example.ndim - row_axes, 0)])
+    return where, sanitize(where, *arrays.values())
+
+
+def sanitize(where: jax.Array | None, *arrays: jax.Array) -> list[jax.Array]:
+    """Returns the arrays with 0 in masked rows, in the dtype to compute in."""
+    dtype = accumulation_dtype(*arrays)
+    return [keep_rows(where, array).astype(dtype) for array in arrays]
+
+
+def as_scalar(value: Any, dtype: jnp.dtype) -> jax.Array:
     """A scalar hyper-parameter in the dtype of the computation."""
     return jnp.asarray(value).astype(dtype)
 
@@ -315,9 +370,14 @@ def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array
         raise ValueError(
             f"{name} must be a scalar or broadcast to the shape {x.shape} of the result, got {array.shape}"
         )
-    if array.ndim:  # of a scalar, the caller of the loss is told
+    if array.ndim:  # `loss` checks scalars
         array = jnp.where(check.holds(array), array, jnp.nan)
     return keep_rows(where, jnp.broadcast_to(array, x.shape), fill)
+
+
+def nan_where_invalid(valid: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns `values`, NaN in value and gradient where they are not valid."""
+    return values * jnp.where(valid, 1, jnp.nan).astype(values.dtype)
 
 
 def keep_rows(where: jax.Array | None, x: jax.Array, fill: float | int = 0) -> jax.Array:

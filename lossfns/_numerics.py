@@ -1,4 +1,4 @@
-"""Shifted log-sum-exp and safe normalisation: where losses lose their digits."""
+"""Shifted log-sum-exp, safe normalisation, and other formulas that keep their digits."""
 
 import functools
 import math
@@ -10,17 +10,17 @@ from lossfns._contract import accumulation_dtype
 
 
 def row_shift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the row maximum [..., 1] and, for subtraction, the same with 0 where it is infinite; no gradient."""
+    """Returns the row maximum [..., 1] and, for subtraction, the same with 0 where it is infinite; no gradient."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf)).astype(accumulation_dtype(x))
     return top, jnp.where(jnp.isinf(top), 0, top)
 
 
 @jax.custom_jvp
 def log_normalizer(x: jax.Array, shift: jax.Array) -> jax.Array:
-    """Return log sum exp(x - shift) over the last axis; `shift` [..., 1] is a constant.
+    """Returns log sum exp(x - shift) over the last axis; `shift` [..., 1] is a constant.
 
-    The derivative rule recomputes the softmax in place of keeping exp(x - shift), so nothing of the size of `x` is
-    stored, and a row of -inf (log of nothing: -inf) has gradient 0.
+    The derivative rule recomputes the softmax instead of keeping exp(x - shift), so no array of the size of `x` is
+    stored, and a row of -inf (with log-sum-exp -inf) has gradient 0.
     """
     return jnp.log(jnp.sum(jnp.exp(x - shift), axis=-1))
 
@@ -40,25 +40,25 @@ def softmax(x: jax.Array, shift: jax.Array, log_z: jax.Array) -> jax.Array:
 
 
 def divided(x: jax.Array, by: jax.Array | float) -> jax.Array:
-    """X / by for a positive divisor; an infinite x stays as it is, with derivative 0 by the divisor."""
+    """`x / by` for a positive divisor; an infinite x stays, with derivative 0 with respect to the divisor."""
     infinite = jnp.isinf(x) & (by > 0)
     return jnp.where(infinite, x, jnp.where(infinite, 0, x) / by)
 
 
 def multiplied(x: jax.Array, by: jax.Array | float) -> jax.Array:
-    """X * by for a positive factor; an infinite x stays as it is, with derivative 0 by the factor."""
+    """`x * by` for a positive factor; an infinite x stays, with derivative 0 with respect to the factor."""
     infinite = jnp.isinf(x) & (by > 0)
     return jnp.where(infinite, x, jnp.where(infinite, 0, x) * by)
 
 
 def soft_capped(x: jax.Array, bound: jax.Array) -> jax.Array:
-    """C tanh(x / c); a class at -inf stays there, and one at +inf is at the bound."""
+    """`c tanh(x / c)`; -inf stays -inf, and +inf becomes c."""
     infinite = jnp.isinf(x)
     return jnp.where(infinite, jnp.where(x > 0, bound, x), bound * jnp.tanh(jnp.where(infinite, 0, x) / bound))
 
 
 def centred(x: jax.Array) -> jax.Array:
-    """Rows less their maximum, in float32 or wider: to be subtracted before a temperature divides, while it is exact.
+    """Rows minus their maximum, in float32 or wider; exact before a division by a temperature.
 
     Classes at +inf share the maximum, 0, and all others are then at -inf.
     """
@@ -68,7 +68,7 @@ def centred(x: jax.Array) -> jax.Array:
 
 
 def log_softmax(x: jax.Array) -> jax.Array:
-    """Log-probabilities of rows of maximum 0; in a row of nothing but -inf no class has any."""
+    """Log-probabilities of rows with maximum 0; all -inf in a row of -inf."""
     log_z = log_normalizer(x, jnp.zeros_like(x[..., :1]))
     return x - jnp.where(log_z == -jnp.inf, 0, log_z)[..., None]
 
@@ -76,13 +76,13 @@ def log_softmax(x: jax.Array) -> jax.Array:
 def log_probabilities(x: jax.Array) -> jax.Array:
     """Log softmax over the last axis, in float32 or wider; -inf for a class at -inf, which gets no gradient.
 
-    Classes at +inf share all of the probability evenly, and in a row of nothing but -inf no class has any.
+    Classes at +inf share all of the probability evenly, and in a row of -inf no class has any.
     """
     return log_softmax(centred(x))
 
 
 def expm1_series(t: jax.Array, order: int) -> jax.Array:
-    """The sum of t^j / (j + order)! over j from 0, for |t| up to 1: e^t, less its first terms, over t^order."""
+    """Sum of t^j / (j + order)! over j from 0, for |t| <= 1: e^t minus its first terms, over t^order."""
     total = jnp.ones_like(t)
     for j in range(18 if t.dtype == jnp.float64 else 10, 0, -1):
         total = 1 + t / (j + order) * total
@@ -91,7 +91,7 @@ def expm1_series(t: jax.Array, order: int) -> jax.Array:
 
 @jax.custom_jvp
 def excess(d: jax.Array) -> jax.Array:
-    """D + e^-d - 1, which is never negative; about d^2 / 2, with all digits, near 0."""
+    """`d + e^-d - 1`, never negative; accurate near 0, where it is about d^2 / 2."""
     near = jnp.where(jnp.abs(d) < 1, d, 0)
     return jnp.where(jnp.abs(d) < 1, near * near * expm1_series(-near, 2), d + jnp.expm1(-d))
 
@@ -101,7 +101,7 @@ excess.defjvps(lambda tangent, value, d: -jnp.expm1(-d) * tangent)
 
 @jax.custom_jvp
 def relative_entropy(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> jax.Array:
-    """T log(t / p) - t + p of each entry, never negative: with masses of one sum, the terms of KL(t || p).
+    """`t log(t / p) - t + p` of each entry, never negative: the terms of KL(t || p) for masses of equal sum.
 
     The gap is log t - log p, from where it has the most digits; where one of the two is -inf it may be anything.
     Near 0 this is t gap^2 / 2, while t log(t / p) alone is of either sign and cancels in the sum.
@@ -124,13 +124,13 @@ def _relative_entropy_jvp(
 
 
 def _masses(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Both masses, the gap (0 where there is none), and where both are; a NaN is both."""
+    """Both masses, the gap (0 where one is missing), and where both exist; a NaN exists."""
     both = (log_t != -jnp.inf) & (log_p != -jnp.inf)
     return jnp.exp(log_t), jnp.exp(log_p), jnp.where(both, gap, 0), both
 
 
 def magnitude(x: jax.Array) -> jax.Array:
-    """|x| with derivative 0 at 0, where that of `jnp.abs` is 1."""
+    """|x| with derivative 0 at 0, where `jnp.abs` has 1."""
     return jnp.where(x == 0, 0, jnp.abs(x))
 
 
@@ -148,7 +148,7 @@ def unit_vectors(x: jax.Array) -> jax.Array:
 
 
 def log_add(*terms: jax.Array) -> jax.Array:
-    """Log of the sum of exp of a few arrays of one shape, entry by entry; where all are -inf, -inf with gradient 0."""
+    """Log-sum-exp over a few arrays, entry by entry; -inf with gradient 0 where all are -inf."""
     top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
     shift = jnp.where(jnp.isinf(top), 0, top)
     total = functools.reduce(jnp.add, [jnp.exp(x - shift) for x in terms])
@@ -156,15 +156,30 @@ def log_add(*terms: jax.Array) -> jax.Array:
 
 
 def log_of_sum(x: jax.Array) -> jax.Array:
-    """Log x of a sum of exponentials: -inf with gradient 0 where it is 0."""
+    """Log of a sum of exponentials; -inf with gradient 0 where it is 0."""
     return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1, x)))
 
 
-def start_of_scan(value: jax.Array, *arrays: jax.Array) -> jax.Array:
-    """`value`, said to vary over the mapped axes that `arrays` vary over.
+def vary_like(value: jax.Array, *arrays: jax.Array) -> jax.Array:
+    """`value`, marked as varying over the mapped axes of `arrays`.
 
-    `shard_map` wants a scan's carry to be of one kind from the start. Both sides of the choice are alike, so the
+    Under `shard_map` the carry of a scan must vary over the same axes from the start. Both choices are equal, so the
     compiler drops it.
     """
     odd = functools.reduce(jnp.logical_or, [jnp.any(x != x) for x in arrays])
     return jnp.where(odd, value, value)
+
+
+def at_label(labels: jax.Array, classes: int) -> jax.Array:
+    """[..., V], True at the label."""
+    return jnp.arange(classes).reshape((1,) * labels.ndim + (-1,)) == labels[..., None]
+
+
+def focused(nats: jax.Array, gamma: jax.Array) -> jax.Array:
+    """(1 - p)^gamma (-log p), from -log p; 0 with gradient 0 at p = 1, also for gamma < 1."""
+    infinite = nats == jnp.inf
+    finite = jnp.where(infinite, 1, nats)
+    doubt = -jnp.expm1(-finite)
+    sure = doubt <= 0
+    power = jnp.exp(gamma * jnp.log(jnp.where(sure, 1, doubt)))
+    return jnp.where(infinite, nats, jnp.where(sure, 0, power * finite))

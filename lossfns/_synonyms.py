@@ -1,4 +1,4 @@
-"""What other libraries and papers call the functions of this package."""
+"""Names of other libraries and papers for the functions of this package."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ NAMES: Mapping[str, str] = {
     "soft_f1": "f1 macro_f1 macro_double_soft_f1",
     "info_nce": "nce cpc contrastive_loss multiple_negatives_ranking",
     "nt_xent": "simclr contrastive_loss",
-    "sup_con": "supervised_contrastive",
+    "supcon": "supervised_contrastive",
     "clip": "openclip convirt image_text_contrastive itc",
     "siglip": "sigmoid_contrastive",
     "image_text_matching": "itm albef",
@@ -74,9 +74,9 @@ NAMES: Mapping[str, str] = {
     "arcface": "aam_softmax additive_angular_margin",
     "cosface": "am_softmax large_margin_cosine lmcl",
     "proxy_nca": "proxy_nca_pp proxy_nca_plus_plus normalized_softmax",
-    "debiased": "dcl_debiased debiased_contrastive",
-    "decoupled": "dcl decoupled_contrastive dclw",
-    "hard_negative": "hcl hard_negative_contrastive robinson",
+    "debiased_contrastive": "dcl_debiased debiased",
+    "decoupled_contrastive": "dcl decoupled dclw",
+    "hard_negative_contrastive": "hcl hard_negative robinson",
     "alignment": "align_loss lalign",
     "uniformity": "uniform_loss lunif",
     "barlow_twins": "barlow",
@@ -85,12 +85,12 @@ NAMES: Mapping[str, str] = {
     "ibot": "iBOTPatchLoss",
     "msn": "masked_siamese",
     "koleo": "kozachenko_leonenko",
-    "w_mse": "whitening_mse",
+    "wmse": "whitening_mse",
     "sigreg": "lejepa",
     "sinkhorn": "sinkhorn_knopp",
     "knowledge_distillation": "kd distillation soft_distillation hinton",
     "dkd": "decoupled_knowledge_distillation",
-    "hint": "fitnets fitnet",
+    "fitnet_hint": "fitnets fitnet hint",
     "crd": "contrastive_representation_distillation",
     "relational_distance": "rkd rkd_d RkdDistance",
     "relational_angle": "rkd rkd_a RKdAngle",
@@ -110,7 +110,8 @@ NAMES: Mapping[str, str] = {
     "ctc": "connectionist_temporal_classification",
     "rnn_transducer": "rnnt transducer",
     "linear_chain_crf": "crf",
-    "viterbi": "crf_decode viterbi_decode",
+    "crf_viterbi": "viterbi crf_decode viterbi_decode",
+    "crf_marginals": "marginals forward_backward",
     "soft_dtw": "sdtw dtw",
     "dependency_tree_crf": "matrix_tree biaffine_crf",
     "arc_cross_entropy": "biaffine",
@@ -147,7 +148,7 @@ NAMES: Mapping[str, str] = {
     "set_prediction": "detr hungarian set_criterion",
     "l1": "lasso l1_regularization l1_penalty",
     "l2": "ridge l2_regularization l2_penalty weight_decay tikhonov",
-    "elastic": "elastic_net",
+    "elastic_net": "elastic",
     "ewc": "elastic_weight_consolidation",
     "proximal": "fedprox",
     "gradient_penalty": "wgan_gp gp r1 r2 r1_penalty",
@@ -165,7 +166,7 @@ NAMES: Mapping[str, str] = {
 
 
 def named(name: str, public: Iterable[str]) -> list[str]:
-    """The public names that another library's name stands for."""
+    """The public names for another library's name."""
     for wanted in (_plain(name), _plain(name).removesuffix("loss")):
         found = [ours for ours in public if _plain(ours) == wanted]
         found += [ours for ours, others in NAMES.items() if wanted in map(_plain, others.split())]
@@ -174,8 +175,8 @@ def named(name: str, public: Iterable[str]) -> list[str]:
     return []
 
 
-def alike(name: str, public: Iterable[str]) -> list[str]:
-    """The public names that look like a name, at most three."""
+def similar(name: str, public: Iterable[str]) -> list[str]:
+    """Up to three public names that are spelt like a name."""
     plain = {_plain(ours): ours for ours in public}
     return [plain[close] for close in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.6)]
 

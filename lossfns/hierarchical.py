@@ -9,12 +9,13 @@ import numpy as np
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative,
     one_of,
     optional_size,
@@ -22,7 +23,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._present import nan_unless, places
+from lossfns._padding import positions
 from lossfns.classification import softmax_cross_entropy
 
 
@@ -34,7 +35,7 @@ def hierarchical_cross_entropy(
 
     $$\alpha L_{char} + \beta L_{word} + \gamma L_{phrase} + \delta L_{sentence}$$
 
-    Each level is a term of its own, with its own number of units below the line; $\alpha$ to $\delta$ are the loss
+    Each level is a separate term with its own number of units in the denominator; $\alpha$ to $\delta$ are the loss
     weights of the terms, and are not multiplied in here.
 
     Args:
@@ -44,11 +45,11 @@ def hierarchical_cross_entropy(
             example that lacks a level has none of its units.
 
     Returns:
-        Level -> [..., units], nats for each unit, float32 or wider; 0 at masked units. The terms' weights are `where`.
+        Level -> [..., units], nats for each unit. The terms' weights are `where`.
 
     Raises:
-        ValueError: If the levels differ or shapes do not fit; the message names the level.
-        TypeError: If an argument is not a mapping, logits are not floating or labels not integers.
+        ValueError: If the mappings have different levels; the message names the level.
+        TypeError: If an argument is not a mapping.
 
     Example:
         Two characters of two classes, one word of four.
@@ -60,7 +61,7 @@ def hierarchical_cross_entropy(
 
     Conventions:
         Joint losses in the literature often average each level within the example first; then a short sentence's word
-        counts for more than a long one's. Here every unit of a level counts alike, over the whole batch.
+        has a larger weight than a long one's. Here every unit of a level counts the same, over the whole batch.
     """
     for name, value in (("logits", logits), ("labels", labels), ("where", {} if where is None else where)):
         if not isinstance(value, Mapping):
@@ -81,7 +82,7 @@ def hierarchical_cross_entropy(
 
 
 class PooledSpans(NamedTuple):
-    """What `pool_spans` returns.
+    """Result of `pool_spans`.
 
     Attributes:
         vectors: [..., S, D], one for each span; 0 where the span has no position.
@@ -101,7 +102,7 @@ def pool_spans(
     kind: str = "mean",
     where: jax.Array | None = None,
 ) -> PooledSpans:
-    r"""Representations of words, phrases or sentences from those of their characters.
+    r"""Representations of words, phrases or sentences from their characters' representations.
 
     $$v_s = \frac{1}{|\{t : a_t = s\}|} \sum_{t : a_t = s} h_t$$
 
@@ -114,12 +115,8 @@ def pool_spans(
         where: [..., T], boolean: the positions that exist.
 
     Returns:
-        The vectors [..., S, D], float32 or wider, and which spans there are, [..., S]. An example with a span number of
-        S or more has NaN vectors.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If hidden is not floating or span_ids not integers.
+        The vectors [..., S, D], and which spans there are, [..., S]. An example with a span number of S or more has NaN
+        vectors.
 
     Example:
         Two characters of word 0, a space, one character of word 1; a third word does not exist.
@@ -138,17 +135,17 @@ def pool_spans(
     spans = hidden.shape[-2] if num_spans is None else num_spans
     ids = keep_rows(where, span_ids.astype(jnp.promote_types(span_ids.dtype, jnp.int32)), fill=-1)
     h = keep_rows(ids >= 0, hidden).astype(accumulation_dtype(hidden))
-    member = ids[..., None, :] == places(spans, ids.ndim)[..., None]
+    member = ids[..., None, :] == positions(spans, ids.ndim)[..., None]
     counts = jnp.sum(member, axis=-1)
     vectors = jnp.einsum("...st,...td->...sd", member.astype(h.dtype), h, precision=jax.lax.Precision.HIGHEST)
     if kind == "mean":
         vectors = vectors / jnp.maximum(counts, 1).astype(h.dtype)[..., None]
     fits = jnp.all(ids < spans, axis=-1)
-    return PooledSpans(nan_unless(fits[..., None, None], vectors), counts > 0)
+    return PooledSpans(nan_where_invalid(fits[..., None, None], vectors), counts > 0)
 
 
 def _label_tree(name: str, value: Any) -> tuple[int, ...]:
-    """Parents as Python integers, checked to be one tree whose leaves come first."""
+    """Parents as Python integers, checked to be a tree with the leaves first."""
     if isinstance(value, jax.core.Tracer) or not isinstance(value, Sequence | np.ndarray | jax.Array):
         raise TypeError(f"{name} must be a sequence of Python integers, got {type(value).__name__}")
     array = np.asarray(value)
@@ -186,27 +183,25 @@ def label_tree_cross_entropy(
     alpha: float | jax.Array = 0.5,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Hierarchical cross-entropy: mistakes far away in a tree of labels cost more than those nearby.
+    r"""Hierarchical cross-entropy: mistakes cost more, the farther apart the labels are in a tree.
 
     $$-\sum_{l = 0}^{h - 1} e^{-\alpha d_l} \log p(C_l \mid C_{l+1})$$
 
     $C_0$ is the label, $C_{l+1}$ the parent of $C_l$, $C_h$ the root, $d_l$ the number of edges from the root to
-    $C_l$, and the probability of a node is that of all classes below it.
+    $C_l$, and the probability of a node is the sum over the classes below it.
 
     Args:
         logits: [..., V], unnormalised log-probabilities of the classes in nats; -inf masks a class.
         labels: [...], integers in 0 .. V-1.
         parents: The parent of each node, Python integers: the V classes first, then the inner nodes; -1 for the root.
-        alpha: $\alpha$, how much less each level further down counts; 0 gives the plain cross-entropy.
+        alpha: $\alpha$, the exponential decay of weights with depth; 0 gives the plain cross-entropy.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A label out of range gives NaN, a
-        masked one inf.
+        [...], nats for each row, at least 0. A label out of range gives NaN, a masked one inf.
 
     Raises:
-        ValueError: If shapes do not fit, `parents` is no such tree or alpha is negative.
-        TypeError: If logits are not floating, labels not integers or `parents` no integers.
+        ValueError: If `parents` is not such a tree.
 
     Example:
         Two pairs of classes: either choice is between two, log 2 each, and the lower one counts e^-1 times the upper.
@@ -249,14 +244,14 @@ def label_tree_cross_entropy(
     edge = jnp.asarray(depth)[labels]
     real = edge > 0
     impossible = log_mass[..., :-1] == -jnp.inf
-    weights = jnp.exp(-hyper(alpha, dtype) * edge.astype(dtype))
+    weights = jnp.exp(-as_scalar(alpha, dtype) * edge.astype(dtype))
     values = jnp.sum(jnp.where(real & ~impossible, weights * jnp.where(impossible, 0, step), 0), axis=-1)
     values = jnp.where(jnp.any(real & impossible, axis=-1), jnp.inf, values)
-    return zero_masked(where, nan_unless(in_range, values))
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 def _paths(parents: Sequence[int], depths: Sequence[int], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each class the classes below each node of its path, [V, h + 1, V], and the depths of the nodes, [V, h].
+    """For each class, the classes below each node of its path [V, h + 1, V], and the nodes' depths [V, h].
 
     The root ends each path; shorter paths stay there, at depth 0.
     """

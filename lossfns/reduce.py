@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, loss
+from lossfns._contract import AxisName, accumulation_dtype, check_array, loss
 
 
-def _sums(values: jax.Array, weights: Any, axis_name: str | tuple[str, ...] | None) -> tuple[jax.Array, jax.Array]:
+def _sums(values: jax.Array, weights: Any, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
     check_array("values", values, "real")
     dtype = accumulation_dtype(values)
     if weights is None:
@@ -34,7 +34,7 @@ def _sums(values: jax.Array, weights: Any, axis_name: str | tuple[str, ...] | No
 
 @loss(static=("axis_name",))
 def weighted_sum(
-    values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: str | tuple[str, ...] | None = None
+    values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: AxisName = None
 ) -> jax.Array:
     r"""Sum of values times weights over all entries, $\sum_i w_i v_i$.
 
@@ -49,7 +49,6 @@ def weighted_sum(
 
     Raises:
         ValueError: If the weights do not broadcast to the values.
-        TypeError: If an argument is not a real array.
 
     Example:
         >>> float(weighted_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([3, 0.5, 0])))
@@ -60,7 +59,7 @@ def weighted_sum(
 
 @loss(static=("axis_name",))
 def weighted_mean(
-    values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: str | tuple[str, ...] | None = None
+    values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: AxisName = None
 ) -> jax.Array:
     r"""Mean of values by weights over all entries, $\sum_i w_i v_i / \sum_i w_i$; 0 if there is nothing to average.
 
@@ -79,7 +78,6 @@ def weighted_mean(
 
     Raises:
         ValueError: If the weights do not broadcast to the values.
-        TypeError: If an argument is not a real array.
 
     Example:
         >>> float(weighted_mean(jnp.array([1.0, 7.0]), jnp.array([True, False])))

@@ -12,9 +12,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def cache_folder() -> str:
     """A folder of this user alone: what lies in it is run. In the user's cache folder, or else new every time."""
-    from train.cache import user_cache
+    from train.devices.compilation_cache import private_folder, user_cache
     from train.errors import UsageError
-    from train.places import private_folder
 
     try:
         return str(private_folder(user_cache() / "tests" / f"jax-{jax.__version__}"))

@@ -1,6 +1,6 @@
-"""Writes docs/coverage.md, what proves each row of the loss table: `python -m tests.proof_page`.
+"""Writes docs/coverage.md, what proves each case of tests/cases: `python -m tests.proof_page`.
 
-Everything is read from the rows; the matrix, the fuzz tests and tests/peers are what holds it true.
+Everything is read from the cases; the matrix, the fuzz tests and tests/references are what holds it true.
 """
 
 import json
@@ -8,28 +8,28 @@ from pathlib import Path
 
 import lossfns
 from lossfns.testing import PROPERTIES, LossCase
-from tests.loss_table import LOSS_TABLE
-from tests.peers.authors_calls import CALLS
+from tests.cases import CASES
+from tests.references.authors_calls import CALLS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/coverage.md"
-TORCH = ROOT / "tests/peers/torch_values.json"
+TORCH = ROOT / "tests/references/torch_values.json"
 HEAD = """# What proves each function
 
-Written by `python -m tests.proof_page` from the rows in `tests/rows`; a test compares.
+Written by `python -m tests.proof_page` from `tests/cases`; a test compares.
 
-Every row passes every property of `lossfns.testing.PROPERTIES` that concerns it, but for those in its last column, each
-with its reason. The properties are
+Every case passes every property of `lossfns.testing.PROPERTIES` that concerns it, but for those in its last column,
+each with its reason. The properties are
 
 {properties}
 
-The columns say what differs from row to row:
+The columns say what differs from case to case:
 
 - **oracle**: "formula" for an independent float64 formula in `tests/oracles`; "enumerated" where it goes through all
   alignments, paths, trees or assignments.
-- **torch**: values and gradients equal torch's, which are committed in `tests/peers`.
+- **torch**: values and gradients equal torch's, which are committed in `tests/references`.
 - **published code**: values and gradients equal those of published code, the authors' own wherever there is some: the
-  named repositories, run in float64. `tests/peers/authors_calls` says which functions at which commits.
+  named repositories, run in float64. `tests/references/authors_calls` says which functions at which commits.
 - **derivatives**: checked to this order against finite differences.
 - **mask**: over rows, or over single elements.
 - **rows**: "coupled" if a value depends on other rows. Such losses are checked on 8 devices under `shard_map` with and
@@ -72,7 +72,7 @@ def family_of(name: str) -> str:
 
 
 def exceptions(case: LossCase) -> dict[str, str]:
-    """What does not hold for a row -> the reason."""
+    """What does not hold for a case -> the reason."""
     return {
         **case.skip,
         **{f"a NaN shows (argument {position})": why for position, why in case.nan_stays.items()},
@@ -91,8 +91,8 @@ def page() -> str:
     reasons: dict[str, int] = {}
     families: dict[str, list[str]] = {}
     with_torch = torch_rows()
-    for family, name in sorted((family_of(name), name) for name in LOSS_TABLE):
-        case = LOSS_TABLE[name]
+    for family, name in sorted((family_of(name), name) for name in CASES):
+        case = CASES[name]
         skipped = [
             f"{key} [^{reasons.setdefault(' '.join(why.split()), len(reasons) + 1)}]"
             for key, why in exceptions(case).items()

@@ -10,7 +10,7 @@ import pytest
 
 import lossfns
 from lossfns import _catalogue
-from tests.loss_table import LOSS_TABLE
+from tests.cases import CASES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("lossfns", "train", "experiments")
@@ -24,6 +24,15 @@ def definitions(path):
     """Names of the classes and functions of a file, from the top."""
     tree = ast.parse((ROOT / path).read_text())
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+
+
+def assigned(path):
+    """Names that a file defines itself, at its top."""
+    names = {*definitions(path)}
+    for node in ast.parse((ROOT / path).read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
 
 
 STUDIES = {
@@ -62,6 +71,46 @@ def test_libraries_know_nothing_of_each_other_nor_of_what_uses_them(path):
     assert rooms_of(imported(path)) & {"lossfns", "train", "experiments", "tests", "notebooks"} <= {own}
 
 
+@pytest.mark.parametrize("path", [path for path in LIBRARIES if path.parts[0] == "lossfns"], ids=str)
+def test_a_family_uses_only_the_public_names_of_another(path):
+    """What two families share stands in a module of `lossfns` with a leading underscore."""
+    families = {child.name for child in (ROOT / "lossfns").iterdir() if child.is_dir() and child.name[0] != "_"}
+    for _, family, *rest in (name.split(".") for name in imported(path) if name.startswith("lossfns.")):
+        assert not rest or family not in families - {path.parts[1]} or ".".join(rest) in lossfns.__all__
+
+
+WINGS = {"optimizers": set(), "objectives": {"optimizers"}, "devices": set(), "records": {"devices"}}
+"""The wings of `train`, and which others each of them may import. All may import the spine, which lies on top."""
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wings_meet_in_the_spine(wing):
+    paths = [path for path in SOURCES if path.parts[:2] == ("train", wing)]
+    assert paths
+    others = {name.split(".")[1] for path in paths for name in imported(path) if name.startswith("train.")}
+    assert others & WINGS.keys() <= {wing} | WINGS[wing]
+
+
+def test_train_is_a_spine_with_wings():
+    assert {path.parts[1] for path in SOURCES if path.parts[0] == "train" and len(path.parts) > 2} == WINGS.keys()
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[0] == "train"], ids=str)
+def test_a_name_has_one_address(path):
+    """Only an `__init__` hands on what another file defines, and no file has the name of a standard module."""
+    assert path.stem not in sys.stdlib_module_names
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "train":
+            source = ROOT / node.module.replace(".", "/")
+            for alias in node.names:
+                assert path.stem == "__init__" or alias.asname != alias.name
+                module = source.with_suffix(".py")
+                if path.stem != "__init__":
+                    assert module.exists() or (source / f"{alias.name}.py").exists(), f"{path} imports {alias.name}"
+                if module.exists():
+                    assert alias.name in assigned(module), f"{path} imports {alias.name} from {node.module}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_no_source_imports_the_tests_or_the_notebooks(path):
     assert not rooms_of(imported(path)) & {"tests", "notebooks"}
@@ -95,7 +144,7 @@ def test_the_harness_is_plain_functions_of_few_parameters(path):
             assert {ast.unparse(base) for base in node.bases} <= {"NamedTuple", "Exception"}, node.name
 
 
-RUNS_CODE = Path("tests/peers/authors.py")
+RUNS_CODE = Path("tests/references/authors.py")
 """The one file that runs what it reads, only as a command of its own: published losses, of commits named by hash."""
 UNWANTED = {"tensorflow", "tf", "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
 
@@ -139,8 +188,18 @@ def public_functions():
     return {name for name in names if callable(getattr(lossfns, name)) and not isinstance(getattr(lossfns, name), type)}
 
 
-def test_every_public_loss_has_a_row_and_every_row_a_loss():
-    assert {name.split(" ")[0] for name in LOSS_TABLE} == public_functions()
+def test_every_public_loss_has_a_case_and_every_case_a_loss():
+    assert {name.split(" ")[0] for name in CASES} == public_functions()
+
+
+def test_cases_and_oracles_mirror_the_modules():
+    modules = {path.relative_to("lossfns") for path in LIBRARIES if path.parts[0] == "lossfns"}
+    for folder in ("tests/cases", "tests/oracles"):
+        files = {path.relative_to(folder) for path in FILES if path.is_relative_to(folder)}
+        assert {path for path in files if path.name not in ("__init__.py", "_shared.py")} <= modules
+    for name in CASES:
+        module = getattr(lossfns, name.split(" ")[0]).__module__.removeprefix("lossfns.")
+        assert name in importlib.import_module(f"tests.cases.{module}").CASES
 
 
 def test_every_public_name_is_reexported_and_documented():
@@ -149,7 +208,7 @@ def test_every_public_name_is_reexported_and_documented():
         module = importlib.import_module(function.__module__)
         assert function.__module__.startswith("lossfns.")
         assert getattr(module, name) is function
-        for part in ("Args:", "Returns:", "Raises:", ">>> "):
+        for part in ("Args:", "Returns:", ">>> "):
             assert part in (function.__doc__ or ""), f"{name} lacks {part}"
 
 
@@ -177,8 +236,8 @@ def test_every_cited_paper_is_in_the_bibliography_and_every_entry_is_cited():
 
 
 def test_at_least_150_bad_calls_are_refused():
-    # The rows' own; for every row but functions of parameters the suite adds some made from its inputs.
-    assert sum(len(case.bad_calls) for case in LOSS_TABLE.values()) >= 150
+    # The cases' own; for every case but functions of parameters the suite adds some made from its inputs.
+    assert sum(len(case.bad_calls) for case in CASES.values()) >= 150
 
 
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60

@@ -34,7 +34,7 @@ def test_every_test_in_the_table_exists_and_is_marked_as_it_says():
 
 
 def test_every_case_in_the_table_exists():
-    from tests.train import test_checkpoint, test_faults
+    from tests.train.records import test_checkpoint, test_faults
 
     cases = {
         "test_killed": {f"{at}-{point}" for at in (12, 20) for point in test_faults.POINTS},

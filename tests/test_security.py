@@ -16,12 +16,12 @@ import pytest
 from experiments import study
 from experiments.data.load import make_builder
 from tests.test_architecture import FILES, RUNS_CODE, SOURCES, imported, rooms_of
-from train.cache import enable_compilation_cache
+from train.devices.compilation_cache import enable_compilation_cache, private_folder
 from train.errors import UsageError
-from train.logging import MetricsWriter, curve, read_metrics
-from train.places import inside, private_folder
-from train.report import Image, Section, Table, escape_csv, markdown_table, write_report
-from train.tensorboard import TensorBoard
+from train.files import child_path
+from train.records.metrics_log import MetricsWriter, curve, read_metrics
+from train.records.report import Image, Section, Table, escape_csv, markdown_table, write_report
+from train.records.tensorboard import TensorBoard
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "ruamel"}
@@ -117,14 +117,14 @@ HOSTILE_NAMES = [
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_no_name_leaves_its_folder(tmp_path, name):
     with pytest.raises(UsageError, match="expected a plain name"):
-        inside(tmp_path, name)
+        child_path(tmp_path, name)
     run = study.Run("name", "", study.StudyConfig(), tmp_path, "", None)
     assert run.folder(method=name).path.parent == tmp_path / "runs"  # whatever a setting is
 
 
 @pytest.mark.parametrize("name", ["seed-0", "SimCLR-0", "random-he_normal-9", "a b", "-x", "été", "100%"])
 def test_plain_names_stay_as_they_are(tmp_path, name):
-    assert inside(tmp_path, name) == tmp_path / name
+    assert child_path(tmp_path, name) == tmp_path / name
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_split_of_tensorboard_is_no_path(tmp_path):
 
 
 def test_a_summary_is_plain_json(tmp_path):
-    from train.logging import write_summary
+    from train.records.workdir import write_summary
 
     text = "</script>\u2028\ud800"
     path = write_summary(tmp_path, {"name": text})
@@ -260,7 +260,7 @@ def test_no_program_is_taken_from_a_folder_that_others_can_write_to(tmp_path, mo
     with pytest.raises(UsageError, match=r"expected .* as a folder of this user alone, but it .*; delete it"):
         private_folder(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("train.cache._machine", lambda: "machine")
+    monkeypatch.setattr("train.devices.compilation_cache._machine", lambda: "machine")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)

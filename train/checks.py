@@ -19,12 +19,12 @@ from train.objective import Sums, Terms
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a device has to say of its terms; reports are added over micro-batches and devices.
+    """Sums and counts of bad entries of all terms on one device, added over micro-batches and devices.
 
     Args:
-      sums: for each term, the sum of its weighted values and the sum of its weights.
-      bad_values: for each term, how many values that count are NaN or infinite.
-      bad_weights: for each term, how many weights are NaN, infinite or negative.
+        sums: For each term, the sum of its weighted values and the sum of its weights.
+        bad_values: For each term, the number of NaN or infinite values with weight.
+        bad_weights: For each term, the number of NaN, infinite or negative weights.
     """
 
     sums: Sums
@@ -33,7 +33,7 @@ class Report:
 
     @classmethod
     def of(cls, terms: Terms) -> Self:
-        """Sum and count; a count that nobody reads costs nothing, because the compiler removes it."""
+        """The report of some terms. Counts that are not used cost nothing: the compiler removes them."""
         arrays = {name: term.broadcast() for name, term in terms.items()}
         return cls(
             sums={name: term.sums() for name, term in terms.items()},
@@ -43,7 +43,7 @@ class Report:
 
 
 def check_report(report: Report, losses: Collection[str], grad_norm: jax.Array, step: jax.Array) -> None:
-    """Check, inside the compiled step, that weights are not negative and that values and gradients are finite.
+    """Checks inside the compiled step that weights are not negative and that values and gradients are finite.
 
     The first check that fails is the one reported, so the loss terms come before the metrics.
     """
@@ -71,8 +71,8 @@ def check_report(report: Report, losses: Collection[str], grad_norm: jax.Array, 
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the checks inside a compiled function raise RunFailed; the caller waits for the result."""
-    # chex warns at exit of checks that nobody looked at, also of those that were waited for, as these all are.
+    """Lets the checks inside a compiled function raise RunFailed; the caller waits for the result."""
+    # At exit chex warns of unread checks, and by mistake also of those that were waited for, as all of these are.
     logging.getLogger("absl").addFilter(_is_no_chexify_warning)
     checking = chex.chexify(function, async_check=False)
 

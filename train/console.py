@@ -1,6 +1,6 @@
-"""What a run says while it works. A message that nobody can be told is lost; it never ends the run.
+"""Messages of a run. One that cannot be written is lost and never ends the run.
 
-Standard error may be a full disk, a pipe that nobody reads any more, or not there at all.
+Standard error may be on a full disk, a closed pipe, or missing.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import TextIO
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Writes a line, if it can be written.
+    """Writes a line, if possible.
 
     Args:
         text: The line.
-        stream: Where to; standard error by default.
+        stream: Standard error by default.
     """
     stream = sys.stderr if stream is None else stream
-    if stream is None:  # of a process started with standard error closed; `print` would take standard output for it
+    if stream is None:  # standard error was closed at the start; `print` would use standard output instead
         return
     with unheard():
         print(text, file=stream, flush=True)
 
 
 def warn(text: str) -> None:
-    """Says what the user ought to know, though the run goes on."""
+    """Writes a warning."""
     say(f"warning: {text}")
 
 
 def unheard() -> contextlib.suppress:
-    """A context in which whatever a stream does not take is passed over.
+    """A context that ignores every error of writing to a stream.
 
-    Besides OSError there is ValueError of a closed stream, RuntimeError of a signal's handler that writes into a line
-    being written, and all that a stream made by somebody else may raise.
+    Not only OSError: a closed stream raises ValueError, a signal handler that interrupts a write RuntimeError, and a
+    custom stream may raise anything.
 
     >>> with unheard():
     ...     raise OSError("No space left on device")
@@ -43,16 +43,16 @@ def unheard() -> contextlib.suppress:
 
 
 def _fill_closed() -> None:
-    """Opens the null device in place of standard streams that are closed.
+    """Opens the null device in place of closed standard streams.
 
-    The next files opened, a checkpoint say, would get their numbers, and with them what the runtime's libraries in C++
-    write to standard error.
+    Otherwise the next file opened, such as a checkpoint, would get their number and with it what C++ libraries write to
+    standard error.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
             os.set_inheritable(opened, True)
 
 

@@ -1,32 +1,28 @@
-"""The two ways a run can end badly: the user can mend it, or the run itself failed."""
+"""The two errors of a run, and checks of counts and names."""
 
 from __future__ import annotations
 
+import difflib
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 
 class UsageError(ValueError):
-    """Something the user can mend; the message says what was expected, what came and what to do."""
+    """An error that the user can mend; the message says what was expected, what came and what to do."""
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on (a loss that is not finite, a lost device); what was saved so far is intact."""
+    """A run that cannot continue (a loss that is not finite, a lost device); everything saved so far is intact."""
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """A setting that counts something, as an int.
 
     Args:
-        name: What it is called, for the message.
+        name: Its name in the message.
         value: A whole number of Python, NumPy or JAX.
         least: The smallest that is allowed.
-
-    Returns:
-        The number.
-
-    Raises:
-        UsageError: It is no whole number (2.0 and True are none), or too small.
 
     >>> check_count("every", 5)
     5
@@ -41,3 +37,26 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise UsageError(f"expected {name} as a whole number of at least {least}, got {value!r:.100}")
     return number
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Returns a known name; the error for an unknown one suggests the closest.
+
+    Args:
+        kind: Kind of thing that is named, for the message ("optimizer").
+        name: The name to check.
+        known: All valid names.
+
+    Example:
+        >>> check_name("optimizer", "adam", ["adam", "sgd"])
+        'adam'
+        >>> check_name("optimizer", "adamm", ["adam", "sgd"])
+        Traceback (most recent call last):
+        train.errors.UsageError: unknown optimizer 'adamm', did you mean 'adam'? Choose one of: adam, sgd.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    close = difflib.get_close_matches(str(name).lower(), known, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    raise UsageError(f"unknown {kind} {name!r}{hint} Choose one of: {', '.join(known)}.")

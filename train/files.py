@@ -1,4 +1,4 @@
-"""Small files on disk: written whole or not at all, read only where they are plain files, and as plain JSON."""
+"""Small files: written atomically, read only if they are plain files, and parsed as plain JSON."""
 
 from __future__ import annotations
 
@@ -20,27 +20,71 @@ import jax
 import numpy as np
 
 from train.errors import RunFailed, UsageError
-from train.places import check_place
 
 OPENED: set[Path] = set()
-"""Folders that this process has locked, and so could write to. One that refuses later is a run that failed."""
+"""Folders that this process has locked. If one of them cannot be written later, the run has failed."""
 
-_DEPTH = 100  # of nested JSON; Python's own recursion gives out a little later, and where is another in each version
-_NOT_PLAIN = (errno.ELOOP, errno.ENXIO)  # what opening a link, or a pipe or socket without waiting for it, gives
+_DEPTH = 100  # of nested JSON; Python's recursion limit, which depends on the version, is only a little higher
+_NOT_PLAIN = (errno.ELOOP, errno.ENXIO)  # from opening a link, or a pipe or socket without waiting
 _ELSEWHERE = (*_NOT_PLAIN, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR)
 
 
-def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> UsageError | RunFailed:
-    """An `OSError` as one sentence that says what to do.
+def check_place(path: Any, what: str) -> Path:
+    """Checks a path of a file or folder that will be written.
 
     Args:
-        action: What was tried, as in "cannot ACTION PATH".
-        path: The file or folder it was tried on.
-        error: What the operating system said.
+        path: Text or a path.
+        what: Its purpose, as in "expected WHAT as ...".
+
+    >>> check_place("runs/a", "a workdir").as_posix()
+    'runs/a'
+    >>> check_place("", "a workdir")
+    Traceback (most recent call last):
+    train.errors.UsageError: expected a workdir as text in UTF-8 that is not empty and has no NUL, got ''; ...
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    try:
+        fits = isinstance(text, str) and text != "" and "\0" not in text and text.encode() != b""
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"expected {what} as text in UTF-8 that is not empty and has no NUL, got {path!a}; give another path"
+        )
+    return Path(path)
+
+
+def child_path(root: str | os.PathLike[str], name: str) -> Path:
+    """The path of a name in a folder. No name leads outside of it.
+
+    Args:
+        root: The folder.
+        name: A file or folder directly in it: not a path, not hidden, with printable characters only.
+
+    >>> child_path("runs", "seed-0").as_posix()
+    'runs/seed-0'
+    >>> child_path("runs", "../elsewhere")
+    Traceback (most recent call last):
+    train.errors.UsageError: expected a plain name for something in runs (no slashes, ...), got '../elsewhere'
+    """
+    if not name.isprintable() or not 1 <= len(name.encode()) <= 200 or name[0] == "." or {*name} & {*"/\\:"}:
+        raise UsageError(
+            f"expected a plain name for something in {root} (no slashes, not hidden, at most 200 bytes), got {name!r}"
+        )
+    return Path(root) / name
+
+
+def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> UsageError | RunFailed:
+    """Turns an `OSError` into an error of one sentence that says what to do.
+
+    Args:
+        action: The failed operation, as in "cannot ACTION PATH".
+        path: The file or folder.
+        error: The error of the operating system.
 
     Returns:
-        `UsageError` for a place that cannot be written at all, `RunFailed` for one that stopped taking data: the disk
-        is full or failing, or a folder that this process had opened refuses now.
+        `UsageError` for a location that cannot be written at all, `RunFailed` for one that no longer can: the disk is
+        full or failing, or this process had opened the folder before.
 
     >>> disk_error("write", "run/report.md", OSError(28, "No space left on device"))
     RunFailed('cannot write run/report.md (No space left on device); make room ... what was saved before is intact')
@@ -52,7 +96,7 @@ def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> Usa
         if OPENED.isdisjoint([place, *place.parents]):
             return UsageError(f"cannot {action} {path} ({reason}); choose a place that can be written")
         return RunFailed(
-            f"cannot {action} {path} any more ({reason}); see that the folder is there and can be written, and run the "
+            f"cannot {action} {path} any more ({reason}); check that the folder exists and can be written, and run the "
             "same command again: what was saved before is intact"
         )
     return RunFailed(
@@ -62,7 +106,7 @@ def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> Usa
 
 
 def is_writer() -> bool:
-    """Whether this process writes files and speaks: of several that make one run, only process 0 does.
+    """Whether this process writes files and messages: in a run of several processes only process 0 does.
 
     >>> is_writer()
     True
@@ -71,16 +115,16 @@ def is_writer() -> bool:
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Writes a file whole: a reader sees the old content or the new one, never a part, also after a loss of power.
+    """Writes a file atomically: a reader sees the old or the new content, never a part, even after a loss of power.
 
-    Of several processes that make one run, only process 0 writes.
+    In a run of several processes only process 0 writes.
 
     Args:
         path: The file; its folder must exist.
         data: Text (written as UTF-8) or bytes.
 
     Raises:
-        UsageError: The place cannot be written.
+        UsageError: The location cannot be written.
         RunFailed: The disk is full or failing; the old content is intact.
     """
     if not is_writer():
@@ -90,7 +134,7 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # of a killed process that had this number
+            os.unlink(temporary)  # left by a killed process of the same number
         with open(temporary, "xb", opener=_open) as file:
             file.write(payload)
             file.flush()
@@ -106,13 +150,13 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
 
 
 def escape_output() -> None:
-    """Lets `print` write escapes for what the encoding of standard output has not, rather than end the program."""
+    """Lets `print` escape characters that standard output cannot encode, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def encode_text(text: str) -> bytes:
-    r"""Text as UTF-8. Half of a surrogate pair, which UTF-8 has not, becomes the escape that JSON reads as such.
+    r"""Text as UTF-8. A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape.
 
     >>> encode_text("é\ud800")
     b'\xc3\xa9\\ud800'
@@ -121,17 +165,14 @@ def encode_text(text: str) -> bytes:
 
 
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Opens a plain file, as an opener of `open`: a link is not followed, no pipe, socket or device waited for.
+    """Opens a plain file, as the `opener` of `open`: never follows a link or waits for a pipe, socket or device.
 
     Args:
         path: The file.
         flags: As in `os.open`.
 
-    Returns:
-        A file descriptor.
-
     Raises:
-        OSError: It cannot be opened, or is no plain file.
+        OSError: It cannot be opened or is not a plain file.
     """
     try:
         descriptor = _open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -141,7 +182,7 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         raise OSError(error.errno, "it is a link, a pipe or a socket, not a plain file", error.filename) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
+        raise OSError(errno.EINVAL, "it is not a plain file", os.fspath(path))
     return descriptor
 
 
@@ -159,16 +200,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """What JSON in UTF-8 says.
+    """Parses JSON in UTF-8.
 
     Args:
         data: The text.
 
-    Returns:
-        Its value, of JSON types.
-
     Raises:
-        ValueError: It is no JSON, or nested deeper than anything that is written here.
+        ValueError: It is not JSON, or nested more deeply than any file of a run.
 
     >>> parse_json(b'{"seed": [1, null]}')
     {'seed': [1, None]}
@@ -196,19 +234,19 @@ def _too_deep(value: Any) -> bool:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a plain file of JSON says: `parse_json` of `read_bytes`; raises OSError and ValueError."""
+    """Parses a plain file of JSON, see `read_bytes` and `parse_json`; raises OSError or ValueError."""
     return parse_json(read_bytes(path))
 
 
 def set_aside(path: Path, name: str) -> Path:
-    """Renames a file or folder that cannot be used, so that nothing takes it for a good one and nothing is lost.
+    """Renames an unusable file or folder: nothing is lost, and nothing mistakes it for a good one.
 
     Args:
         path: The file or folder.
         name: Its new name in the same folder.
 
     Returns:
-        The new place; its name is `NAME-2` and so on where `NAME` is taken.
+        The new path, `NAME-2` and so on if `NAME` exists.
 
     Raises:
         OSError: It cannot be renamed.
@@ -221,18 +259,11 @@ def set_aside(path: Path, name: str) -> Path:
 
 
 def make_folder(path: str | os.PathLike[str], what: str = "the folder") -> Path:
-    """Makes a folder and its parents, unless they are there.
+    """Creates a folder and its parents if they are missing.
 
     Args:
         path: The folder.
-        what: What it is, as in "cannot create WHAT PATH".
-
-    Returns:
-        The path.
-
-    Raises:
-        UsageError: It cannot be made there, or is no path.
-        RunFailed: The disk is full or failing.
+        what: Its purpose, as in "cannot create WHAT PATH".
     """
     path = check_place(path, what)
     try:
@@ -243,21 +274,21 @@ def make_folder(path: str | os.PathLike[str], what: str = "the folder") -> Path:
 
 
 def sync_to_disk(path: str | os.PathLike[str]) -> None:
-    """Waits until a file's content, or the names in a folder, have reached the disk, where the system can tell."""
+    """Waits until a file's content, or a folder's list of names, has reached the disk, if the system supports it."""
     if os.name == "nt" and os.path.isdir(path):
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by this file system
             raise
     finally:
         os.close(descriptor)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Deletes the temporary files that a killed `write_atomic` left in a folder to which nobody else writes now."""
+    """Deletes temporary files of a killed `write_atomic` from a folder without another writer."""
     for path in Path(folder).glob(".*.tmp"):
         if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdecimal() and path.is_file():
             with contextlib.suppress(OSError):
@@ -265,18 +296,15 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None, depth: int = _DEPTH) -> Any:
-    """A value made of JSON types only: dataclasses become objects, arrays lists, paths text.
+    """Converts a value to JSON types: dataclasses become objects, arrays lists, paths text.
 
     Args:
         value: Any nesting of mappings, sequences, dataclasses, numbers, arrays, enums, paths and text.
-        nonfinite: What stands for NaN and the infinities, which JSON has not; None (null) unless told otherwise.
-        depth: How many levels may be nested.
+        nonfinite: Replacement of NaN and infinities, which JSON lacks; None (null) by default.
+        depth: Maximum number of nested levels.
 
     Returns:
-        The same as dict, list, str, int, float, bool and None.
-
-    Raises:
-        UsageError: A part of it has no form in JSON.
+        The value as dict, list, str, int, float, bool and None.
 
     >>> to_json({"lr": np.float32(0.5), "sizes": (1, 2), "best": math.nan})
     {'lr': 0.5, 'sizes': [1, 2], 'best': None}
@@ -303,7 +331,7 @@ def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None, d
         return [to_json(item, nonfinite=nonfinite, depth=depth - 1) for item in value]
     if hasattr(value, "__array__"):
         array = np.asarray(value)
-        if array.dtype.kind not in "biufOSU":  # bfloat16 and its kin are registered as void types
+        if array.dtype.kind not in "biufOSU":  # bfloat16 and similar types are registered as void
             array = array.astype(np.float64)
         if array.dtype.kind != "O":
             return to_json(array.tolist(), nonfinite=nonfinite, depth=depth)
@@ -311,14 +339,14 @@ def to_json(value: Any, *, nonfinite: Callable[[float], Any] = lambda _: None, d
 
 
 def dump_json(value: Any) -> str:
-    """Indented JSON text with a last newline."""
+    """Indented JSON text with a final newline."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The entries in which two JSON objects differ: their dotted names, with the old and the new value.
+    """The entries in which two JSON objects differ: dotted names with the old and the new value.
 
-    An entry that one side has not stands there as `ABSENT`. The order is that of the first object.
+    A missing entry has the value `ABSENT`. The order follows the first object.
 
     >>> differences({"seed": 0, "data": {"name": "digits"}}, {"seed": 1, "data": {"name": "digits"}, "lr": 0.1})
     {'seed': (0, 1), 'lr': (nothing, 0.1)}
@@ -338,4 +366,4 @@ class _Absent:
 
 
 ABSENT = _Absent()
-"""Stands for an entry that is not there."""
+"""The value of a missing entry."""

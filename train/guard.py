@@ -1,16 +1,15 @@
-"""Bad numbers: a step whose loss or gradient is not finite changes nothing, and a row of them goes back.
+"""Steps with NaN or infinite numbers change nothing, and after several in a row training returns to a checkpoint.
 
     step = data_parallel(skip_nonfinite(build_train_step(...)))
     state = fit(state, step, data, steps=1000, hooks=[checkpointer], bad_steps=BadSteps())
 
-The first half, `skip_nonfinite`, is compiled into the step and decides on the sums over all devices, so all replicas
-decide alike. The second, `BadSteps`, counts on the host, writes what was skipped to the metrics, and goes back to the
-last checkpoint when too many steps in a row were bad.
+`skip_nonfinite` is compiled into the step and decides by the sums over all devices, so all replicas decide the same.
+`BadSteps` counts skipped steps on the host, writes them to the metrics, and returns to the last checkpoint after too
+many consecutive ones.
 
-The step counter never goes back: not when a step is skipped, nor when the state is that of an older checkpoint. So step
-n is always the one that takes the n-th batch, with the keys of n; data that were passed over do not come again, and a
-run ends at the step that it was asked for. The optimizer counts the updates that count: its learning rate waits while
-steps are skipped, and goes back with the state.
+The step counter never decreases: neither for a skipped step nor at the return to a checkpoint. So step n always takes
+the n-th batch and the keys of n, skipped data are not repeated, and a run ends at the requested step. The optimizer
+counts effective updates only: its learning rate pauses while steps are skipped, and is restored with the state.
 """
 
 from __future__ import annotations
@@ -28,31 +27,29 @@ import numpy as np
 from train.console import warn
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
-from train.hooks import last_good
-from train.logging import MetricsWriter
-from train.metrics import means
+from train.hooks import Hook, last_good
+from train.metrics import Metrics, means
 from train.parallel import Step, Sync
 from train.paths import path_of
+from train.records.metrics_log import MetricsWriter
+from train.trees import Batch
 
 KEPT = ("params", "opt_state", "ema", "state")
-"""The fields of a state that a skipped step leaves as they were; the step counter goes on."""
+"""The fields of a state that a skipped step does not change; the step counter increases."""
 
 
 def skip_nonfinite(step: Step) -> Step:
-    """Let a train step change nothing but the step counter where its numbers are not finite.
+    """Lets a train step with numbers that are not finite change only the step counter.
 
-    A step is skipped if its loss or its gradient is NaN or infinite, on any device and in any micro-batch, or if an
-    entry of a mutable collection is that was not before. What the optimizer makes of a finite gradient is not looked at
-    here, because that would cost another pass over all parameters: `fit` does so before it saves a state.
+    A step is skipped if its loss or gradient is NaN or infinite on any device in any micro-batch, or if an entry of a
+    mutable collection becomes NaN or infinite. The updated parameters are not checked here, because that would cost
+    another pass over all of them; `fit` checks them before it saves a state.
 
     Args:
-      step: what ``build_train_step`` returned, not yet placed on devices.
+        step: A step from `build_train_step`, not yet placed on devices.
 
     Returns:
-      The step, with one metric more: ``"skipped"``, 1 or 0. The loss and the other metrics are reported as they are.
-
-    Raises:
-      UsageError: it is an evaluation step; or, when called, a step without the metrics ``"loss"`` and ``"grad_norm"``.
+        The step with a further metric `"skipped"`, 1 or 0. The loss and the other metrics are reported unchanged.
 
     >>> import optax, train
     >>> objective = lambda params, batch, ctx: {"product": train.Term(params * batch, weights=1)}
@@ -67,7 +64,7 @@ def skip_nonfinite(step: Step) -> Step:
     if not step.trains:
         raise UsageError("skip_nonfinite is for a train step: an evaluation step changes nothing anyway.")
 
-    def body(state: Any, batch: Any, sync: Sync) -> tuple[Any, Any]:
+    def body(state: Any, batch: Batch, sync: Sync) -> tuple[Any, Any]:
         new, metrics = step.body(state, batch, sync)
         if not {"loss", "grad_norm"} <= set(metrics):
             raise UsageError(
@@ -83,7 +80,7 @@ def skip_nonfinite(step: Step) -> Step:
 
 
 def _broke(old: Any, new: Any) -> jax.Array:
-    """Whether any entry is NaN or infinite that was not before."""
+    """Whether any entry became NaN or infinite."""
     found = [
         jnp.any(~jnp.isfinite(y) & jnp.isfinite(x))
         for x, y in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
@@ -96,15 +93,15 @@ def _choose(good: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(good, x, y), new, old)
 
 
-def outcome(metrics: Mapping[str, tuple[Any, Any]]) -> Literal["done", "skipped", "overflow"]:
-    """What became of a step, by its metrics.
+def outcome(metrics: Metrics) -> Literal["done", "skipped", "overflow"]:
+    """Outcome of a step, by its metrics.
 
     Args:
-      metrics: ``{name: (sum, weight)}`` of the step.
+        metrics: `{name: (sum, weight)}` of the step.
 
     Returns:
-      ``"skipped"`` for bad numbers, ``"overflow"`` for a step that was skipped because the loss scale of float16 was
-      too large (which is how that scale is found), ``"done"`` otherwise.
+        `"skipped"` for bad numbers, `"overflow"` for a step skipped because the loss scale of float16 was too large
+        (the search for that scale causes such steps), `"done"` otherwise.
     """
     if "skipped" not in metrics or float(metrics["skipped"][0]) == 0:
         return "done"
@@ -113,24 +110,21 @@ def outcome(metrics: Mapping[str, tuple[Any, Any]]) -> Literal["done", "skipped"
 
 
 class BadSteps:
-    """What `fit` does about steps that were skipped: count, write, and go back to a checkpoint.
+    """Counts skipped steps for `fit`, writes them, and returns to a checkpoint.
 
-    Each of them gets a line of its own in the metrics, with the split "skipped", and a return to a checkpoint one with
-    the split "rollback". Give it to the `Checkpointer` among its `extras`: a resumed run then knows the counts.
+    Each skipped step gets a line in the metrics with the split "skipped", each return to a checkpoint one with the
+    split "rollback". Give it to the `Checkpointer` in `extras`: a resumed run then restores the counts.
 
     Args:
-        max_consecutive_bad: Number of bad steps in a row after which the last checkpoint is taken up. What was drawn
-            from the data meanwhile is passed over.
-        max_rollbacks: How often that may happen in a run before it fails.
-        writer: Where the lines are written.
+        max_consecutive_bad: Number of consecutive bad steps after which training returns to the last checkpoint. The
+            batches drawn since then are not repeated.
+        max_rollbacks: Maximum number of such returns before the run fails.
+        writer: Writes the lines.
 
     Attributes:
-        consecutive: Bad steps in a row so far.
+        consecutive: Consecutive bad steps so far.
         total: Bad steps of the run so far.
         rollbacks: Returns to a checkpoint so far.
-
-    Raises:
-        UsageError: A limit is out of range.
     """
 
     def __init__(
@@ -147,7 +141,7 @@ class BadSteps:
         self.consecutive = self.total = self.rollbacks = 0
         self._writer = writer
 
-    def count(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> bool:
+    def count(self, step: int, metrics: Metrics) -> bool:
         """Counts one step.
 
         Args:
@@ -155,7 +149,7 @@ class BadSteps:
             metrics: Its metrics, `{name: (sum, weight)}`.
 
         Returns:
-            Whether that were too many in a row, so that `roll_back` is to follow.
+            Whether there were too many in a row, so that `roll_back` must follow.
         """
         became = outcome(metrics)
         if became == "done":
@@ -169,24 +163,22 @@ class BadSteps:
             self._writer.write(step, "skipped", values)
         if self.consecutive == 1:
             bad = ", ".join(f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value))
-            limit = f"after {self.max_consecutive_bad} in a row the last checkpoint is taken up"
+            limit = f"after {self.max_consecutive_bad} in a row training returns to the last checkpoint"
             _warn(f"step {step} is skipped, because {bad or 'a mutable collection is not finite'}; {limit}")
         return self.consecutive >= self.max_consecutive_bad
 
-    def roll_back(self, step: int, state: Any, hooks: Sequence[Any], broken: Sequence[str] = ()) -> Any:
-        """The state of the last good checkpoint, at the step counter of now.
+    def roll_back(self, step: int, state: Any, hooks: Sequence[Hook], broken: Sequence[str] = ()) -> Any:
+        """The state of the last good checkpoint with the current step counter.
 
         Args:
-            step: The number of steps done.
-            state: The state of now, whose layout the result has.
-            hooks: Those of the training; the first that can read a checkpoint does so.
-            broken: What in the state is not finite (see `find_nonfinite`), where that is the reason and no bad step is.
-
-        Returns:
-            The state to go on with.
+            step: The current step.
+            state: The current state, which determines the layout of the result.
+            hooks: Hooks of the training; the first that can read a checkpoint is used.
+            broken: The parts of the state that are not finite (see `find_nonfinite`), if they are the reason instead of
+                bad steps.
 
         Raises:
-            RunFailed: There is no checkpoint, it is not finite either, or it was done too often.
+            RunFailed: There is no checkpoint, it is not finite either, or there were too many returns.
         """
         count = "1 step" if self.consecutive == 1 else f"{self.consecutive} steps in a row"
         row = f"{count}, up to step {step}, had a loss or gradient that is not finite"
@@ -211,15 +203,15 @@ class BadSteps:
         self.consecutive = 0
         if self._writer is not None:
             self._writer.write(step, "rollback", {"to_step": saved, "rollbacks": self.rollbacks})
-        _warn(f"{row}; going on with the state of step {saved} and fresh data")
+        _warn(f"{row}; continuing with the state of step {saved} and fresh data")
         return old.replace(step=jax.device_put(np.asarray(step, old.step.dtype), old.step.sharding))
 
     def get_state(self) -> dict[str, int]:
-        """What a resumed run has to know."""
+        """The state that a resumed run restores."""
         return {"consecutive": self.consecutive, "total": self.total, "rollbacks": self.rollbacks}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Takes up what `get_state` gave."""
+        """Restores a state from `get_state`."""
         self.consecutive, self.total, self.rollbacks = state["consecutive"], state["total"], state["rollbacks"]
 
 
@@ -229,10 +221,10 @@ def _warn(text: str) -> None:
 
 
 def find_nonfinite(state: Any) -> list[str]:
-    """The paths of what must be finite in a state to be saved, and is not.
+    """The paths of leaves that are not finite and must be for a state to be saved.
 
-    These are the parameters, averaged ones included, that have a NaN or infinite entry, and what has a NaN in the
-    optimizer's state and in mutable collections, where infinity may stand for "none yet".
+    These are parameters and averaged parameters with a NaN or infinite entry, and leaves with a NaN in the optimizer's
+    state and in mutable collections, where infinity may mean "none yet".
 
     >>> import optax, train
     >>> find_nonfinite(train.create_state({"w": jnp.ones(2), "b": jnp.array([0.0, jnp.nan])}, optax.sgd(1.0), key=0))
@@ -245,11 +237,11 @@ def find_nonfinite(state: Any) -> list[str]:
     strict = tuple(path.partition("/")[0] in ("params", "ema") for path in paths)
     bad = jax.device_get(_bad(leaves, strict))
     broken = [path for path, is_bad in zip(paths, bad, strict=True) if is_bad]
-    return sorted(broken, key=lambda path: KEPT.index(path.partition("/")[0]))  # an average only follows
+    return sorted(broken, key=lambda path: KEPT.index(path.partition("/")[0]))  # parameters first, averages follow
 
 
 def not_finite(paths: Sequence[str], step: int) -> str:
-    """What `find_nonfinite` found, in words.
+    """The result of `find_nonfinite` in words.
 
     >>> not_finite(["params/w", "params/b"], 7)
     'params/w and 1 more not finite after step 7'

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from train.devices.memory import MemoryErrors
 from train.errors import UsageError, check_count
-from train.logging import MetricsWriter
-from train.memory import MemoryErrors
 from train.metrics import accumulate, means, weighted_loss
+from train.records.metrics_log import MetricsWriter
 
 
 class Hook(Protocol):
-    """What `fit` calls with `(step, state, metrics)` when `every` divides the step, and at the last step.
+    """A callable that `fit` calls with `(step, state, metrics)` when `every` divides the step, and at the last step.
 
     `step` counts the finished steps, `state` is the state after them, `metrics` are that step's means. A hook with an
     attribute `saves = True` (a checkpointer) runs after the others, and also when the run is interrupted. A hook must
@@ -26,8 +26,8 @@ class Hook(Protocol):
         """Does its work."""
 
 
-def last_save(hooks: Sequence[Any]) -> tuple[int, str] | None:
-    """Step and place of the last checkpoint that a saving hook knows to be good, or None."""
+def last_save(hooks: Sequence[Hook]) -> tuple[int, str] | None:
+    """Step and location of the last good checkpoint of a saving hook, or None."""
     for hook in hooks:
         step = getattr(hook, "latest_step", None) if getattr(hook, "saves", False) else None
         if step is not None:
@@ -35,8 +35,8 @@ def last_save(hooks: Sequence[Any]) -> tuple[int, str] | None:
     return None
 
 
-def last_good(hooks: Sequence[Any]) -> str:
-    """What to say of the last good checkpoint."""
+def last_good(hooks: Sequence[Hook]) -> str:
+    """The last good checkpoint, in words."""
     saved = last_save(hooks)
     return f"the last good checkpoint is {saved[1]}" if saved else "no checkpoint was saved before"
 
@@ -56,11 +56,7 @@ def run_evaluation(
         batches: At least one batch.
 
     Returns:
-        `{name: (sum, weight)}` over all of them: a smaller last batch counts as much as it has examples.
-
-    Raises:
-        UsageError: There is no batch.
-        RunFailed: Memory is too short; `train.memory.OutOfMemory` says what to lower.
+        `{name: (sum, weight)}` over all batches: each example counts once, also in a smaller last batch.
     """
     total: Any = None
     with MemoryErrors(step) as memory:
@@ -79,18 +75,15 @@ class Evaluate:
         step: As `build_eval_step` makes it.
         batches: Called for a fresh pass over the data at each evaluation.
         every: Steps between two evaluations.
-        writer: Where the means are written, under the name of the split.
-        split: That name.
-        loss_weights: As in training; the weighted total over all of the data is then reported as "loss".
-        derive: Makes further metrics of the sums, such as an F1 from counts: `{name: (sum, weight)} -> {name: value}`.
+        writer: Writes the means under the name of the split.
+        split: Name of the data split.
+        loss_weights: As in training. If given, the weighted total over the data is reported as "loss".
+        derive: Computes further metrics from the sums, such as F1 from counts: `{name: (sum, weight)} -> {name:
+            value}`.
 
     Attributes:
         latest: The means of the last evaluation, by name.
-        latest_step: The step it was made at, or None.
-
-    Raises:
-        UsageError: `every` is no whole number of at least 1. When called: there is no batch, or the step reports a
-            "loss" that cannot be averaged over batches.
+        latest_step: The step of the last evaluation, or None.
     """
 
     def __init__(
@@ -111,7 +104,7 @@ class Evaluate:
         self._loss_weights, self._derive = loss_weights, derive
 
     def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
-        """Evaluates and writes."""
+        """Evaluates the state and writes the means."""
         sums = run_evaluation(self._step, state, self._batches())
         if sums.pop("loss", None) is not None and self._loss_weights is None:
             raise UsageError(
@@ -130,27 +123,24 @@ class Evaluate:
 
 
 class EarlyStopping:
-    """A hook that ends the training when a metric has not become better for a while, and knows the best step.
+    """A hook that ends the training when a metric has stopped improving, and records the best step.
 
-    Give it to the `Checkpointer` among its `extras`: its memory is then saved, and a resumed run stops where one never
-    interrupted would. Given as `best`, it also tells which checkpoint is to be kept beside the latest ones.
+    Give it to the `Checkpointer` in `extras`: its state is then saved, and a resumed run stops at the same step as an
+    uninterrupted one. Given as `best`, it also determines which checkpoint is kept in addition to the latest.
 
     Args:
         metric: The name of the metric.
-        patience: Number of checks in a row without a better value after which the training ends. None never ends it.
+        patience: Number of consecutive checks without improvement after which the training ends. None: never.
         every: Steps between two checks.
-        source: The `Evaluate` hook whose values are watched; it stands before this hook and runs at the same steps.
-            None watches the training metrics.
+        source: The `Evaluate` hook that computes the metric; it comes before this hook and runs at the same steps.
+            None: the training metrics.
         mode: "min" if smaller is better, else "max".
-        min_delta: By how much a value must be better to count.
+        min_delta: Minimum improvement that counts.
 
     Attributes:
         best: The best value so far.
-        best_step: The step it was found at, or None.
-        stopped: Whether it ended the training.
-
-    Raises:
-        UsageError: A setting is out of range.
+        best_step: The step of the best value, or None.
+        stopped: Whether this hook ended the training.
     """
 
     def __init__(
@@ -177,7 +167,7 @@ class EarlyStopping:
         self._source = source
 
     def __call__(self, step: int, state: Any, metrics: Mapping[str, float]) -> None:
-        """Counts one check; raises `StopTraining` when patience is at its end."""
+        """Performs one check; raises `StopTraining` when patience is exhausted."""
         if self._source is not None:
             if self._source.latest_step != step:
                 raise UsageError(
@@ -196,13 +186,13 @@ class EarlyStopping:
             self.waited += 1
         if self.patience is not None and self.waited >= self.patience:
             self.stopped = True
-            raise StopTraining(f"{self.metric} has not been better than {self.best} for {self.waited} checks")
+            raise StopTraining(f"{self.metric} has not improved on {self.best} for {self.waited} checks")
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
+        """The state that a resumed run restores."""
         return {"best": self.best, "best_step": self.best_step, "waited": self.waited, "stopped": self.stopped}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `get_state` gave."""
+        """Restores a state from `get_state`."""
         self.best, self.best_step = state["best"], state["best_step"]
         self.waited, self.stopped = state["waited"], state["stopped"]

@@ -1,9 +1,9 @@
-"""The loop: batches through a step, and hooks beside it.
+"""The training loop: batches, a step, and hooks.
 
     state = fit(state, step, data, steps=1000, hooks=[writer, evaluate, checkpointer])
 
-It runs until `state.step == steps`, so a restored state goes on where it stopped. The metrics of a step are fetched
-while the next one runs, unless a hook wants to see its state.
+It runs until `state.step == steps`, so a restored state continues where it stopped. The metrics of a step are fetched
+while the next step runs, unless a hook needs the state.
 """
 
 from __future__ import annotations
@@ -12,28 +12,23 @@ import functools
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
 
+from train.calls import Call, Calls
 from train.console import say
+from train.devices.memory import MemoryErrors
+from train.devices.processes import preempted
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
 from train.guard import BadSteps, find_nonfinite, not_finite, outcome
-from train.hooks import EarlyStopping as EarlyStopping
-from train.hooks import Evaluate as Evaluate
-from train.hooks import Hook as Hook
-from train.hooks import StopTraining as StopTraining
-from train.hooks import last_good, last_save
-from train.memory import MemoryErrors
-from train.metrics import means
-from train.processes import preempted
-from train.progress import Progress
-from train.several import Call, Calls
+from train.hooks import Hook, StopTraining, last_good, last_save
+from train.metrics import Metrics, means
+from train.records.progress import Progress
 
 State = TypeVar("State")
-Metrics = Mapping[str, tuple[Any, Any]]
 
 
 def fit(
@@ -42,7 +37,7 @@ def fit(
     data: Iterable[Any],
     *,
     steps: int,
-    hooks: Sequence[Any] = (),
+    hooks: Sequence[Hook] = (),
     log_every: int = 50,
     label: str = "",
     progress: bool = True,
@@ -53,32 +48,32 @@ def fit(
     """Trains until `state.step == steps`.
 
     Args:
-        state: A `TrainState`. Its memory is reused if the step donates it.
+        state: A `TrainState`. A step that donates reuses its memory.
         step: `(state, batch) -> (state, metrics)` with metrics `{name: (sum, weight)}`.
-        data: Batches, at least as many as there are steps to go. Give the iterator itself if it is to be checkpointed.
-        steps: Number of steps at the end, counted from the very start of the run.
-        hooks: See `Hook`. They are called in this order, the saving ones last.
-        log_every: Steps between two refreshments of the metrics shown with the progress.
-        label: What the progress calls this training.
+        data: Batches, at least as many as the remaining steps. Give the iterator itself if it is to be checkpointed.
+        steps: Total number of steps, counted from the start of the run.
+        hooks: See `Hook`. They are called in this order, saving hooks last.
+        log_every: Steps between two updates of the metrics in the progress bar.
+        label: Name of the training in the progress bar.
         progress: Whether to show it.
-        finite: Metrics that end the run when they are not finite (those that the step has).
-        bad_steps: What is done about steps that `skip_nonfinite` skipped: they then do not end the run. While they
-            come in a row nothing is saved, so that the last checkpoint is one from before. A state that is not finite,
-            though its loss and gradient are, is not saved either: it goes back to the last checkpoint at once.
-        steps_per_call: Steps that the device makes in one call, at most: a call ends where a hook is due. For models
-            whose step is shorter than a call. Nothing else changes, but for rounding (the compiler may fuse the steps
-            otherwise) and an interruption, which waits for the end of the call.
+        finite: Metrics that end the run when they are not finite. Names that the step lacks are ignored.
+        bad_steps: Handles steps that `skip_nonfinite` skipped, which then do not end the run. Nothing is saved during a
+            series of them, so the last checkpoint precedes the series. A state that is not finite despite a finite loss
+            and gradient is never saved; training returns to the last checkpoint.
+        steps_per_call: Maximum number of steps in one call to the device; a call ends where a hook is due. For models
+            whose step is shorter than the overhead of a call. It changes only rounding (the compiler may fuse steps
+            differently) and interruptions, which wait for the end of the call.
 
     Returns:
         The state after the last step: step `steps`, or earlier if a hook stopped the training.
 
     Raises:
         UsageError: The data end before the training, or a hook has no valid `every`.
-        RunFailed: A loss or gradient is not finite; no hook has seen, and so nothing has saved, that step. Or the state
-            to be saved, or to be returned, is not finite. Or memory is too short (`OutOfMemory` says what to lower), or
-            a worker process that prepares the data died.
-        SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130); the step was finished and the saving hooks ran,
-            unless its state is not fit to be saved, which is said.
+        RunFailed: A loss or gradient is not finite (no hook was called for that step, so it was not saved), the state
+            to be saved or returned is not finite, memory is too short (`OutOfMemory` says what to lower), or a process
+            that prepares the data died.
+        SystemExit: After SIGTERM (code 143) or Ctrl-C (code 130). The step was finished and the saving hooks ran,
+            unless its state is not finite.
     """
     _check_hooks(hooks, log_every, steps_per_call)
     start = int(jax.device_get(getattr(state, "step")))  # noqa: B009 (State is any type here)
@@ -93,7 +88,7 @@ def fit(
         MemoryErrors(step) as memory,
     ):
 
-        def look(number: int, metrics: Metrics) -> bool:  # whether to go back to a checkpoint
+        def look(number: int, metrics: Metrics) -> bool:  # whether to return to a checkpoint
             nonlocal seen
             if (went := outcome(metrics)) == "done" or (went == "skipped" and bad_steps is None):
                 _check_finite(number, metrics, finite, hooks)
@@ -106,14 +101,14 @@ def fit(
         while number < steps:
             size = min([steps_per_call, steps - number, *(hook.every - number % hook.every for hook in hooks)])
             drawn = [_next_batch(batches, number + 1 + i, start, steps) for i in range(size)]
-            made = calls.make(number + 1, drawn)
-            if pending is not None and calls.settle(pending):  # of the steps before, while these run
-                made = calls.make(number + 1, drawn)
+            made = calls.make(number + 1, drawn)  # up to the next hook
+            if pending is not None and calls.check_metrics(pending):  # of the previous call, while this one runs
+                made = calls.make(number + 1, drawn)  # again, from a checkpoint
             pending, number = made, number + size
             received = signal.SIGTERM if preempted() else interrupts.received
             due = received is not None or number == steps or any(number % hook.every == 0 for hook in hooks)
-            if due or wait:
-                calls.settle(pending)
+            if due or wait:  # hooks need the state after this call
+                calls.check_metrics(pending)
                 pending = None
             if due:
                 when = number == steps, received is not None
@@ -123,12 +118,12 @@ def fit(
                     interrupts.leave(received, number, hooks, unfit)
                 if ends:
                     break
-        if interrupts.received is not None:  # it came while the last hooks were at work
+        if interrupts.received is not None:  # received during the last hooks
             interrupts.leave(interrupts.received, number, hooks)
     return cast(State, calls.state)
 
 
-def _check_hooks(hooks: Sequence[Any], log_every: int, steps_per_call: int) -> None:
+def _check_hooks(hooks: Sequence[Hook], log_every: int, steps_per_call: int) -> None:
     if log_every < 1 or steps_per_call < 1:
         raise UsageError(f"expected log_every and steps_per_call of at least 1, got {log_every} and {steps_per_call}")
     for hook in hooks:
@@ -141,7 +136,7 @@ def _check_hooks(hooks: Sequence[Any], log_every: int, steps_per_call: int) -> N
 
 
 def _must_wait() -> bool:
-    # Several CPU "devices" share one thread pool: with two steps in flight their collectives can starve each other.
+    # Several CPU "devices" share one thread pool, in which the collectives of two concurrent steps can deadlock.
     return jax.default_backend() == "cpu" and jax.local_device_count() > 1
 
 
@@ -154,17 +149,17 @@ def _next_batch(batches: Iterator[Any], number: int, start: int, steps: int) -> 
             f"step {steps}; repeat the data (endless epochs), or ask for fewer steps"
         ) from None
     except RuntimeError as error:
-        if "terminated unexpectedly" not in str(error):  # Grain's words for a worker that is gone
+        if "terminated unexpectedly" not in str(error):  # Grain's message for a dead worker
             raise
         raise RunFailed(
-            f"a process that prepares the data died before step {number} ({str(error).split('.')[0]}), killed for want "
-            "of memory perhaps; what was saved is intact: use fewer workers and run the same command again"
+            f"a process that prepares the data died before step {number} ({str(error).split('.')[0]}), perhaps "
+            "because memory ran out; what was saved is intact: use fewer workers and run the same command again"
         ) from error
 
 
-def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Any]) -> None:
+def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Sequence[Hook]) -> None:
     """Raises unless the named metrics are finite."""
-    # Only their sums, because this is done at every step: a mean is finite where its sum is, or has no weight.
+    # Only the sums are checked, because this runs at every step: a mean with weight is finite if its sum is.
     broken = [name for name in names if name in metrics and not math.isfinite(float(metrics[name][0]))]
     if not broken:
         return
@@ -175,7 +170,7 @@ def _check_finite(number: int, metrics: Metrics, names: Sequence[str], hooks: Se
     )
 
 
-def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Any]) -> RunFailed:
+def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Hook]) -> RunFailed:
     return RunFailed(
         f"{not_finite(bad, number)}, though its loss and gradient were; {last_good(hooks)}; "
         "try a lower learning rate or clipping"
@@ -183,12 +178,12 @@ def _refuse(number: int, bad: Sequence[str], hooks: Sequence[Any]) -> RunFailed:
 
 
 def _fit_to_save(
-    number: int, state: Any, hooks: Sequence[Any], last: bool, interrupted: bool, bad_steps: BadSteps | None
+    number: int, state: Any, hooks: Sequence[Hook], last: bool, interrupted: bool, bad_steps: BadSteps | None
 ) -> tuple[Any, str]:
-    """The state to go on with, and why it is not to be saved before the end (empty if it may be).
+    """The state to continue with, and the reason not to save it before the end (empty if it may be saved).
 
-    A state that is due to be saved and is not finite goes back to a checkpoint. One that an interruption alone would
-    save is left: an uninterrupted run goes back at its next checkpoint, and so will this one when it goes on.
+    If a regular save is due and the state is not finite, training returns to a checkpoint. If only an interruption
+    would save it, the state is kept: the run returns to a checkpoint at its next regular save, interrupted or not.
     """
     if bad_steps is not None and bad_steps.consecutive and not last:
         return state, "its numbers, or those of steps just before it, were bad"
@@ -206,7 +201,7 @@ def _loss_first(metrics: Metrics) -> dict[str, float]:
 
 
 def _call_hooks(
-    hooks: Sequence[Any],
+    hooks: Sequence[Hook],
     number: int,
     state: Any,
     metrics: dict[str, float],
@@ -216,9 +211,9 @@ def _call_hooks(
 ) -> bool:
     """Calls the hooks that are due; returns whether the training ends here.
 
-    When a hook stops the training, this step becomes the last one, and the others are called too. An interruption calls
-    only the saving hooks out of turn: a further line of metrics would tell the run from one never interrupted. A state
-    that is unfit is not saved before the end.
+    If a hook stops the training, this step is the last one and the other hooks are called too. An interruption calls
+    only the saving hooks out of turn: an extra line of metrics would differ from an uninterrupted run. An unfit state
+    is not saved before the end.
     """
     called: set[int] = set()
 
@@ -250,16 +245,17 @@ def _saves(hook: Any) -> bool:
 
 
 class _Interrupts:
-    """Turns SIGTERM and Ctrl-C into a wish that the loop fulfils after the step; a second one acts at once."""
+    """Defers SIGTERM and Ctrl-C to the end of the step; a second one acts immediately."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
-        # Several processes have to end after the same step: JAX then listens to SIGTERM, see `train.processes`.
+        # Several processes must end after the same step, so JAX handles SIGTERM for them, see
+        # `train.devices.processes`.
         alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
+        if alone and threading.current_thread() is threading.main_thread():  # only there can Python handle signals
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._receive)
         return self
@@ -275,14 +271,14 @@ class _Interrupts:
         say("finishing this step, then saving; once more to leave at once")
 
     @staticmethod
-    def leave(received: int, number: int, hooks: Sequence[Any], unfit: str = "") -> None:
-        """Ends the program with the shell's code for the signal, 128 + its number, and says what was saved."""
+    def leave(received: int, number: int, hooks: Sequence[Hook], unfit: str = "") -> None:
+        """Prints what was saved and exits with the shell's code for the signal, 128 + its number."""
         step, place = last_save(hooks) or (None, "")
         why = f" ({unfit})" if unfit else ""
         told = f"nothing was saved{why}"
         if step == number:
-            told = f"saved {place}; the same command goes on from there"
+            told = f"saved {place}; the same command continues from there"
         elif step is not None:
-            told = f"this step was not saved{why}; the same command goes on from {place}"
+            told = f"this step was not saved{why}; the same command continues from {place}"
         say(f"stopped by {signal.Signals(received).name} after step {number}: {told}")
         raise SystemExit(128 + received)

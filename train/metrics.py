@@ -1,4 +1,4 @@
-"""Metrics on the host, as functions of sums that were taken over the whole data first."""
+"""Metrics on the host, as functions of sums over all of the data."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from train.errors import UsageError
 from train.objective import Term
 
 Pair = tuple[Any, Any]
+"""A sum and the sum of its weights, on the host or on devices."""
+Metrics = Mapping[str, Pair]
 Average = Literal["macro", "micro"]
 
 
-def means(metrics: Mapping[str, Pair]) -> dict[str, float]:
-    """Return sum / weight of each metric as a float; NaN where nothing counted.
+def means(metrics: Metrics) -> dict[str, float]:
+    """Returns `sum / weight` of each metric as a float; NaN where the weight is 0.
 
     Args:
-      metrics: ``{name: (sum, weight)}`` as a step returns it. Counts (``Term(keep=...)``), no scalars, are
-        left out.
+        metrics: `{name: (sum, weight)}` from a step. Counts (`Term(keep=...)`), which are arrays, are left out.
 
     Returns:
-      ``{name: mean}``.
+        `{name: mean}`.
 
     >>> means({"loss": (6.0, 4.0), "rare": (0.0, 0.0)})
     {'loss': 1.5, 'rare': nan}
@@ -34,19 +35,16 @@ def means(metrics: Mapping[str, Pair]) -> dict[str, float]:
     return {name: _ratio(float(total), float(weight)) for name, (total, weight) in pairs.items()}
 
 
-def accumulate(total: Mapping[str, Pair] | None, metrics: Mapping[str, Pair]) -> dict[str, Pair]:
-    """Add the sums of one more batch, in float64 on the host.
+def accumulate(total: Metrics | None, metrics: Metrics) -> dict[str, Pair]:
+    """Adds the sums of one more batch, in float64 on the host.
 
     Args:
-      total: the sums so far; None or empty at the start.
-      metrics: ``{name: (sum, weight)}`` of a batch.
+        total: The sums so far; None or empty at the start.
+        metrics: `{name: (sum, weight)}` of a batch.
 
     Returns:
-      The new sums. Beware of ``"loss"``: with several terms, or batches of different weight, the mean of the losses of
-      batches is not the loss of the data; ``weighted_loss`` is.
-
-    Raises:
-      UsageError: the names differ.
+        The new sums. With several terms, or batches of different weight, the mean of `"loss"` over batches is not the
+        loss of the data; use `weighted_loss`.
 
     >>> total = accumulate(None, {"loss": (6.0, 4.0)})
     >>> means(accumulate(total, {"loss": (4.0, 1.0)}))
@@ -63,8 +61,8 @@ def accumulate(total: Mapping[str, Pair] | None, metrics: Mapping[str, Pair]) ->
     return {name: (total[name][0] + value, total[name][1] + weight) for name, (value, weight) in new.items()}
 
 
-def weighted_loss(metrics: Mapping[str, Pair], loss_weights: Mapping[str, float]) -> float:
-    """Return ``sum of loss_weight * sum / weight`` over terms; a term without weight counts 0, as in training.
+def weighted_loss(metrics: Metrics, loss_weights: Mapping[str, float]) -> float:
+    """Returns the sum over terms of `loss_weight * sum / weight`; a term with total weight 0 counts 0, as in training.
 
     >>> weighted_loss({"mlm": (6.0, 4.0), "nsp": (1.0, 2.0)}, {"mlm": 1.0, "nsp": 0.5})
     1.75
@@ -74,7 +72,7 @@ def weighted_loss(metrics: Mapping[str, Pair], loss_weights: Mapping[str, float]
 
 
 def perplexity(nll: Pair) -> float:
-    """Return ``exp(sum / weight)`` of a negative log-likelihood in nats; infinite where that overflows.
+    """Returns `exp(sum / weight)` of a negative log-likelihood in nats; infinite where that overflows.
 
     >>> round(perplexity((math.log(8.0) * 5, 5.0)), 6)
     8.0
@@ -84,14 +82,11 @@ def perplexity(nll: Pair) -> float:
 
 
 def bits_per_byte(nll: Pair, byte_count: float) -> float:
-    """Return ``sum / (ln 2 * bytes)``: comparable between tokenisers, which perplexity is not.
+    """Returns `sum / (ln 2 * bytes)`: unlike perplexity, comparable between tokenisers.
 
     Args:
-      nll: ``(sum, weight)`` of the negative log-likelihood of all tokens, in nats; the weight is not used.
-      byte_count: number of bytes of the text that these tokens spell.
-
-    Returns:
-      Bits for each byte.
+        nll: `(sum, weight)` of the negative log-likelihood of all tokens, in nats; the weight is not used.
+        byte_count: Number of bytes of the text that these tokens spell.
 
     >>> bits_per_byte((math.log(2.0) * 30, 10), 15)
     2.0
@@ -100,16 +95,16 @@ def bits_per_byte(nll: Pair, byte_count: float) -> float:
 
 
 def confusion_term(predictions: Any, labels: Any, num_classes: int, *, where: Any = None) -> Term:
-    """Count pairs of label and prediction, as a term to report (not to train on).
+    """Counts pairs of label and prediction, as a term to report (not to train on).
 
     Args:
-      predictions: integer classes, any shape.
-      labels: integer classes of the same shape. A pair with a class outside ``[0, num_classes)`` is not counted.
-      num_classes: number of classes K.
-      where: booleans of the same shape: which pairs count.
+        predictions: Integer classes, any shape.
+        labels: Integer classes of the same shape. A pair with a class outside `[0, num_classes)` is not counted.
+        num_classes: Number of classes K.
+        where: Booleans of the same shape: which pairs count.
 
     Returns:
-      A term whose sum is the matrix ``[K, K]`` of counts, labels in rows and predictions in columns.
+        A term whose sum is the matrix `[K, K]` of counts, labels in rows and predictions in columns.
 
     >>> confusion_term(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2).sums()[0].tolist()
     [[1.0, 1.0], [0.0, 1.0]]
@@ -123,7 +118,7 @@ def confusion_term(predictions: Any, labels: Any, num_classes: int, *, where: An
 
 
 def counts_from_confusion(confusion: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return true positives, false positives and false negatives of each class, ``[K]`` each.
+    """Returns true positives, false positives and false negatives of each class, `[K]` each.
 
     >>> [x.tolist() for x in counts_from_confusion([[3, 1], [0, 2]])]
     [[3.0, 2.0], [0.0, 1.0], [1.0, 0.0]]
@@ -134,7 +129,7 @@ def counts_from_confusion(confusion: Any) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def precision_from_counts(tp: Any, fp: Any) -> np.ndarray:
-    """Return ``tp / (tp + fp)``, elementwise; 0 where nothing was predicted.
+    """Returns `tp / (tp + fp)`, elementwise; 0 where there are no predictions.
 
     >>> precision_from_counts([3, 0], [1, 0]).tolist()
     [0.75, 0.0]
@@ -143,7 +138,7 @@ def precision_from_counts(tp: Any, fp: Any) -> np.ndarray:
 
 
 def recall_from_counts(tp: Any, fn: Any) -> np.ndarray:
-    """Return ``tp / (tp + fn)``, elementwise; 0 where there was nothing to find.
+    """Returns `tp / (tp + fn)`, elementwise; 0 where there are no labels.
 
     >>> recall_from_counts(3, 3).tolist()
     0.5
@@ -152,7 +147,7 @@ def recall_from_counts(tp: Any, fn: Any) -> np.ndarray:
 
 
 def f1_from_counts(tp: Any, fp: Any, fn: Any) -> np.ndarray:
-    """Return ``2 tp / (2 tp + fp + fn)``, elementwise; 0 where all are 0.
+    """Returns `2 tp / (2 tp + fp + fn)`, elementwise; 0 where all are 0.
 
     >>> f1_from_counts([3, 0], [1, 0], [1, 0]).tolist()
     [0.75, 0.0]
@@ -162,7 +157,7 @@ def f1_from_counts(tp: Any, fp: Any, fn: Any) -> np.ndarray:
 
 
 def accuracy(confusion: Any) -> float:
-    """Return the share of the diagonal; NaN for an empty matrix.
+    """Returns the fraction on the diagonal; NaN for an empty matrix.
 
     >>> accuracy([[3, 1], [0, 4]])
     0.875
@@ -172,7 +167,7 @@ def accuracy(confusion: Any) -> float:
 
 
 def precision(confusion: Any, average: Average = "macro") -> float:
-    """Return the precision: the mean over classes (macro) or of all decisions together (micro); see ``f1``.
+    """Returns the precision: the mean over classes (macro) or of all decisions together (micro); see `f1`.
 
     >>> precision([[3, 1], [0, 2]])  # (3/3 + 2/3) / 2
     0.8333333333333333
@@ -182,7 +177,7 @@ def precision(confusion: Any, average: Average = "macro") -> float:
 
 
 def recall(confusion: Any, average: Average = "macro") -> float:
-    """Return the recall: the mean over classes (macro) or of all decisions together (micro); see ``f1``.
+    """Returns the recall: the mean over classes (macro) or of all decisions together (micro); see `f1`.
 
     >>> recall([[3, 1], [0, 2]])  # (3/4 + 2/2) / 2
     0.875
@@ -192,17 +187,14 @@ def recall(confusion: Any, average: Average = "macro") -> float:
 
 
 def f1(confusion: Any, average: Average = "macro") -> float:
-    """Return F1: the mean over classes (macro) or of all decisions together (micro).
+    """Returns F1: the mean over classes (macro) or of all decisions together (micro).
 
     Args:
-      confusion: counts ``[K, K]``, labels in rows and predictions in columns.
-      average: ``"macro"`` gives each class the same say; with one label an example, ``"micro"`` is the accuracy.
+        confusion: Counts `[K, K]`, labels in rows and predictions in columns.
+        average: `"macro"` weights classes equally; with one label per example, `"micro"` is the accuracy.
 
     Returns:
-      F1; NaN for an empty matrix.
-
-    Raises:
-      UsageError: unknown average.
+        F1; NaN for an empty matrix.
 
     Conventions: as in scikit-learn, macro leaves out a class that occurs neither in labels nor in predictions, and
     averages the F1 of classes (the F1 of averaged precision and recall is another number).
@@ -227,4 +219,4 @@ def _ratio(total: float, weight: float) -> float:
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)
+    return np.where(denominator == 0, 0.0, numerator / np.where(denominator == 0, 1.0, denominator))

@@ -1,4 +1,4 @@
-"""Encoders that run micro-batch by micro-batch inside a loss that couples the whole batch."""
+"""Encoders that process a batch in micro-batches inside a loss that couples the whole batch."""
 
 from __future__ import annotations
 
@@ -11,38 +11,34 @@ import numpy as np
 
 from train.errors import UsageError
 from train.parallel import micro_batches
+from train.trees import Batch, Params, widen
 
 Encode = Callable[..., Any]
 
 
 def microbatched(encode: Encode, n: int) -> Encode:
-    r"""Run an encoder on n micro-batches in turn: the numbers of the whole batch, in the memory of one micro-batch.
+    r"""Runs an encoder on n micro-batches in turn: the numbers of the whole batch in the memory of one micro-batch.
 
-    A contrastive loss couples the rows of a batch, so that ``accumulate`` would change it. Its encoder sees each row
-    alone, and with $z_j = f_\theta(x_j)$ the embeddings of micro-batch j
+    A contrastive loss couples the rows of a batch, so `accumulate` would change it. Its encoder treats rows
+    independently, and with $z_j = f_\theta(x_j)$ the embeddings of micro-batch j
 
     $$\nabla_\theta\, \ell(z_1, \ldots, z_n) =
       \sum_j \left(\frac{\partial f_\theta(x_j)}{\partial \theta}\right)^{\!\top} \frac{\partial \ell}{\partial z_j}.$$
 
-    So the forward pass keeps nothing but the embeddings, and the backward pass runs the encoder again, micro-batch by
-    micro-batch. That is GradCache, here from plain autodiff: `jax.lax.map` over a `jax.checkpoint`. It costs one more
-    forward pass of the encoder.
+    So the forward pass keeps only the embeddings, and the backward pass runs the encoder again for each micro-batch.
+    This is GradCache by plain autodiff: `jax.lax.map` over `jax.checkpoint`. It costs one more forward pass of the
+    encoder.
 
     Args:
-      encode: ``(params, rows) -> embeddings``, or ``(params, rows, key) -> embeddings``; ``rows`` and ``embeddings``
-        are pytrees of arrays with a leading axis of the same size. No row may depend on another, so a batch norm does
-        not fit. What it is to be differentiated by comes in through its arguments, best of all ``params``.
-      n: number of micro-batches. It divides the rows; on several devices, under ``pmap`` and ``shard_map``, those of
-        each device.
+        encode: `(params, rows) -> embeddings`, or `(params, rows, key) -> embeddings`; `rows` and `embeddings`
+            are pytrees of arrays with a leading axis of the same size. Rows must be independent, which excludes batch
+            norm. Differentiable inputs must be arguments, preferably `params`.
+        n: Number of micro-batches, a divisor of the rows; under `pmap` and `shard_map`, of the rows of each device.
 
     Returns:
-      A function of the same arguments, ``rows`` of B rows, that gives the embeddings of B rows in their order.
-      Micro-batch j is made of the rows j, j + n, ... and gets the key ``fold_in(key, j)``; keys among the ``rows``,
-      one a row, are split like all other rows. Gradients of the parameters add up in at least float32.
-
-    Raises:
-      UsageError: n is below 1; or, when called, n does not divide the rows, or ``encode`` returns an array of another
-        number of rows.
+        A function of the same arguments that returns the embeddings of all rows in order. Micro-batch j has the rows j,
+        j + n, ... and the key `fold_in(key, j)`; keys in `rows`, one per row, are split like other arrays. Gradients of
+        the parameters are accumulated in at least float32.
 
     >>> encode = lambda params, rows: {"z": params * rows["x"]}
     >>> loss = lambda params, n: jnp.sum(microbatched(encode, n)(params, {"x": jnp.arange(6.0)})["z"]) ** 2
@@ -50,12 +46,12 @@ def microbatched(encode: Encode, n: int) -> Encode:
     [900.0, 900.0, 900.0]
 
     References:
-      Gao et al. 2021, arXiv:2101.06983.
+        Gao et al. 2021, arXiv:2101.06983.
     """
     if n < 1:
         raise UsageError(f"microbatched: n is {n}, but a batch has at least 1 micro-batch.")
 
-    def run(params: Any, rows: Any, key: jax.Array | None = None) -> Any:
+    def run(params: Params, rows: Batch, key: jax.Array | None = None) -> Any:
         size = _count(rows)
         if size % n:
             raise UsageError(
@@ -69,9 +65,9 @@ def microbatched(encode: Encode, n: int) -> Encode:
             own = jax.tree.map(_as, wide, params)
             return _checked(encode(own, *micro), size // n)
 
-        # The backward pass of the map adds up the gradients in the dtype of what goes in.
-        wide = jax.tree.map(_widen, params)
-        # No barriers against merging the two forward passes: in a loop there is nothing to merge.
+        # The backward pass of the map accumulates gradients in the dtype of its input.
+        wide = jax.tree.map(widen, params)
+        # Common subexpressions need no barrier: inside a loop the two forward passes cannot be merged.
         part = jax.checkpoint(part, prevent_cse=False)
         outputs = jax.lax.map(lambda micro: part(wide, micro), (micro_batches(rows, n), *keys))
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(size, *x.shape[2:]), outputs)
@@ -79,7 +75,7 @@ def microbatched(encode: Encode, n: int) -> Encode:
     return run
 
 
-def _count(rows: Any) -> int:
+def _count(rows: Batch) -> int:
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(rows)}
     if len(sizes) != 1 or sizes == {()}:
         shapes = jax.tree.map(np.shape, rows)
@@ -99,9 +95,3 @@ def _checked(outputs: Any, size: int) -> Any:
 
 def _as(wide: jax.Array, leaf: Any) -> jax.Array:
     return wide.astype(jnp.result_type(leaf)) if jnp.issubdtype(wide.dtype, jnp.inexact) else wide
-
-
-def _widen(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
-    real = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) if real else leaf

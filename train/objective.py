@@ -1,4 +1,4 @@
-"""The currency of training: an objective turns parameters and a batch into named terms, and a term never averages."""
+"""The currency of training: an objective maps parameters and a batch to named terms, and a term never averages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from train.errors import UsageError
+from train.trees import Batch, Params, Tree
 
 RESERVED_METRICS = ("loss", "grad_norm", "skipped", "overflow", "loss_scale")
 
@@ -21,14 +22,15 @@ RESERVED_METRICS = ("loss", "grad_norm", "skipped", "overflow", "loss_scale")
 class Term:
     """One value per example (or token, or pair) and a weight that says how much each counts.
 
-    Its mean is ``sum(values * weights) / sum(weights)``, both sums taken over examples, micro-batches and devices
-    before the one division. Losses and metrics alike are terms; that of a loss is made by ``term``.
+    Its mean is `sum(values * weights) / sum(weights)`, both sums taken over examples, micro-batches and devices
+    before the one division. Both losses and metrics are terms; `term` makes the term of a loss.
 
     Args:
-      values: boolean, integer or real array of any shape; a scalar is a term of one value.
-      weights: boolean or real array, not negative, either a scalar or of the rank of ``values`` with each axis equal
-        to theirs or 1. Left out, each value weighs one; a term that is trained on must say so, with ``weights=1``.
-      keep: number of trailing axes that are not summed, for counts such as a confusion matrix; 0 for a loss.
+        values: Boolean, integer or real array of any shape; a scalar is a term of one value.
+        weights: Boolean or real array, not negative, either a scalar or of the rank of `values` with each axis equal
+            to theirs or 1. By default each value has weight 1; a term that is trained on must state this as
+            `weights=1`.
+        keep: Number of trailing axes that are not summed, for counts such as a confusion matrix; 0 for a loss.
 
     >>> term = Term(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1.0, 0.5, 0.0]))
     >>> [float(x) for x in term.sums()]
@@ -40,15 +42,12 @@ class Term:
     keep: int = dataclasses.field(default=0, metadata={"static": True})
 
     def sums(self) -> tuple[jax.Array, jax.Array]:
-        """Return ``(sum(values * weights), sum(weights))``, in float32 or wider; scalars, or of the kept axes' shape.
+        """Returns `(sum(values * weights), sum(weights))` in at least float32: scalars, or arrays of the kept axes.
 
-        A value at weight 0 does not count, not even a NaN, and its gradient is 0. Weights carry no gradient.
+        A value with weight 0 does not count, even if it is NaN, and its gradient is 0. Weights carry no gradient.
 
         Returns:
-          The weighted sum of the values and the sum of the weights (each broadcast to the values first).
-
-        Raises:
-          UsageError: the weights do not fit the values.
+            The weighted sum of the values and the sum of the weights (each broadcast to the values first).
         """
         values, weights = self.broadcast()
         counted = jnp.where(weights == 0, jnp.zeros_like(values), values)
@@ -56,7 +55,7 @@ class Term:
         return jnp.sum(counted * weights, axes), jnp.sum(weights, axes)
 
     def broadcast(self) -> tuple[jax.Array, jax.Array]:
-        """Return values and weights in one shape and in one dtype, float32 or wider; the weights carry no gradient."""
+        """Returns values and weights in one shape and one dtype, at least float32; the weights carry no gradient."""
         values = _real("values", self.values)
         weights = _fitting(True if self.weights is None else self.weights, values)
         dtype = jnp.promote_types(jnp.promote_types(values.dtype, weights.dtype), jnp.float32)
@@ -64,25 +63,25 @@ class Term:
 
 
 def term(loss: Callable[..., Any], /, *args: Any, where: Any = None, weights: Any = None, **options: Any) -> Term:
-    """Call a loss and weigh its values by the places that it counts, so that the mask is given once.
+    """Calls a loss and weights its values by the entries that it counts, so that the mask is given once.
 
     Args:
-      loss: ``loss(*args, where=where, **options)``, one value per example. What counts is ``where``, unless the loss
-        carries ``term_weights(*args, where=, **options)``, as one does that shifts its targets. Partial, bound and
-        jitted losses are looked through; a function of your own around such a loss needs a ``term_weights`` itself.
-      *args: the arrays of the loss, predictions first.
-      where: boolean, which entries are valid; of the shape that the loss asks for. None for all.
-      weights: how much each value counts, by which the weights are multiplied: a real scalar or array, not negative,
-        of the rank of the values with each axis equal to theirs or 1.
-      **options: hyper-parameters of the loss.
+        loss: `loss(*args, where=where, **options)`, one value per example. `where` says which values count, unless the
+            loss has an attribute `term_weights(*args, where=, **options)`, as next-token losses do. It is found inside
+            partial, bound and jitted functions; your own wrapper of such a loss needs its own `term_weights`.
+        *args: The arrays of the loss, predictions first.
+        where: Boolean mask of the valid entries, in the shape that the loss expects. None: all.
+        weights: Importance of each value, multiplied with the mask: a non-negative scalar, or an array of the rank of
+            the values with each axis equal to theirs or 1.
+        **options: Hyper-parameters of the loss.
 
     Returns:
-      The term. A single value has no weights unless ``where`` or ``weights`` is given, since it may be a mean taken too
-      early.
+        The term. A single value has no weights unless `where` or `weights` is given, because it may be a mean taken too
+        early.
 
     Raises:
-      UsageError: the loss returns several arrays, or one of another shape than what counts; it takes no ``where``; the
-        mask is not boolean; or the weights do not fit.
+        UsageError: The loss returns several arrays, or values that do not fit the mask or the weights; it takes no
+            `where`; or the mask is not boolean.
 
     >>> def absolute(predictions, targets, *, where=None):
     ...     return jnp.where(True if where is None else where, jnp.abs(predictions - targets), 0)
@@ -112,18 +111,12 @@ def term(loss: Callable[..., Any], /, *args: Any, where: Any = None, weights: An
 
 
 def penalty(value: Any) -> Term:
-    """A term of one number that is no mean over examples, such as a norm of the parameters.
+    """A term of one number that is not a mean over examples, such as a norm of the parameters.
 
-    Over micro-batches and devices its mean is taken, which is the number itself where it does not depend on the batch.
+    It is averaged over micro-batches and devices, which leaves a number unchanged that does not depend on the batch.
 
     Args:
-      value: a real scalar.
-
-    Returns:
-      The term, which may be trained on.
-
-    Raises:
-      UsageError: it is no scalar.
+        value: A real scalar.
 
     >>> print(*penalty(jnp.float32(0.5)).sums())
     0.5 1.0
@@ -139,24 +132,24 @@ def penalty(value: Any) -> Term:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What an objective may use besides parameters and batch.
+    """Everything an objective may use in addition to parameters and batch.
 
     Args:
-      key: PRNG key of this step, micro-batch and device.
-      step: number of updates done so far, int32 scalar.
-      ema: averaged parameters, if the state keeps them.
-      frozen: anything that is not trained: a teacher, a reference policy.
-      state: mutable collections (a queue, a centre, batch statistics). An objective that changes them returns
-        ``(terms, new_state)``.
-      axis_name: the mapped device axis, for losses that couple the examples of a batch; None on a single device and
-        in the global view of ``jit``, where the batch is whole already.
-      train: False in evaluation: no dropout.
-      loss_scale: state of dynamic loss scaling, for a ``Precision`` around the objective.
+        key: PRNG key of this step, micro-batch and device.
+        step: Number of updates done so far, int32 scalar.
+        ema: Averaged parameters, if the state keeps them.
+        frozen: Anything that is not trained: a teacher, a reference policy.
+        state: Mutable collections (a queue, a centre, batch statistics). An objective that changes them returns
+            `(terms, new_state)`.
+        axis_name: The mapped device axis, for losses that couple the examples of a batch; None on a single device and
+            in the global view of `jit`, which sees the whole batch.
+        train: False in evaluation: no dropout.
+        loss_scale: State of dynamic loss scaling, for a `Precision` around the objective.
     """
 
     key: jax.Array
     step: jax.Array
-    ema: Any = None
+    ema: Params = None
     frozen: Any = None
     state: Any = None
     axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
@@ -169,21 +162,14 @@ Objective = Callable[[Any, Any, Context], Terms | tuple[Terms, Any]]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tuple[Terms, Any]:
-    """Call an objective and check what it returns.
+def evaluate(objective: Objective, params: Params, batch: Batch, ctx: Context) -> tuple[Terms, Any]:
+    """Calls an objective and checks its result.
 
     Args:
-      objective: ``(params, batch, ctx) -> terms`` or ``-> (terms, new_state)``.
-      params: any pytree.
-      batch: any pytree of arrays.
-      ctx: the context; its ``state`` is passed on if the objective returns terms only.
-
-    Returns:
-      The terms and the new mutable state.
-
-    Raises:
-      UsageError: something else than named terms came back, a name is reserved, the weights of a term do not fit its
-        values, or the new state differs from the old in structure, shapes or dtypes.
+        objective: `(params, batch, ctx) -> terms` or `-> (terms, new_state)`.
+        params: Params pytree.
+        batch: Batch pytree of arrays.
+        ctx: The context; its `state` is passed on if the objective returns terms only.
     """
     result = objective(params, batch, ctx)
     terms, new_state = result if isinstance(result, tuple) else (result, ctx.state)
@@ -204,12 +190,12 @@ def evaluate(objective: Objective, params: Any, batch: Any, ctx: Context) -> tup
 
 
 def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term], *, single: bool = False) -> None:
-    """Raise UsageError unless every name in ``loss_weights`` is a term of the objective that can be trained on.
+    """Raises UsageError unless every name in `loss_weights` is a term of the objective that can be trained on.
 
     Args:
-      loss_weights: the terms to train on.
-      terms: what the objective returned.
-      single: accept a single value without weights, which is right for one task among others: it is no part of a batch.
+        loss_weights: The terms to train on.
+        terms: What the objective returned.
+        single: Accept a single value without weights: for the objective of one task, which is not part of a batch.
     """
     unknown = sorted(set(loss_weights) - set(terms))
     if unknown:
@@ -231,14 +217,14 @@ def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term
         if not single:
             raise UsageError(
                 f"term {name!r} is trained on, but is a single number without weights: a mean taken too early gives a "
-                "short micro-batch the say of a long one. Return one value per example, as term(loss, ...) does; use "
-                "penalty(x) for a number that is no mean, such as a norm of the parameters; or say with "
+                "short micro-batch the weight of a long one. Return one value per example, as term(loss, ...) does; "
+                "use penalty(x) for a number that is not a mean, such as a norm of the parameters; or say with "
                 "Term(mean, weights=count) how much it counts."
             )
 
 
 def _what_counts(loss: Any, args: tuple[Any, ...], options: Mapping[str, Any], where: Any) -> Any:
-    """What a loss says of its weights, found inside of partial, bound and jitted functions; else the mask."""
+    """The weights by the `term_weights` of a loss, found inside partial, bound and jitted functions; else the mask."""
     if isinstance(loss, functools.partial):
         options = {**loss.keywords, **options}
         inner = options.pop("where", None)
@@ -246,7 +232,7 @@ def _what_counts(loss: Any, args: tuple[Any, ...], options: Mapping[str, Any], w
     if inspect.ismethod(loss):
         return _what_counts(loss.__func__, (loss.__self__, *args), options, where)
     own, wrapped = getattr(loss, "term_weights", None), getattr(loss, "__wrapped__", None)
-    # A wrapper copies the attributes of what it wraps, which may be bound: that is looked at first.
+    # A wrapper copies the attributes of the wrapped function, which may be bound, so the wrapped one comes first.
     if wrapped is not None and own is getattr(wrapped, "term_weights", None):
         return _what_counts(wrapped, args, options, where)
     return where if own is None else own(*args, where=where, **options)
@@ -322,7 +308,7 @@ def _fitting(weights: Any, values: jax.Array) -> jax.Array:
 
 
 def _check_same_layout(old: Any, new: Any) -> None:
-    def layout(tree: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    def layout(tree: Tree) -> tuple[Any, list[tuple[Any, Any]]]:
         leaves, structure = jax.tree.flatten(tree)
         return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 
@@ -333,7 +319,7 @@ def _check_same_layout(old: Any, new: Any) -> None:
         )
 
 
-def _describe(tree: Any) -> str:
+def _describe(tree: Tree) -> str:
     return str(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree))
 
 

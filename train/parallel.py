@@ -1,4 +1,4 @@
-"""Placement and synchronisation of a step on one device or many; nothing else in the package knows of devices."""
+"""Placement and synchronisation of a step on one device or many."""
 
 import dataclasses
 import weakref
@@ -13,70 +13,74 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from train.checks import checked
+from train.devices.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 from train.errors import UsageError
-from train.mesh import DATA, batch_sharding, line_mesh, local_parts, place
 from train.paths import check_leaves
+from train.trees import Batch, Tree, is_key
 
 AXIS = DATA
 Compiled = Callable[[Any, Any], Any]
 Backend = Literal["jit", "pmap", "shard_map"]
 NUMBERS = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
-"""What a batch may hold."""
+"""The dtypes allowed in a batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sync:
-    """How one device's part of a step reaches the others.
+    """Communication of one device's part of a step with the others.
 
     Args:
-      axis_name: the mapped device axis; None where there is none: on one device, and in the global view of ``jit``,
-        whose sums are global already.
+        axis_name: The mapped device axis; None on one device and in the global view of `jit`, where sums are already
+            global.
     """
 
     axis_name: str | None = None
 
-    def local(self, tree: Any) -> Any:
-        """Mark arrays as this device's own.
+    def local(self, tree: Tree) -> Any:
+        """Marks arrays as device-local.
 
-        Under ``shard_map`` with ``check_vma=True`` the gradient of a replicated array arrives summed over the devices
-        already, and a second sum makes it silently n times too large. Marked first, each device has its own gradient.
+        Under `shard_map` with `check_vma=True` the gradient of a replicated array is already summed over the devices,
+        and a second sum would silently make it n times too large. The gradient of a marked array is local.
         """
         name = self.axis_name
         return tree if name is None else jax.tree.map(lambda x: _vary(jnp.asarray(x), name), tree)
 
-    def sum(self, tree: Any) -> Any:
-        """Sum over the devices."""
+    def sum(self, tree: Tree) -> Any:
+        """Sums over the devices."""
         return tree if self.axis_name is None else jax.lax.psum(self.local(tree), self.axis_name)
 
-    def agree(self, tree: Any) -> Any:
-        """Make mutable collections the same everywhere: real numbers by their mean, others by their maximum."""
+    def agree(self, tree: Tree) -> Any:
+        """Makes mutable collections equal on all devices: real numbers by their mean, others by their maximum."""
         return tree if self.axis_name is None else jax.tree.map(self._agree_leaf, self.local(tree))
 
     def _agree_leaf(self, leaf: jax.Array) -> jax.Array:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        agreed: jax.Array
+        if is_key(leaf):
             data = jax.lax.pmax(jax.random.key_data(leaf), self.axis_name)
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jax.lax.pmean(leaf, self.axis_name)
-        if leaf.dtype == bool:
-            return jax.lax.pmax(leaf.astype(jnp.int32), self.axis_name).astype(bool)
-        return jax.lax.pmax(leaf, self.axis_name)
+            agreed = jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        elif jnp.issubdtype(leaf.dtype, jnp.inexact):
+            agreed = jax.lax.pmean(leaf, self.axis_name)
+        elif leaf.dtype == bool:
+            agreed = jax.lax.pmax(leaf.astype(jnp.int32), self.axis_name).astype(bool)
+        else:
+            agreed = jax.lax.pmax(leaf, self.axis_name)
+        return agreed
 
     def fold(self, key: jax.Array) -> jax.Array:
-        """Give each device a key of its own."""
+        """Derives a different key for each device."""
         return jax.random.fold_in(key, 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name))
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step that has not been placed on devices: call it, or give it to ``data_parallel``.
+    """A step not yet placed on devices: call it, or give it to `data_parallel`.
 
     Args:
-      body: ``(state, batch, sync) -> (state, metrics)``, or ``-> metrics`` for an evaluation step.
-      trains: whether a new state is returned.
-      accumulate: number of micro-batches.
-      checks: whether the step checks its values; under a plain ``jax.jit`` it then has to be wrapped in
-        ``chex.chexify`` (``data_parallel`` does so by itself).
+        body: `(state, batch, sync) -> (state, metrics)`, or `-> metrics` for an evaluation step.
+        trains: Whether it returns a new state.
+        accumulate: Number of micro-batches.
+        checks: Whether the step checks its values. Under a plain `jax.jit` it must then be wrapped in `chex.chexify`,
+            as `data_parallel` does.
     """
 
     body: Callable[[Any, Any, Sync], Any]
@@ -84,14 +88,14 @@ class Step:
     accumulate: int = 1
     checks: bool = False
 
-    def __call__(self, state: Any, batch: Any) -> Any:
-        """Run the step on the whole batch, in one program."""
+    def __call__(self, state: Any, batch: Batch) -> Any:
+        """Runs the step on the whole batch, in one program."""
         return self.body(state, batch, Sync())
 
     def on(self, sync: Sync) -> Compiled:
-        """Return the part of one device as a function of state and batch."""
+        """One device's part of the step, as a function of state and batch."""
 
-        def step(state: Any, batch: Any) -> Any:
+        def step(state: Any, batch: Batch) -> Any:
             return self.body(state, batch, sync)
 
         return step
@@ -106,32 +110,31 @@ def data_parallel(
     mesh: Mesh | None = None,
     check_vma: bool = True,
 ) -> Callable[[Any, Any], Any]:
-    """Compile a step for a batch split over devices.
+    """Compiles a step for a batch split over devices.
 
-    The three backends give the same numbers. Each takes and returns the plain state that the step itself takes, and a
-    batch of global size, whose leading axis is split; with several processes each gives its own part of the batch.
+    The three backends give the same numbers. Each takes and returns the plain state of the step, and takes a batch of
+    global size, which is split along its leading axis; each of several processes gives its own part of the batch.
 
     Args:
-      step: what ``build_train_step`` or ``build_eval_step`` returned.
-      backend: ``"jit"`` for the global view (the compiler places the collectives; a state whose arrays are sharded
-        over the same devices stays so), ``"pmap"`` or ``"shard_map"`` for one program a device. With micro-batches
-        these two add gradients up over the devices once a step. In the global view there is no gradient of one device
-        to add to, only that of a whole micro-batch, so the devices add up after each (unless XLA moves the sum out of
-        the loop; for CPUs it does not): where that is slow and the state fits on a device, take ``"shard_map"``.
-      devices: the devices, all by default.
-      donate: let a train step reuse the memory of the state it is given, which is gone afterwards.
-      mesh: for ``"jit"``, instead of the devices; see ``train.make_mesh`` and ``train.shard_state``.
-      check_vma: of ``shard_map``: let JAX check which values are the same on all devices. Turn it off if the objective
-        uses an operation for which JAX has no rule.
+        step: What `build_train_step` or `build_eval_step` returned.
+        backend: `"jit"` for the global view (the compiler places the collectives, and a state sharded over the same
+            devices stays sharded), `"pmap"` or `"shard_map"` for one program per device. With micro-batches these two
+            sum gradients over the devices once a step. The global view knows only gradients of whole micro-batches, so
+            it sums after each of them, unless XLA moves the sum out of the loop (not on CPUs). If that is slow and the
+            state fits on a device, use `"shard_map"`.
+        devices: The devices, all by default.
+        donate: Let a train step reuse the memory of its input state, which is deleted.
+        mesh: For `"jit"`, in place of the devices; see `train.make_mesh` and `train.shard_state`.
+        check_vma: For `shard_map`: let JAX check which values are equal on all devices. Turn it off if the objective
+            uses an operation without a rule for that.
 
     Returns:
-      The compiled step, called like the step. Its ``lower(state, batch)`` gives the program (``jax.stages.Lowered``).
+        The compiled step, called like the step. Its method `lower(state, batch)` returns the program
+        (`jax.stages.Lowered`).
 
     Raises:
-      UsageError: an unknown backend, devices that are none or one twice, or a mesh for a backend that takes none; or,
-        when called, a batch that holds no numbers, or that the devices or the accumulation do not divide.
-      RunFailed: when called, a check of a step built with ``checks=True`` failed. The state it was given is intact:
-        such a step donates nothing. Checks cost a few milliseconds a step.
+        RunFailed: When called, a check of a step built with `checks=True` failed. The input state is intact, because
+            such a step donates nothing. Checks cost a few milliseconds a step.
 
     >>> import optax, train
     >>> objective = lambda params, batch, ctx: {"square": train.Term((params - batch["x"]) ** 2, weights=1)}
@@ -148,13 +151,14 @@ def data_parallel(
     where: Any = {"mesh": mesh, "check_vma": check_vma}
     mesh = mesh or line_mesh(devices)
     parts = local_parts(mesh)
-    # A step that may fail a check keeps the state it was given.
+    # A step that may fail a check must not delete its input state.
     donated = (0,) if donate and step.trains and not step.checks else ()
     compiled: dict[Any, Compiled] = {}
-    # Looking at every array of the state at every step takes longer than a small step does, so a state that comes
-    # back as it was returned is not looked at.
+    # Inspecting every array of the state takes longer than a small step, so the state that the last call returned is
+    # not inspected again.
     latest: tuple[weakref.ref[Any], Compiled] | None = None
 
+    # Places a state that comes from outside, and compiles the step for its structure and shardings.
     def prepare(state: Any) -> tuple[Any, Compiled]:
         state = jax.tree.map(lambda x: _place(x, mesh, keep=backend == "jit"), state)
         shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -164,7 +168,7 @@ def data_parallel(
             compiled[layout] = checked(function) if step.checks else function
         return state, compiled[layout]
 
-    def call(state: Any, batch: Any) -> Any:
+    def call(state: Any, batch: Batch) -> Any:
         nonlocal latest
         check_batch(batch, devices=parts, accumulate=step.accumulate)
         batch = (_stack if backend == "pmap" else _split)(batch, mesh)
@@ -176,24 +180,23 @@ def data_parallel(
         latest = weakref.ref(result[0] if step.trains else state), function
         return result
 
-    def lower(state: Any, batch: Any) -> jax.stages.Lowered:
+    def lower(state: Any, batch: Batch) -> jax.stages.Lowered:
         batch = (_stack if backend == "pmap" else _split)(batch, mesh)
         state = jax.tree.map(lambda x: _shape(x, mesh, keep=backend == "jit"), state)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         function: Any = _BACKENDS[backend](step, mesh, shardings, donated, check_vma)
         return (jax.jit(checkify.checkify(function)) if step.checks else function).lower(state, batch)
 
-    # As jax.jit has it, to look at the program without running it: the state may consist of shapes.
+    # Like the method of `jax.jit`: shows the program without running it. The state may consist of shapes.
     call.lower, call.step, call.parts = lower, step, parts  # type: ignore[attr-defined]
     call.scanned = lambda: data_parallel(scanned(step), backend, devices, donate, **where)  # type: ignore[attr-defined]
     return call
 
 
 def scanned(step: Step) -> Step:
-    """Return a step that goes through several batches, stacked on their second axis: ``[B, steps, ...]``.
+    """A step that makes several steps, on batches stacked along their second axis: `[B, steps, ...]`.
 
-    The first axis is still that of the examples, which devices and micro-batches split. Each metric gets a new first
-    axis, one entry a step.
+    Devices and micro-batches still split the first axis, the examples. Each metric gets a new first axis of steps.
     """
 
     def body(state: Any, batches: Any, sync: Sync) -> tuple[Any, Any]:
@@ -203,8 +206,8 @@ def scanned(step: Step) -> Step:
     return dataclasses.replace(step, body=body)
 
 
-def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
-    """Raise UsageError unless a batch of numbers splits evenly over devices, and each part over micro-batches."""
+def check_batch(batch: Batch, *, devices: int = 1, accumulate: int = 1) -> None:
+    """Checks that a batch of numbers splits evenly over devices, and each part over micro-batches."""
     check_leaves(
         batch,
         "the batch",
@@ -228,11 +231,10 @@ def check_batch(batch: Any, *, devices: int = 1, accumulate: int = 1) -> None:
         )
 
 
-def micro_batches(batch: Any, count: int) -> Any:
-    """Split ``[B, ...]`` into ``[count, B / count, ...]``, micro-batch j being the rows j, j + count, j + 2 count, ...
+def micro_batches(batch: Batch, count: int) -> Any:
+    """Splits `[B, ...]` into `[count, B / count, ...]`. Micro-batch j has the rows j, j + count, j + 2 count, ...
 
-    Taken so, each micro-batch of a batch that lies spread over the devices lies spread over them too, and its rows are
-    the same however many devices there are.
+    So each micro-batch of a sharded batch is spread over the same devices, and its rows do not depend on their number.
     """
 
     def split(x: Any) -> jax.Array:
@@ -244,13 +246,15 @@ def micro_batches(batch: Any, count: int) -> Any:
 
 def _vary(leaf: jax.Array, axis_name: str) -> jax.Array:
     try:
-        return jax.lax.pcast(leaf, axis_name, to="varying")
-    except ValueError:  # It is this device's own already.
+        varying: jax.Array = jax.lax.pcast(leaf, axis_name, to="varying")
+    except ValueError:  # already device-local
         return leaf
+    return varying
 
 
 def _jit(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
-    # Stated, because the compiler might return the state in another layout and the next call compile anew for it.
+    # Without fixed output shardings the compiler might change the layout of the state, and the next call would
+    # recompile.
     replicated, split = NamedSharding(mesh, P()), batch_sharding(mesh)
     outputs = (shardings, replicated) if step.trains else replicated
     body = step.on(Sync())
@@ -265,17 +269,18 @@ def _shard_map(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], 
 def _pmap(step: Step, mesh: Mesh, shardings: Any, donate: tuple[int, ...], check_vma: bool) -> Compiled:
     devices = list(mesh.devices.flat)
     body = step.on(Sync(AXIS))
-    return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
+    mapped: Compiled = jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
+    return mapped
 
 
 _BACKENDS: dict[str, Callable[..., Compiled]] = {"jit": _jit, "pmap": _pmap, "shard_map": _shard_map}
 
 
 def _sharding(leaf: Any, mesh: Mesh, keep: bool) -> NamedSharding:
-    """Where a leaf of the state belongs: on every device, or (if ``keep``) as it was spread over them.
+    """The sharding of a leaf of the state: on every device, or (if `keep`) as it was.
 
-    Always a mesh's: the array that a program returns is typed by the mesh, so one that came with a single device's
-    sharding would have the program traced and compiled again at the second call.
+    Always on the mesh, because the type of a returned array contains the mesh: a single-device sharding would make the
+    second call trace and compile again.
     """
     replicated = NamedSharding(mesh, P())
     sharding = getattr(leaf, "sharding", None)
@@ -293,10 +298,10 @@ def _shape(leaf: Any, mesh: Mesh, keep: bool) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=_sharding(leaf, mesh, keep))
 
 
-def _split(batch: Any, mesh: Mesh) -> Any:
-    """Spread a batch over the devices; what is not placed yet is left to the compiled call, which is faster at it.
+def _split(batch: Batch, mesh: Mesh) -> Any:
+    """Spreads a batch over the devices. Arrays not yet placed are left to the compiled call, which is faster.
 
-    To the compiler an array on a mesh is of another type than one that is not placed, and costs a program of its own.
+    An array on a mesh has another type than an unplaced one and would need another compiled program.
     """
     sharding = batch_sharding(mesh)
 
@@ -308,6 +313,6 @@ def _split(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _stack(batch: Any, mesh: Mesh) -> Any:
+def _stack(batch: Batch, mesh: Mesh) -> Any:
     count = len(mesh.local_devices)
     return jax.tree.map(lambda x: np.reshape(x, (count, np.shape(x)[0] // count, *np.shape(x)[1:])), batch)

@@ -1,6 +1,6 @@
-"""Names of the leaves of a parameter tree: `encoder/layer_0/kernel`, whatever the tree is made of.
+"""Paths of the leaves of any parameter tree, such as `encoder/layer_0/kernel`.
 
-Decay masks, layer-wise rates, freezing and pruning choose parameters by regular expressions searched in these paths.
+Decay masks, layer-wise rates, freezing and pruning choose parameters by regular expressions searched in them.
 """
 
 import functools
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.errors import UsageError
+from train.trees import Tree
 
 _SHOWN_PATHS = 8
 
@@ -21,32 +22,32 @@ def path_of(key_path: tuple[Any, ...]) -> str:
     """The path of a leaf as one string: keys, indices and attribute names joined by slashes.
 
     Args:
-      key_path: the key path that `jax.tree_util.tree_flatten_with_path` and its relatives hand out.
+        key_path: A key path, as from `jax.tree_util.tree_flatten_with_path`.
 
     Returns:
-      The path; the root of a tree that is a single leaf has the empty path.
+        The path; empty for a tree that is a single leaf.
 
     Example:
-      >>> tree = {"encoder": [{"kernel": 1.0}]}
-      >>> [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-      ['encoder/0/kernel']
+        >>> tree = {"encoder": [{"kernel": 1.0}]}
+        >>> [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+        ['encoder/0/kernel']
     """
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
-def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> None:
-    """Raise UsageError unless every leaf is a number or an array of some kinds of dtype.
+def check_leaves(tree: Tree, name: str, kinds: tuple[Any, ...], advice: str) -> None:
+    """Raises UsageError unless every leaf is a number or an array of some kinds of dtype.
 
     Args:
-      tree: any pytree.
-      name: what it is.
-      kinds: abstract dtypes, as of `jnp.issubdtype`.
-      advice: what to do with another leaf.
+        tree: Tree pytree.
+        name: What it is.
+        kinds: Abstract dtypes, as of `jnp.issubdtype`.
+        advice: What to do with leaves of other kinds, for the message.
 
     Example:
-      >>> check_leaves({"text": "abc"}, "the batch", (np.number,), "Encode text.")
-      Traceback (most recent call last):
-      train.errors.UsageError: the batch holds str at 'text'. Encode text.
+        >>> check_leaves({"text": "abc"}, "the batch", (np.number,), "Encode text.")
+        Traceback (most recent call last):
+        train.errors.UsageError: the batch holds str at 'text'. Encode text.
     """
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         dtype = _dtype(leaf)
@@ -57,73 +58,64 @@ def check_leaves(tree: Any, name: str, kinds: tuple[Any, ...], advice: str) -> N
 
 
 def _dtype(leaf: Any) -> Any:
-    """The dtype of what JAX takes for an array; None for anything else."""
+    """The dtype of anything JAX accepts as an array, otherwise None."""
     if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):
         return leaf.dtype
     return np.asarray(leaf).dtype if isinstance(leaf, (bool, int, float, complex)) else None
 
 
-@functools.cache  # a batch is looked at in every step, which may take no longer than 50 us
+@functools.cache  # every step checks its batch, which may take 50 us at most
 def _is_of(dtype: Any, kinds: tuple[Any, ...]) -> bool:
-    if dtype is None or jnp.issubdtype(dtype, np.timedelta64):  # which NumPy counts among the integers
+    if dtype is None or jnp.issubdtype(dtype, np.timedelta64):  # an integer to NumPy
         return False
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+def map_with_path(fn: Callable[..., Any], tree: Tree, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """Maps `fn(path, leaf, *other_leaves)` over a tree, with paths as written by `path_of`.
 
     Args:
-      fn: called with the path as a string, the leaf of `tree` and the matching leaves of `rest`.
-      tree: any pytree.
-      *rest: trees of the same structure.
-      is_leaf: as in `jax.tree.map`.
-
-    Returns:
-      A tree of the same structure that holds the results.
+        fn: Called with the path as a string, the leaf of `tree` and the matching leaves of `rest`.
+        tree: Tree pytree.
+        *rest: Trees of the same structure.
+        is_leaf: As in `jax.tree.map`.
 
     Example:
-      >>> map_with_path(lambda path, x, y: f"{path}={x + y}", {"a": 1, "b": (2,)}, {"a": 10, "b": (20,)})
-      {'a': 'a=11', 'b': ('b/0=22',)}
+        >>> map_with_path(lambda path, x, y: f"{path}={x + y}", {"a": 1, "b": (2,)}, {"a": 10, "b": (20,)})
+        {'a': 'a=11', 'b': ('b/0=22',)}
     """
     return jax.tree_util.tree_map_with_path(
         lambda keys, *leaves: fn(path_of(keys), *leaves), tree, *rest, is_leaf=is_leaf
     )
 
 
-def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
+def paths_of(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """The paths of all leaves, in the order of `jax.tree.leaves`.
 
     Args:
-      tree: any pytree.
-      is_leaf: as in `jax.tree.leaves`.
-
-    Returns:
-      One path for each leaf.
+        tree: Tree pytree.
+        is_leaf: As in `jax.tree.leaves`.
 
     Example:
-      >>> paths_of({"dense": {"kernel": 0, "bias": 0}})
-      ['dense/bias', 'dense/kernel']
+        >>> paths_of({"dense": {"kernel": 0, "bias": 0}})
+        ['dense/bias', 'dense/kernel']
     """
     return [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
 
 
-def check_matches(pattern: str, tree: Any, purpose: str) -> None:
-    """Complains if a regular expression is found in no path of a tree: it would otherwise silently do nothing.
+def check_matches(pattern: str, tree: Tree, purpose: str) -> None:
+    """Refuses a regular expression that matches no path of a tree: it would silently do nothing.
 
     Args:
-      pattern: regular expression, searched (not anchored) in each path.
-      tree: any pytree; one without leaves passes.
-      purpose: what the expression was to choose, for the message ("freeze").
-
-    Raises:
-      UsageError: nothing matches; the message lists some of the paths there are.
+        pattern: Regular expression, searched (not anchored) in each path.
+        tree: Tree pytree; one without leaves passes.
+        purpose: Name of the setting, for the message ("freeze").
 
     Example:
-      >>> check_matches("kernel$", {"dense": {"kernel": 0}}, "freeze")
-      >>> check_matches("embed", {"dense": {"kernel": 0}}, "freeze")
-      Traceback (most recent call last):
-      train.errors.UsageError: freeze='embed' matches none of the 1 parameter paths; they look like: dense/kernel.
+        >>> check_matches("kernel$", {"dense": {"kernel": 0}}, "freeze")
+        >>> check_matches("embed", {"dense": {"kernel": 0}}, "freeze")
+        Traceback (most recent call last):
+        train.errors.UsageError: freeze='embed' matches none of the 1 parameter paths; they look like: dense/kernel.
     """
     paths = paths_of(tree)
     if not paths or any(re.search(pattern, path) for path in paths):

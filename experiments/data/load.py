@@ -23,9 +23,9 @@ from typing import Any, Literal, NamedTuple
 from experiments.data.records import Example as Example
 from experiments.data.records import Skips, sentence_of
 from experiments.data.records import read_all as read_all
-from train.cache import user_cache
+from train.devices.compilation_cache import user_cache
 from train.errors import UsageError
-from train.places import check_place
+from train.files import check_place
 
 EMBEDDED: dict[str, tuple[str, str]] = {
     "bible_web": ("experiments.data.bible", "BibleWeb"),

@@ -24,6 +24,7 @@ from experiments.study.workdir import Folder
 from train.errors import UsageError
 from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig, make_optimizer
+from train.optimizers.names import Overrides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +130,9 @@ def make_learner(config: FewShotConfig, model: Classifier, seq_len: int, encoder
     @functools.cache
     def recipe(number: int) -> Recipe:
         rate = config.training.optimizer.learning_rate * tuning.rates[number]
-        rates = config.training.optimizer.rate_of | {"^encoder/embedding/": tuning.embedding_rate}
-        optimizer = dataclasses.replace(config.training.optimizer, learning_rate=rate, rate_of=rates)
+        overrides: Overrides = {"^encoder/embedding/": {"rate_factor": tuning.embedding_rate}}
+        overrides = {**config.training.optimizer.overrides, **overrides}
+        optimizer = dataclasses.replace(config.training.optimizer, learning_rate=rate, overrides=overrides)
         return Recipe(objective, {"loss_group": 1.0}, make_optimizer(optimizer, tuning.steps[number]))
 
     def learn(labelled: Passages, budget: int, seed: int, folder: Folder) -> Predict:

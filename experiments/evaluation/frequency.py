@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from train import plots
-from train.report import Image, Table
+from train.records import plots
+from train.records.report import Image, Table
 
 EDGES = (10, 100, 1_000)
 """Bounds of the bins: occurrences of a token in the training text."""

@@ -17,14 +17,14 @@ import tyro
 from experiments.study.allocator import keep_freed_memory
 from experiments.study.config import StudyConfig, fields, nested, settings
 from experiments.study.devices import joined
-from train.cache import enable_compilation_cache
 from train.console import say, unheard
+from train.devices.compilation_cache import enable_compilation_cache
+from train.devices.memory import is_out_of_memory
+from train.devices.profiling import check_steps
 from train.errors import RunFailed, UsageError
 from train.files import escape_output
-from train.lock import unlock_all
-from train.memory import is_out_of_memory
-from train.profiling import check_steps
-from train.tensorboard import summary_writer
+from train.records.lock import unlock_all
+from train.records.tensorboard import summary_writer
 
 C = TypeVar("C", bound=StudyConfig)
 PRETRAINING = ("mesh", "processes")

@@ -10,7 +10,7 @@ import tyro
 
 from train.errors import UsageError
 from train.files import to_json
-from train.mixed_precision import PrecisionName
+from train.objectives.precision import PrecisionName
 from train.optimizers import OptimizerConfig
 
 T = TypeVar("T")
@@ -210,9 +210,23 @@ def command_line(config: StudyConfig, name: str) -> list[str]:
             group, _, last = flag.rpartition(".")
             words.append(f"--{flag}" if value else f"--{group}.no-{last}" if group else f"--no-{last}")
         elif isinstance(value, Mapping):
-            words += [f"--{flag}", *(str(word) for pair in value.items() for word in pair)]
+            words += [f"--{flag}", *_words(value)]
         elif isinstance(value, tuple):
             words += [f"--{flag}", *map(str, value)]
         else:
             words += [f"--{flag}", str(value)]
     return words
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Keys and values of a mapping, at any depth, as the command line takes them.
+
+    >>> list(_words({"embed": {"rate_factor": 0.1, "b1": 0.8}, "head": {"name": "sgd"}}))
+    ['embed', 'rate_factor', '0.1', 'b1', '0.8', 'head', 'name', 'sgd']
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _words(inner)
+    else:
+        yield str(value)

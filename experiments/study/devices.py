@@ -13,10 +13,10 @@ import jax
 from jax.sharding import Mesh
 
 from train.console import say
+from train.devices.mesh import make_mesh
+from train.devices.processes import explain_lost_process, join, wait_for_all
 from train.errors import RunFailed, UsageError
 from train.files import is_writer
-from train.mesh import make_mesh
-from train.processes import join, lost_peer, wait_for_all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def joined(config: Any) -> Iterator[None]:
             raise  # the same in all of them
         except BaseException as error:
             # Of this process alone: the usual end would wait for the others, who wait for this one.
-            if (told := lost_peer(error)) is None:
+            if (told := explain_lost_process(error)) is None:
                 say(traceback.format_exc())
             _end_at_once(f"error: {told or 'this process failed, and the others end with it'}", 1)
 

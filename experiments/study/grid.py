@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from train.console import say
+from train.devices.processes import on_process_zero
 from train.errors import UsageError
-from train.files import differences, dump_json, make_folder, read_json, to_json, write_atomic
-from train.identity import is_allowed, refuse_changes
-from train.lock import FolderInUse, lock_folder, unlock_folder
-from train.places import inside
-from train.processes import by_first
+from train.files import child_path, differences, dump_json, make_folder, read_json, to_json, write_atomic
+from train.records.fingerprint import is_allowed, refuse_changes
+from train.records.lock import FolderInUse, lock_folder, unlock_folder
 
 Row = dict[str, Any]
 """A setting and the values that its run gave; a run that gave a list of mappings has a row for each."""
@@ -150,13 +149,13 @@ def claim(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str]) -> 
     Raises:
         UsageError: The folder holds an unfinished run that differs in something else.
     """
-    by_first(lambda: make_folder(folder, "the folder of a run"))
+    on_process_zero(lambda: make_folder(folder, "the folder of a run"))
     try:
         lock_folder(folder, USER)
     except FolderInUse:
         return False
     try:
-        by_first(lambda: _make_ready(folder, identity, allowed))
+        on_process_zero(lambda: _make_ready(folder, identity, allowed))
     except BaseException:
         release(folder)
         raise
@@ -185,7 +184,7 @@ def _make_ready(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str
 
 
 def _put_aside(folder: Path, name: str) -> None:
-    aside = inside(folder.parent, name)
+    aside = child_path(folder.parent, name)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     release(folder)

@@ -20,11 +20,11 @@ from experiments.study.cli import print_results
 from experiments.study.compare import Question, paired
 from experiments.study.grid import run_name
 from experiments.study.report import COLUMNS, line_of, mean_curves
-from train import plots
 from train.console import say
 from train.errors import RunFailed, UsageError
 from train.files import differences, dump_json, make_folder, write_atomic
-from train.report import Table, escape_markdown, markdown_table
+from train.records import plots
+from train.records.report import Table, escape_markdown, markdown_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -221,14 +221,12 @@ def tables(studies: Studies) -> dict[Path, str]:
     for name, summary in summaries.items():
         date, minutes = summary["environment"]["date"][:10], summary["processor_seconds"] / 60
         for entry in summary["questions"]:
-            lines = [line for claim, line, _ in lines_of({"questions": [entry]})]
-            figure = "; ".join(f"{line[1]}: {line[5]}" for line in lines[:2]) + ("; ..." if len(lines) > 2 else "")
-            claims.append([entry["claim"] or entry["metric"], entry["verdict"], figure, name])
+            claims.append([entry["claim"] or entry["metric"], entry["verdict"], least_favourable(entry), name])
         versions = ", ".join(f"{n} {summary['environment']['packages'][n]}" for n in ("jax", "flax"))
         details += [f"## {escape_markdown(summary['title'])}"]
         details += [f"`{summary['command']}`, {minutes:.1f} min of processor time, {date}, {versions}."]
         details += [markdown_table(Table(["claim", *COLUMNS], [[c, *line] for c, line, _ in lines_of(summary)]))]
-    table = markdown_table(Table(["claim", "verdict", "difference (95 % interval)", "study"], claims))
+    table = markdown_table(Table(["claim", "verdict", "least favourable comparison", "study"], claims))
     readme = ROOT / "README.md"
     text = re.sub(
         r"(<!-- results -->\n).*?(<!-- end of results -->)",
@@ -237,6 +235,26 @@ def tables(studies: Studies) -> dict[Path, str]:
         flags=re.DOTALL,
     )
     return {readme: text, ROOT / "docs" / "results.md": "\n\n".join([*pages, table, *details]) + "\n"}
+
+
+def least_favourable(entry: Mapping[str, Any]) -> str:
+    """The comparison of a question that speaks least for its claim, with both means and the interval."""
+
+    def support(number: int) -> float:
+        difference = entry["comparisons"][number]["difference"]
+        if difference is None:
+            return float("inf")
+        return -abs(difference) if entry["expected"] == "same" else difference * (-1) ** (entry["better"] == "lower")
+
+    count = len(entry["comparisons"])
+    if not count:
+        return ""
+    metric, treatment, figure, baseline, other, difference, _ = [
+        line for _, line, _ in lines_of({"questions": [entry]})
+    ][min(range(count), key=support)]
+    of = f" (of {count})" if count > 1 else ""
+    shown = baseline if baseline.replace(".", "").isdigit() else f"{baseline} {other}"
+    return f"{metric}: {treatment} {figure}, against {shown}: {difference}{of}"
 
 
 def _option(words: list[str], name: str) -> str | None:

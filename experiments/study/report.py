@@ -15,10 +15,11 @@ import numpy as np
 from experiments.study.cli import print_results
 from experiments.study.compare import CURVE, Answer, Question, Row, answer, label_of
 from experiments.study.grid import RESULT
-from train import plots
 from train.files import write_atomic
-from train.logging import MetricsWriter, curve, read_metrics, write_summary
-from train.report import Image, Section, Table, write_report
+from train.records import plots
+from train.records.metrics_log import MetricsWriter, curve, read_metrics
+from train.records.report import Image, Section, Table, write_report
+from train.records.workdir import write_summary
 
 COLUMNS = ["metric", "of", "mean ± sd (n)", "against", "mean ± sd", "difference (95 % interval)", "verdict"]
 

@@ -20,11 +20,11 @@ from safetensors.numpy import load_file, save
 
 from experiments.data.tokenizers import read_tokenizer, tokenizer_files
 from experiments.study.config import from_settings
+from train.devices.sharding import gather
 from train.errors import UsageError
 from train.files import dump_json, make_folder, to_json, write_atomic
-from train.leaves import check_layout, describe, rebuild
 from train.paths import path_of
-from train.sharding import gather
+from train.records.state_layout import check_layout, flatten_state, rebuild
 
 PARAMETERS, MODEL = "parameters.safetensors", "model.json"
 
@@ -88,7 +88,7 @@ def load(workdir: str | os.PathLike[str]) -> Loaded:
 
 def write_state(path: Path, state: Any) -> None:
     """Keeps the whole training state of a finished run, for one that had no checkpoints."""
-    leaves, description = describe(gather(state))
+    leaves, description = flatten_state(gather(state))
     arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
     write_atomic(path, save(arrays, metadata={"layout": json.dumps(description)}))
 

@@ -26,25 +26,25 @@ from experiments.study.cli import print_results
 from experiments.study.config import TrainingConfig
 from experiments.study.saved import read_state, write_state
 from experiments.study.workdir import Folder, Measured
-from train.checkpoint import Checkpointer
-from train.cost import measure
+from train.devices.cost import measure
+from train.devices.memory import OutOfMemory
+from train.devices.profiling import profiled
+from train.devices.sharding import gather, shard_state
 from train.errors import RunFailed, UsageError
 from train.files import make_folder, to_json
 from train.guard import BadSteps, skip_nonfinite
 from train.hooks import EarlyStopping, Hook, run_evaluation
-from train.logging import MetricsWriter
 from train.loop import fit
-from train.memory import OutOfMemory
 from train.metrics import means, weighted_loss
-from train.mixed_precision import Precision, make_precision
 from train.objective import Objective
+from train.objectives.precision import Precision, make_precision
 from train.optimizers import evaluation_params, make_optimizer
 from train.parallel import data_parallel
-from train.profiling import profiled
-from train.sharding import gather, shard_state
+from train.records.checkpoint import Checkpointer
+from train.records.metrics_log import MetricsWriter
+from train.records.tensorboard import TensorBoard
 from train.state import TrainState, create_state
 from train.step import build_eval_step, build_train_step
-from train.tensorboard import TensorBoard
 
 Rate = float | Callable[[Any], Any]
 Batches = Iterator[Any] | Callable[[TrainState], Any]

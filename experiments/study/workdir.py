@@ -23,13 +23,12 @@ from experiments.study.cli import mention, print_results, study_name
 from experiments.study.compare import Question
 from experiments.study.config import StudyConfig, axes, command_line, nested, settings
 from experiments.study.grid import Clock, Function, Row
+from train.devices.processes import check_same, on_process_zero, wait_for_all
 from train.errors import UsageError
-from train.files import is_writer, make_folder, to_json
-from train.identity import fingerprint
-from train.logging import environment, open_workdir
-from train.places import check_place, inside
-from train.processes import by_first, check_same, wait_for_all
-from train.progress import Progress
+from train.files import check_place, child_path, is_writer, make_folder, to_json
+from train.records.fingerprint import fingerprint
+from train.records.progress import Progress
+from train.records.workdir import environment, open_workdir
 
 WORKER = "LOSSFNS_STUDY_WORKER"
 """Set in the copies of a command that `--jobs` starts."""
@@ -81,7 +80,7 @@ class Run:
         if self.known and name not in self.known:
             raise UsageError(f"no run of the study has the setting {setting}; name all of its settings")
         label = name if len(self.known) <= MANY else ""
-        return Folder(inside(self.path / "runs", name), label, self.config, self.measured)
+        return Folder(child_path(self.path / "runs", name), label, self.config, self.measured)
 
     def all(self, wanted: Sequence[Mapping[str, Any]], function: Function, on: Sequence[Row] = ()) -> list[Row]:
         """Makes every run that is not there yet.
@@ -123,7 +122,7 @@ class Run:
             tokenizer: Its tokenizer, if it has one.
         """
         if not self.config.dry_run:
-            by_first(lambda: saved.save_model(self.path, params, arguments, tokenizer))
+            on_process_zero(lambda: saved.save_model(self.path, params, arguments, tokenizer))
 
     def report(
         self,
@@ -172,7 +171,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
         UsageError: The folder holds a study of another config, or another process is writing there.
     """
     name, worker = study_name(type(config)), os.environ.get(WORKER) is not None
-    usual = inside("runs", f"{name}-fast" if config.fast_dev_run else name)
+    usual = child_path("runs", f"{name}-fast" if config.fast_dev_run else name)
     path = usual if config.workdir is None else check_place(config.workdir, "--workdir")
     code = grid.code_fingerprint(Path(sys.modules[type(config).__module__].__file__ or ""))
     git = environment()["git"]
@@ -185,7 +184,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
     check_same({"config": values, "workdir": str(path)})
     if not worker:
         allowed = {*config.allowed_names, *axes(config)}
-        by_first(lambda: open_workdir(path, values, allow_changed=allowed))
+        on_process_zero(lambda: open_workdir(path, values, allow_changed=allowed))
         mention(f"{name}: writing to {os.path.relpath(path)}")
     try:
         yield run
@@ -202,7 +201,7 @@ def _make_all(run: Run, wanted: list[Row], identities: list[dict[str, Any]], fun
     """The loop of `Run.all`: makes what is neither there nor made by another process at this moment."""
     names = [grid.run_name(setting) for setting in wanted]
     keys = [run.known[name][1] for name in names]
-    places = [inside(run.path / "runs", name) for name in names]
+    places = [child_path(run.path / "runs", name) for name in names]
     found = {i: rows for i in range(len(wanted)) if (rows := grid.read_result(places[i], keys[i])) is not None}
     wait_for_all("results read")  # before process 0 writes more of them
     parent = os.getppid()
@@ -229,7 +228,7 @@ def _make_all(run: Run, wanted: list[Row], identities: list[dict[str, Any]], fun
 
 
 def _make(run: Run, setting: Row, key: str, function: Function) -> list[Row]:
-    clock, place = Clock(), inside(run.path / "runs", grid.run_name(setting))
+    clock, place = Clock(), child_path(run.path / "runs", grid.run_name(setting))
     values = function(**setting)
     grid.write_result(place, key, setting, values, {"commit": run.commit, **clock.read()})
     if is_writer():

@@ -7,27 +7,27 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
-    check_array,
-    check_shape,
-    check_where,
+    as_scalar,
+    check_classes,
+    check_labels,
     entries,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative,
     non_negative_or_off,
     one_of,
     positive,
-    share_or_off,
+    prepare,
+    probability_or_off,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, row_shift, soft_capped, softmax
-from lossfns.classification._shared import at_label, check_classes, check_labels, one_if
+from lossfns._numerics import at_label, log_normalizer, row_shift, soft_capped, softmax
 
 
 @loss(
     static=("smoothing_over",),
-    label_smoothing=share_or_off,
+    label_smoothing=probability_or_off,
     smoothing_over=one_of("all", "others"),
     z_loss=non_negative_or_off,
     soft_cap=positive,
@@ -60,13 +60,9 @@ def softmax_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, in value and
-        gradient, and never counts from the end. A label of a masked class gives inf, and so does an infinite logit of
-        another class; an infinite logit of the label gives 0.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, in value and gradient, and never counts from the
+        end. A label of a masked class gives inf, and so does an infinite logit of another class; an infinite logit of
+        the label gives 0.
 
     Example:
         Two classes at equal odds cost log 2; odds of 3 to 1 cost log(4/3).
@@ -93,19 +89,19 @@ def softmax_cross_entropy(
 
     dtype = accumulation_dtype(logits)
     if soft_cap is not None:
-        logits = soft_capped(keep_rows(where, logits).astype(dtype), hyper(soft_cap, dtype))
+        logits = soft_capped(keep_rows(where, logits).astype(dtype), as_scalar(soft_cap, dtype))
     over = None if label_smoothing is None else smoothing_over
     label, log_z, top, shift, mean, _ = _label_and_normalizer(logits, labels, rows, over)
     finite = ~jnp.isinf(top)
     extras = label_smoothing is not None or z_loss is not None
     values = log_z - (label - shift)
     if label_smoothing is not None:
-        values += hyper(label_smoothing, dtype) * keep_rows(rows & finite, label - shift - mean)
+        values += as_scalar(label_smoothing, dtype) * keep_rows(rows & finite, label - shift - mean)
     if z_loss is not None:
-        values += hyper(z_loss, dtype) * jnp.square(keep_rows(rows & finite, log_z + shift))
+        values += as_scalar(z_loss, dtype) * jnp.square(keep_rows(rows & finite, log_z + shift))
     # With +inf the limit as that one logit grows: it has all of the probability. All -inf: no class has any.
     values = jnp.where(finite, values, jnp.inf if extras else jnp.where(label == jnp.inf, 0, jnp.inf))
-    return zero_masked(where, values * one_if(in_range, dtype))
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 @loss()
@@ -119,12 +115,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A positive target of a masked class gives inf, a
-        negative target NaN.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating.
+        [...], nats for each row. A positive target of a masked class gives inf, a negative target NaN.
 
     Example:
         Odds of 1 to 1 against a sure and an even target, each log 2.
@@ -139,13 +130,8 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
     References:
         Hinton et al. 2015, arXiv:1503.02531 (soft targets).
     """
-    check_array("logits", logits)
-    check_array("targets", targets, "real")
-    check_classes("logits", logits)
-    check_shape("targets", targets, logits.shape, "of logits")
-    where = check_where(where, logits.shape[:-1])
-    dtype = accumulation_dtype(logits, targets)
-    x, targets = keep_rows(where, logits).astype(dtype), keep_rows(where, targets).astype(dtype)
+    where, (x, targets) = prepare(where, row_axes=1, others="real", logits=logits, targets=targets)
+    check_classes("logits", x)
     top, shift = row_shift(x)
     finite = ~jnp.isinf(top)
     # A class at -inf is kept out of the product, not out of the targets' gradient; one at +inf has all probability.
@@ -154,10 +140,10 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
     inside = jnp.sum(jnp.where(x == -jnp.inf, 0, x - shift) * targets, axis=-1)
     values = log_normalizer(x, shift) * jnp.sum(targets, axis=-1) - inside
     values = jnp.where(lost, jnp.inf, jnp.where(finite[..., 0], values, 0))
-    return zero_masked(where, values * one_if(jnp.all(targets >= 0, axis=-1), dtype))
+    return zero_masked(where, nan_where_invalid(jnp.all(targets >= 0, axis=-1), values))
 
 
-@loss(label_smoothing=share_or_off, positive_weight=non_negative.each)
+@loss(label_smoothing=probability_or_off, positive_weight=non_negative.each)
 def sigmoid_cross_entropy(
     logits: jax.Array,
     targets: jax.Array,
@@ -181,12 +167,8 @@ def sigmoid_cross_entropy(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats for each entry, float32 or wider; 0 at masked entries. Several labels for one example stay apart;
-        sum or average them with the weights of the term. A target outside 0 .. 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating.
+        [...], nats for each entry. Several labels for one example stay apart; sum or average them with the weights of
+        the term. A target outside 0 .. 1 gives NaN.
 
     Example:
         Even odds cost log 2, and odds of 3 to 1 for a positive log(4/3).
@@ -196,17 +178,12 @@ def sigmoid_cross_entropy(
 
     Conventions:
         `positive_weight` is torch's `pos_weight`: it weighs the positive part and leaves the denominator of the mean
-        alone. Smoothing towards 1/2 is that of Keras.
+        alone. Smoothing towards 1/2 is Keras's.
     """
-    check_array("logits", logits)
-    check_array("targets", targets, "real")
-    check_shape("targets", targets, logits.shape, "of logits")
-    where = check_where(where, logits.shape)
-    dtype = accumulation_dtype(logits, targets)
-    x, targets = keep_rows(where, logits).astype(dtype), keep_rows(where, targets).astype(dtype)
+    where, (x, targets) = prepare(where, others="real", logits=logits, targets=targets)
     targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
     if label_smoothing is not None:
-        epsilon = hyper(label_smoothing, dtype)
+        epsilon = as_scalar(label_smoothing, x.dtype)
         targets = (1 - epsilon) * targets + epsilon / 2
     for_positive, for_negative = targets, 1 - targets
     if positive_weight is not None:
@@ -223,7 +200,7 @@ def sigmoid_cross_entropy(
 def _label_and_normalizer(
     logits: jax.Array, labels: jax.Array, rows: jax.Array, over: str | None
 ) -> tuple[jax.Array, ...]:
-    """The label's logit, log sum exp(x - shift), the row maximum, the shift, a mean of x - shift and of how many.
+    """Returns the label's logit, log sum exp(x - shift), row maximum, shift, and mean and number of x - shift.
 
     The mean is over the classes that label smoothing over "all" or the "others" reaches, 0 for None. One rule for all
     derivatives lets the softmax, the label's one and the smoothing meet in float32 before the gradient is rounded to
@@ -260,7 +237,7 @@ def _label_and_normalizer_jvp(over, primals, tangents):  # type: ignore[no-untyp
 def _mean_reached(
     x: jax.Array, labels: jax.Array, own: jax.Array, shift: jax.Array, over: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean of x - shift over the classes that smoothing reaches, and their number; the label's `own` if there are none.
+    """Mean of x - shift over the smoothed classes, and their number; the label's `own` if there are none.
 
     Without a class at -inf it is a plain sum, which XLA on CPU takes without a copy of the logits, unless the
     normaliser has the same difference: hence shift - x.
@@ -278,4 +255,5 @@ def _mean_reached(
         mean = jnp.sum(jnp.where(reached, x - shift, 0), axis=-1) / jnp.maximum(count, 1)
         return jnp.where(count == 0, own, mean), count
 
-    return jax.lax.cond(jnp.all(jnp.isfinite(total)), none_masked, some_masked)
+    out: tuple[jax.Array, jax.Array] = jax.lax.cond(jnp.all(jnp.isfinite(total)), none_masked, some_masked)
+    return out

@@ -1,21 +1,23 @@
-"""Long-tailed labels: cross-entropies that know how often each class occurs."""
+"""Long-tailed labels: cross-entropies adjusted by class frequencies."""
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
+    check_classes,
+    check_labels,
     check_rank,
-    hyper,
+    check_shape,
     keep_rows,
     loss,
     non_negative,
     positive,
-    share,
+    probability,
 )
-from lossfns._numerics import row_shift
-from lossfns.classification._shared import at_label, check_counts, check_labels, sound_counts
+from lossfns._numerics import at_label, row_shift
 from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 
@@ -28,7 +30,7 @@ def logit_adjusted(
     tau: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy of logits to which the log of the class's share of the data is added.
+    r"""Logit-adjusted cross-entropy: adds the log of the class frequencies to the logits.
 
     $$-\log \frac{\pi_y^\tau e^{x_y}}{\sum_k \pi_k^\tau e^{x_k}}, \quad \pi_k = \frac{n_k}{\sum_j n_j}$$
 
@@ -42,12 +44,8 @@ def logit_adjusted(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so do
-        counts that are negative, not finite or all 0, in every row; a label of a masked class gives inf.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so do counts that are negative, not finite or
+        all 0, in every row; a label of a masked class gives inf.
 
     Example:
         Equal logits give each class its share of the data: log 4 for the rarer one.
@@ -63,9 +61,9 @@ def logit_adjusted(
     """
     _, _, where = check_labels(logits, labels, where)
     dtype = accumulation_dtype(logits)
-    counts = check_counts(class_counts, logits, dtype)
+    counts = _check_counts(class_counts, logits, dtype)
     total = jnp.sum(counts)
-    strength = hyper(tau, dtype)
+    strength = as_scalar(tau, dtype)
     present = counts > 0
     log_share = jnp.log(jnp.where(present, counts, 1)) - jnp.log(total)
     adjustment = jnp.where(present, strength * log_share, jnp.where(strength == 0, 0, -jnp.inf))
@@ -79,7 +77,7 @@ def logit_adjusted(
 def balanced_softmax(
     logits: jax.Array, labels: jax.Array, class_counts: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Cross-entropy of a softmax whose terms are weighed by how often the class occurs (Balanced Softmax).
+    r"""Balanced softmax: cross-entropy of a softmax with terms weighted by class counts.
 
     $$-\log \frac{n_y e^{x_y}}{\sum_k n_k e^{x_k}}$$
 
@@ -90,12 +88,8 @@ def balanced_softmax(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so do
-        counts that are negative, not finite or all 0, in every row; a label of a masked class gives inf.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so do counts that are negative, not finite or
+        all 0, in every row; a label of a masked class gives inf.
 
     Example:
         Equal logits give each class its share of the data: log 4 for the rarer one.
@@ -136,12 +130,8 @@ def ldam(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, float32 or wider; 0 at masked rows. A label outside 0 .. V-1 gives NaN, and so does a
-        label of a class without examples, or, in every row, a count that is negative or not finite.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so does a label of a class without examples,
+        or, in every row, a count that is negative or not finite.
 
     Example:
         A class with 16 times the examples of the rarest has half its margin: log(1 + e^0.25) and log(1 + e^0.5).
@@ -159,18 +149,18 @@ def ldam(
     """
     safe_labels, _, where = check_labels(logits, labels, where)
     dtype = accumulation_dtype(logits)
-    counts = check_counts(class_counts, logits, dtype)
+    counts = _check_counts(class_counts, logits, dtype)
     present = ~(counts <= 0)
     rarest = jnp.min(jnp.where(present, counts, jnp.inf))
-    margins = hyper(max_margin, dtype) * jnp.sqrt(jnp.sqrt(rarest / jnp.where(present, counts, rarest)))
+    margins = as_scalar(max_margin, dtype) * jnp.sqrt(jnp.sqrt(rarest / jnp.where(present, counts, rarest)))
     margins = jnp.broadcast_to(jnp.where(present, margins, jnp.nan), logits.shape)
     x = keep_rows(where, logits)
     x = x.astype(dtype) - row_shift(x)[1]
     x = jnp.where(at_label(safe_labels, x.shape[-1]), x - margins, x)
-    return softmax_cross_entropy(hyper(scale, dtype) * x, labels, where=where)
+    return softmax_cross_entropy(as_scalar(scale, dtype) * x, labels, where=where)
 
 
-@loss(beta=share)
+@loss(beta=probability)
 def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array = 0.9999) -> jax.Array:
     r"""Weight of each class by its effective number of examples.
 
@@ -184,11 +174,7 @@ def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array =
         beta: $\beta$ in 0 .. 1; 0 gives equal weights, 1 the inverse frequency.
 
     Returns:
-        [V], float32 or wider; 0 for a class without examples. NaN for all if a count is negative or not finite.
-
-    Raises:
-        ValueError: If the counts are not a vector or beta is out of range.
-        TypeError: If the counts are not an array of numbers.
+        [V]; 0 for a class without examples. NaN for all if a count is negative or not finite.
 
     Example:
         With beta = 1/2 one example counts 1 and two count 3/2: weights in the ratio 3 to 2.
@@ -205,11 +191,25 @@ def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array =
     check_array("class_counts", class_counts, "real")
     check_rank("class_counts", class_counts, 1, "[classes]")
     dtype = accumulation_dtype(class_counts)
-    counts = sound_counts(class_counts.astype(dtype))
-    share_kept = hyper(beta, dtype)
+    counts = _sound_counts(class_counts.astype(dtype))
+    share_kept = as_scalar(beta, dtype)
     present = ~(counts <= 0)
     some = jnp.where(present, counts, 1)
     effective = jnp.where(share_kept == 1, some, -jnp.expm1(some * jnp.log(share_kept)))
     weights = jnp.where(present, 1 / effective, 0)
     total = jnp.sum(weights)
     return weights * (jnp.sum(present, dtype=dtype) / jnp.where(total == 0, 1, total))
+
+
+def _check_counts(class_counts: jax.Array, logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Returns the class counts as floats; all NaN if one is negative or not finite."""
+    check_array("class_counts", class_counts, "real")
+    check_classes("logits", logits)
+    check_rank("class_counts", class_counts, 1, "[classes]")
+    check_shape("class_counts", class_counts, logits.shape[-1:], f"of the classes of logits {logits.shape}")
+    return _sound_counts(class_counts.astype(dtype))
+
+
+def _sound_counts(counts: jax.Array) -> jax.Array:
+    """The counts; all NaN if one is negative or not finite."""
+    return jnp.where(jnp.all((counts >= 0) & (counts < jnp.inf)), counts, jnp.nan)

@@ -1,4 +1,4 @@
-"""What makes a model smaller: quantisation with a gradient, and penalties on weights and gates."""
+"""Model compression: quantisation with a gradient, and penalties on weights and gates."""
 
 from lossfns.compression.quantization import entropy_of_weights as entropy_of_weights
 from lossfns.compression.quantization import fake_quantize as fake_quantize

@@ -1,4 +1,4 @@
-"""Trees of parameters: their floating arrays, in one dtype."""
+"""Parameter trees: their floating arrays, in one dtype."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def leaves(name: str, tree: PyTree) -> tuple[list[jax.Array], jnp.dtype]:
 
 
 def check_structure(name: str, tree: PyTree, like: PyTree, of: str) -> None:
-    """Raise unless two trees have one structure."""
+    """Raises unless two trees have one structure."""
     ours, theirs = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
     if ours != theirs:
         raise ValueError(f"{name} must have the structure of {of}, {theirs}, got {ours}")

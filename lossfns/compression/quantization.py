@@ -1,4 +1,4 @@
-"""Quantisation: a rounding that lets gradients pass, and penalties that make weights easy to quantise."""
+"""Quantisation: straight-through rounding, and penalties that make weights easy to quantise."""
 
 import math
 from typing import Any
@@ -9,10 +9,10 @@ import numpy as np
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     flag,
-    hyper,
     loss,
     non_negative,
     one_of,
@@ -65,7 +65,7 @@ def fake_quantize(
     symmetric: bool = True,
     scale_gradient: str = "lsq",
 ) -> jax.Array:
-    r"""Round to a grid of $2^b$ levels, with a gradient that passes through the rounding.
+    r"""Rounds to a grid of $2^b$ levels, with a straight-through gradient.
 
     $$\hat x = s \cdot \mathrm{round}(\mathrm{clip}(x / s, -Q_N, Q_P))$$
 
@@ -92,11 +92,10 @@ def fake_quantize(
             $g = 1$.
 
     Returns:
-        The shape of x, float32 or wider. A step that is not positive and a zero point that is no level give NaN.
+        The shape of x. A step that is not positive and a zero point that is not a level give NaN.
 
     Raises:
-        ValueError: If shapes do not fit, an option is out of range, or two options exclude each other.
-        TypeError: If an array is not floating, or bits, axis and zero point are not integers.
+        ValueError: If two options exclude each other.
 
     Example:
         Three bits and a step of 1: -4 .. 3.
@@ -146,13 +145,13 @@ def fake_quantize(
             factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * max(high, 1))
             step = jax.lax.stop_gradient(step * (1 - factor)) + step * factor
     ratio, least, most = divided(x, step), low - zero, high - zero
-    # A range that was chosen for x has all of it inside, wherever its ends come to lie by rounding.
+    # A range chosen for x contains all of x, even if its ends are rounded inwards.
     inside = (
         (ratio > least) & (ratio < most) if scale is not None else (ratio > 0 if symmetric and not signed else True)
     )
     level = jnp.where(ratio >= 0, 1, jnp.where(ratio < 0, -1, ratio)) if binary else jnp.round(ratio)
     level = jax.lax.stop_gradient(jnp.clip(level, least, most))
-    if binary:  # nothing but zeros: a mean magnitude of 0
+    if binary:  # all zeros: a mean magnitude of 0
         level = jnp.where(jnp.any(x != 0, axis=_others(x, axis), keepdims=True), level, 0) if scale is None else level
     return jnp.where(inside, ratio + jax.lax.stop_gradient(level - ratio), level) * step
 
@@ -165,12 +164,12 @@ def _check_options(scale: Any, zero_point: Any, symmetric: bool) -> None:
 
 
 def _others(x: jax.Array, axis: int | None) -> tuple[int, ...]:
-    """All axes but that of the channels."""
+    """All axes but the channel axis."""
     return tuple(i for i in range(x.ndim) if axis is None or i != axis % x.ndim)
 
 
 def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
-    """A number for all of x or for each of its channels, ready to broadcast."""
+    """A number for x or for each of its channels, in a shape that broadcasts."""
     value = jnp.asarray(value)
     if name == "zero_point":
         check_array(name, value, "integer")
@@ -184,7 +183,7 @@ def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
 def _range(
     x: jax.Array, axis: int | None, low: int, high: int, binary: bool, symmetric: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """The step and the zero point of a grid that spans x, without a gradient; a step of 1 where all is 0."""
+    """Step and zero point of a grid that spans x, without gradient; a step of 1 where all is 0."""
     x, rest = jax.lax.stop_gradient(x), _others(x, axis)
     if symmetric:
         size = jnp.abs(x)
@@ -201,7 +200,7 @@ def _range(
 
 @loss(weight=non_negative, target=positive)
 def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target: float | jax.Array = 1.8) -> jax.Array:
-    r"""Kurtosis regularisation (KURE): weights spread evenly lose least when they are quantised.
+    r"""Kurtosis regularisation (KURE), towards uniformly distributed weights, which lose least by quantisation.
 
     $$\frac{\lambda}{L} \sum_l (\mathrm{Kurt}(W_l) - K)^2, \quad
     \mathrm{Kurt}(W) = \mathrm{mean}\left( \frac{W - \mu}{\sigma} \right)^4$$
@@ -212,12 +211,7 @@ def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target:
         target: $K$, 1.8 for a uniform distribution; a normal one has 3.
 
     Returns:
-        A scalar, float32 or wider. An array whose entries are all equal has no kurtosis and is left out of the mean; 0
-        for an empty tree.
-
-    Raises:
-        TypeError: If a leaf is not a floating array.
-        ValueError: If a hyper-parameter is out of range.
+        A scalar. An array whose entries are all equal has no kurtosis and is left out of the mean; 0 for an empty tree.
 
     Example:
         Two values, equally often, have the least kurtosis there is, 1.
@@ -243,9 +237,9 @@ def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target:
         scaled = jnp.where(constant, 0, centred / jnp.where(largest == 0, 1, largest))
         variance = jnp.where(constant, 1, jnp.mean(jnp.square(scaled)))
         kurtosis = jnp.mean(jnp.square(jnp.square(scaled))) / jnp.square(variance)
-        total += jnp.where(constant, 0, jnp.square(kurtosis - hyper(target, dtype)))
+        total += jnp.where(constant, 0, jnp.square(kurtosis - as_scalar(target, dtype)))
         count += 1 - constant.astype(dtype)
-    return hyper(weight, dtype) * total / jnp.maximum(count, 1)
+    return as_scalar(weight, dtype) * total / jnp.maximum(count, 1)
 
 
 @loss(weight=non_negative, sharpness=positive)
@@ -256,7 +250,7 @@ def entropy_of_weights(
     weight: float | jax.Array = 1.0,
     sharpness: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Entropy of the weights once they are put on a few levels: what entropy coding would spend on one of them.
+    r"""Entropy of the quantised weights: nats per weight under entropy coding.
 
     $$-\lambda \sum_k p_k \log p_k, \quad p_k = \mathrm{mean}_i \frac{e^{-\sigma (w_i - c_k)^2}}{\sum_j
     e^{-\sigma (w_i - c_j)^2}}$$
@@ -272,12 +266,7 @@ def entropy_of_weights(
             between levels is nearly hard.
 
     Returns:
-        A scalar, nats for each weight (divide by log 2 for bits) times $\lambda$, float32 or wider; 0 for an empty
-        tree.
-
-    Raises:
-        TypeError: If a leaf or levels is not a floating array.
-        ValueError: If levels is not a vector or a hyper-parameter is out of range.
+        A scalar, nats for each weight (divide by log 2 for bits) times $\lambda$; 0 for an empty tree.
 
     Example:
         Half of the weights at one level, half at the other: log 2.
@@ -287,7 +276,7 @@ def entropy_of_weights(
         0.6931
 
     Conventions:
-        The paper's estimate for a code of its own; a hard histogram has no gradient. The assignments of all weights to
+        The paper estimates it for its own code; a hard histogram has no gradient. The assignments of all weights to
         all levels are held at once.
 
     References:
@@ -301,10 +290,10 @@ def entropy_of_weights(
     number = sum(x.size for x in arrays)
     if number == 0:
         return jnp.zeros((), dtype)
-    centres, sigma = levels.astype(dtype)[None, :], hyper(sharpness, dtype)
+    centres, sigma = levels.astype(dtype)[None, :], as_scalar(sharpness, dtype)
     mass = jnp.zeros(levels.shape, dtype)
     for x in arrays:
         distances = jnp.square(x.astype(dtype).reshape(-1, 1) - centres)
         mass += jnp.sum(jax.nn.softmax(-sigma * distances, axis=-1), axis=0)
     p = mass / number
-    return -hyper(weight, dtype) * jnp.sum(p * jnp.log(jnp.where(p == 0, 1, p)))
+    return -as_scalar(weight, dtype) * jnp.sum(p * jnp.log(jnp.where(p == 0, 1, p)))

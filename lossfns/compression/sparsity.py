@@ -1,4 +1,4 @@
-"""Sparsity: penalties on groups of weights and on gates, and scores that say which weights to keep."""
+"""Sparsity: penalties on groups of weights and on gates, and scores for pruning."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 from lossfns._contract import (
     Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     flag,
-    hyper,
     loss,
     non_negative,
     positive,
@@ -31,7 +31,7 @@ def _axis(name: str, value: Any) -> int:
 
 @loss(static=("axis", "by_size"), weight=non_negative, axis=_axis, by_size=flag)
 def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = -1, by_size: bool = True) -> jax.Array:
-    r"""Group lasso: drives whole groups of weights to zero together.
+    r"""Group lasso, which drives whole groups of weights to zero.
 
     $$\lambda \sum_g \sqrt{|g|}\, \lVert w_g \rVert_2$$
 
@@ -45,11 +45,10 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
         by_size: Whether norms are multiplied by the square root of the group's size.
 
     Returns:
-        A scalar, float32 or wider; 0 for an empty tree. The gradient of a group of zeros is 0.
+        A scalar; 0 for an empty tree. The gradient of a group of zeros is 0.
 
     Raises:
-        TypeError: If a leaf is not a floating array or axis not an integer.
-        ValueError: If an array has no such axis or the weight is negative.
+        ValueError: If an array has no such axis.
 
     Example:
         Two units: norms 5 and 1, of groups of two.
@@ -59,8 +58,8 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
         6.0 8.4853
 
     Conventions:
-        Yuan and Lin have the square root, so that groups of any size are treated alike; structured sparsity learning
-        (Wen et al.) has not. An array with one axis is made of groups of one: this is then the L1 penalty.
+        Yuan and Lin have the square root, so that groups of any size are treated the same; structured sparsity learning
+        (Wen et al.) does not. An array with one axis consists of groups of one: this is then the L1 penalty.
 
     References:
         Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x. Wen et al. 2016, arXiv:1608.03665.
@@ -77,7 +76,7 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
         squares = jnp.sum(jnp.square(groups / jnp.where(zero, 1, largest)), axis=-1, keepdims=True)
         norms = jnp.where(zero, 0, largest * jnp.sqrt(jnp.where(zero, 1, squares)))
         total += jnp.sum(norms) * (groups.shape[-1] ** 0.5 if by_size else 1)
-    return hyper(weight, dtype) * total
+    return as_scalar(weight, dtype) * total
 
 
 @loss(weight=non_negative, temperature=positive, low=_below_zero, high=_above_one)
@@ -89,7 +88,7 @@ def l0_hard_concrete(
     low: float | jax.Array = -0.1,
     high: float | jax.Array = 1.1,
 ) -> jax.Array:
-    r"""L0 penalty: the expected number of gates that are not closed.
+    r"""L0 penalty: the expected number of open gates.
 
     $$\lambda \sum_i P(z_i \ne 0) = \lambda \sum_i \sigma\left( \log \alpha_i - \beta \log \frac{-\gamma}{\zeta}
     \right)$$
@@ -102,11 +101,7 @@ def l0_hard_concrete(
         high: $\zeta > 1$, to where they are stretched above.
 
     Returns:
-        A scalar, float32 or wider; 0 for an empty tree.
-
-    Raises:
-        TypeError: If a leaf is not a floating array.
-        ValueError: If a hyper-parameter is out of range.
+        A scalar; 0 for an empty tree.
 
     Example:
         Four gates that are closed with probability 1/2: log alpha = beta log(1/11).
@@ -122,11 +117,11 @@ def l0_hard_concrete(
         Louizos et al. 2017, arXiv:1712.01312, equation 12.
     """
     arrays, dtype = leaves("log_alpha", log_alpha)
-    shift = hyper(temperature, dtype) * jnp.log(-hyper(low, dtype) / hyper(high, dtype))
+    shift = as_scalar(temperature, dtype) * jnp.log(-as_scalar(low, dtype) / as_scalar(high, dtype))
     total = jnp.zeros((), dtype)
     for x in arrays:
         total += jnp.sum(jax.nn.sigmoid(x - shift))
-    return hyper(weight, dtype) * total
+    return as_scalar(weight, dtype) * total
 
 
 @loss(temperature=positive, low=_below_zero, high=_above_one)
@@ -138,7 +133,7 @@ def hard_concrete_gates(
     low: float | jax.Array = -0.1,
     high: float | jax.Array = 1.1,
 ) -> jax.Array:
-    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient: exact zeros and ones among them.
+    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient; exact zeros and ones occur.
 
     $$z = \mathrm{clip}(s (\zeta - \gamma) + \gamma, 0, 1), \quad
     s = \sigma\left( \frac{\log u - \log(1 - u) + \log \alpha}{\beta} \right)$$
@@ -151,11 +146,7 @@ def hard_concrete_gates(
         high: $\zeta > 1$.
 
     Returns:
-        [...], float32 or wider. A gate at 0 or 1 has gradient 0.
-
-    Raises:
-        TypeError: If log_alpha is not floating.
-        ValueError: If a hyper-parameter is out of range.
+        [...]. A gate at 0 or 1 has gradient 0.
 
     Example:
         >>> print(hard_concrete_gates(None, jnp.array([-9.0, 0.0, 9.0])))
@@ -170,15 +161,15 @@ def hard_concrete_gates(
     x = check_array("log_alpha", log_alpha)
     x = x.astype(accumulation_dtype(x))
     if key is not None:
-        x = (x + jax.random.logistic(key, x.shape, x.dtype)) / hyper(temperature, x.dtype)
-    gamma, zeta = hyper(low, x.dtype), hyper(high, x.dtype)
+        x = (x + jax.random.logistic(key, x.shape, x.dtype)) / as_scalar(temperature, x.dtype)
+    gamma, zeta = as_scalar(low, x.dtype), as_scalar(high, x.dtype)
     stretched = jax.nn.sigmoid(x) * (zeta - gamma) + gamma
     return jnp.where(stretched <= 0, 0, jnp.where(stretched >= 1, 1, stretched))
 
 
 @loss(rate=positive)
 def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: float | jax.Array = 1.0) -> PyTree:
-    r"""Movement pruning's scores after a step: weights that move away from zero gain, those that shrink lose.
+    r"""Scores of movement pruning after a step: higher for weights that move away from zero.
 
     $$S' = S - \eta\, w \frac{\partial L}{\partial w}$$
 
@@ -189,12 +180,10 @@ def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: 
         rate: $\eta$.
 
     Returns:
-        The new scores, a tree of the same structure, float32 or wider: data in, data out. The weights with the highest
-        scores are kept.
+        The new scores, a tree of the same structure: data in, data out. The weights with the highest scores are kept.
 
     Raises:
-        TypeError: If a leaf is not a floating array.
-        ValueError: If the trees differ or the rate is not positive.
+        ValueError: If the trees have different structures.
 
     Example:
         A weight of 2 that descent makes larger, and one that it makes smaller.
@@ -222,5 +211,5 @@ def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: 
     for s, w, g in zip(old, weights, slopes, strict=True):
         check_shape("params", w, s.shape, "of scores")
         check_shape("gradients", g, s.shape, "of scores")
-        new.append(s.astype(dtype) - hyper(rate, dtype) * w.astype(dtype) * g.astype(dtype))
+        new.append(s.astype(dtype) - as_scalar(rate, dtype) * w.astype(dtype) * g.astype(dtype))
     return jax.tree.unflatten(jax.tree.structure(scores), new)

@@ -1,18 +1,19 @@
-"""Distances, and who is of whose class, for the losses of tables of examples or of classes."""
+"""Distances and same-class masks, for losses of all pairs of examples, or of examples and classes."""
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, stream
-from lossfns._contract import check_array, check_rank, check_shape, check_where, keep_rows
+from lossfns._contract import AxisName, check_array, check_rank, check_shape, check_where, keep_rows
+from lossfns._global_batch import gather_rows, row_numbers
 from lossfns._numerics import log_normalizer, magnitude, row_shift, unit_vectors
-from lossfns.contrastive._shared import AxisName, Side, negatives, of_all_devices, pair_numbers
+from lossfns.contrastive._shared import Embeddings, negatives
 
 NORMS = ("l2", "squared_l2", "l1")
 
 
 def length(x: jax.Array) -> jax.Array:
-    """Euclidean norm over the last axis, scaled by the largest entry; the zero vector's has derivative 0."""
+    """Euclidean norm over the last axis, scaled by the largest entry; derivative 0 at the zero vector."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
     scaled = x / jnp.where(largest == 0, 1, largest)
     squares = jnp.sum(scaled * scaled, axis=-1)
@@ -20,14 +21,14 @@ def length(x: jax.Array) -> jax.Array:
 
 
 def distance(norm: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """One of `NORMS` of the difference, over the last axis."""
+    """The norm of a - b over the last axis, one of `NORMS`."""
     if norm == "l1":
         return jnp.sum(magnitude(a - b), axis=-1)
     return jnp.sum(jnp.square(a - b), axis=-1) if norm == "squared_l2" else length(a - b)
 
 
 def gap(norm: str, x: jax.Array, near: jax.Array, far: jax.Array) -> jax.Array:
-    """The distance of x from `near` less that from `far`, which keeps its digits where both are large."""
+    """d(x, near) - d(x, far), without cancellation where both are large."""
     to_near, to_far = x - near, x - far
     if norm == "l1":
         return jnp.sum(magnitude(to_near) - magnitude(to_far), axis=-1)
@@ -43,7 +44,7 @@ def gap(norm: str, x: jax.Array, near: jax.Array, far: jax.Array) -> jax.Array:
 
 
 def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | None) -> jax.Array | None:
-    """Raise unless there is a label for each embedding; return the mask."""
+    """Raises unless there is a label for each embedding; return the mask."""
     check_array("embeddings", embeddings)
     check_array("labels", labels, "integer")
     check_rank("embeddings", embeddings, 2, "[examples, features]")
@@ -51,14 +52,16 @@ def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | 
     return check_where(where, labels.shape)
 
 
-def sides(vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[Side, Side]:
-    """The examples of this device, and those of all."""
-    here = Side(vectors, pair_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
-    return here, of_all_devices(here, axis_name)
+def labelled_rows(
+    vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName
+) -> tuple[Embeddings, Embeddings]:
+    """The examples of this device, and of all devices."""
+    here = Embeddings(vectors, row_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
+    return here, gather_rows(here, axis_name)
 
 
-def relations(anchors: Side, others: Side) -> tuple[jax.Array, jax.Array]:
-    """Which of the others are positives and which are negatives of each anchor, both [N, M]."""
+def relations(anchors: Embeddings, others: Embeddings) -> tuple[jax.Array, jax.Array]:
+    """Masks [N, M] of the positives and of the negatives of each anchor."""
     assert anchors.label is not None
     assert others.label is not None
     same = anchors.label[:, None] == others.label[None]
@@ -69,13 +72,13 @@ def relations(anchors: Side, others: Side) -> tuple[jax.Array, jax.Array]:
 
 
 def log_one_plus(scores: jax.Array, counts: jax.Array) -> jax.Array:
-    """log(1 + sum of e^score) over the last axis and what counts in it; 0 for nothing."""
+    """log(1 + sum of e^score) over the valid scores of the last axis; 0 if there are none."""
     scores = jnp.where(counts, scores, -jnp.inf)
     _, shift = row_shift(scores)
     return jax.nn.softplus(log_normalizer(scores, shift) + shift[..., 0])
 
 
-def check_classes(
+def check_proxies(
     embeddings: jax.Array,
     class_name: str,
     class_vectors: jax.Array,
@@ -83,7 +86,7 @@ def check_classes(
     where: jax.Array | None,
     least: int = 1,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Return the labels, made harmless where they are masked or out of range, which are in range, and the mask."""
+    """Returns (labels clipped into range, whether each is in range, where)."""
     where = check_labelled(embeddings, labels, where)
     check_array(class_name, class_vectors)
     check_rank(class_name, class_vectors, 2, "[classes, features]")
@@ -98,10 +101,11 @@ def check_classes(
 def log_sum_of_others(
     rows: jax.Array, class_vectors: jax.Array, labels: jax.Array, where: jax.Array | None, block_size: int | None
 ) -> jax.Array:
-    """For each row the log-sum of its products with the unit vectors of the classes but its own."""
-    columns = Side(class_vectors, jnp.arange(class_vectors.shape[0], dtype=labels.dtype))
-    return stream(_other_classes, Side(rows, labels, where).as_rows, columns, block_size=block_size)
+    """For each row, the log-sum-exp of its products with the unit vectors of the other classes."""
+    columns = Embeddings(class_vectors, jnp.arange(class_vectors.shape[0], dtype=labels.dtype))
+    out: jax.Array = stream(_other_classes, Embeddings(rows, labels, where).as_rows, columns, block_size=block_size)
+    return out
 
 
-def _other_classes(rows: Side, columns: Side, index: jax.Array) -> LogSum:
+def _other_classes(rows: Embeddings, columns: Embeddings, index: jax.Array) -> LogSum:
     return LogSum(negatives(rows, columns._replace(vectors=unit_vectors(columns.vectors))))

@@ -1,18 +1,17 @@
-"""What the losses over all pairs share: the batch of all devices, and who is whose negative."""
+"""Scores of all pairs over the batch of all devices, and masks of the negatives."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import product
-from lossfns._contract import check_array, check_rank, check_shape, keep_rows
+from lossfns._blockwise import LogSum, product
+from lossfns._contract import AxisName, check_array, check_rank, check_shape, keep_rows
+from lossfns._global_batch import row_numbers
 from lossfns._numerics import unit_vectors
 
-AxisName = str | tuple[str, ...] | None
 
-
-class Side(NamedTuple):
+class Embeddings(NamedTuple):
     """Embeddings to compare, as rows of a table of scores (transposed, [D, N]) or as its columns [M, D]."""
 
     vectors: jax.Array
@@ -23,60 +22,62 @@ class Side(NamedTuple):
     label: jax.Array | None = None
 
     @property
-    def as_rows(self) -> "Side":
+    def as_rows(self) -> "Embeddings":
         return self._replace(vectors=self.vectors.T)
 
 
-def among(rows: Side, columns: Side, counts: jax.Array) -> jax.Array:
-    """Which entries [M, N] of a mask concern rows and columns that are there."""
+def valid_pairs(rows: Embeddings, columns: Embeddings, counts: jax.Array) -> jax.Array:
+    """The mask [M, N], restricted to rows and columns that are present."""
     if columns.present is not None:
         counts &= columns.present[:, None]
     return counts if rows.present is None else counts & rows.present[None]
 
 
-def negatives(rows: Side, columns: Side) -> jax.Array:
-    """Scores [M, N] of other examples; those of the same and of what is not there are -inf."""
-    counts = among(rows, columns, columns.pair[:, None] != rows.pair[None])
+def negatives(rows: Embeddings, columns: Embeddings) -> jax.Array:
+    """Scores [M, N] of different examples; -inf for the same example and for absent ones."""
+    counts = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return jnp.where(counts, product(columns.vectors, rows.vectors), -jnp.inf)
 
 
+def log_sum_of_negatives(rows: Embeddings, columns: Embeddings, index: jax.Array) -> LogSum:
+    """A block of `negatives`, for `stream`."""
+    return LogSum(negatives(rows, columns))
+
+
 def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
-    """log(e^p + sum of e^n) - p for a positive p and the log-sum of the negatives n; without any of these 0.
+    """log(e^p + sum of e^n) - p from a positive p and the log-sum of its negatives n; 0 without negatives.
 
     As log(1 + e^(log_sum - p)) it keeps its digits where the positive wins, and is never below 0.
     """
     return jax.nn.softplus(log_sum - positive)
 
 
-def check_pair(name: str, value: Any, other_name: str, other: Any) -> None:
-    """Raise unless both are embeddings of as many rows, of one size."""
+def check_embeddings(name: str, value: Any, other_name: str, other: Any) -> None:
+    """Raises unless both are [pairs, features] of one shape."""
     check_array(name, value)
     check_array(other_name, other)
     check_rank(name, value, 2, "[pairs, features]")
     check_shape(other_name, other, value.shape, f"of {name}")
 
 
-def units(where: jax.Array | None, x: jax.Array, dtype: Any) -> jax.Array:
-    """Unit vectors; of masked rows zeros."""
+def normalize_rows(where: jax.Array | None, x: jax.Array, dtype: Any) -> jax.Array:
+    """Unit vectors; zero in masked rows."""
     return unit_vectors(keep_rows(where, x).astype(dtype))
 
 
-def pair_numbers(count: int, axis_name: AxisName) -> jax.Array:
-    """The number of each row of this device in the batch of all devices."""
-    first = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * count
-    return first + jnp.arange(count)
+def paired_sides(
+    a: jax.Array, b: jax.Array, where: jax.Array | None, axis_name: AxisName
+) -> tuple[Embeddings, Embeddings]:
+    """Both kinds of embeddings, with row numbers in the batch of all devices."""
+    pair = row_numbers(a.shape[0], axis_name)
+    return Embeddings(a, pair, where), Embeddings(b, pair, where)
 
 
-def of_all_devices(tree: Any, axis_name: AxisName) -> Any:
-    """The rows of all devices, in their order."""
-    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
-
-
-def longest(vectors: jax.Array) -> jax.Array:
-    """The largest norm of the rows, by which Cauchy and Schwarz bound inner products; not to be differentiated."""
+def max_norm(vectors: jax.Array) -> jax.Array:
+    """The largest norm of the rows, for the Cauchy-Schwarz bound of inner products; no gradient."""
     return jnp.sqrt(jnp.max(jnp.sum(jnp.square(jax.lax.stop_gradient(vectors)), axis=-1)))
 
 
-def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+def row_dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """The inner product of each row with its partner."""
     return jnp.sum(a * b, axis=-1)

@@ -1,25 +1,26 @@
-"""Proxies: a learnt vector for each class stands for its examples."""
+"""Proxy losses: a learnt vector for each class represents its examples."""
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._blockwise import product, vary_together
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     finite,
     flag,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     optional_size,
     positive,
     zero_masked,
 )
-from lossfns._numerics import unit_vectors
-from lossfns.classification._shared import at_label, one_if
-from lossfns.contrastive._metric import check_classes, log_sum_of_others
-from lossfns.contrastive._shared import against_negatives, inner, units
-from lossfns.self_distillation._batch import each_row, log_sum_rows, total
+from lossfns._global_batch import broadcast_to_rows, log_sum_rows, total
+from lossfns._numerics import at_label, unit_vectors
+from lossfns.contrastive._metric import check_proxies, log_sum_of_others
+from lossfns.contrastive._shared import against_negatives, normalize_rows, row_dot
 
 
 @loss(static=("include_positive", "block_size"), temperature=positive, include_positive=flag, block_size=optional_size)
@@ -33,7 +34,7 @@ def proxy_nca(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Neighbourhood component analysis with proxies: an example is nearer to its class's proxy than to all others.
+    r"""Neighbourhood component analysis with proxies (Proxy-NCA): softmax over distances to the proxies.
 
     $$-\log \frac{e^{-d(x, p_y) / \tau}}{\sum_{k \ne y} e^{-d(x, p_k) / \tau}}, \qquad d(x, p) = \|x - p\|^2$$
 
@@ -46,15 +47,14 @@ def proxy_nca(
         temperature: $\tau$, divides the squared distances.
         include_positive: Whether the class's own proxy is in the sum below as well, which makes it a softmax.
         where: [N], boolean; False deletes the example.
-        block_size: Proxies in a block; value and gradient do not depend on it. None for what is fast.
+        block_size: Proxies in a block; None chooses.
 
     Returns:
-        [N], nats for each example, float32 or wider; 0 at masked examples. May be negative, unless the positive is
-        included. A label outside 0 .. V-1 gives NaN.
+        [N], nats for each example. May be negative, unless the positive is included. A label outside 0 .. V-1 gives
+        NaN.
 
     Raises:
-        ValueError: If shapes do not fit, a hyper-parameter or option is out of range, or there is no other class.
-        TypeError: If embeddings or proxies are not floating or labels not integers.
+        ValueError: If there is only one class.
 
     Example:
         At its own proxy, and at a squared distance of 2 from the other one.
@@ -70,16 +70,16 @@ def proxy_nca(
         Movshovitz-Attias et al. 2017, arXiv:1703.07464; Teh et al. 2020, arXiv:2004.01113 (include_positive).
     """
     least = 1 if include_positive else 2
-    labels, in_range, where = check_classes(embeddings, "proxies", proxies, labels, where, least)
+    labels, in_range, where = check_proxies(embeddings, "proxies", proxies, labels, where, least)
     dtype = accumulation_dtype(embeddings, proxies)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
     # Of |u - p|^2 = 2 - 2 u.p the 2 is in all terms, and cancels.
-    rows = units(where, embeddings, dtype) * (2 / hyper(temperature, dtype))
-    own = inner(rows, unit_vectors(proxies[labels].astype(dtype)))
+    rows = normalize_rows(where, embeddings, dtype) * (2 / as_scalar(temperature, dtype))
+    own = row_dot(rows, unit_vectors(proxies[labels].astype(dtype)))
     log_sums = log_sum_of_others(rows, proxies, labels, where, block_size)
     values = against_negatives(log_sums, own) if include_positive else log_sums - own
-    return zero_masked(where, values * one_if(in_range, dtype))
+    return zero_masked(where, nan_where_invalid(in_range, values))
 
 
 @loss(static=("axis_name",), scale=positive, margin=finite)
@@ -91,9 +91,9 @@ def proxy_anchor(
     scale: float | jax.Array = 32.0,
     margin: float | jax.Array = 0.1,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Proxy-anchor loss: each class's proxy is an anchor, the examples of the batch its positives and negatives.
+    r"""Proxy-anchor loss: the proxies are the anchors, the examples of the batch their positives and negatives.
 
     $$\frac{1}{|P^+|} \sum_{p \in P^+} \log\Bigl(1 + \sum_{x \in X_p^+} e^{-\alpha (s(x, p) - \delta)}\Bigr)
     + \frac{1}{|P|} \sum_{p \in P} \log\Bigl(1 + \sum_{x \in X_p^-} e^{\alpha (s(x, p) + \delta)}\Bigr)$$
@@ -108,17 +108,11 @@ def proxy_anchor(
         scale: $\alpha$, multiplies the cosines.
         margin: $\delta$, a difference of cosines.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis. The examples are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss; float32 or
-        wider; 0 at masked examples. A label outside 0 .. V-1 at a present example gives NaN in all rows, whose common
-        number cannot be known.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If embeddings or proxies are not floating or labels not integers.
+        [N], one number of the whole batch in each present row, so that its mean over rows is the loss;. A label outside
+        0 .. V-1 at a present example gives NaN in all rows, since they have one common value.
 
     Example:
         One example at the first of two proxies: log(1 + 1/e) for its positive and, for the mean over proxies of their
@@ -134,12 +128,12 @@ def proxy_anchor(
     References:
         Kim et al. 2020, arXiv:2003.13911.
     """
-    labels, in_range, where = check_classes(embeddings, "proxies", proxies, labels, where)
+    labels, in_range, where = check_proxies(embeddings, "proxies", proxies, labels, where)
     dtype = accumulation_dtype(embeddings, proxies)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    alpha, delta = hyper(scale, dtype), hyper(margin, dtype)
-    u, p = vary_together((units(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))))
+    alpha, delta = as_scalar(scale, dtype), as_scalar(margin, dtype)
+    u, p = vary_together((normalize_rows(where, embeddings, dtype), unit_vectors(proxies.astype(dtype))))
     scores = product(u, p.T)
     positives = at_label(labels, p.shape[0])
     counts = jnp.ones(labels.shape, bool)[:, None] if where is None else where[:, None]
@@ -148,4 +142,4 @@ def proxy_anchor(
     wrong = total(jnp.sum(keep_rows(where, ~in_range)).astype(dtype), axis_name)
     value = jnp.sum(jax.nn.softplus(pull)) / jnp.maximum(jnp.sum(pull > -jnp.inf), 1).astype(dtype)
     value += jnp.mean(jax.nn.softplus(push))
-    return each_row(value * one_if(wrong == 0, dtype), u, where)
+    return broadcast_to_rows(nan_where_invalid(wrong == 0, value), u, where)

@@ -1,4 +1,4 @@
-"""Losses of the overlap of two boxes: IoU and what was added to it for boxes that do not overlap."""
+"""Losses of the overlap of two boxes: IoU, and its extensions to boxes that do not overlap."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lossfns._contract import (
-    accumulation_dtype,
-    check_array,
-    check_shape,
-    check_where,
-    keep_rows,
     loss,
     one_of,
+    prepare,
     zero_masked,
 )
 
@@ -24,7 +20,7 @@ _layout = one_of("corners", "centre")
 def iou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""One less the intersection over union of two boxes.
+    r"""1 - IoU, the intersection over union of two boxes.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|}$$
 
@@ -35,12 +31,7 @@ def iou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 1, float32 or wider; 0 at masked pairs. Boxes without area overlap nothing and cost 1. A box
-        with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 1. Boxes without area overlap nothing and cost 1. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         The left half of a square of side 2.
@@ -63,7 +54,7 @@ def iou(
 def giou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Generalised IoU loss: the IoU loss and the share of the enclosing box $C$ that neither box covers.
+    r"""Generalised IoU loss: 1 - IoU, plus the fraction of the enclosing box $C$ that neither box covers.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{|C \setminus (A \cup B)|}{|C|}$$
 
@@ -74,12 +65,7 @@ def giou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 2, float32 or wider; 0 at masked pairs. Where the enclosing box has no area the share is 0. A
-        box with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 2. Where the enclosing box has no area the share is 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         Unit squares with a gap of 1 between them: no overlap, and a third of the enclosing box is empty.
@@ -98,7 +84,7 @@ def giou(
 def diou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Distance IoU loss: the IoU loss and the squared distance of the centres over the enclosing box's diagonal.
+    r"""Distance IoU loss: 1 - IoU, plus the squared distance of the centres over the squared enclosing diagonal.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{\rho^2}{c^2}$$
 
@@ -111,12 +97,7 @@ def diou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 2, float32 or wider; 0 at masked pairs. Two boxes that are one point have no distance. A box
-        with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 2. Two boxes that are one point have no distance. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         Unit squares with a gap of 1: centres 2 apart, and a diagonal of 3 by 1, so 1 + 4/10.
@@ -135,7 +116,7 @@ def diou(
 def ciou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Complete IoU loss: the distance IoU loss and a penalty on different shapes.
+    r"""Complete IoU loss: `diou`, plus a penalty on different aspect ratios.
 
     $$\mathrm{DIoU} + \alpha v, \quad
     v = \frac{4}{\pi^2} \left(\arctan\frac{w}{h} - \arctan\frac{w'}{h'}\right)^2, \quad
@@ -150,12 +131,7 @@ def ciou(
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], at least 0, float32 or wider; 0 at masked pairs. Where a box is a point, which has no shape, v is 0. A
-        box with x2 < x1 or y2 < y1 gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ or the last axis is not 4.
-        TypeError: If predictions are not floating.
+        [...], at least 0. Where a box is a point, which has no shape, v is 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         A square in the middle of the top of another twice its side has the same shape, so this is the distance IoU:
@@ -181,7 +157,7 @@ def ciou(
 
 
 class Pair(NamedTuple):
-    """Two boxes as corners, NaN where one is turned inside out, and the sides of the box around both.
+    """Two boxes as corners, NaN where a side is negative, and the sides of the enclosing box.
 
     Ratios of areas do not change if an axis is stretched, but areas of tiny and huge boxes leave the range of the
     dtype: differences are divided by those sides once they are taken.
@@ -198,18 +174,13 @@ class Pair(NamedTuple):
 def _check(
     predictions: jax.Array, targets: jax.Array, layout: str, where: jax.Array | None
 ) -> tuple[Pair, jax.Array | None]:
-    check_array("predictions", predictions)
-    check_array("targets", targets, "real")
+    where, pair = prepare(where, row_axes=1, others="real", predictions=predictions, targets=targets)
     check_boxes("predictions", predictions)
-    check_shape("targets", targets, predictions.shape, "of predictions")
-    where = check_where(where, predictions.shape[:-1])
-    dtype = accumulation_dtype(predictions, targets)
-    a, b = (corners(keep_rows(where, x).astype(dtype), layout) for x in (predictions, targets))
-    return scaled_pair(a, b), where
+    return scaled_pair(*(corners(boxes, layout) for boxes in pair)), where
 
 
 def check_boxes(name: str, boxes: jax.Array) -> None:
-    """Raise unless the last axis has the four numbers of a box."""
+    """Raises unless the last axis has the four numbers of a box."""
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name} must have a last axis of 4, got shape {boxes.shape}")
 
@@ -226,7 +197,7 @@ def corners(boxes: jax.Array, layout: str) -> jax.Array:
 
 
 def scaled_pair(a: jax.Array, b: jax.Array) -> Pair:
-    """Two boxes and the sides of the box around both."""
+    """Two boxes and the sides of the enclosing box."""
     hull = jax.lax.stop_gradient(jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2]))
     return Pair(a, b, jnp.where(hull > 0, hull, 1))
 
@@ -257,7 +228,7 @@ def _areas(pair: Pair) -> tuple[jax.Array, jax.Array]:
 
 def _overlap_cost(pair: Pair) -> jax.Array:
     intersection, union = _areas(pair)
-    # Boxes that meet and yet cover so little of the box around both are a line across another: they share nothing.
+    # Boxes with almost no union, relative to the enclosing box, are crossing lines: their overlap is 0.
     nothing = (intersection == 0) | (union < 1e-18)
     cost = (union - intersection) / jnp.where(nothing, 1, union)
     return jnp.where(jnp.isnan(union), jnp.nan, jnp.where(nothing, 1, cost))
@@ -273,7 +244,7 @@ def _distance_cost(pair: Pair) -> jax.Array:
 
 
 def _angle(box: jax.Array) -> jax.Array:
-    """The angle of the diagonal, from its own sides; that of a point is 0."""
+    """The angle of the diagonal; 0 for a point."""
     sides = _sides(box)
     longest = jax.lax.stop_gradient(jnp.max(sides, axis=-1, keepdims=True))
     width, height = jnp.moveaxis(sides / jnp.where(longest > 0, longest, 1), -1, 0)

@@ -1,4 +1,4 @@
-"""Set prediction (DETR): each true object is matched to one query, and the loss is taken along the matching."""
+"""Set prediction (DETR): bipartite matching of objects and queries, and the losses of the matched pairs."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,18 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     one_of,
     zero_masked,
 )
-from lossfns._numerics import log_probabilities, start_of_scan
+from lossfns._numerics import log_probabilities, vary_like
 from lossfns.classification import softmax_cross_entropy
 from lossfns.detection.boxes import check_boxes, corners, generalized_cost, scaled_pair
 
@@ -26,7 +26,7 @@ Path = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 class SetPrediction(NamedTuple):
-    """The parts of DETR's loss, each with weights of its own: three terms of an objective."""
+    """The three terms of DETR's loss, each with its weights."""
 
     classification: jax.Array
     """[N, Q], nats: cross-entropy of each query with its object's class, or with "no object"."""
@@ -64,7 +64,7 @@ def set_prediction(
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> SetPrediction:
-    r"""DETR's set prediction: one query for each object at the least total cost, then its losses.
+    r"""DETR's set prediction: matches each object to a query at the least total cost, then takes the losses.
 
     The matching $\sigma$ minimises, over all assignments of different queries to the objects of an example,
 
@@ -90,12 +90,11 @@ def set_prediction(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        `SetPrediction`, all in float32 or wider. A label that is no class, the class "no object" included, a predicted
-        or true box with a negative side, or a logit that is NaN makes all parts of its example NaN.
+        `SetPrediction`, all in. A label that is not a class, the class "no object" included, a predicted or true box
+        with a negative side, or a logit that is NaN makes all parts of its example NaN.
 
     Raises:
-        ValueError: If shapes do not fit, objects outnumber queries or an option is out of range.
-        TypeError: If logits or boxes are not floating or labels not integers.
+        ValueError: If objects outnumber queries.
 
     Example:
         One class, two queries, one object at the second query's box: that one is matched and its box costs nothing.
@@ -132,7 +131,7 @@ def set_prediction(
     wanted = jnp.where(jnp.any(matched, axis=1), its_label, classes)
     chosen = jnp.take_along_axis(predicted, query[..., None], axis=1)
     giou = generalized_cost(scaled_pair(corners(chosen, layout), corners(true, layout)))
-    weights = jnp.where(wanted == classes, hyper(no_object_weight, dtype), 1)
+    weights = jnp.where(wanted == classes, as_scalar(no_object_weight, dtype), 1)
     rows = jnp.ones(logits.shape[:1], bool) if where is None else where
     spoil = jnp.where(spoiled, jnp.nan, 1)[:, None]
     return SetPrediction(
@@ -160,7 +159,7 @@ def _check(
     check_array("target_boxes", target_boxes, "real")
     check_rank("logits", logits, 3, "[examples, queries, classes + 1]")
     if logits.shape[-1] < 2:
-        raise ValueError(f"logits must have at least one class beside 'no object', got shape {logits.shape}")
+        raise ValueError(f"logits must have at least one class apart from 'no object', got shape {logits.shape}")
     check_shape("boxes", boxes, (*logits.shape[:2], 4), "of the queries of logits")
     check_rank("labels", labels, 2, "[examples, objects]")
     check_shape("labels", labels, (logits.shape[0], labels.shape[1]), "of the examples of logits")
@@ -185,7 +184,7 @@ def _unusable(
     classes: int,
     layout: str,
 ) -> jax.Array:
-    """Which examples hold a number that is wrong, [N]."""
+    """Mask [N] of examples with an invalid number."""
     wrong = objects & ((labels < 0) | (labels >= classes) | jnp.isnan(corners(true, layout)).any(-1))
     no_query = jnp.isnan(corners(predicted, layout)).any((-1, -2)) | jnp.isnan(scores).any((-1, -2))
     return jnp.any(wrong, axis=-1) | no_query
@@ -210,11 +209,11 @@ def _costs(
     giou = generalized_cost(scaled_pair(corners(ours, layout), corners(theirs, layout)))
     distance = jnp.sum(jnp.abs(ours - theirs), axis=-1)
     costs = (class_cost, -probability), (distance_cost, distance), (giou_cost, giou)
-    return sum((hyper(weight, dtype) * part for weight, part in costs), jnp.zeros((), dtype))
+    return sum((as_scalar(weight, dtype) * part for weight, part in costs), jnp.zeros((), dtype))
 
 
 def _assign(cost: jax.Array) -> jax.Array:
-    """The query of each object, all different, with the least total of costs [M, Q], M <= Q, all of them finite.
+    """Assigns different queries to objects at the least total cost; finite costs [M, Q], M <= Q.
 
     The Hungarian algorithm by shortest augmenting paths, as `optax.assignment.hungarian_algorithm`, whose loops start
     from constants and so cannot be traced where `shard_map` checks which values vary over devices: here they start from
@@ -223,7 +222,7 @@ def _assign(cost: jax.Array) -> jax.Array:
     objects, queries = cost.shape
     if objects == 0:
         return jnp.zeros(0, jnp.int32)
-    none = start_of_scan(jnp.zeros(queries, cost.dtype), cost)
+    none = vary_like(jnp.zeros(queries, cost.dtype), cost)
     nobody = none.astype(jnp.int32) - 1
     object_index, query_index = jnp.arange(objects)[:, None], jnp.arange(queries)
 
@@ -256,6 +255,6 @@ def _assign(cost: jax.Array) -> jax.Array:
         owner, _ = jax.lax.while_loop(lambda step: step[1] >= 0, hand_over, (owner, end))
         return u, v - gain, owner
 
-    u = start_of_scan(jnp.zeros(objects, cost.dtype), cost)
+    u = vary_like(jnp.zeros(objects, cost.dtype), cost)
     owner = jax.lax.fori_loop(0, objects, add, (u, none, nobody))[2]
     return jnp.argmax(owner[None] == object_index, axis=1).astype(jnp.int32)

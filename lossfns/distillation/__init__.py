@@ -1,7 +1,7 @@
-"""Distillation: a small model learns from what a large one says and how it sees."""
+"""Distillation: a small model learns from the predictions and the representations of a large one."""
 
 from lossfns.distillation.features import attention_transfer as attention_transfer
-from lossfns.distillation.features import hint as hint
+from lossfns.distillation.features import fitnet_hint as fitnet_hint
 from lossfns.distillation.features import minilm as minilm
 from lossfns.distillation.linear import linear_distillation as linear_distillation
 from lossfns.distillation.logits import dkd as dkd

@@ -1,4 +1,4 @@
-"""Distillation of what a teacher sees: features, attention, and how tokens attend to each other."""
+"""Distillation of a teacher's features, attention maps and attention between tokens."""
 
 import math
 
@@ -7,24 +7,25 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
     one_of,
     positive,
+    sanitize,
     zero_masked,
 )
+from lossfns._divergences import divergence
 from lossfns._numerics import centred, divided, unit_vectors
-from lossfns.classification.divergences import divergence
 
 
 @loss(static=("half", "average"), half=flag, average=flag)
-def hint(
+def fitnet_hint(
     student_features: jax.Array,
     teacher_features: jax.Array,
     *,
@@ -42,14 +43,10 @@ def hint(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], squared units of the features, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If the shapes differ or there is no axis of examples.
-        TypeError: If one of them is not floating.
+        [N], squared units of the features.
 
     Example:
-        >>> print(hint(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))
+        >>> print(fitnet_hint(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))
         [12.5]
 
     Conventions:
@@ -75,7 +72,7 @@ def attention_transfer(
     form: str = "norm",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Distance between the attention maps of student and teacher: where, and not what, they look at.
+    r"""Distance between the attention maps of student and teacher.
 
     $$\Big\lVert \frac{q^s}{\lVert q^s \rVert} - \frac{q^t}{\lVert q^t \rVert} \Big\rVert, \quad
     q_i = \sum_c |x_{ic}|^p$$
@@ -89,12 +86,7 @@ def attention_transfer(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], without unit, in 0 .. root of 2 for "norm"; float32 or wider; 0 at masked examples. A map of zeros stays
-        zero.
-
-    Raises:
-        ValueError: If the places differ or a hyper-parameter is out of range.
-        TypeError: If one of them is not floating.
+        [N], without unit, in 0 .. root of 2 for "norm";. A map of zeros stays zero.
 
     Example:
         All attention at one place against all at another: the root of 2.
@@ -117,7 +109,7 @@ def attention_transfer(
             "student_features and teacher_features must have the shapes [N, ..., C] with the same places, "
             f"got {student_features.shape} and {teacher_features.shape}"
         )
-    p = hyper(power, student.dtype)
+    p = as_scalar(power, student.dtype)
     gaps = _attention_map(student, p) - _attention_map(teacher, p)
     squares = jnp.sum(jnp.square(gaps), axis=-1)
     if form == "mean_square":
@@ -127,7 +119,7 @@ def attention_transfer(
 
 
 def _attention_map(x: jax.Array, power: jax.Array) -> jax.Array:
-    """[N, places] of norm one, scaled by the largest entry before it is raised to the power."""
+    """[N, places], of norm one; scaled by the largest entry before the power is taken."""
     x = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2), keepdims=True, initial=0))
     x = jnp.abs(x / jnp.where(largest == 0, 1, largest))
@@ -146,7 +138,7 @@ def minilm(
     *,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Divergence of a student's self-attention and value relations from a teacher's (MiniLM), in the last layer.
+    r"""KL divergence of the last layer's self-attention and value relations from the teacher's (MiniLM).
 
     $$\frac1H \sum_h \mathrm{KL}\big(\sigma(q^t k^t) \,\|\, \sigma(q^s k^s)\big)
     + \mathrm{KL}\big(\sigma(v^t v^t) \,\|\, \sigma(v^s v^s)\big), \quad
@@ -162,12 +154,7 @@ def minilm(
         where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
 
     Returns:
-        [B, T], nats for each token, at least 0, float32 or wider; 0 at masked tokens. Its mean over
-        tokens is the paper's loss.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [B, T], nats for each token, at least 0. Its mean over tokens is the paper's loss.
 
     Example:
         Two tokens, one head of size 1; the teacher's logits differ by log 3 for the second token only through its
@@ -179,7 +166,7 @@ def minilm(
         [[0.     0.1308]]
 
     Conventions:
-        MiniLMv2 compares query-query and key-key relations as well, over heads formed anew: split the vectors into as
+        MiniLMv2 compares query-query and key-key relations as well, over new heads: split the vectors into as
         many relation heads as wanted, and pass queries in the place of queries and keys.
 
     References:
@@ -205,7 +192,7 @@ def minilm(
 
 
 def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array:
-    """[B, H, T, T] scaled inner products; masked tokens cannot be attended to, and themselves see nothing but 0."""
+    """Scaled inner products [B, H, T, T]; -inf at masked keys, 0 for masked queries."""
     scores = jnp.einsum("bihd,bjhd->bhij", x, y, precision=jax.lax.Precision.HIGHEST)
     if where is not None:
         scores = jnp.where(where[:, None, :, None], jnp.where(where[:, None, None, :], scores, -jnp.inf), 0)
@@ -215,7 +202,7 @@ def _relations(x: jax.Array, y: jax.Array, where: jax.Array | None) -> jax.Array
 def _both(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Both in the dtype of the computation, 0 at masked examples, the teacher without gradient; and the mask."""
+    """Returns student and teacher, sanitised, the teacher without gradient; and the mask."""
     check_array("student_features", student)
     check_array("teacher_features", teacher)
     for name, x in (("student_features", student), ("teacher_features", teacher)):
@@ -224,6 +211,5 @@ def _both(
     rows = student.shape[:1]
     check_shape("teacher_features", teacher, rows + teacher.shape[1:], "of as many examples as student_features")
     where = check_where(where, rows)
-    dtype = accumulation_dtype(student, teacher)
-    x, y = keep_rows(where, student).astype(dtype), keep_rows(where, teacher).astype(dtype)
+    x, y = sanitize(where, student, teacher)
     return x, jax.lax.stop_gradient(y), where

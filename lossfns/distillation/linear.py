@@ -1,4 +1,4 @@
-"""Distillation of a language model from the hidden states and heads of both: the logits are never held."""
+"""Distillation from the hidden states and output heads of both models, without holding the logits."""
 
 import functools
 from typing import Any
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import LogSum, SoftmaxMean, operand_dtype, product, stream
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     optional_size,
@@ -35,9 +36,9 @@ def linear_distillation(
     teacher_bias: jax.Array | None = None,
     where: jax.Array | None = None,
     block_size: int | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Divergence of a student's head from a teacher's, both softened by a temperature, a block of classes at a time.
+    r"""`knowledge_distillation` of the logits of two output heads, a block of classes at a time.
 
     $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big), \quad s = W_s h_s + b_s,
     \quad t = W_t h_t + b_t$$
@@ -53,16 +54,12 @@ def linear_distillation(
         student_bias: [V].
         teacher_bias: [V]; a class at -inf has probability 0.
         where: [...], boolean; False deletes the token.
-        block_size: Classes handled at a time; None for what fits a fast cache. The result does not depend on it.
+        block_size: Classes in a block; None chooses.
         axis_name: Name of a mapped device axis over which the classes are spread: heads and biases are those of this
             device, the tokens are the same on all, and so is the result.
 
     Returns:
-        [...], nats for each token, at least 0 up to rounding, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [...], nats for each token, at least 0 up to rounding.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -90,7 +87,7 @@ def linear_distillation(
         )
     where = check_where(where, shape)
     dtype = accumulation_dtype(*jax.tree.leaves((student, teacher)))
-    t = hyper(temperature, dtype)
+    t = as_scalar(temperature, dtype)
 
     def rows(hidden: jax.Array) -> jax.Array:
         return keep_rows(where, hidden).reshape(-1, hidden.shape[-1]).T
@@ -115,9 +112,9 @@ def linear_distillation(
     return zero_masked(where, values.reshape(shape))
 
 
-def _block(student_dtype: Any, teacher_dtype: Any, row_inputs: Any, part: Any, index: jax.Array) -> Any:
+def _block(student_dtype: Any, teacher_dtype: Any, row_inputs: Any, columns: Any, index: jax.Array) -> Any:
     def logits(who: str, dtype: Any) -> jax.Array:
-        head, bias = part[who]
+        head, bias = columns[who]
         x = product(head, row_inputs[who], dtype)
         return divided(x if bias is None else x + bias[:, None], row_inputs["t"])
 
@@ -149,7 +146,7 @@ def _mean_gap(row_inputs: Any, columns: Any, axis_name: Any) -> jax.Array:
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Head and bias, this less its maximum over all classes: what all logits share would be rounded by the division."""
+    """Head, and bias minus its maximum: an offset common to all logits would lose digits in the division."""
     _, head, bias = model
     if bias is None:
         return head, None

@@ -4,24 +4,28 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    as_scalar,
     check_array,
+    check_classes,
+    check_labels,
     flag,
-    hyper,
     loss,
+    nan_where_invalid,
     non_negative,
     positive,
-    share,
+    prepare,
+    probability,
     zero_masked,
 )
-from lossfns._numerics import centred, divided, log_normalizer, log_probabilities, magnitude, row_shift
-from lossfns.classification._shared import at_label, check_classes, check_labels, check_pair, one_if
-from lossfns.classification.divergences import divergence, log_pair, mixture_divergence
+from lossfns._divergences import divergence, log_pair, mixture_divergence
+from lossfns._numerics import at_label, centred, divided, log_normalizer, log_probabilities, magnitude, row_shift
 
 
 def _student_and_teacher(
     student_logits: jax.Array, teacher_logits: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, y, where = check_pair("student_logits", student_logits, "teacher_logits", teacher_logits, where)
+    where, (x, y) = prepare(where, row_axes=1, student_logits=student_logits, teacher_logits=teacher_logits)
+    check_classes("student_logits", x)
     return x, jax.lax.stop_gradient(y), where
 
 
@@ -33,7 +37,7 @@ def knowledge_distillation(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Divergence of the student from the teacher, both softened by a temperature (Hinton's distillation).
+    r"""KL divergence of the student from the teacher at a temperature (Hinton's distillation).
 
     $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big)$$
 
@@ -44,12 +48,7 @@ def knowledge_distillation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the
-        teacher has and the student has not gives inf.
-
-    Raises:
-        ValueError: If the shapes differ or the temperature is not positive.
-        TypeError: If one of them is not floating.
+        [...], nats for each row, at least 0. A class that only the teacher has gives inf.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -61,7 +60,7 @@ def knowledge_distillation(
     Conventions:
         - The factor $T^2$ keeps the gradient's size as the temperature grows; at high temperatures it is that of half
           the mean squared error of centred logits times V. Code that leaves it out needs another weight for each T.
-        - The paper adds the cross-entropy with the labels: a term of its own, with its own weight.
+        - The paper adds the cross-entropy with the labels: add it as a term with its own weight.
         - torch's `kl_div(..., reduction="batchmean")` divides by the first axis alone; with "mean" the value is 1/V of
           it.
 
@@ -69,7 +68,7 @@ def knowledge_distillation(
         Hinton et al. 2015, arXiv:1503.02531.
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
-    t = hyper(temperature, x.dtype)
+    t = as_scalar(temperature, x.dtype)
     return zero_masked(where, jnp.square(t) * divergence(x, y, t))
 
 
@@ -84,12 +83,12 @@ def dkd(
     others_weight: float | jax.Array = 8.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Decoupled distillation: how sure of the label, and how the rest is spread, each with its own weight.
+    r"""Decoupled knowledge distillation (DKD): separate weights for the label's and the other classes' terms.
 
     $$T^2 \big(\alpha\, \mathrm{KL}(b^t \,\|\, b^s) + \beta\, \mathrm{KL}(\hat p^t \,\|\, \hat p^s)\big)$$
 
     with $b = (p_y, 1 - p_y)$ the label against the rest and $\hat p$ the distribution over the other classes alone.
-    Plain distillation is $\alpha = 1$ and $\beta = 1 - p^t_y$: the surer the teacher, the less it tells.
+    Plain distillation is $\alpha = 1$ and $\beta = 1 - p^t_y$: the more certain the teacher, the smaller its weight.
 
     Args:
         student_logits: [..., V], in nats, at least two classes.
@@ -101,12 +100,10 @@ def dkd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A label outside
-        0 .. V-1 gives NaN.
+        [...], nats for each row, at least 0. A label outside 0 .. V-1 gives NaN.
 
     Raises:
-        ValueError: If shapes do not fit, there is one class only, or a hyper-parameter is out of range.
-        TypeError: If logits are not floating or labels not integers.
+        ValueError: If there is only one class.
 
     Example:
         The teacher has 1/2 on the label and 1/4 on two others, the student 1/3 each: the others agree, and the label
@@ -131,7 +128,7 @@ def dkd(
         raise ValueError(f"student_logits must have at least two classes, got shape {student_logits.shape}")
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
     labels, in_range, where = check_labels(x, labels, where)
-    t = hyper(temperature, x.dtype)
+    t = as_scalar(temperature, x.dtype)
     is_label = at_label(labels, x.shape[-1])
 
     def binary(logits: jax.Array) -> jax.Array:
@@ -142,18 +139,18 @@ def dkd(
         rest = log_normalizer(others, shift) + shift[..., 0]
         return jnp.stack([jnp.take_along_axis(below, labels[..., None], axis=-1)[..., 0], rest], axis=-1)
 
-    target = hyper(target_weight, x.dtype) * divergence(binary(x), binary(y))
+    target = as_scalar(target_weight, x.dtype) * divergence(binary(x), binary(y))
     others, others_t = (jnp.where(is_label, -jnp.inf, logits) for logits in (x, y))
-    # A teacher without any other class has nothing to say of them.
+    # If the teacher has a single class, the term of the others is 0.
     none = jnp.all(others_t == -jnp.inf, axis=-1, keepdims=True)
     spread = divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t), t)
-    rest = hyper(others_weight, x.dtype) * spread
-    return zero_masked(where, jnp.square(t) * (target + rest) * one_if(in_range, x.dtype))
+    rest = as_scalar(others_weight, x.dtype) * spread
+    return zero_masked(where, nan_where_invalid(in_range, jnp.square(t) * (target + rest)))
 
 
 @loss()
 def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Divergence of the teacher from the student, $\mathrm{KL}(s \,\|\, t)$: the student seeks one of the modes.
+    r"""Reverse KL divergence $\mathrm{KL}(s \,\|\, t)$ of student and teacher, which is mode-seeking.
 
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
@@ -161,12 +158,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. A class that the
-        student has and the teacher has not gives inf.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If one of them is not floating.
+        [...], nats for each row, at least 0. A class that only the student has gives inf.
 
     Example:
         Even odds of the student against 9 to 1: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
@@ -175,8 +167,8 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         [0.5108]
 
     Conventions:
-        This is the exact divergence of one token. MiniLLM minimises that of whole sequences drawn from the student by
-        policy gradients, of which this is the single-step part.
+        This is the exact divergence of one token. MiniLLM minimises the divergence of whole sequences drawn from the
+        student by policy gradients, of which this is the single-step part.
 
     References:
         Gu et al. 2023, arXiv:2306.08543 (MiniLLM).
@@ -185,7 +177,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
     return zero_masked(where, divergence(y, x))
 
 
-@loss(static=("normalize",), beta=share, normalize=flag)
+@loss(static=("normalize",), beta=probability, normalize=flag)
 def generalized_jsd(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -202,17 +194,13 @@ def generalized_jsd(
         student_logits: [..., V], unnormalised log-probabilities in nats.
         teacher_logits: [..., V], a constant: it gets no gradient.
         beta: $\beta$ in 0 .. 1, the teacher's share of the mixture.
-        normalize: Divide by $\beta (1 - \beta)$. The value then goes over into $\mathrm{KL}(t \,\|\, s)$ as $\beta$
-            goes to 0, and into $\mathrm{KL}(s \,\|\, t)$ as it goes to 1, where the formula itself is 0.
+        normalize: Divide by $\beta (1 - \beta)$. The value then tends to $\mathrm{KL}(t \,\|\, s)$ as $\beta$
+            goes to 0, and to $\mathrm{KL}(s \,\|\, t)$ as it goes to 1, where the formula itself is 0.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0, float32 or wider; 0 at masked rows. Never above the
-        entropy of beta unless normalised; classes that one side lacks are no trouble.
-
-    Raises:
-        ValueError: If the shapes differ or beta is out of range.
-        TypeError: If one of them is not floating.
+        [...], nats for each row, at least 0. Never above the entropy of beta unless normalised; classes that one side
+        lacks are harmless.
 
     Example:
         Two distributions without a class in common: the entropy of a quarter, 1/4 log 4 + 3/4 log 4/3.
@@ -229,7 +217,7 @@ def generalized_jsd(
         Agarwal et al. 2023, arXiv:2306.13649 (GKD).
     """
     x, y, where = _student_and_teacher(student_logits, teacher_logits, where)
-    b = hyper(beta, x.dtype)
+    b = as_scalar(beta, x.dtype)
     log_s, log_t, gap = log_pair(x, y)
     inside = (b > 0) & (b < 1)
     b_in = jnp.where(inside, b, 0.5)
@@ -252,12 +240,7 @@ def total_variation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], probability in 0 .. 1 for each row, float32 or wider; 0 at masked rows. A class of equal probability
-        has gradient 0.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If one of them is not floating.
+        [...], probability in 0 .. 1 for each row. A class of equal probability has gradient 0.
 
     Example:
         Even odds against 3 to 1: a quarter of the mass is elsewhere.

@@ -1,4 +1,4 @@
-"""Distillation of how the examples of a batch relate to each other, and against a bank of negatives."""
+"""Distillation of the relations between the examples of a batch, and contrastive distillation."""
 
 import math
 from typing import NamedTuple
@@ -8,19 +8,19 @@ import jax.numpy as jnp
 
 from lossfns._blockwise import keep, map_rows
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    keep_rows,
     loss,
     positive,
+    sanitize,
     zero_masked,
 )
+from lossfns._global_batch import gather_rows, row_numbers
 from lossfns._numerics import unit_vectors
-
-Axis = str | tuple[str, ...] | None
 
 
 @loss(static=("axis_name",))
@@ -29,7 +29,7 @@ def relational_distance(
     teacher_embeddings: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Difference of the distances between examples in the student's and in the teacher's space (RKD-D).
 
@@ -42,16 +42,11 @@ def relational_distance(
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
         where: [N], boolean; False deletes the example, also as a partner of the others.
-        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example, float32 or wider; 0 at masked examples and for one without another. The
-        mean over examples is the mean over ordered pairs.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [N], without unit, for each example; 0 for an example without another. The mean over examples is the mean over
+        ordered pairs.
 
     Example:
         Three points on a line, evenly spaced for the teacher (1, 1, 2 over 4/3) and with two together for the student
@@ -89,28 +84,23 @@ def relational_angle(
     teacher_embeddings: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Difference of the angles between examples in the student's and in the teacher's space (RKD-A).
 
     $$\frac{1}{(N - 1)(N - 2)} \sum_{i \ne j} \sum_{k \ne i, j} h(\cos \angle s_i s_j s_k - \cos \angle t_i t_j t_k)$$
 
-    with $h$ the Huber loss with $\delta = 1$; an example's value is that of the angles at it, $j$.
+    with $h$ the Huber loss with $\delta = 1$; an example's value is about the angles at it, $j$.
 
     Args:
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
         where: [N], boolean; False deletes the example, also as a partner of the others.
-        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example, float32 or wider; 0 at masked examples and for one without two others. The
-        mean over examples is the mean over ordered triples. Examples at the same place have cosine 0.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [N], without unit, for each example; 0 for an example without two others. The mean over examples is the mean
+        over ordered triples. Examples at the same place have cosine 0.
 
     Example:
         A right angle at the first point for the teacher, a straight line for the student: cosines 0 against -1 there,
@@ -123,7 +113,7 @@ def relational_angle(
 
     Conventions:
         The authors' code averages over all N^3 entries, which is (N-1)(N-2)/N^2 of the mean here. Time grows as N^3;
-        the cosines at some examples are held at a time, and worked out again for the gradient.
+        the cosines at some examples are held at a time, and computed again for the gradient.
 
     References:
         Park et al. 2019, arXiv:1904.05068.
@@ -159,7 +149,7 @@ def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Arra
 
 @_angle_gaps.defjvp
 def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    # Each pair stands on both sides of the diagonal, with the same slope: one product in place of two.
+    # Each pair is on both sides of the diagonal, with the same gradient: one product in place of two.
     ways, goal, others = primals
 
     def of_some(part: _Sides) -> jax.Array:
@@ -204,9 +194,9 @@ def similarity_preserving(
     teacher_features: jax.Array,
     *,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Difference of the similarities between examples, each row normalised, in student and teacher.
+    r"""Squared difference of the row-normalised similarity matrices of student and teacher.
 
     $$\frac1b \sum_j \big(\tilde G^s_{ij} - \tilde G^t_{ij}\big)^2, \quad G = X X^\top, \;
     \tilde G_i = G_i / \lVert G_i \rVert$$
@@ -215,16 +205,11 @@ def similarity_preserving(
         student_features: [N, ...], all features of an example together.
         teacher_features: [N, ...], a constant: it gets no gradient. Its features may differ in number.
         where: [N], boolean; False deletes the example, also as a partner of the others.
-        axis_name: Name of a mapped device axis. The partners are then those of the global batch, and value and gradient
-            summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example, float32 or wider; 0 at masked examples. The mean over examples is the
-        paper's value, the squared Frobenius norm over $b^2$.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If one of them is not floating.
+        [N], without unit, for each example. The mean over examples is the paper's value, the squared Frobenius norm
+        over $b^2$.
 
     Example:
         Alike for the student, unlike for the teacher: rows (1, 1) / root 2 against (1, 0), over 2 examples.
@@ -260,7 +245,7 @@ def crd(
     temperature: float | jax.Array = 0.07,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Contrastive representation distillation: is this pair of one example, or of two drawn apart?
+    r"""Contrastive representation distillation (CRD): classifies pairs as of one example or of two.
 
     $$-\log h(s, t) - \sum_{k=1}^K \log\big(1 - h(s, t_k)\big), \quad
     h(s, t) = \frac{e^{\cos(s, t) / \tau}}{e^{\cos(s, t) / \tau} + K / M}$$
@@ -274,11 +259,7 @@ def crd(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, at least 0, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is not positive.
-        TypeError: If one of them is not floating.
+        [N], nats for each example, at least 0.
 
     Example:
         One negative of a data set of one, student at right angles to all: two even decisions, 2 log 2.
@@ -304,7 +285,7 @@ def crd(
     student, teacher = unit_vectors(student.astype(dtype)), unit_vectors(teacher.astype(dtype))
     bank = jax.lax.stop_gradient(unit_vectors(negatives.astype(dtype)))
     scale = 1 / jnp.asarray(temperature, dtype)
-    # h is the sigmoid of the score less log(K / M).
+    # h is the sigmoid of the score minus log(K / M).
     offset = jnp.log(max(bank.shape[0], 1) / jnp.asarray(dataset_size, dtype))
     positive_score = jnp.sum(student * jax.lax.stop_gradient(teacher), axis=-1) * scale - offset
     scores = _inner(student, bank) * scale - offset
@@ -314,7 +295,7 @@ def crd(
 def _pairs(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None, flatten: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """[N, D] and [N, D'] in the dtype of the computation, 0 at masked examples, and the mask."""
+    """Returns [N, D] and [N, D'], sanitised, and the mask."""
     kind = "features" if flatten else "embeddings"
     for name, x in ((f"student_{kind}", student), (f"teacher_{kind}", teacher)):
         check_array(name, x)
@@ -325,32 +306,28 @@ def _pairs(
     rows = student.shape[0]
     check_shape(f"teacher_{kind}", teacher, (rows, *teacher.shape[1:]), f"of as many examples as student_{kind}")
     where = check_where(where, (rows,))
-    dtype = accumulation_dtype(student, teacher)
-    x, y = (keep_rows(where, x).astype(dtype).reshape(rows, math.prod(x.shape[1:])) for x in (student, teacher))
+    x, y = (x.reshape(rows, math.prod(x.shape[1:])) for x in sanitize(where, student, teacher))
     return x, y, where
 
 
 Space = tuple[jax.Array, jax.Array, jax.Array]
-"""Own rows, those of all devices, and the largest magnitude among these (1 if all are 0)."""
+"""This device's rows, the rows of all devices, and their largest magnitude (1 if all are 0)."""
 
 
 def _batch(
-    student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: Axis
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[tuple[Space, Space], jax.Array, jax.Array]:
-    """Both spaces, which rows of all are present, and the numbers of the own ones among them."""
+    """Both spaces, the mask of all rows, and the numbers of this device's rows among them."""
     rows = student.shape[0]
     present = jnp.ones(rows, bool) if where is None else where
-    number = jnp.arange(rows)
-    if axis_name is not None:
-        number += jax.lax.axis_index(axis_name) * rows
+    number = row_numbers(rows, axis_name)
 
     def space(mine: jax.Array) -> Space:
-        everyone = mine if axis_name is None else jax.lax.all_gather(mine, axis_name, axis=0, tiled=True)
+        everyone = gather_rows(mine, axis_name)
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(everyone), initial=0))
         return mine, everyone, jnp.where(largest == 0, 1, largest)
 
-    all_present = present if axis_name is None else jax.lax.all_gather(present, axis_name, axis=0, tiled=True)
-    return (space(student), space(teacher)), all_present, number
+    return (space(student), space(teacher)), gather_rows(present, axis_name), number
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -364,9 +341,9 @@ def _distances(
     largest: jax.Array,
     present: jax.Array,
     number: jax.Array,
-    axis_name: Axis,
+    axis_name: AxisName,
 ) -> tuple[jax.Array, jax.Array]:
-    """Distances [N, M], without a gradient, and their mean over all pairs of two that are present, 1 if that is 0."""
+    """Distances [N, M] and their mean over the present pairs (1 if it is 0), without gradient."""
     # Without a gradient, squares are summed as they are made, and a group may be as large as its results.
     rows, columns = jax.lax.stop_gradient((mine, everyone))
     table = map_rows(lambda part: _lengths(part, columns, largest), rows, len(present))
@@ -384,7 +361,7 @@ def _distances(
 
 
 def _lengths(part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Array:
-    """[N, M] distances over the largest entry; 0, with gradient 0, at distance 0."""
+    """Distances [N, M], divided by the largest entry; gradient 0 at distance 0."""
     # Divided after the difference: equal rows then differ by exactly 0, fused or not.
     squares = jnp.sum(jnp.square((part[:, None] - everyone[None]) / largest), axis=-1)
     together = squares == 0
@@ -393,7 +370,7 @@ def _lengths(part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Ar
 
 @jax.custom_jvp
 def _known_lengths(known: jax.Array, part: jax.Array, everyone: jax.Array, largest: jax.Array) -> jax.Array:
-    """`_lengths(part, everyone, largest)`, known already: only their derivatives take the differences again."""
+    """`_lengths(part, everyone, largest)` with known values: only derivatives recompute the differences."""
     return known
 
 

@@ -1,4 +1,4 @@
-"""Causal language modelling: every token is predicted from those before it."""
+"""Causal language modelling: predict each token from its predecessors."""
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,6 @@ def next_token_where(
 
     Returns:
         [..., T], boolean; False at the first position of each row and of each segment.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If the dtypes do not fit.
 
     Example:
         >>> print(next_token_where(jnp.zeros(5, int), segment_ids=jnp.array([1, 1, 2, 2, 2])))
@@ -58,13 +54,13 @@ def next_token(
     where: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Causal language modelling: each token's surprise given those before it, $-\log p(t_i \mid t_{<i})$.
+    r"""Causal language modelling: NLL of each token given its predecessors, $-\log p(t_i \mid t_{<i})$.
 
-    The shift is made here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
-    mask over tokens says what is scored, and the result is 0 at the first token of a row, which nothing predicts.
+    Targets are shifted here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
+    mask selects the scored tokens, and the result is 0 at the first token of a row, which nothing predicts.
 
     Args:
-        logits: [..., T, V], at each position the prediction of the next token; those of the last position are not used.
+        logits: [..., T, V], at each position the prediction of the next token; the last position is not used.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
         where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only). False
             deletes the token as a target; it was still seen by the model.
@@ -72,13 +68,9 @@ def next_token(
             boundary.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 where not scored. The term's weights, which it carries as
-        `term_weights`, are `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count
-        the first tokens, whose zeros lower the mean.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or tokens not integers.
+        [..., T], nats for each token; 0 where not scored. The term's weights, which it carries as `term_weights`, are
+        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
+        whose zeros lower the mean.
 
     Example:
         Three tokens of a vocabulary of two; at each position the next token 0 has odds of 3 to 1.
@@ -88,7 +80,7 @@ def next_token(
         [0.     0.2877 1.3863]
 
     Conventions:
-        Hugging Face's models shift inside as well, and mark by the label -100 what is not to be predicted. With
+        Hugging Face's models shift inside as well, and mark tokens that are not predicted by the label -100. With
         padding on the left, exclude the first real token by `where` or give the padding its own segment.
 
     References:

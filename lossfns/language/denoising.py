@@ -1,4 +1,4 @@
-"""Denoising objectives beside BERT's: replaced tokens and corrupted spans."""
+"""Denoising objectives: replaced tokens (ELECTRA) and corrupted spans (T5)."""
 
 import functools
 import math
@@ -13,12 +13,13 @@ from lossfns._contract import (
     check_array,
     check_shape,
     loss,
+    non_negative_int,
     non_negative_or_off,
-    share,
+    probability,
     static_number,
     uncompiled,
 )
-from lossfns._present import check_prefix, index
+from lossfns._padding import check_prefix
 from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
 
 
@@ -32,16 +33,12 @@ def replaced_token_detection(
 
     Args:
         logits: $x$, [..., T], log-odds in nats that the token was replaced.
-        tokens: $t$, [..., T], integers: what the discriminator sees.
+        tokens: $t$, [..., T], integers: the discriminator's input.
         original: $t^*$, [..., T], integers. A token that the generator got right counts as original.
         where: [..., T], boolean: the positions that exist. Unlike masked language modelling all of them count.
 
     Returns:
-        [..., T], nats for each token, float32 or wider; 0 at masked positions.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or tokens not integers.
+        [..., T], nats for each token.
 
     Example:
         Odds of 3 to 1 for "replaced": log(4/3) if it was, log 4 if not.
@@ -66,20 +63,17 @@ def replaced_token_detection(
 def span_corruption(
     logits: jax.Array, targets: jax.Array, *, z_loss: float | jax.Array = 0.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Span corruption: the cross-entropy of what was cut out of a text, $-\log p(y_i \mid y_{<i}, \tilde t)$.
+    r"""Span corruption: the cross-entropy of the removed spans of a text, $-\log p(y_i \mid y_{<i}, \tilde t)$.
 
     Args:
         logits: [..., S, V], the decoder's, teacher-forced: position i predicts `targets[i]`, having seen those before.
-        targets: [..., S], integers in 0 .. V-1, made by `corrupt_spans`: sentinels, each with the tokens it stands for.
+        targets: [..., S], integers in 0 .. V-1, made by `corrupt_spans`: sentinels, each followed by the tokens that it
+            replaces.
         z_loss: Coefficient of the squared log-normaliser.
         where: [..., S], boolean: the targets that exist, `targets_where`.
 
     Returns:
-        [..., S], nats for each target, float32 or wider; 0 where there is none. Sentinels count like tokens.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or targets not integers.
+        [..., S], nats for each target; 0 where there is none. Sentinels count like tokens.
 
     Example:
         >>> print(span_corruption(jnp.zeros((2, 4)), jnp.array([3, 0]), where=jnp.array([True, False])).round(4))
@@ -92,7 +86,7 @@ def span_corruption(
 
 
 class CorruptedSpans(NamedTuple):
-    """What `corrupt_spans` returns; padding holds 0.
+    """Result of `corrupt_spans`; padding is 0.
 
     Attributes:
         inputs: [..., I], the encoder's: the text with each span that was cut out replaced by its sentinel.
@@ -109,10 +103,10 @@ class CorruptedSpans(NamedTuple):
 
 
 @uncompiled(
-    first_sentinel=index,
-    rate=static_number(share),
+    first_sentinel=non_negative_int,
+    rate=static_number(probability),
     mean_length=static_number(Number("at least 1 and finite", lambda v: (v >= 1) & (v < math.inf))),
-    eos_id=index,
+    eos_id=non_negative_int,
 )
 def corrupt_spans(
     key: jax.Array,
@@ -124,17 +118,17 @@ def corrupt_spans(
     mean_length: float = 3.0,
     eos_id: int | None = None,
 ) -> CorruptedSpans:
-    r"""Cut random spans out of texts, T5's way.
+    r"""Replaces random spans of texts by sentinels (T5).
 
     Of n tokens $m = \mathrm{round}(r n)$ are cut out, at least one and not all, in $\max(1, \mathrm{round}(m / l))$
-    spans; all ways to cut are equally likely that begin with a token that stays and end with one that goes. A text of
+    spans; all cuts that begin with a kept token and end with a removed one are equally likely. A text of
     fewer than two tokens stays whole. So the sizes of the results are known beforehand.
 
     Args:
         key: PRNG key; the same key corrupts the same batch in the same way.
         tokens: [..., T], integers.
-        tokens_where: The tokens that are there: integer lengths [...], or boolean [..., T] without holes; None for all.
-        first_sentinel: The token that stands for the first span; later ones count down from it.
+        tokens_where: The present tokens: integer lengths [...], or boolean [..., T] without holes; None for all.
+        first_sentinel: The token that replaces the first span; later ones count down from it.
         rate: Share $r$ of the tokens to cut out, a Python number.
         mean_length: Mean length $l$ of a span, a Python number of at least 1.
         eos_id: A token to end inputs and targets with; None for none.
@@ -144,8 +138,7 @@ def corrupt_spans(
         of range or a mask with a hole gives targets of -1, whose loss is NaN.
 
     Raises:
-        ValueError: If shapes do not fit, a number is out of range or there are not enough sentinels.
-        TypeError: If the dtypes do not fit.
+        ValueError: If there are not enough sentinels.
 
     Example:
         Half of four tokens, in one span: it is the last half, since a text begins with what stays.
@@ -155,7 +148,7 @@ def corrupt_spans(
         [ 5  6 99] [99  7  8]
 
     Conventions:
-        That a text begins with what stays and ends with what goes is the authors' code; the paper's figure ends the
+        As in the authors' code, a text begins with a kept span and ends with a removed one; the paper's figure ends the
         targets with one more sentinel, which the code does not have. Their sentinels are the last tokens of the
         vocabulary, counted down, as in Hugging Face (`first_sentinel` is `<extra_id_0>`).
 
@@ -172,11 +165,12 @@ def corrupt_spans(
         )
     sizes = (int((np.arange(len(cut)) - cut + spans).max()), int((cut + spans).max()))
     static = tuple(map(int, cut)), tuple(map(int, spans))
-    return _corrupt_spans(key, tokens, tokens_where, *static, first_sentinel, sizes, eos_id)
+    out: CorruptedSpans = _corrupt_spans(key, tokens, tokens_where, *static, first_sentinel, sizes, eos_id)
+    return out
 
 
 def _sizes(longest: int, rate: float, mean_length: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens to cut out and spans to cut for each length up to the longest, in Python's own rounding."""
+    """Numbers of tokens and spans to remove for each length up to the longest, with Python's rounding."""
     cut = [min(max(round(rate * n), 1), n - 1) if n > 1 else 0 for n in range(longest + 1)]
     spans = [min(max(round(m / mean_length), 1), n - m) if m else 0 for n, m in enumerate(cut)]
     return np.array(cut, np.int32), np.array(spans, np.int32)
@@ -231,7 +225,7 @@ def _random_parts(scores: jax.Array, items: jax.Array, parts: jax.Array, most: i
 
 
 def _placed(size: int, places: jax.Array, values: jax.Array) -> jax.Array:
-    """`values` at `places` of a row of zeros; those at -1 nowhere."""
+    """A row of zeros with `values` at `places`; places of -1 are left out."""
     return jnp.zeros(size, values.dtype).at[jnp.where(places < 0, size, places)].set(values, mode="drop")
 
 

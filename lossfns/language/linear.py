@@ -1,4 +1,4 @@
-"""Losses straight from hidden states and an output head: the logits [tokens, vocabulary] are never held."""
+"""Losses from hidden states and an output head, without holding the logits [tokens, vocabulary]."""
 
 from typing import Any
 
@@ -6,28 +6,30 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     non_negative_or_off,
     optional_size,
     positive,
-    share_or_off,
+    probability_or_off,
     zero_masked,
 )
-from lossfns.language._head import Inputs, by_default, cross_entropy, vocabulary_statistics
+from lossfns.language._output_layer import Inputs, by_default, cross_entropy, vocabulary_statistics
 from lossfns.language.causal import next_token_where
 
 
 @loss(
     static=("block_size", "return_lse", "axis_name"),
-    label_smoothing=share_or_off,
+    label_smoothing=probability_or_off,
     z_loss=non_negative_or_off,
     soft_cap=positive,
     block_size=optional_size,
@@ -45,7 +47,7 @@ def linear_cross_entropy(
     soft_cap: float | jax.Array | None = None,
     block_size: int | None = None,
     return_lse: bool = False,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     r"""Cross-entropy of the logits `hidden @ head.T + bias`, computed a block at a time.
 
@@ -58,16 +60,16 @@ def linear_cross_entropy(
         hidden: [..., D], the last hidden state of each token.
         head: [V, D], one row for each class: the layout of an embedding, so a tied one is passed as it is.
         labels: [...], integers in 0 .. V-1.
-        bias: [V]. A class at -inf does not exist: neither the softmax nor label smoothing reaches it.
+        bias: [V]. A class at -inf is masked: it has probability 0 and no share of label smoothing.
         where: [...], boolean; False deletes the token.
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all classes that exist.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
-        block_size: None makes the gradient along with the value, a tile of at most an eighth of the tokens at a time:
+        block_size: None computes the gradient with the value, a tile of at most an eighth of the tokens at a time:
             fastest where all tokens that count have the same weight, as in their mean; if it turns out otherwise, the
-            gradient is made again. A head in half precision goes by blocks of its classes instead, but on CPU if it has
-            no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32.
-            A number takes that many classes at a time and makes the gradient afterwards, for any weights: least
+            gradient is computed again. A head in half precision is processed in blocks of classes instead, except on
+            CPU if it has no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32. A
+            number takes that many classes at a time and computes the gradient afterwards, for any weights: least
             memory, and fastest where tokens have weights of their own.
         return_lse: Whether to return the log-normalisers as well.
         axis_name: Name of a mapped device axis over which the vocabulary is spread: `head` and `bias` are then those of
@@ -75,12 +77,8 @@ def linear_cross_entropy(
             numbers of the whole vocabulary. All devices return the same; the gradient of `hidden` is complete on each.
 
     Returns:
-        [...], nats for each token, float32 or wider; 0 at masked tokens. A label outside of the vocabulary gives NaN.
-        With `return_lse`, that and $\log \sum_k e^{x_k}$, [...], 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If hidden states, head or bias are not floating, or labels not integers.
+        [...], nats for each token. A label outside of the vocabulary gives NaN. With `return_lse`, that and $\log
+        \sum_k e^{x_k}$, [...], 0 at masked tokens.
 
     Example:
         Odds of 3 to 1 for the first of two classes.
@@ -104,8 +102,8 @@ def linear_cross_entropy(
     """
     inputs, where, valid, dtype = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
     inputs = inputs._replace(
-        label_smoothing=None if label_smoothing is None else hyper(label_smoothing, dtype),
-        z_loss=None if z_loss is None else hyper(z_loss, dtype),
+        label_smoothing=None if label_smoothing is None else as_scalar(label_smoothing, dtype),
+        z_loss=None if z_loss is None else as_scalar(z_loss, dtype),
     )
     if block_size is None and axis_name is None:
         present = jnp.ones(labels.shape, bool) if where is None else where
@@ -113,7 +111,7 @@ def linear_cross_entropy(
     else:
         statistics = vocabulary_statistics(inputs, block_size, axis_name)
         values, log_sums = cross_entropy(statistics, inputs.label_smoothing, inputs.z_loss)
-    values = zero_masked(where, values.reshape(labels.shape) * jnp.where(valid, 1, jnp.nan))
+    values = zero_masked(where, nan_where_invalid(valid, values.reshape(labels.shape)))
     return (values, zero_masked(where, log_sums.reshape(labels.shape))) if return_lse else values
 
 
@@ -127,30 +125,25 @@ def linear_log_probs(
     where: jax.Array | None = None,
     soft_cap: float | jax.Array | None = None,
     block_size: int | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Log-probability of each label, $\log \mathrm{softmax}(W h + b)_y$, without holding the logits.
 
-    For losses that weigh tokens, or rows, each in its own way: policy gradients, GRPO, DPO.
+    For losses with different weights for tokens or rows: policy gradients, GRPO, DPO.
 
     Args:
         hidden: [..., D], the last hidden state of each token. Nothing is shifted here: the hidden state at a token is
             that which predicts its label.
         head: [V, D], one row for each class.
         labels: [...], integers in 0 .. V-1.
-        bias: [V]; a class at -inf does not exist.
+        bias: [V]; a class at -inf is masked.
         where: [...], boolean; False deletes the token.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
-        block_size: Classes handled at a time; None for what fits a fast cache. The result does not depend on it.
+        block_size: Classes in a block; None chooses.
         axis_name: As of `linear_cross_entropy`.
 
     Returns:
-        [...], nats for each token, at most 0, float32 or wider; 0 at masked tokens. A label outside of the vocabulary
-        gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If hidden states, head or bias are not floating, or labels not integers.
+        [...], nats for each token, at most 0. A label outside of the vocabulary gives NaN.
 
     Example:
         >>> head = jnp.log(jnp.array([[3.0], [1.0]]))
@@ -177,9 +170,9 @@ def linear_sequence_log_probs(
     where: jax.Array | None = None,
     soft_cap: float | jax.Array | None = None,
     block_size: int | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Log-probability of each answer given its prompt, without holding the logits: what DPO and its kin start from.
+    r"""Log-probability of each answer given its prompt, without holding the logits; input of DPO and its relatives.
 
     `sequence_log_probs` on the logits `hidden @ head.T + bias`, in value and gradient.
 
@@ -189,20 +182,16 @@ def linear_sequence_log_probs(
         head: [V, D], one row for each token of the vocabulary.
         tokens: [..., T], prompt and answer as fed to the model, integers in 0 .. V-1.
         average: Whether to divide by the number of tokens summed.
-        bias: [V]; a token at -inf does not exist.
-        where: [..., T], boolean: the tokens of the answer. Its shape is that of the tokens, not of the result. None for
+        bias: [V]; a token at -inf is masked.
+        where: [..., T], boolean: the tokens of the answer. It has the shape of the tokens, not of the result. None for
             all tokens but the first, which nothing predicts.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
-        block_size: Classes handled at a time; None for what fits a fast cache. The result does not depend on it.
+        block_size: Classes in a block; None chooses.
         axis_name: As of `linear_cross_entropy`.
 
     Returns:
-        [...], nats for each sequence, at most 0, float32 or wider and summed so; 0 for an answer without tokens. A
-        token outside of the vocabulary gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If hidden states, head or bias are not floating, or tokens not integers.
+        [...], nats for each sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
+        outside of the vocabulary gives NaN.
 
     Example:
         Two tokens of an answer, each of probability 1/4.
@@ -238,7 +227,7 @@ def _log_probs(
 ) -> jax.Array:
     inputs, where, valid, _ = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
     values, _ = cross_entropy(vocabulary_statistics(inputs, block_size, axis_name), None, None)
-    return zero_masked(where, -values.reshape(labels.shape) * jnp.where(valid, 1, jnp.nan))
+    return zero_masked(where, nan_where_invalid(valid, -values.reshape(labels.shape)))
 
 
 def _prepare(
@@ -250,7 +239,7 @@ def _prepare(
     where: jax.Array | None,
     axis_name: Any,
 ) -> tuple[Inputs, jax.Array | None, jax.Array, jnp.dtype]:
-    """The flat rows, the mask, which labels are in the vocabulary, and the dtype to compute in."""
+    """Returns the flat inputs, the mask, whether each label is in the vocabulary, and the dtype to compute in."""
     check_array("hidden", hidden)
     check_array("head", head)
     check_array("labels", labels, "integer")
@@ -270,8 +259,8 @@ def _prepare(
     labels = keep_rows(where, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)))
     valid = (labels >= 0) & (labels < classes)
     rows = keep_rows(where, hidden).reshape(labels.size, hidden.shape[-1])
-    cap = None if soft_cap is None else hyper(soft_cap, dtype)
-    # Rounded up to float32, not to the width of the widest: products of what is narrow stay narrow.
+    cap = None if soft_cap is None else as_scalar(soft_cap, dtype)
+    # At least float32, but not the widest dtype of all: products of narrow arrays stay narrow.
     if dtype == jnp.float64:
         rows, head, bias = rows.astype(dtype), head.astype(dtype), None if bias is None else bias.astype(dtype)
     flat = jnp.clip(labels, 0, classes - 1).reshape(-1).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Masked language modelling, and the masking that goes with it."""
+"""Masked language modelling, and its masking."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,8 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lossfns._contract import check_array, check_shape, check_where, loss, share, static_number, uncompiled
-from lossfns._present import index
+from lossfns._contract import (
+    check_array,
+    check_shape,
+    check_where,
+    loss,
+    non_negative_int,
+    probability,
+    static_number,
+    uncompiled,
+)
 from lossfns.classification import softmax_cross_entropy
 
 
@@ -25,12 +33,8 @@ def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
             beforehand, and all of them count.
 
     Returns:
-        [...], nats for each position, float32 or wider; 0 where not chosen. The term's weights are `where`, so that
-        the mean is over the masked tokens of the whole batch.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or labels not integers.
+        [...], nats for each position; 0 where not chosen. The term's weights are `where`, so that the mean is over the
+        masked tokens of the whole batch.
 
     Example:
         >>> logits = jnp.zeros((3, 4))
@@ -47,7 +51,7 @@ def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
 
 
 class MaskedTokens(NamedTuple):
-    """What `apply_mlm_mask` returns: arrays [..., T].
+    """Result of `apply_mlm_mask`: arrays [..., T].
 
     Attributes:
         tokens: The model's input, with the chosen positions replaced.
@@ -61,11 +65,11 @@ class MaskedTokens(NamedTuple):
 
 
 @uncompiled(
-    mask_id=index,
-    vocab_size=index,
-    rate=static_number(share),
-    mask_share=static_number(share),
-    random_share=static_number(share),
+    mask_id=non_negative_int,
+    vocab_size=non_negative_int,
+    rate=static_number(probability),
+    mask_share=static_number(probability),
+    random_share=static_number(probability),
 )
 def apply_mlm_mask(
     key: jax.Array,
@@ -80,7 +84,7 @@ def apply_mlm_mask(
     mask_share: float = 0.8,
     random_share: float = 0.1,
 ) -> MaskedTokens:
-    r"""Choose tokens to predict and hide them, BERT's way.
+    r"""Chooses tokens to predict and masks them (BERT).
 
     Of the $m$ tokens of a row that may be chosen, exactly $\max(1, \mathrm{round}(r m))$ are, rounded as Python
     rounds, so the number of predictions in a row of length T is bounded by the same formula with T. Of the chosen, 80
@@ -104,8 +108,7 @@ def apply_mlm_mask(
         The new tokens, the old ones as labels, and the chosen positions. A row with nothing to choose from has none.
 
     Raises:
-        ValueError: If shapes do not fit, a share is out of range or every token is special.
-        TypeError: If the dtypes do not fit.
+        ValueError: If every token is special.
 
     Example:
         One of four ordinary tokens is chosen at rate 0.25; shares of 1 and 0 always mask it.
@@ -130,10 +133,11 @@ def apply_mlm_mask(
     tokens = check_array("tokens", jnp.asarray(tokens) if isinstance(tokens, np.ndarray) else tokens, "integer")
     if tokens.ndim == 0:
         raise ValueError("tokens must have a last axis of positions, got a scalar")
-    # Python's own rounding, whatever the device's arithmetic makes of the product.
+    # Python's rounding: the device's product may round differently.
     counts = np.array([0] + [max(1, round(rate * m)) for m in range(1, tokens.shape[-1] + 1)], np.int32)
     shares = np.array([mask_share, mask_share + random_share], np.float32)
-    return _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)
+    out: MaskedTokens = _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)
+    return out
 
 
 def _special_ids(special: Sequence[int], mask_id: int, vocab_size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Losses on pairs of sentences: does the second follow the first, are they in order?"""
+"""Losses on pairs of sentences: next-sentence prediction, sentence order."""
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,12 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
     r"""Next-sentence prediction: does the second segment follow the first?
 
     Args:
-        logits: [..., 2], first the logit of "is next", then that of "is random", the order of BERT's own heads.
+        logits: [..., 2], the logits of "is next" and "is random", in the order of BERT's heads.
         is_next: [...], boolean, or integers 1 (it follows) and 0 (it is random).
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each pair of segments, float32 or wider; 0 at masked examples. An integer other than 0 and 1
-        gives NaN.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or is_next neither boolean nor integer.
+        [...], nats for each pair of segments. An integer other than 0 and 1 gives NaN.
 
     Example:
         Odds of 3 to 1 that the sentence follows: log(4/3) if it does, log 4 if not.
@@ -46,17 +41,12 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
     r"""Sentence-order prediction: are two consecutive segments in their order, or swapped?
 
     Args:
-        logits: [..., 2], first the logit of "in order", then that of "swapped", the order of ALBERT's own heads.
+        logits: [..., 2], the logits of "in order" and "swapped", in the order of ALBERT's heads.
         in_order: [...], boolean, or integers 1 (in order) and 0 (swapped).
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each pair of segments, float32 or wider; 0 at masked examples. An integer other than 0 and 1
-        gives NaN.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-        TypeError: If logits are not floating or in_order neither boolean nor integer.
+        [...], nats for each pair of segments. An integer other than 0 and 1 gives NaN.
 
     Example:
         >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))

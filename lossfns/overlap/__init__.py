@@ -1,4 +1,4 @@
-"""Losses of the overlap between predicted and true regions, for labels that are rare."""
+"""Losses of the overlap between predicted and true regions, for rare labels."""
 
 from lossfns.overlap.counts import dice as dice
 from lossfns.overlap.counts import focal_tversky as focal_tversky

@@ -1,23 +1,29 @@
-"""What the overlap losses share: soft memberships, sums over an example or the batch, means over classes."""
+"""Soft memberships, sums over an example or the batch, and means over classes."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, zero_masked
-from lossfns._numerics import log_probabilities, start_of_scan
-
-Axis = str | tuple[str, ...] | None
+from lossfns._contract import (
+    AxisName,
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    zero_masked,
+)
+from lossfns._numerics import log_probabilities, vary_like
 
 
 class Memberships(NamedTuple):
-    """Soft and true memberships of the places of each example, 0 where there is nothing."""
+    """Soft and true memberships of the places of each example, 0 at absent places."""
 
     predicted: jax.Array
     """[N, P, C], probabilities."""
     true: jax.Array
-    """[N, P, C], 0 .. 1, NaN where a label does not exist."""
+    """[N, P, C], 0 .. 1, NaN where a label is out of range."""
     present: jax.Array
     """[N, P], boolean: neither masked nor void."""
     where: jax.Array | None
@@ -57,7 +63,7 @@ def memberships(
         true = (labels[..., None] == jnp.arange(classes).reshape((1,) * labels.ndim + (-1,))).astype(x.dtype)
         true = jnp.where(((labels >= 0) & (labels < classes))[..., None], true, jnp.nan)
         predicted = jnp.exp(log_probabilities(x))
-    # An absent place belongs to nothing: it is in no sum.
+    # Absent places have no memberships: they are in no sum.
     predicted, true = (zero_masked(present[..., None], t) for t in (predicted, true))
     places = jnp.size(present) // rows if rows else 0
     return Memberships(
@@ -68,7 +74,7 @@ def memberships(
     )
 
 
-def total(counts: jax.Array, over: str, axis_name: Axis) -> jax.Array:
+def total(counts: jax.Array, over: str, axis_name: AxisName) -> jax.Array:
     """Sums over the places of an example, [N, C], or of the (global) batch, [1, C], from counts [N, P, C]."""
     if over == "example":
         return jnp.sum(counts, axis=1)
@@ -77,7 +83,7 @@ def total(counts: jax.Array, over: str, axis_name: Axis) -> jax.Array:
 
 
 def ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    """Part / whole, 0 where there is no whole."""
+    """`part / whole`, 0 where the whole is 0."""
     return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
 
 
@@ -85,13 +91,13 @@ def mean_over_classes(costs: jax.Array, sizes: jax.Array, absent: str) -> jax.Ar
     """Mean of [rows, C] over the classes, or over those that have a true place; 0 if none has."""
     if absent == "keep":
         return jnp.mean(costs, axis=-1)
-    # NaN, the size of a class beside a label that does not exist, is not 0: it counts, and shows.
+    # A label out of range makes the sizes of all classes NaN, which are not 0: they count, and show.
     there = sizes != 0
     return ratio(jnp.sum(jnp.where(there, costs, 0), axis=-1), jnp.sum(there, axis=-1).astype(costs.dtype))
 
 
 def per_row(values: jax.Array, given: Memberships) -> jax.Array:
-    """One value for each example: its own, or the batch's for every present one."""
+    """One value for each example: its own, or the batch's at every present one."""
     # Summed over devices the number is the same on all of them, but the values are each device's own.
-    values = start_of_scan(values, given.predicted)
+    values = vary_like(values, given.predicted)
     return zero_masked(given.where, jnp.broadcast_to(values, given.predicted.shape[:1]))

@@ -1,10 +1,10 @@
-"""Losses made of soft counts of true positives, false positives and false negatives."""
+"""Losses from soft counts of true positives, false positives and false negatives."""
 
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import flag, hyper, loss, non_negative, one_of, positive
-from lossfns.overlap._shared import Axis, Memberships, mean_over_classes, memberships, per_row, ratio, total
+from lossfns._contract import AxisName, as_scalar, flag, loss, non_negative, one_of, positive
+from lossfns.overlap._shared import Memberships, mean_over_classes, memberships, per_row, ratio, total
 
 
 @loss(
@@ -22,13 +22,13 @@ def soft_f1(
     absent: str = "skip",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the F1 score of the batch, with probabilities for counts.
+    r"""1 - F1 of the batch, with probabilities in place of counts.
 
     $$1 - \frac{2\,TP}{2\,TP + FP + FN}$$
 
-    with $TP = \sum p\, y$, $FP = \sum p\,(1 - y)$ and $FN = \sum (1 - p)\, y$ over the (global) batch. A score is no
+    with $TP = \sum p\, y$, $FP = \sum p\,(1 - y)$ and $FN = \sum (1 - p)\, y$ over the (global) batch. A score is not a
     mean of scores of examples, so this is one number of the batch: every present example carries it, and the weighted
     mean over examples is the number itself.
 
@@ -38,19 +38,15 @@ def soft_f1(
             [N, ..., C], memberships from 0 to 1 (any real dtype) of classes that exclude nothing: they are sigmoids.
         average: "macro" has a score for each class and averages them; "micro" one score of all counts together.
         smooth: Added to numerator and denominator of a score.
-        absent: "skip" leaves classes without any true place out of the macro average; "keep" has them in it, at cost 1
-            but for the smoothing, or 0 if nothing is predicted either.
+        absent: "skip" leaves classes without any true place out of the macro average; "keep" includes them, at cost 1
+            but for the smoothing, or 0 if the prediction is empty too.
         valid: [N, ...], boolean; False leaves the place out of all counts (padding, void pixels).
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis: the counts are then those of the global batch.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], from 0 to 1, the batch's value at every present example and 0 at masked ones, float32 or wider; 0 if no
-        class has a true place. A label that does not exist makes the batch's value NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, the batch's value at every present example and 0 at masked ones; 0 if no class has a true
+        place. A label out of range makes the batch's value NaN.
 
     Example:
         Two positives found to 1/2 and no other example: TP 1, FP 0, FN 1, so the score is 2/3.
@@ -73,7 +69,7 @@ def soft_f1(
     if average == "micro":
         wrong, sizes = (jnp.sum(x, axis=-1, keepdims=True) for x in (wrong, sizes))
         there = jnp.sum(there, axis=-1, keepdims=True)
-    costs = ratio(wrong, sizes + hyper(smooth, wrong.dtype))
+    costs = ratio(wrong, sizes + as_scalar(smooth, wrong.dtype))
     return per_row(mean_over_classes(costs, there, absent), given)
 
 
@@ -94,9 +90,9 @@ def dice(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the Dice coefficient of soft and true regions, averaged over classes.
+    r"""1 - Dice coefficient of soft and true regions, averaged over classes.
 
     $$1 - \frac{2 \sum p\, y}{\sum p^2 + \sum y^2}$$
 
@@ -106,24 +102,19 @@ def dice(
             dtype), for sigmoids.
         squared: Whether the denominator has squares, as in the paper, or the probabilities themselves.
         smooth: Added to numerator and denominator.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
-            for the smoothing, or 0 if nothing is predicted either.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, at cost 1 but
+            for the smoothing, or 0 if the prediction is empty too.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN.
 
     Example:
-        Four places, two of them true, all predicted at 1/2: one less 2 * 1 / (4/4 + 2).
+        Four places, two of them true, all predicted at 1/2: 1 - 2 * 1 / (4/4 + 2).
 
         >>> labels = jnp.array([[[1], [1], [0], [0]]])
         >>> print(dice(jnp.zeros((1, 4, 1)), labels).round(4))
@@ -144,7 +135,7 @@ def dice(
         sizes = total(jnp.square(given.predicted) + jnp.square(given.true), over, axis_name)
     else:
         wrong, sizes = _disagreement(given, over, axis_name)
-    costs = ratio(wrong, sizes + hyper(smooth, wrong.dtype))
+    costs = ratio(wrong, sizes + as_scalar(smooth, wrong.dtype))
     return per_row(mean_over_classes(costs, total(given.true, over, axis_name), absent), given)
 
 
@@ -165,9 +156,9 @@ def generalized_dice(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the generalised Dice score: all classes in one ratio, small regions weighing more.
+    r"""1 - generalised Dice score: one ratio for all classes, with larger weights for small regions.
 
     $$1 - 2\, \frac{\sum_c w_c \sum p_c\, y_c}{\sum_c w_c \sum (p_c + y_c)}, \quad
     w_c = \left(\sum y_c\right)^{-2}$$
@@ -178,24 +169,19 @@ def generalized_dice(
             dtype), for sigmoids.
         class_weights: "square" is the paper's; "simple" the inverse of the size; "uniform" one.
         smooth: Added to numerator and denominator.
-        absent: A class without any true place would have infinite weight: "skip" gives it none, "largest" that of the
-            smallest class that is there.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        absent: A class without any true place would have infinite weight: "skip" gives it none, "largest" the weight of
+            the smallest present class.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN.
 
     Example:
-        Sizes 1 and 2, so weights 1 and 1/4; every place predicted at 1/2: one less 2 * 3/4 / (5/2 + 7/8).
+        Sizes 1 and 2, so weights 1 and 1/4; every place predicted at 1/2: 1 - 2 * 3/4 / (5/2 + 7/8).
 
         >>> print(generalized_dice(jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]])).round(4))
         [0.5556]
@@ -219,7 +205,7 @@ def generalized_dice(
     # Only their ratios matter; of large regions the weights alone would vanish.
     largest = jnp.max(weights, axis=-1, keepdims=True)
     weights, scale = ratio(weights, largest), ratio(jnp.ones_like(largest), largest)[..., 0]
-    smoothing = hyper(smooth, wrong.dtype) * scale
+    smoothing = as_scalar(smooth, wrong.dtype) * scale
     return per_row(ratio(jnp.sum(weights * wrong, -1), jnp.sum(weights * sizes, -1) + smoothing), given)
 
 
@@ -242,9 +228,9 @@ def tversky(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""One less the Tversky index, which weighs false positives and false negatives apart, averaged over classes.
+    r"""1 - Tversky index, with separate weights for false positives and false negatives, averaged over classes.
 
     $$1 - \frac{TP}{TP + \alpha\, FP + \beta\, FN}$$
 
@@ -255,21 +241,16 @@ def tversky(
         alpha: Weight of false positives.
         beta: Weight of false negatives; more of it finds more of a small region.
         smooth: Added to numerator and denominator.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
-            for the smoothing, or 0 if nothing is predicted either.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, at cost 1 but
+            for the smoothing, or 0 if the prediction is empty too.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN.
 
     Example:
         Four places, two of them true, all predicted at 1/2: TP, FP and FN are 1 each, so the index is 1/2.
@@ -310,7 +291,7 @@ def focal_tversky(
     over: str = "example",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Focal Tversky loss: the Tversky loss of each class to the power $1 / \gamma$, averaged over classes.
 
@@ -324,21 +305,17 @@ def focal_tversky(
         beta: Weight of false negatives.
         gamma: Above 1 the gradient grows as a class gets better; below 1 it fades.
         smooth: Added to numerator and denominator of the index.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, at cost 1 but
-            for the smoothing, or 0 if nothing is predicted either.
-        over: "example" sums over the places of an example; "batch" over those of the (global) batch, whose value every
-            present example then carries.
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, at cost 1 but
+            for the smoothing, or 0 if the prediction is empty too.
+        over: "example" sums over the places of an example; "batch" over the (global) batch, and gives its value to
+            every present example.
         valid: [N, ...], boolean; False leaves the place out of all sums.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the sums are those of the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples, and 0 if no class has a true place. A label that does
-        not exist gives NaN. A class without error has gradient 0, where the power alone would have an infinite one.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If logits are not floating or labels of the wrong dtype.
+        [N], from 0 to 1, and 0 if no class has a true place. A label out of range gives NaN. A class without
+        error has gradient 0, where the power alone would have an infinite one.
 
     Example:
         An index of 1/2 (see `tversky`), at gamma 1/2.
@@ -358,18 +335,18 @@ def focal_tversky(
     given = memberships(logits, labels, valid, where)
     costs = _tversky_costs(given, alpha, beta, smooth, over, axis_name)
     none = costs == 0
-    powers = jnp.where(none, 0, jnp.where(none, 1, costs) ** (1 / hyper(gamma, costs.dtype)))
+    powers = jnp.where(none, 0, jnp.where(none, 1, costs) ** (1 / as_scalar(gamma, costs.dtype)))
     return per_row(mean_over_classes(powers, total(given.true, over, axis_name), absent), given)
 
 
-def _errors(given: Memberships, over: str, axis_name: Axis) -> tuple[jax.Array, jax.Array]:
+def _errors(given: Memberships, over: str, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
     """False positives and false negatives."""
     p, y = given.predicted, given.true
     false_negatives = (1 - p) * y
     return total(p * (1 - y), over, axis_name), total(false_negatives, over, axis_name)
 
 
-def _disagreement(given: Memberships, over: str, axis_name: Axis) -> tuple[jax.Array, jax.Array]:
+def _disagreement(given: Memberships, over: str, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
     """FP + FN, and both regions' sizes together, 2 TP + FP + FN."""
     p, y = given.predicted, given.true
     return total(p * (1 - y) + (1 - p) * y, over, axis_name), total(p + y, over, axis_name)
@@ -381,10 +358,10 @@ def _tversky_costs(
     beta: float | jax.Array,
     smooth: float | jax.Array,
     over: str,
-    axis_name: Axis,
+    axis_name: AxisName,
 ) -> jax.Array:
     dtype = given.predicted.dtype
     false_positives, false_negatives = _errors(given, over, axis_name)
-    wrong = hyper(alpha, dtype) * false_positives + hyper(beta, dtype) * false_negatives
+    wrong = as_scalar(alpha, dtype) * false_positives + as_scalar(beta, dtype) * false_negatives
     right = total(given.predicted * given.true, over, axis_name)
-    return ratio(wrong, right + wrong + hyper(smooth, dtype))
+    return ratio(wrong, right + wrong + as_scalar(smooth, dtype))

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._blockwise import map_rows
-from lossfns._contract import loss, one_of
-from lossfns.overlap._shared import Axis, mean_over_classes, memberships, per_row
+from lossfns._contract import AxisName, loss, one_of
+from lossfns.overlap._shared import mean_over_classes, memberships, per_row
 
 
 @loss(
@@ -21,7 +21,7 @@ def lovasz_softmax(
     over: str = "batch",
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
-    axis_name: Axis = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Lovasz-Softmax loss: the Jaccard loss of each class, extended linearly to soft errors, averaged over classes.
 
@@ -30,25 +30,21 @@ def lovasz_softmax(
     $$\sum_i m_i \left(\Delta(\{1 .. i\}) - \Delta(\{1 .. i-1\})\right), \quad
     \Delta(M) = \frac{|M|}{|\{y = 1\} \cup M|}$$
 
-    where $\Delta(M)$ is one less the Jaccard index of a prediction that is wrong in exactly the places $M$.
+    where $\Delta(M)$ is 1 minus the Jaccard index of a prediction that is wrong in exactly the places $M$.
 
     Args:
         logits: [N, ..., C], unnormalised; the probabilities are a softmax.
         labels: [N, ...], integers in 0 .. C-1.
-        absent: "skip" leaves classes without any true place out of the average; "keep" has them in it, where they cost
+        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, where they cost
             their largest probability.
-        over: "example" sorts the places of an example; "batch" those of the (global) batch, whose value every present
-            example then carries.
+        over: "example" sorts the places of an example; "batch" of the (global) batch, and gives its value to every
+            present example then carries.
         valid: [N, ...], boolean; False leaves the place out (void pixels).
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis; with `over="batch"` the places are gathered from the global batch.
+        axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1, float32 or wider; 0 at masked examples. A label that does not exist gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is unknown.
-        TypeError: If logits are not floating or labels not integers.
+        [N], from 0 to 1. A label out of range gives NaN.
 
     Example:
         One class is right with probability 3/4 in its one place and 1/4 wrong in the other's: both classes have errors
@@ -61,7 +57,7 @@ def lovasz_softmax(
     Conventions:
         The paper's code takes probabilities, and first averaged over all classes (`absent="keep"`), later over those
         present. Its binary form is a hinge of the logits, not this. Where errors are equal any order gives the same
-        value, and the gradient is that of one of the orders.
+        value, and the gradient of one of the orders.
 
     References:
         Berman et al. 2018, arXiv:1705.08790.
@@ -78,7 +74,7 @@ def lovasz_softmax(
     def steps(classes: jax.Array) -> jax.Array:
         """Of some classes [C, N, places], how much the error of each place counts."""
         errors, true, size = (jnp.moveaxis(jnp.take(x, classes, axis=-1), -1, 0) for x in fixed)
-        # Absent places have no error and belong to nothing: they come last, or among others that cost nothing either.
+        # Absent places have no error and no class: they come last, or among others without cost.
         order = jnp.argsort(-errors, axis=-1)
         is_true = jnp.take_along_axis(true, order, axis=-1)
         union = size + jnp.cumsum(1 - is_true, axis=-1)

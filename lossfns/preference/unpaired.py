@@ -6,25 +6,25 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_where,
     finite,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     positive,
+    prepare,
     zero_masked,
 )
 from lossfns._numerics import multiplied
-from lossfns.preference._inputs import alike, signs
-
-AxisName = str | tuple[str, ...] | None
+from lossfns.preference._shared import signs
 
 
 def _mean(values: jax.Array, where: jax.Array | None, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
-    """Mean and number of the present values on all devices; 0 of none."""
+    """Mean and number of the present values on all devices; 0 if there are none."""
     count = jnp.sum(jnp.ones(values.shape, bool) if where is None else where, dtype=values.dtype)
     total = jnp.sum(zero_masked(where, values))
     if axis_name is not None:
@@ -46,7 +46,7 @@ def kto(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Kahneman-Tversky optimisation: answers are good or bad, and gains are measured from a point of reference.
+    r"""Kahneman-Tversky optimisation (KTO): values of good and bad answers relative to a reference point.
 
     $$\lambda_D\, (1 - \sigma(\beta (r - z_0))) \text{ or } \lambda_U\, (1 - \sigma(\beta (z_0 - r))), \quad
     r = \log \frac{\pi(y)}{\pi_0(y)}$$
@@ -65,16 +65,10 @@ def kto(
         desirable_weight: $\lambda_D$.
         undesirable_weight: $\lambda_U$.
         where: [...], boolean; False deletes the answer, and its mismatched one from $z_0$.
-        axis_name: Name of a mapped device axis. $z_0$ is then that of the global batch; each device returns its own
-            answers, and value and gradient summed over devices are those of one device.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [...], for each answer between 0 and its weight, float32 or wider; 0 at masked answers. An integer other than
-        0 and 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If log-probabilities are not floating or desirable neither boolean nor integer.
+        [...], for each answer between 0 and its weight. An integer other than 0 and 1 gives NaN.
 
     Example:
         Both answers have gained log 3 where the mean gain of mismatched ones is 0: 1/4 for the good one, 3/4 for the
@@ -85,7 +79,7 @@ def kto(
         [0.25 0.75]
 
     Conventions:
-        - The weights multiply the values and are no part of the mean's denominator, as in the authors' code and TRL.
+        - The weights multiply the values and are not part of the mean's denominator, as in the authors' code and TRL.
         - The authors' code averages over the mismatched answers whose log-ratio is not exactly 0, which at the first
           step are none; here, as in TRL, over all of them. The two are equal otherwise.
         - A $z_0$ of each device's own batch is another loss: with log-ratios -1 on one device and 3 on the other the
@@ -94,7 +88,7 @@ def kto(
     References:
         Ethayarajh et al. 2024, arXiv:2402.01306.
     """
-    present, (policy, reference, off_policy, off_reference) = alike(
+    present, (policy, reference, off_policy, off_reference) = prepare(
         where,
         policy=policy,
         reference=reference,
@@ -104,8 +98,8 @@ def kto(
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
     baseline, _ = _mean(off_policy - off_reference, present, axis_name)
     baseline = jax.lax.stop_gradient(jnp.maximum(baseline, 0))
-    gain = multiplied(policy - reference - baseline, hyper(beta, policy.dtype))
-    weight = jnp.where(sign > 0, hyper(desirable_weight, gain.dtype), hyper(undesirable_weight, gain.dtype))
+    gain = multiplied(policy - reference - baseline, as_scalar(beta, policy.dtype))
+    weight = jnp.where(sign > 0, as_scalar(desirable_weight, gain.dtype), as_scalar(undesirable_weight, gain.dtype))
     return zero_masked(present, weight * jax.nn.sigmoid(-sign * gain))
 
 
@@ -119,7 +113,7 @@ def bco(
     shift: float | jax.Array = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Binary classifier optimisation: the implicit reward as the logit of "this answer is good".
+    r"""Binary classifier optimisation (BCO): the implicit reward as the logit of "this answer is good".
 
     $$-\log \sigma(\pm (r - \delta)), \quad r = \beta \log \frac{\pi(y)}{\pi_0(y)}$$
 
@@ -134,11 +128,7 @@ def bco(
         where: [...], boolean; False deletes the answer.
 
     Returns:
-        [...], nats for each answer, float32 or wider; 0 at masked answers. An integer other than 0 and 1 gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If log-probabilities are not floating or desirable neither boolean nor integer.
+        [...], nats for each answer. An integer other than 0 and 1 gives NaN.
 
     Example:
         Rewards log 3 above the shift: log(4/3) for a good answer and log 4 for a bad one.
@@ -154,16 +144,16 @@ def bco(
     References:
         Jung et al. 2024, arXiv:2404.04656.
     """
-    where, (policy, reference) = alike(where, policy=policy, reference=reference)
+    where, (policy, reference) = prepare(where, policy=policy, reference=reference)
     sign = signs("desirable", desirable, policy.shape, "of policy", policy.dtype)
-    above = multiplied(policy - reference, hyper(beta, policy.dtype)) - jax.lax.stop_gradient(
-        hyper(shift, policy.dtype)
+    above = multiplied(policy - reference, as_scalar(beta, policy.dtype)) - jax.lax.stop_gradient(
+        as_scalar(shift, policy.dtype)
     )
     return zero_masked(where, jax.nn.softplus(-sign * above))
 
 
 class RewardShift(NamedTuple):
-    """The state of `update_reward_shift`: scalars.
+    """State of `update_reward_shift`: scalars.
 
     Attributes:
         shift: The mean of all rewards so far, the shift of `bco`.
@@ -178,7 +168,7 @@ class RewardShift(NamedTuple):
 def update_reward_shift(
     state: RewardShift, rewards: jax.Array, *, where: jax.Array | None = None, axis_name: AxisName = None
 ) -> RewardShift:
-    r"""The mean of all rewards seen so far, brought up to date with those of a batch: data in, data out.
+    r"""Updates the running mean of all rewards with a batch: state in, state out.
 
     $$n' = n + m, \quad \delta' = \delta + \frac{m}{n'} (\bar r - \delta)$$
 
@@ -186,14 +176,10 @@ def update_reward_shift(
         state: The mean $\delta$ and the number $n$ so far: `RewardShift(jnp.zeros(()), jnp.zeros(()))` at the start.
         rewards: [...], $\beta \log \pi(y) / \pi_0(y)$ of the batch, good and bad answers together.
         where: [...], boolean; False leaves a reward out.
-        axis_name: Name of a mapped device axis, whose devices' batches count together.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        The new state, float32 or wider, without gradient; NaN if the number so far is negative.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If an array is not floating.
+        The new state, without gradient; NaN if the number so far is negative.
 
     Example:
         >>> state = RewardShift(jnp.array(1.0), jnp.array(2.0))

@@ -1,4 +1,4 @@
-"""Losses that restore an example: denoised, unmasked, decoded, or generated step by step."""
+"""Reconstruction losses: denoising, masked images, autoencoders, diffusion and flow matching."""
 
 from lossfns.reconstruction.generative import denoising_score_matching as denoising_score_matching
 from lossfns.reconstruction.generative import diffusion as diffusion

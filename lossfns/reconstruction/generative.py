@@ -3,15 +3,20 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import check_array, check_shape, check_where, hyper, loss, one_of, positive, share, zero_masked
-from lossfns.reconstruction._examples import (
-    check_examples,
-    mean_over_features,
-    nan_unless,
-    per_example,
-    prepared,
-    sum_over_features,
+from lossfns._contract import (
+    as_scalar,
+    check_array,
+    check_shape,
+    check_where,
+    loss,
+    nan_where_invalid,
+    one_of,
+    positive,
+    probability,
+    sanitize,
+    zero_masked,
 )
+from lossfns.reconstruction._examples import check_examples, mean_over_features, per_example, sum_over_features
 
 
 def _check_levels(name: str, levels: jax.Array, examples: jax.Array) -> None:
@@ -27,7 +32,7 @@ def denoising_score_matching(
     weighting: str = "variance",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Distance of a model's scores from those of the noise (denoising score matching).
+    r"""Denoising score matching: distance of a model's scores from the score of the noise.
 
     For examples $x + \sigma \epsilon$ the target is the score of the noise, $-\epsilon / \sigma$:
 
@@ -42,12 +47,8 @@ def denoising_score_matching(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, summed over features, float32 or wider; 0 at masked examples. A sigma that is
-        not positive and finite makes its example NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or the weighting is unknown.
-        TypeError: If an argument is not floating.
+        [N], one value for each example, summed over features. A sigma that is not positive and finite makes its example
+        NaN.
 
     Example:
         At sigma 2 the right score of noise 2 is -1. A score of 0 costs 2^2 / 2, and (2 / 2)^2 / 2 without the weight.
@@ -59,8 +60,8 @@ def denoising_score_matching(
         [0.5]
 
     Conventions:
-        "variance" is Song and Ermon's, which weighs all noise levels alike; "none" is Vincent's. It takes the noise and
-        not the noisy example, whose difference from the clean one would lose digits.
+        "variance" is Song and Ermon's, which weighs all noise levels the same; "none" is Vincent's. The noise is
+        given, not the noisy example: the difference from the clean one would lose digits.
 
     References:
         Vincent 2011, doi:10.1162/NECO_a_00142. Song and Ermon 2019, arXiv:1907.05600.
@@ -68,11 +69,11 @@ def denoising_score_matching(
     check_examples(scores=scores, noise=noise)
     _check_levels("sigma", sigma, scores)
     where = check_where(where, scores.shape[:1])
-    scores, noise, sigma = prepared(where, scores, noise, sigma)
+    scores, noise, sigma = sanitize(where, scores, noise, sigma)
     valid = (sigma > 0) & (sigma < jnp.inf)
     level = per_example(jnp.where(valid, sigma, 1), scores)
     errors = level * scores + noise if weighting == "variance" else scores + noise / level
-    return zero_masked(where, nan_unless(valid, sum_over_features(jnp.square(errors)) / 2))
+    return zero_masked(where, nan_where_invalid(valid, sum_over_features(jnp.square(errors)) / 2))
 
 
 @loss(static=("target",), target=one_of("noise", "clean", "velocity"), min_snr=positive)
@@ -102,12 +103,7 @@ def diffusion(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, averaged over features, float32 or wider; 0 at masked examples. An alpha_bar
-        outside 0 .. 1 makes its example NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an argument is not floating.
+        [N], one value for each example, averaged over features. An alpha_bar outside 0 .. 1 makes its example NaN.
 
     Example:
         Clean 0 and noise 2, half of the variance each. Predictions of 0 miss noise by 2 and velocity by the root of 2.
@@ -134,7 +130,7 @@ def diffusion(
     check_examples(predictions=predictions, clean=clean, noise=noise)
     _check_levels("alpha_bar", alpha_bar, predictions)
     where = check_where(where, predictions.shape[:1])
-    predictions, clean, noise, alpha_bar = prepared(where, predictions, clean, noise, jax.lax.stop_gradient(alpha_bar))
+    predictions, clean, noise, alpha_bar = sanitize(where, predictions, clean, noise, jax.lax.stop_gradient(alpha_bar))
     valid = (alpha_bar >= 0) & (alpha_bar <= 1)
     signal = jnp.where(valid, alpha_bar, 0)
     if target == "velocity":
@@ -144,12 +140,12 @@ def diffusion(
         wanted = noise if target == "noise" else clean
     values = mean_over_features(jnp.square(predictions - wanted))
     if min_snr is not None:
-        values *= _min_snr_weight(signal, hyper(min_snr, signal.dtype), target)
-    return zero_masked(where, nan_unless(valid, values))
+        values *= _min_snr_weight(signal, as_scalar(min_snr, signal.dtype), target)
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _min_snr_weight(signal: jax.Array, gamma: jax.Array, target: str) -> jax.Array:
-    """min(SNR, gamma), over SNR for the noise and over SNR + 1 for the velocity; its limits at no and all signal."""
+    """min(SNR, gamma), divided by SNR for noise and by SNR + 1 for velocity, with limits at SNR 0 and inf."""
     if target == "velocity":
         return jnp.minimum(signal, gamma * (1 - signal))
     ratio = signal / (1 - signal)
@@ -159,7 +155,7 @@ def _min_snr_weight(signal: jax.Array, gamma: jax.Array, target: str) -> jax.Arr
     return jnp.where(high, gamma / jnp.where(high, ratio, 1), 1)
 
 
-@loss(sigma_min=share)
+@loss(sigma_min=probability)
 def flow_matching(
     predictions: jax.Array,
     data: jax.Array,
@@ -180,11 +176,7 @@ def flow_matching(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, averaged over features, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If shapes do not fit or sigma_min is outside 0 .. 1.
-        TypeError: If an argument is not floating.
+        [N], one value for each example, averaged over features.
 
     Example:
         From noise 1 to data 3 the velocity is 2.
@@ -202,6 +194,6 @@ def flow_matching(
     """
     check_examples(predictions=predictions, data=data, noise=noise)
     where = check_where(where, predictions.shape[:1])
-    predictions, data, noise = prepared(where, predictions, data, noise)
-    velocity = data - (1 - hyper(sigma_min, data.dtype)) * noise
+    predictions, data, noise = sanitize(where, predictions, data, noise)
+    velocity = data - (1 - as_scalar(sigma_min, data.dtype)) * noise
     return zero_masked(where, mean_over_features(jnp.square(predictions - velocity)))

@@ -1,24 +1,25 @@
-"""Images and patches restored from what was left of them: denoising, MAE, SimMIM."""
+"""Reconstruction of images and patches: denoising, MAE, SimMIM."""
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     finite,
     flag,
-    hyper,
     loss,
     non_negative,
     one_of,
-    share,
+    probability,
+    sanitize,
     zero_masked,
 )
 from lossfns._numerics import magnitude
-from lossfns.reconstruction._examples import check_examples, mean_over_features, prepared
+from lossfns.reconstruction._examples import check_examples, mean_over_features
 
 _ERRORS = {"squared": jnp.square, "absolute": magnitude}
 
@@ -38,11 +39,7 @@ def denoising(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, float32 or wider; 0 at masked examples.
-
-    Raises:
-        ValueError: If shapes do not fit or the kind of error is unknown.
-        TypeError: If an argument is not floating.
+        [N], one value for each example.
 
     Example:
         >>> print(denoising(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])))
@@ -58,7 +55,7 @@ def denoising(
     """
     check_examples(predictions=predictions, clean=clean)
     where = check_where(where, predictions.shape[:1])
-    predictions, clean = prepared(where, predictions, clean)
+    predictions, clean = sanitize(where, predictions, clean)
     return zero_masked(where, mean_over_features(_ERRORS[error](predictions - clean)))
 
 
@@ -66,7 +63,7 @@ def denoising(
     static=("kind",),
     kind=one_of("gaussian", "mask", "salt_pepper"),
     scale=non_negative,
-    rate=share,
+    rate=probability,
     low=finite,
     high=finite,
 )
@@ -80,7 +77,7 @@ def corrupt(
     low: float | jax.Array = 0.0,
     high: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Images with noise, for `denoising`.
+    r"""Adds noise to images, for `denoising`.
 
     Args:
         key: A PRNG key; fold in the device's index where batches are split.
@@ -94,10 +91,6 @@ def corrupt(
 
     Returns:
         [...], of the images' shape and dtype. Nothing is clipped.
-
-    Raises:
-        ValueError: If the kind is unknown or a hyper-parameter is out of range.
-        TypeError: If images are not floating.
 
     Example:
         >>> images = jnp.full((2, 2), 0.5)
@@ -116,13 +109,13 @@ def corrupt(
     if kind == "gaussian":
         dtype = accumulation_dtype(images)
         noise = jax.random.normal(key, images.shape, dtype)
-        return (images.astype(dtype) + hyper(scale, dtype) * noise).astype(images.dtype)
+        return (images.astype(dtype) + as_scalar(scale, dtype) * noise).astype(images.dtype)
     for_rate, for_side = jax.random.split(key)
-    hit = jax.random.bernoulli(for_rate, hyper(rate, jnp.dtype(jnp.float32)), images.shape)
+    hit = jax.random.bernoulli(for_rate, as_scalar(rate, jnp.dtype(jnp.float32)), images.shape)
     if kind == "mask":
         return jnp.where(hit, jnp.zeros((), images.dtype), images)
     salt = jax.random.bernoulli(for_side, 0.5, images.shape)
-    return jnp.where(hit, jnp.where(salt, hyper(high, images.dtype), hyper(low, images.dtype)), images)
+    return jnp.where(hit, jnp.where(salt, as_scalar(high, images.dtype), as_scalar(low, images.dtype)), images)
 
 
 def _check_patches(predictions: jax.Array, patches: jax.Array) -> None:
@@ -155,11 +148,10 @@ def masked_patches(
             both the mask and the weights of the mean.
 
     Returns:
-        [..., P], one value for each patch, float32 or wider; 0 where `where` is False.
+        [..., P], one value for each patch; 0 where `where` is False.
 
     Raises:
-        ValueError: If shapes do not fit, or if one-pixel patches are to be normalised.
-        TypeError: If an argument is not floating.
+        ValueError: If patches of one pixel are to be normalised.
 
     Example:
         A patch with mean 2 and variance 2; normalised, its pixels are -1 and 1 over the root of 2.
@@ -182,12 +174,12 @@ def masked_patches(
     if norm_pix and features < 2:
         raise ValueError(f"patches must have at least 2 values to be normalised, got shape {patches.shape}")
     where = check_where(where, predictions.shape[:-1])
-    predictions, targets = prepared(where, predictions, patches)
+    predictions, targets = sanitize(where, predictions, patches)
     if norm_pix:
         # A pixel is subtracted first: the mean of a flat patch is then exact, and a common offset costs no digits.
         targets = targets - targets[..., :1]
         targets = targets - jnp.mean(targets, axis=-1, keepdims=True)
-        variance = jnp.sum(jnp.square(targets), axis=-1, keepdims=True) / (features - 1) + hyper(eps, targets.dtype)
+        variance = jnp.sum(jnp.square(targets), axis=-1, keepdims=True) / (features - 1) + as_scalar(eps, targets.dtype)
         targets = targets * jax.lax.rsqrt(jnp.where(variance == 0, 1, variance))
     return zero_masked(where, jnp.mean(jnp.square(predictions - targets), axis=-1))
 
@@ -203,11 +195,7 @@ def simmim(predictions: jax.Array, patches: jax.Array, *, where: jax.Array | Non
             the weights of the mean.
 
     Returns:
-        [..., P], one value for each patch, float32 or wider; 0 where `where` is False.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If an argument is not floating.
+        [..., P], one value for each patch; 0 where `where` is False.
 
     Example:
         >>> print(simmim(jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0, -3.0], [1.0, 1.0]])))
@@ -222,5 +210,5 @@ def simmim(predictions: jax.Array, patches: jax.Array, *, where: jax.Array | Non
     """
     _check_patches(predictions, patches)
     where = check_where(where, predictions.shape[:-1])
-    predictions, targets = prepared(where, predictions, patches)
+    predictions, targets = sanitize(where, predictions, patches)
     return zero_masked(where, jnp.mean(magnitude(predictions - targets), axis=-1))

@@ -1,4 +1,4 @@
-"""Bounds on the likelihood: the VAE's."""
+"""The evidence lower bound of variational autoencoders."""
 
 import math
 
@@ -6,18 +6,20 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    as_scalar,
     check_array,
     check_shape,
     check_where,
-    hyper,
     loss,
+    nan_where_invalid,
     non_negative,
     one_of,
     positive,
+    sanitize,
     zero_masked,
 )
 from lossfns.classification import sigmoid_cross_entropy
-from lossfns.reconstruction._examples import check_examples, nan_unless, prepared, sum_over_features
+from lossfns.reconstruction._examples import check_examples, feature_axes, sum_over_features
 
 
 @loss(static=("likelihood",), beta=non_negative, likelihood=one_of("bernoulli", "gaussian"), scale=positive)
@@ -50,12 +52,8 @@ def beta_vae(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, summed over features and latents, float32 or wider; 0 at masked examples. An input
-        outside 0 .. 1 under "bernoulli" makes its example NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an argument is not floating.
+        [N], nats for each example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" makes
+        its example NaN.
 
     Example:
         Even odds for two pixels cost 2 log 2; a posterior of mean 1 and variance 1 costs 1/2.
@@ -67,7 +65,7 @@ def beta_vae(
     Conventions:
         - Higgins et al. use beta of 4 and more; the default is Kingma and Welling's bound.
         - "gaussian" has the whole density, $\frac{1}{2} (x - \hat x)^2 / s^2 + \log s + \frac{1}{2} \log 2 \pi$; much
-          code takes the squared error alone, which is that with s of the root of 1/2, less a constant. A mean over
+          code takes the squared error alone, which is this with an s of $\sqrt{1/2}$, up to a constant. A mean over
           pixels in place of the sum is another beta, larger by the number of pixels.
         - Inputs between 0 and 1 under "bernoulli" are the usual practice; the value is then no likelihood.
 
@@ -80,15 +78,15 @@ def beta_vae(
         raise ValueError(f"mean must be [N, Z] with N of inputs {inputs.shape}, got shape {mean.shape}")
     check_shape("log_variance", check_array("log_variance", log_variance), mean.shape, "of mean")
     where = check_where(where, inputs.shape[:1])
-    reconstructions, inputs, mean, log_variance = prepared(where, reconstructions, inputs, mean, log_variance)
-    # expm1 keeps the digits of e^v - 1 - v near v = 0, where a posterior that has not moved yet is.
+    reconstructions, inputs, mean, log_variance = sanitize(where, reconstructions, inputs, mean, log_variance)
+    # expm1 keeps the digits of e^v - 1 - v near v = 0, where a posterior starts.
     latent = jnp.sum(jnp.square(mean) + (jnp.expm1(log_variance) - log_variance), axis=-1) / 2
     if likelihood == "bernoulli":
         valid = (inputs >= 0) & (inputs <= 1)
         costs = sum_over_features(sigmoid_cross_entropy(reconstructions, jnp.where(valid, inputs, 0)))
-        costs = nan_unless(valid, costs)
+        costs = nan_where_invalid(jnp.all(valid, axis=feature_axes(valid)), costs)
     else:
-        deviation = hyper(scale, inputs.dtype)
+        deviation = as_scalar(scale, inputs.dtype)
         constant = jnp.log(deviation) + math.log(2 * math.pi) / 2
         costs = sum_over_features(jnp.square((inputs - reconstructions) / deviation) / 2 + constant)
-    return zero_masked(where, costs + hyper(beta, inputs.dtype) * latent)
+    return zero_masked(where, costs + as_scalar(beta, inputs.dtype) * latent)

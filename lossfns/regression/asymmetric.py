@@ -25,12 +25,8 @@ def quantile(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the target, float32 or wider; 0 at masked entries. The gradient is 0 where the two are equal. A
-        traced quantile that is not between 0 and 1 gives NaN, in an array at its entries.
-
-    Raises:
-        ValueError: If the shapes differ or the quantile is not between 0 and 1.
-        TypeError: If predictions are not floating.
+        [...], units of the target. The gradient is 0 where the two are equal. A traced quantile that is not between 0
+        and 1 gives NaN, in an array at its entries.
 
     Example:
         For the 0.75 quantile, guessing 2 too low costs 1.5, and 2 too high 0.5.
@@ -65,12 +61,8 @@ def expectile(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the target, float32 or wider; 0 at masked entries. A traced expectile that is not
-        between 0 and 1 gives NaN, in an array at its entries.
-
-    Raises:
-        ValueError: If the shapes differ or the expectile is not between 0 and 1.
-        TypeError: If predictions are not floating.
+        [...], squared units of the target. A traced expectile that is not between 0 and 1 gives NaN, in an array at its
+        entries.
 
     Example:
         For the 0.75 expectile, guessing 2 too low costs 3, and 2 too high 1.

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import hyper, loss, non_negative, positive, zero_masked
+from lossfns._contract import as_scalar, loss, non_negative, positive, zero_masked
 from lossfns._numerics import magnitude
 from lossfns.regression._shared import errors_of
 
@@ -18,11 +18,7 @@ def squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arra
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the target, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If predictions are not floating.
+        [...], squared units of the target.
 
     Example:
         >>> print(squared_error(jnp.array([1.0, 5.0]), jnp.array([3.0, 5.0])))
@@ -44,11 +40,7 @@ def absolute_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arr
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the target, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If predictions are not floating.
+        [...], units of the target.
 
     Example:
         >>> print(absolute_error(jnp.array([1.0, 5.0]), jnp.array([3.0, 5.0])))
@@ -72,14 +64,10 @@ def huber(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the target, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ or delta is not positive.
-        TypeError: If predictions are not floating.
+        [...], squared units of the target.
 
     Example:
-        At delta 1: half of 0.5 squared, and 3 less one half.
+        At delta 1: half of 0.5 squared, and 3 - 1/2.
 
         >>> print(huber(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0])))
         [0.125 2.5  ]
@@ -91,8 +79,8 @@ def huber(
         Huber 1964, doi:10.1214/aoms/1177703732.
     """
     size = jnp.abs(errors_of(predictions, targets, where))
-    delta = hyper(delta, size.dtype)
-    # Each part is cut before anything is made of it: beyond delta the square could overflow, and up to it a linear part
+    delta = as_scalar(delta, size.dtype)
+    # Each part is clipped before use: beyond delta the square could overflow, and up to it a linear part
     # of size - size would round the gradient by delta.
     near = jnp.where(size > delta, delta, size)
     far = jnp.where(size > delta, size - delta, 0)
@@ -103,7 +91,7 @@ def huber(
 def smooth_l1(
     predictions: jax.Array, targets: jax.Array, *, beta: float | jax.Array = 1.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Absolute error with a quadratic bottom of half-width $\beta$.
+    r"""Smooth L1: the absolute error, quadratic below $\beta$.
 
     $$\frac{e^2}{2 \beta} \ \text{if}\ |e| \le \beta, \quad |e| - \tfrac12\beta\ \text{otherwise}$$
 
@@ -114,27 +102,23 @@ def smooth_l1(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the target, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ or beta is negative.
-        TypeError: If predictions are not floating.
+        [...], units of the target.
 
     Example:
-        At beta 2: 1 squared over 4, and 3 less 1.
+        At beta 2: 1 squared over 4, and 3 - 1.
 
         >>> print(smooth_l1(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0]), beta=2.0))
         [0.25 2.  ]
 
     Conventions:
-        torch's `smooth_l1_loss` is this: `huber` with delta = beta, divided by beta, so its slope far out is 1 at any
-        beta. Fast R-CNN has beta 1, where the two agree; torchvision's detectors use 1/9.
+        torch's `smooth_l1_loss` is this: `huber` with delta = beta, divided by beta, so its gradient far out is 1 at
+        any beta. Fast R-CNN has beta 1, where the two agree; torchvision's detectors use 1/9.
 
     References:
         Girshick 2015, arXiv:1504.08083.
     """
     error = errors_of(predictions, targets, where)
-    size, beta = jnp.abs(error), hyper(beta, error.dtype)
+    size, beta = jnp.abs(error), as_scalar(beta, error.dtype)
     near = jnp.where(size > beta, beta, size)
     far = jnp.where(size > beta, size - beta, 0)
     return zero_masked(where, near / jnp.where(beta == 0, 1, beta) * near / 2 + far)
@@ -142,7 +126,7 @@ def smooth_l1(
 
 @jax.custom_jvp
 def _log_cosh(error: jax.Array) -> jax.Array:
-    """The log of cosh e without loss near 0 or overflow far out; its derivative is tanh, which autodiff would round."""
+    """`log cosh(e)` without cancellation near 0 or overflow; its derivative is tanh, which autodiff would round."""
     size = jnp.abs(error)
     return jnp.where(
         size < 1,
@@ -166,11 +150,7 @@ def log_cosh(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | N
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If predictions are not floating.
+        [...].
 
     Example:
         cosh(log 3) = (3 + 1/3) / 2 = 5/3.
@@ -201,11 +181,7 @@ def charbonnier(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the target, float32 or wider; at least epsilon, and 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ or epsilon is not positive.
-        TypeError: If predictions are not floating.
+        [...], units of the target; at least epsilon, and 0 at masked entries.
 
     Example:
         The sides 3 and 4 of a right-angled triangle.
@@ -222,7 +198,7 @@ def charbonnier(
         Charbonnier et al. 1994, doi:10.1109/ICIP.1994.413553. Lai et al. 2017, arXiv:1710.01992 (LapSRN).
     """
     error = errors_of(predictions, targets, where)
-    epsilon = hyper(epsilon, error.dtype)
+    epsilon = as_scalar(epsilon, error.dtype)
     infinite = jnp.isinf(error)
     finite = jnp.where(infinite, 0, error)
     # The root is homogeneous: divided by the larger side, neither square overflows or vanishes.
@@ -246,11 +222,7 @@ def tukey_biweight(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the target, at most $c^2 / 6$, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ or the cutoff is not positive.
-        TypeError: If predictions are not floating.
+        [...], squared units of the target, at most $c^2 / 6$.
 
     Example:
         At cutoff 2 an error of 1 costs 2/3 of 1 - (3/4)^3, and every error from 2 on costs 2/3.
@@ -266,8 +238,8 @@ def tukey_biweight(
         Beaton and Tukey 1974, doi:10.1080/00401706.1974.10489171. Belagiannis et al. 2015, arXiv:1505.06606.
     """
     error = errors_of(predictions, targets, where)
-    cutoff = hyper(cutoff, error.dtype)
-    # 1 - (1 - u)^3 = u (3 - 3u + u^2) keeps the digits of small errors; far errors are cut before they are squared.
+    cutoff = as_scalar(cutoff, error.dtype)
+    # 1 - (1 - u)^3 = u (3 - 3u + u^2) keeps the digits of small errors; large errors are clipped before the square.
     near = jnp.where(jnp.abs(error) < cutoff, error, jnp.sign(error) * cutoff)
     u = jnp.square(near / cutoff)
     return zero_masked(where, near * near / 2 * (1 - u + u * u / 3))

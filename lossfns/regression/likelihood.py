@@ -6,21 +6,21 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    hyper,
-    keep_rows,
     loss,
-    share_or_off,
+    prepare,
+    probability_or_off,
+    sanitize,
     zero_masked,
 )
 from lossfns._numerics import excess
 
 
-@loss(static=("full",), beta=share_or_off, full=flag)
+@loss(static=("full",), beta=probability_or_off, full=flag)
 def gaussian_nll(
     predictions: jax.Array,
     log_variances: jax.Array,
@@ -45,11 +45,7 @@ def gaussian_nll(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If the shapes differ or beta is not between 0 and 1.
-        TypeError: If predictions or log-variances are not floating.
+        [...], nats.
 
     Example:
         An error of 2 at variance 1 costs 2; at variance 4 it costs log 2 + 1/2.
@@ -72,8 +68,7 @@ def gaussian_nll(
     check_shape("log_variances", log_variances, predictions.shape, "of predictions")
     check_shape("targets", targets, predictions.shape, "of predictions")
     where = check_where(where, predictions.shape)
-    dtype = accumulation_dtype(predictions, log_variances, targets)
-    mean, s, y = (keep_rows(where, x).astype(dtype) for x in (predictions, log_variances, targets))
+    mean, s, y = sanitize(where, predictions, log_variances, targets)
     error = mean - y
     # No error at no variance would be 0 times infinity.
     nothing = (error == 0) & jnp.isinf(jnp.exp(-s / 2))
@@ -82,7 +77,7 @@ def gaussian_nll(
     if full:
         values += math.log(2 * math.pi) / 2
     if beta is not None:
-        values *= jnp.exp(hyper(beta, dtype) * jax.lax.stop_gradient(s))
+        values *= jnp.exp(as_scalar(beta, mean.dtype) * jax.lax.stop_gradient(s))
     return zero_masked(where, values)
 
 
@@ -107,12 +102,8 @@ def poisson_nll(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats, float32 or wider; 0 at masked entries. A negative count or rate gives NaN; a rate of 0 (a log-rate
-        of -inf) costs 0 for the count 0, with the gradient 1 by the rate, and inf for any other.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If rates are not floating.
+        [...], nats. A negative count or rate gives NaN; a rate of 0 (a log-rate of -inf) costs 0 for the count 0, with
+        the gradient 1 by the rate, and inf for any other.
 
     Example:
         At rate 2 the count 0 costs 2, and the count 1 costs 2 - log 2.
@@ -127,12 +118,7 @@ def poisson_nll(
         logarithm, and its `full=True` adds Stirling's approximation for counts above 1, which is 0.0413 too small at
         2; here it is the log-factorial itself. Keras takes the rate and adds 1e-7 to it inside the logarithm.
     """
-    check_array("rates", rates)
-    check_array("targets", targets, "real")
-    check_shape("targets", targets, rates.shape, "of rates")
-    where = check_where(where, rates.shape)
-    dtype = accumulation_dtype(rates, targets)
-    x, y = keep_rows(where, rates).astype(dtype), keep_rows(where, targets).astype(dtype)
+    where, (x, y) = prepare(where, others="real", rates=rates, targets=targets)
     y = jnp.where(y >= 0, y, jnp.nan)
     if not full:
         return zero_masked(where, _without_constant(x, y, log_rate))
@@ -160,7 +146,7 @@ def _rate_and_gap(x: jax.Array, count: jax.Array, log_rate: bool) -> tuple[jax.A
     return x, jnp.where(near, close, jnp.log(count) - jnp.log(jnp.where(near, count, x)))
 
 
-# From this count on log y! is y log y - y and a series; what is large in it meets the rate before it is added.
+# From this count on, log y! is y log y - y and a series; its large terms cancel against the rate first.
 _MANY = 10.0
 
 

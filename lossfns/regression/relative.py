@@ -1,11 +1,14 @@
-"""Errors that do not depend on the unit: of logarithms and of directions."""
+"""Errors of logarithms and of directions."""
 
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
+from lossfns._contract import (
+    loss,
+    prepare,
+    zero_masked,
+)
 from lossfns._numerics import unit_vectors
-from lossfns.regression._shared import both
 
 
 @loss()
@@ -18,12 +21,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], float32 or wider; 0 at masked entries. One of the two at -1 gives inf; a prediction or target below -1
-        has no logarithm and gives NaN.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If predictions are not floating.
+        [...]. One of the two at -1 gives inf; a prediction or target below -1 has no logarithm and gives NaN.
 
     Example:
         1 + 1 against 1 + 3 is half, and log(2) squared is 0.48.
@@ -35,13 +33,13 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
         scikit-learn's `mean_squared_log_error` and Keras's are the mean of this; Keras first raises negative numbers
         to 1e-7, which hides them and their gradients.
     """
-    predictions, targets = both(predictions, targets, where)
+    _, (predictions, targets) = prepare(where, others="real", predictions=predictions, targets=targets)
     # The logarithm of a ratio, because the difference of logarithms has no digits left where the two are close; of the
     # larger to the smaller, because log(1 + r) has none left near r = -1.
     smaller = jnp.where(predictions < targets, predictions, targets)
     ratio = jnp.abs(predictions - targets) / (1 + smaller)
     defined = (predictions >= -1) & (targets >= -1)
-    # At -1 the square of the logarithm is infinite, as the ratio is, and its slope would be infinity times 0.
+    # At -1 the square of the logarithm is infinite, as the ratio is, and its gradient would be infinity times 0.
     lost = ratio == jnp.inf
     squares = jnp.where(lost, ratio, jnp.square(jnp.log1p(jnp.where(lost, 0, ratio))))
     return zero_masked(where, jnp.where(defined, squares, jnp.nan))
@@ -49,7 +47,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
 
 @loss()
 def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""One less the cosine of two vectors, $1 - \frac{\hat y \cdot y}{\lVert \hat y \rVert \lVert y \rVert}$.
+    r"""Cosine distance of two vectors, $1 - \frac{\hat y \cdot y}{\lVert \hat y \rVert \lVert y \rVert}$.
 
     Args:
         predictions: [..., D], floating.
@@ -57,11 +55,7 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], from 0 to 2, float32 or wider; 0 at masked rows. The cosine with a zero vector is 0, its distance 1.
-
-    Raises:
-        ValueError: If the shapes differ or the vectors have no axis.
-        TypeError: If predictions are not floating.
+        [...], from 0 to 2. The cosine with a zero vector is 0, its distance 1.
 
     Example:
         The same direction, a right angle, and the opposite direction.
@@ -72,17 +66,12 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
 
     Conventions:
         torch's `cosine_embedding_loss` of positive pairs and Optax's `cosine_distance` are this, with an epsilon in the
-        norms; Keras's `CosineSimilarity` is this less 1; BYOL's loss is twice this.
+        norms; Keras's `CosineSimilarity` is this minus 1; BYOL's loss is twice this.
     """
-    check_array("predictions", predictions)
-    check_array("targets", targets, "real")
+    where, pair = prepare(where, row_axes=1, others="real", predictions=predictions, targets=targets)
     if predictions.ndim == 0:
         raise ValueError("predictions must have a last axis of features, got a scalar")
-    check_shape("targets", targets, predictions.shape, "of predictions")
-    where = check_where(where, predictions.shape[:-1])
-    dtype = accumulation_dtype(predictions, targets)
-    u = unit_vectors(keep_rows(where, predictions).astype(dtype))
-    v = unit_vectors(keep_rows(where, targets).astype(dtype))
+    u, v = map(unit_vectors, pair)
     # Half the squared distance keeps the digits of small angles; a zero vector lacks the half of its own square.
-    lacking = [jnp.where(jnp.all(x == 0, axis=-1), 0.5, 0).astype(dtype) for x in (u, v)]
+    lacking = [jnp.where(jnp.all(x == 0, axis=-1), 0.5, 0).astype(x.dtype) for x in (u, v)]
     return zero_masked(where, jnp.sum(jnp.square(u - v), axis=-1) / 2 + sum(lacking))

@@ -41,7 +41,7 @@ def barron(
     about $\tfrac12 (x/c)^2$ near zero.
 
     Args:
-        errors: [...], floating, predictions less targets.
+        errors: [...], floating, predictions - targets.
         alpha: Shape $\alpha$: a scalar, or an array that broadcasts to the errors (one shape for each place of the last
             axis); the lower, the less an outlier counts. It may be learned by `adaptive_barron`, not by this loss,
             which a low alpha always makes smaller.
@@ -49,12 +49,7 @@ def barron(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], float32 or wider; 0 at masked entries. A traced alpha of NaN or a traced scale of 0 or less gives NaN, in
-        an array at its entries.
-
-    Raises:
-        ValueError: If shapes do not fit, alpha is NaN or the scale is not positive.
-        TypeError: If errors are not floating.
+        [...]. A traced alpha of NaN or a traced scale of 0 or less gives NaN, in an array at its entries.
 
     Example:
         An error of 2 with alpha 2, 0 and -2: 2, log 3, and 1.
@@ -64,9 +59,9 @@ def barron(
 
     Conventions:
         The author's code has the same numbers. There, with `approximate=False`, the gradient of alpha is 0 at alpha 0
-        and 2; here it is the limit at 0. At 2 the slope is infinite (it grows like $-\log |\alpha - 2|$); the gradient
-        given there is the one at a distance of 1e-20. The loss has no unit, and its
-        curvature at zero is $1 / c^2$: at alpha 1 it is `charbonnier` divided by its epsilon, less 1.
+        and 2; here it is the limit at 0. At 2 the derivative is infinite (it grows like $-\log |\alpha - 2|$); the
+        gradient given there is the one at a distance of 1e-20. The loss has no unit, and its curvature at zero is $1 /
+        c^2$: at alpha 1 it is `charbonnier` divided by its epsilon, less 1.
 
     References:
         Barron 2019, arXiv:1701.03077.
@@ -91,19 +86,15 @@ def adaptive_barron(
     with $\rho$ of `barron`: the normal distribution at alpha 2, Cauchy's (of scale $\sqrt 2 c$) at 0.
 
     Args:
-        errors: [...], floating, predictions less targets.
+        errors: [...], floating, predictions - targets.
         alpha: Shape $\alpha \ge 0$: a scalar, or an array that broadcasts to the errors. To learn it, map a free
             parameter into an interval, such as $2 \sigma(a)$ for the paper's 0 to 2.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats, float32 or wider; 0 at masked entries. A traced alpha below 0, which has no distribution, or a
-        scale of 0 or less gives NaN, in an array at its entries.
-
-    Raises:
-        ValueError: If shapes do not fit, alpha is below 0 or the scale is not positive.
-        TypeError: If errors are not floating.
+        [...], nats. A traced alpha below 0, which has no distribution, or a scale of 0 or less gives NaN, in an array
+        at its entries.
 
     Example:
         No error, alpha 2 and 0: the log of the square root of 2 pi, and of pi times the root of 2.
@@ -133,7 +124,7 @@ def _dtype(errors: jax.Array) -> jnp.dtype:
 def _options(
     errors: jax.Array, alpha: float | jax.Array, scale: float | jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Errors, shapes and scales, all of one shape, harmless where masked."""
+    """Errors, shapes and scales, broadcast to one shape and sanitised."""
     dtype = _dtype(errors)
     where = check_where(where, errors.shape)
     errors = keep_rows(where, errors).astype(dtype)
@@ -161,7 +152,7 @@ def _penalty_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 
 
 def _width(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The width w = b log(1 + x^2 / b) with b = |alpha - 2|, the logarithm, b, and whether b is as good as infinite."""
+    """Width w = b log(1 + x^2 / b) with b = |alpha - 2|, the logarithm, b, and whether b is effectively infinite."""
     gap = alpha - 2
     b = jnp.where(gap <= 0, -gap, gap) + jnp.where(gap == 0, 1e-20, 0).astype(x.dtype)
     limit = b > 1e18
@@ -200,7 +191,7 @@ def _near_two(x: jax.Array, alpha: jax.Array, b: jax.Array, w: jax.Array) -> jax
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _expm1_over(t: jax.Array, order: int) -> jax.Array:
-    """The sum of t^j / (j + order)! over j from 0: (e^t - 1) / t for order 1, and what its derivatives are made of."""
+    """The sum of t^j / (j + order)! over j from 0: (e^t - 1) / t for order 1, the others for its derivatives."""
     small = jnp.abs(t) < 1
     s, away = jnp.where(small, t, 0), jnp.where(small, 1, t)
     total, closed = jnp.ones_like(t), jnp.expm1(away) / away
@@ -241,6 +232,6 @@ def log_partition(alpha: jax.Array) -> jax.Array:
 
 @log_partition.defjvp
 def _log_partition_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    # Each alpha has one derivative, kept in place of all that the integral is made of.
+    # Each alpha has one derivative, which is kept in place of the integrand.
     value, slope = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
     return value, slope * tangents[0]

@@ -6,7 +6,7 @@ from lossfns.regularizers.functions import vat as vat
 from lossfns.regularizers.mixing import Mixed as Mixed
 from lossfns.regularizers.mixing import cutmix as cutmix
 from lossfns.regularizers.mixing import mixup as mixup
-from lossfns.regularizers.parameters import elastic as elastic
+from lossfns.regularizers.parameters import elastic_net as elastic_net
 from lossfns.regularizers.parameters import ewc as ewc
 from lossfns.regularizers.parameters import l1 as l1
 from lossfns.regularizers.parameters import l2 as l2

@@ -1,4 +1,4 @@
-"""Penalties that look into a function: its gradients, or its answers beside an input.
+"""Penalties on a function: on its gradients, or on its outputs near an input.
 
 The function is any Python callable, a closure over parameters as a rule, so these are plain functions: they compile
 with what calls them, and the parameters inside the closure get their gradients.
@@ -13,26 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     non_negative,
+    non_negative_int,
     positive,
     uncompiled,
     zero_masked,
 )
-from lossfns._numerics import log_probabilities, start_of_scan, unit_vectors
-from lossfns._present import index
-from lossfns.classification.divergences import divergence
+from lossfns._divergences import divergence
+from lossfns._numerics import log_probabilities, unit_vectors, vary_like
 
 PyTree = Any
 
 
-@uncompiled(epsilon=positive, steps=index)
+@uncompiled(epsilon=positive, steps=non_negative_int)
 def vat(
     predict: Callable[[jax.Array], jax.Array],
     inputs: jax.Array,
@@ -42,7 +43,7 @@ def vat(
     steps: int = 1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Virtual adversarial training: how far predictions move under the worst small change of the input.
+    r"""Virtual adversarial training (VAT): KL divergence of predictions under the worst small change of the input.
 
     $$\mathrm{KL}\left(p(x) \,\|\, p(x + r)\right), \quad
     r = \varepsilon \frac{d}{\lVert d \rVert}, \quad d \leftarrow \frac{H d}{\lVert H d \rVert}$$
@@ -51,7 +52,7 @@ def vat(
     the first distribution has a gradient.
 
     Args:
-        predict: From inputs [N, ...] to logits [N, V], each row of its own input alone; parameters in its closure get
+        predict: From inputs [N, ...] to logits [N, V], row by row; parameters in its closure get
             gradients. Dropout must be the same in every call.
         inputs: [N, ...], floating.
         directions: [N, ...], the shape of inputs: where the search starts, as `jax.random.normal(key, inputs.shape)`.
@@ -60,12 +61,10 @@ def vat(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats, at least 0, float32 or wider; 0 at masked examples. Where predictions do not depend on the input the
-        value is 0.
+        [N], nats, at least 0. Where predictions do not depend on the input the value is 0.
 
     Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If inputs or directions are not floating, or predict cannot be called.
+        TypeError: If `predict` is not callable.
 
     Example:
         From x = 0 by log 3: even odds against odds of 3 to 1, log(2/3)/2 + log(2)/2.
@@ -100,7 +99,7 @@ def vat(
     d = _row_units(d)
     for _ in range(steps):
         d = _row_units(_curvature_times(predict, still, p, d))
-    moved = inputs + hyper(epsilon, dtype) * jax.lax.stop_gradient(d)
+    moved = inputs + as_scalar(epsilon, dtype) * jax.lax.stop_gradient(d)
     return zero_masked(where, divergence(_checked_logits(predict(moved), inputs), before))
 
 
@@ -113,26 +112,26 @@ def gradient_penalty(
     one_sided: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Penalty on the slope of a critic, $\left(\lVert \nabla_x D(x) \rVert - t\right)^2$.
+    r"""Penalty on the gradient norm of a critic, $\left(\lVert \nabla_x D(x) \rVert - t\right)^2$.
 
     Args:
-        critic: From inputs [N, ...] to scores [N], each of its own input alone (no batch statistics); parameters in its
+        critic: From inputs [N, ...] to scores [N], row by row (no batch statistics); parameters in its
             closure get gradients.
-        inputs: [N, ...], floating, where the slope is taken. For WGAN-GP mix real and generated examples:
+        inputs: [N, ...], floating, where the gradient is taken. For WGAN-GP mix real and generated examples:
             `mix * real + (1 - mix) * fake`, with one `mix` from 0 to 1 for each example.
-        target: Slope $t$ that costs nothing: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated ones).
-        one_sided: Whether only slopes above the target cost.
+        target: Gradient norm $t$ that costs nothing: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated
+            ones).
+        one_sided: Whether only norms above the target cost.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], float32 or wider; 0 at masked examples. Where the slope is exactly 0 the penalty has no gradient.
+        [N]. Where the gradient is exactly 0 the penalty has no gradient.
 
     Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If inputs are not floating, or critic cannot be called.
+        TypeError: If `critic` is not callable.
 
     Example:
-        A critic of slope (3, 4), so of length 5.
+        A critic with gradient (3, 4), of norm 5.
 
         >>> print(gradient_penalty(lambda x: x @ jnp.array([3.0, 4.0]), jnp.zeros((2, 2))))
         [16. 16.]
@@ -164,7 +163,7 @@ def gradient_penalty(
     scale = jnp.where(largest == 0, 1, largest)
     squares = jnp.sum(jnp.square(slopes / scale[:, None]), axis=-1)
     lengths = jnp.where(largest == 0, 0, scale * jnp.sqrt(jnp.where(largest == 0, 1, squares)))
-    excess = lengths - hyper(target, x.dtype)
+    excess = lengths - as_scalar(target, x.dtype)
     return zero_masked(where, jnp.square(jnp.maximum(excess, 0) if one_sided else excess))
 
 
@@ -174,7 +173,7 @@ def fisher_diagonal(
     params: PyTree,
     *examples: jax.Array,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> PyTree:
     r"""Diagonal of the Fisher information, the mean over examples of $\left(\nabla_\theta \log p(y | x)\right)^2$.
 
@@ -185,17 +184,17 @@ def fisher_diagonal(
         *examples: Arrays [N, ...], at least one, such as inputs and labels. With labels drawn from the model's own
             predictions this is the Fisher information of the paper; with the true labels it is the "empirical" one.
         where: [N], boolean; False deletes the example.
-        axis_name: Name of a mapped device axis: the mean is then over the global batch, the same on every device.
+        axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
-        A tree like params, float32 or wider, at least 0; 0 if there is no example.
+        A tree like params, at least 0; 0 without examples.
 
     Raises:
-        ValueError: If shapes do not fit or no examples are given.
-        TypeError: If a leaf of params is not floating, or log_likelihood cannot be called.
+        ValueError: If there are no examples.
+        TypeError: If `log_likelihood` is not callable.
 
     Example:
-        A normal distribution of variance 1 about theta: the slope is x - theta, and the mean of 1 and 9 is 5.
+        A normal distribution of variance 1 about theta: the score is x - theta, and the mean of 1 and 9 is 5.
 
         >>> print(fisher_diagonal(lambda theta, x: -((x - theta) ** 2) / 2, jnp.array(0.0), jnp.array([1.0, -3.0])))
         5.0
@@ -223,7 +222,7 @@ def fisher_diagonal(
     present = jnp.ones(examples[0].shape[:1], bool) if where is None else where
     examples = tuple(keep_rows(where, x) for x in examples)
     # Under `shard_map` the gradient of a replicated array arrives summed over devices, too late to be squared.
-    params = jax.tree.map(lambda x: start_of_scan(x.astype(accumulation_dtype(x)), *examples), params)
+    params = jax.tree.map(lambda x: vary_like(x.astype(accumulation_dtype(x)), *examples), params)
 
     def square(example: tuple[jax.Array, ...]) -> PyTree:
         return jax.tree.map(jnp.square, jax.grad(lambda p: log_likelihood(p, *example))(params))
@@ -237,7 +236,7 @@ def fisher_diagonal(
 
 
 def _arrays(tree: PyTree) -> PyTree:
-    """NumPy arrays as JAX arrays, which is what compiling does to the arguments of the other losses."""
+    """NumPy arrays as JAX arrays, as compilation does for the other losses."""
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x, tree)
 
 
@@ -257,7 +256,8 @@ def _curvature_times(predict: Callable[[jax.Array], jax.Array], x: jax.Array, p:
     logits, pull_back = jax.vjp(predict, x)
     step = jax.jvp(predict, (x,), (d,))[1].astype(p.dtype)
     weighed = p * (step - jnp.sum(p * step, axis=-1, keepdims=True))
-    return jax.lax.stop_gradient(pull_back(weighed.astype(logits.dtype))[0])
+    out: jax.Array = jax.lax.stop_gradient(pull_back(weighed.astype(logits.dtype))[0])
+    return out
 
 
 def _row_units(d: jax.Array) -> jax.Array:

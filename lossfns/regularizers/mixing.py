@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_rank,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     one_of,
@@ -20,7 +20,7 @@ from lossfns._contract import (
 
 
 class Mixed(NamedTuple):
-    """A batch in which every example has a part of another."""
+    """A batch of mixed examples."""
 
     inputs: jax.Array
     """[N, ...], float32 or wider; 0 at masked examples."""
@@ -42,7 +42,7 @@ def mixup(
     per: str = "batch",
     where: jax.Array | None = None,
 ) -> Mixed:
-    r"""Convex combinations of pairs of examples and of their targets.
+    r"""Mixup: convex combinations of pairs of examples and of their targets.
 
     $$\lambda x_i + (1 - \lambda) x_j, \quad \lambda y_i + (1 - \lambda) y_j$$
 
@@ -55,14 +55,10 @@ def mixup(
         targets: [N, C], dense targets such as one-hot labels, any real dtype.
         alpha: The larger, the more even the mixtures; towards 0 examples stay themselves.
         per: "batch" draws one ratio for the batch, as the paper's code; "example" one for each.
-        where: [N], boolean; a masked example is no one's partner.
+        where: [N], boolean; masked examples are not mixed.
 
     Returns:
         `Mixed`: inputs, targets, partners and ratios.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If inputs are not floating.
 
     Example:
         Whatever was drawn, the targets still sum to one.
@@ -101,7 +97,7 @@ def cutmix(
     per: str = "batch",
     where: jax.Array | None = None,
 ) -> Mixed:
-    r"""A box of each image replaced by that of another, and the targets mixed by area.
+    r"""CutMix: replaces a box of each image by another image's, and mixes the targets by area.
 
     The box has $\sqrt{1 - \lambda}$ of both sides with $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ and lies around a
     pixel drawn from all of them; what sticks out is cut off, and $\lambda$ becomes the share of pixels that are left of
@@ -113,14 +109,10 @@ def cutmix(
         targets: [N, classes], dense targets such as one-hot labels, any real dtype.
         alpha: Of the beta distribution; 1 is uniform.
         per: "batch" draws one box for the batch, as the paper's code; "example" one for each.
-        where: [N], boolean; a masked example is no one's partner.
+        where: [N], boolean; masked examples are not mixed.
 
     Returns:
         `Mixed`: images, targets, partners and ratios.
-
-    Raises:
-        ValueError: If shapes do not fit or an option is out of range.
-        TypeError: If images are not floating.
 
     Example:
         Whatever was drawn, the targets still sum to one.
@@ -172,8 +164,8 @@ def _partners(key: jax.Array, count: int, where: jax.Array | None) -> jax.Array:
 
 
 def _ratios(key: jax.Array, count: int, alpha: float | jax.Array, per: str, dtype: jnp.dtype) -> jax.Array:
-    # Drawn in float32 whatever comes in, so that a key means the same in any dtype.
-    alpha, shape = hyper(alpha, jnp.dtype(jnp.float32)), (1 if per == "batch" else count,)
+    # Always drawn in float32, so that a key means the same in any dtype.
+    alpha, shape = as_scalar(alpha, jnp.dtype(jnp.float32)), (1 if per == "batch" else count,)
     return jnp.broadcast_to(jax.random.beta(key, alpha, alpha, shape, jnp.float32).astype(dtype), (count,))
 
 

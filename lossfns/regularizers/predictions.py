@@ -4,19 +4,21 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
+    AxisName,
     accumulation_dtype,
+    as_scalar,
     check_array,
-    check_shape,
+    check_classes,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
     optional_size,
+    prepare,
     zero_masked,
 )
-from lossfns._numerics import log_normalizer, log_probabilities, row_shift, start_of_scan
-from lossfns.classification.divergences import log_pair
+from lossfns._divergences import log_pair
+from lossfns._numerics import log_normalizer, log_probabilities, row_shift, vary_like
 
 
 @loss(threshold=non_negative)
@@ -33,12 +35,7 @@ def confidence_penalty(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats, from -log V to 0 (0 to the threshold with one), float32 or wider; 0 at masked rows. A row with all
-        classes at -inf gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or the threshold is negative.
-        TypeError: If logits are not floating.
+        [...], nats, from -log V to 0 (0 to the threshold with one). A row with all classes at -inf gives NaN.
 
     Example:
         A fair coin has entropy log 2, a sure answer none.
@@ -53,7 +50,7 @@ def confidence_penalty(
         Pereyra et al. 2017, arXiv:1701.06548.
     """
     where, values = _entropy(logits, where)
-    values = -values if threshold is None else jnp.maximum(hyper(threshold, values.dtype) - values, 0)
+    values = -values if threshold is None else jnp.maximum(as_scalar(threshold, values.dtype) - values, 0)
     return zero_masked(where, values)
 
 
@@ -68,11 +65,7 @@ def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats, from 0 to log V, float32 or wider; 0 at masked rows. A row with all classes at -inf gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating.
+        [...], nats, from 0 to log V. A row with all classes at -inf gives NaN.
 
     Example:
         A fair coin has entropy log 2, a sure answer none.
@@ -102,12 +95,7 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats, at least 0, float32 or wider; 0 at masked rows. A class at -inf in both passes costs nothing, in
-        one of them inf.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating.
+        [...], nats, at least 0. A class at -inf in both passes costs nothing, in one of them inf.
 
     Example:
         Even odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
@@ -122,13 +110,9 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
     References:
         Liang et al. 2021, arXiv:2106.14448.
     """
-    check_array("logits_a", logits_a)
-    check_array("logits_b", logits_b)
-    _check_classes("logits_a", logits_a)
-    check_shape("logits_b", logits_b, logits_a.shape, "of logits_a")
-    where = check_where(where, logits_a.shape[:-1])
-    dtype = accumulation_dtype(logits_a, logits_b)
-    a, b, gap = log_pair(*(keep_rows(where, x).astype(dtype) for x in (logits_a, logits_b)))
+    where, pair = prepare(where, row_axes=1, logits_a=logits_a, logits_b=logits_b)
+    check_classes("logits_a", logits_a)
+    a, b, gap = log_pair(*pair)
     no_a, no_b = a == -jnp.inf, b == -jnp.inf
     a, b = jnp.exp(a), jnp.exp(b)
     values = jnp.sum((b - a) * jnp.where(no_a | no_b, 0, gap), axis=-1) / 2
@@ -145,11 +129,7 @@ def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
         where: [...], boolean; False deletes the token.
 
     Returns:
-        [...], squared nats, float32 or wider; 0 at masked tokens. All experts at -inf give inf.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating.
+        [...], squared nats. All experts at -inf give inf.
 
     Example:
         Two experts at e each: log(2 e) squared; one at e squared: 4.
@@ -163,10 +143,8 @@ def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     References:
         Zoph et al. 2022, arXiv:2202.08906 (ST-MoE).
     """
-    check_array("logits", logits)
-    _check_classes("logits", logits)
-    where = check_where(where, logits.shape[:-1])
-    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    where, (x,) = prepare(where, row_axes=1, logits=logits)
+    check_classes("logits", x)
     top, shift = row_shift(x)
     finite = ~jnp.isinf(top)
     x = jnp.where(finite, x, 0)
@@ -180,7 +158,7 @@ def moe_load_balance(
     *,
     top_k: int = 1,
     where: jax.Array | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Load-balancing loss of a mixture of experts, $E \sum_e f_e P_e$.
 
@@ -190,16 +168,15 @@ def moe_load_balance(
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
-        top_k: Experts that each token is sent to, those of the largest logits; of equal ones the first.
+        top_k: Experts for each token, by the largest logits; the first of equal ones.
         where: [...], boolean; False deletes the token (padding must not count as load).
-        axis_name: Name of a mapped device axis: the shares are then those of the global batch.
+        axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [...], the batch's value at every present token and 0 at masked ones, float32 or wider.
+        [...], the batch's value at every present token and 0 at masked ones.
 
     Raises:
-        ValueError: If shapes do not fit or there are fewer than `top_k` experts.
-        TypeError: If logits are not floating.
+        ValueError: If there are fewer than `top_k` experts.
 
     Example:
         Both tokens choose the first of two experts, with probability 3/4: 2 * (1 * 3/4).
@@ -216,7 +193,7 @@ def moe_load_balance(
         Fedus et al. 2021, arXiv:2101.03961 (Switch). Lepikhin et al. 2020, arXiv:2006.16668 (GShard).
     """
     check_array("logits", logits)
-    _check_classes("logits", logits)
+    check_classes("logits", logits)
     experts = logits.shape[-1]
     if top_k is None or top_k > experts:
         raise ValueError(f"top_k must be at most the {experts} experts of logits, got {top_k}")
@@ -235,20 +212,15 @@ def moe_load_balance(
         sums = jax.lax.psum(sums, axis_name)
     load, mass, tokens = sums
     # Summed over devices the number is the same on all of them, but the values are each device's own.
-    value = start_of_scan(experts * jnp.sum(load * mass) / jnp.square(jnp.maximum(tokens[0], 1)), x)
+    value = vary_like(experts * jnp.sum(load * mass) / jnp.square(jnp.maximum(tokens[0], 1)), x)
     return zero_masked(where, jnp.broadcast_to(value, x.shape[:-1]))
-
-
-def _check_classes(name: str, logits: jax.Array) -> None:
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
 
 
 def _entropy(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array | None, jax.Array]:
     check_array("logits", logits)
-    _check_classes("logits", logits)
+    check_classes("logits", logits)
     where = check_where(where, logits.shape[:-1])
     log_p = log_probabilities(keep_rows(where, logits))
     values = jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, 0, -log_p), axis=-1)
-    # Without any class there is no distribution.
+    # A row of -inf is not a distribution.
     return where, jnp.where(jnp.all(log_p == -jnp.inf, axis=-1), jnp.nan, values)

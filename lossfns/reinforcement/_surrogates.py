@@ -1,10 +1,11 @@
-"""The formulas that the losses of this family share; arrays in one dtype, nothing checked."""
+"""Formulas of the losses of this family; arrays in one dtype, unchecked."""
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._contract import Number
 
+ddof_number = Number("0 or 1", lambda v: (v == 0) | (v == 1))
 clip_share = Number("at least 0 and at most 1", lambda v: (v >= 0) & (v <= 1))
 
 
@@ -13,7 +14,7 @@ def clipped(
 ) -> jax.Array:
     """-min(ratio A, clip(ratio, 1 - low, 1 + high) A), for A < 0 at most -dual A.
 
-    Which of the two is the smaller depends on the sign of A alone, so the logarithm of the ratio is looked at before
+    Which of the two is the smaller depends on the sign of A alone, so the logarithm of the ratio is compared before
     anything can overflow: a ratio of e^100 that is clipped has gradient 0, not 0 times infinity.
     """
     good = advantages >= 0

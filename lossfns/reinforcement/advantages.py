@@ -1,26 +1,26 @@
-"""How much better than expected: generalised advantages in time, and comparisons within a group of answers."""
+"""Advantages: generalised advantage estimation, and comparison within a group of answers."""
 
 import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
     non_negative,
-    share,
+    probability,
     zero_masked,
 )
-from lossfns._numerics import row_shift, start_of_scan
+from lossfns._numerics import row_shift, vary_like
+from lossfns.reinforcement._surrogates import ddof_number
 
 
-@loss(discount=share, decay=share)
+@loss(discount=probability, decay=probability)
 def gae(
     rewards: jax.Array,
     values: jax.Array,
@@ -41,20 +41,16 @@ def gae(
         values: [..., T], predicted value of the state in which each step is taken.
         discount: $\gamma$, in 0 .. 1.
         decay: $\lambda$, in 0 .. 1: 0 for one-step differences, 1 for returns minus values.
-        bootstrap: [...], value of the state after the last step, where the episode goes on; None for 0, its end.
+        bootstrap: [...], value of the state after the last step, if the episode continues; None for 0, its end.
         ends: [..., T], boolean: steps after which an episode ends and the next one of the row begins.
         where: [..., T], boolean; False deletes the step as if the row did not have it, at the end (padding) or between
             (the tokens of a tool's answer).
 
     Returns:
-        [..., T], float32 or wider; 0 at masked steps. The targets of the value function are these plus `values`.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array has another dtype.
+        [..., T]. The targets of the value function are these plus `values`.
 
     Example:
-        One reward at the end, no discount, values of 1/2: each step is 1/2 too low by what follows, halved at each
+        One reward at the end, no discount, values of 1/2: each step is 1/2 too low by its successor, halved at each
         step back.
 
         >>> rewards, values = jnp.array([0.0, 0.0, 1.0]), jnp.array([0.5, 0.5, 0.5])
@@ -81,12 +77,12 @@ def gae(
         check_shape(
             "bootstrap", check_array("bootstrap", bootstrap), last.shape, f"of rewards {rewards.shape} at a step"
         )
-        # A row of which nothing is left does not use it, whatever it holds.
+        # A row without present steps does not use it.
         last = jnp.where(jnp.any(present, axis=-1), bootstrap.astype(dtype), 0)
     if ends is None:
         ends = jnp.zeros(rewards.shape, bool)
     check_shape("ends", check_array("ends", ends, "boolean"), rewards.shape, "of rewards")
-    gamma, lam = hyper(discount, dtype), hyper(decay, dtype)
+    gamma, lam = as_scalar(discount, dtype), as_scalar(decay, dtype)
 
     def step(
         later: tuple[jax.Array, jax.Array], now: tuple[jax.Array, ...]
@@ -100,13 +96,13 @@ def gae(
 
     columns = keep_rows(where, rewards).astype(dtype), keep_rows(where, values).astype(dtype), ends, present
     steps = tuple(jnp.moveaxis(x, -1, 0) for x in columns)
-    zero = start_of_scan(jnp.zeros_like(last), *columns[:2], last, present)
+    zero = vary_like(jnp.zeros_like(last), *columns[:2], last, present)
     _, advantages = jax.lax.scan(step, (zero, zero + last), steps, reverse=True)
     return jnp.moveaxis(advantages, 0, -1)
 
 
 def _members(where: jax.Array | None, rewards: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rewards without masked ones, who is present, and how many of each group [..., 1]."""
+    """Sanitised rewards, the mask, and the number of present members of each group [..., 1]."""
     check_array("rewards", rewards)
     if rewards.ndim == 0:
         raise ValueError("rewards must have a last axis, the members of a group, got a scalar")
@@ -135,12 +131,8 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
         where: [..., n], boolean; False deletes the answer, also from the others' baselines.
 
     Returns:
-        [..., n], float32 or wider, without gradient; 0 at masked answers and for one that is alone. The loss is
-        `policy_gradient` of the answers' log-probabilities (`sequence_log_probs`) and these.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If rewards are not floating.
+        [..., n], without gradient; 0 at masked answers and for one that is alone. The loss is `policy_gradient` of the
+        answers' log-probabilities (`sequence_log_probs`) and these.
 
     Example:
         >>> print(rloo(jnp.array([1.0, 0.0, 0.0])).round(4))
@@ -158,7 +150,7 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     return _centred(rewards, present, count) * count / jnp.maximum(count - 1, 1)
 
 
-@loss(static=("scale",), ddof=Number("0 or 1", lambda v: (v == 0) | (v == 1)), epsilon=non_negative, scale=flag)
+@loss(static=("scale",), ddof=ddof_number, epsilon=non_negative, scale=flag)
 def group_advantages(
     rewards: jax.Array,
     *,
@@ -179,12 +171,7 @@ def group_advantages(
         where: [..., n], boolean; False deletes the answer, also from the others' statistics.
 
     Returns:
-        [..., n], float32 or wider, without gradient; 0 at masked answers, for one that is alone, and where all rewards
-        of a group are equal.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If rewards are not floating.
+        [..., n], without gradient, for one that is alone, and where all rewards of a group are equal.
 
     Example:
         >>> rewards = jnp.array([1.0, 0.0, 0.0, 0.0])
@@ -217,7 +204,7 @@ def standardised(
     centred = _centred(rewards, present, count)
     if not scale:
         return zero_masked(present, centred)
-    freedom = jnp.maximum(count - hyper(ddof, rewards.dtype), 1)
+    freedom = jnp.maximum(count - as_scalar(ddof, rewards.dtype), 1)
     deviation = jnp.sqrt(jnp.sum(centred * centred, axis=-1, keepdims=True) / freedom)
-    spread = deviation + hyper(epsilon, rewards.dtype)
+    spread = deviation + as_scalar(epsilon, rewards.dtype)
     return zero_masked(present, centred / jnp.where(spread == 0, 1, spread))

@@ -1,4 +1,4 @@
-"""GRPO and what its relatives differ in, and the weights that make a mean of it."""
+"""GRPO, the code it shares with its relatives, and the weights of their tokens."""
 
 from typing import Any
 
@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import (
-    Number,
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_shape,
     check_where,
-    hyper,
     keep_rows,
     loss,
     non_negative,
@@ -20,7 +19,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import excess
-from lossfns.reinforcement._surrogates import clip_share, clipped, weighted
+from lossfns.reinforcement._surrogates import clip_share, clipped, ddof_number, weighted
 from lossfns.reinforcement.advantages import standardised
 
 NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "constant")
@@ -28,7 +27,7 @@ NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "con
 
 @loss(static=("normalizer",), normalizer=one_of(*NORMALIZERS))
 def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Array:
-    r"""Weights of tokens: what the sum over tokens is divided by.
+    r"""Weights of tokens, which decide the denominator of their mean.
 
     A term of the values of `grpo`, or of any loss of tokens, with these weights has as its mean
     $\sum w v / \sum w$ over all tokens, micro-batches and devices:
@@ -43,16 +42,12 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
       answers; with the `length` of `grpo`, by that in place of T (Dr. GRPO).
 
     Args:
-        where: [..., T], boolean: the tokens that count. An answer without any is no answer and counts nowhere. For
+        where: [..., T], boolean: the tokens that count. An answer without any counts nowhere. For
             "group_tokens" [..., n, T], n the answers to one prompt.
         normalizer: One of the names above.
 
     Returns:
         [..., T], float32 (float64 in JAX's x64 mode), not negative.
-
-    Raises:
-        ValueError: If there is no such normalizer or too few axes.
-        TypeError: If where is not boolean.
 
     Example:
         Answers of one and three tokens.
@@ -101,14 +96,62 @@ def answer_weights(
     return token_weights(jnp.ones(log_probs.shape, bool) if where is None else where, normalizer=normalizer)
 
 
+ADVANTAGES = ("standardised", "centred", "given")
+
+
+def answer_values(
+    log_probs: jax.Array,
+    old_log_probs: jax.Array,
+    rewards: jax.Array,
+    where: jax.Array | None,
+    *,
+    advantages: str,
+    bounds: tuple[float | jax.Array, float | jax.Array],
+    ddof: float | jax.Array = 1,
+    epsilon: float | jax.Array = 1e-4,
+    answer_ratio: bool = False,
+    clip_weight: bool = False,
+) -> tuple[jax.Array | None, jax.Array, jax.Array]:
+    """Checks the arguments of `grpo` and its relatives; returns the mask, the sanitised `log_probs` and the values.
+
+    `answer_ratio` takes one ratio for an answer, the geometric mean over its tokens (GSPO); `clip_weight` clips the
+    ratio as a constant weight of log pi (CISPO).
+    """
+    check_array("log_probs", log_probs)
+    grouped = advantages != "given"
+    if log_probs.ndim < 1 + grouped:
+        axes = "answers of a group and tokens" if grouped else "tokens"
+        raise ValueError(f"log_probs must have last axes of {axes}, got shape {log_probs.shape}")
+    check_shape("old_log_probs", check_array("old_log_probs", old_log_probs), log_probs.shape, "of log_probs")
+    check_shape("rewards", check_array("rewards", rewards), log_probs.shape[:-1], "of log_probs without the token axis")
+    where = check_where(where, log_probs.shape)
+    dtype = accumulation_dtype(log_probs, old_log_probs, rewards)
+    new = keep_rows(where, log_probs).astype(dtype)
+    old = jax.lax.stop_gradient(keep_rows(where, old_log_probs).astype(dtype))
+
+    tokens = jnp.ones(log_probs.shape, bool) if where is None else where
+    present = jnp.any(tokens, axis=-1)
+    advantage = jax.lax.stop_gradient(keep_rows(present, rewards).astype(dtype))
+    if grouped:
+        count = jnp.sum(present, axis=-1, keepdims=True, dtype=dtype)
+        advantage = standardised(advantage, present, count, ddof, epsilon, advantages == "standardised")
+    advantage = jnp.broadcast_to(advantage[..., None], new.shape)
+
+    log_ratio = new - old
+    if answer_ratio:
+        number = jnp.maximum(jnp.sum(tokens, axis=-1, keepdims=True, dtype=dtype), 1)
+        log_ratio = jnp.broadcast_to(jnp.sum(zero_masked(where, log_ratio), axis=-1, keepdims=True) / number, new.shape)
+    low, high = (as_scalar(bound, dtype) for bound in bounds)
+    if clip_weight:
+        return where, new, weighted(new, log_ratio, advantage, low, high)
+    return where, new, clipped(log_ratio, advantage, low, high, None)
+
+
 @loss(
-    static=("baseline", "scale", "ratio", "surrogate", "normalizer"),
+    static=("advantages", "normalizer"),
     term_weights=answer_weights,
-    baseline=one_of("group", "none"),
-    scale=one_of("group", "none"),
-    ratio=one_of("token", "sequence"),
-    surrogate=one_of("clip", "weight"),
-    ddof=Number("0 or 1", lambda v: (v == 0) | (v == 1)),
+    advantages=one_of(*ADVANTAGES),
+    ddof=ddof_number,
     epsilon=non_negative,
     clip_low=clip_share,
     clip_high=non_negative,
@@ -122,12 +165,9 @@ def grpo(
     rewards: jax.Array,
     *,
     reference_log_probs: jax.Array | None = None,
-    baseline: str = "group",
-    scale: str = "group",
+    advantages: str = "standardised",
     ddof: float | jax.Array = 1,
     epsilon: float | jax.Array = 1e-4,
-    ratio: str = "token",
-    surrogate: str = "clip",
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.2,
     kl_weight: float | jax.Array = 0.04,
@@ -150,13 +190,11 @@ def grpo(
             `jax.lax.stop_gradient(log_probs)`.
         rewards: [..., n], the reward of each answer. No gradient flows into these three arrays but the first.
         reference_log_probs: [..., n, T], the same under the reference policy, for the KL penalty; None for none.
-        baseline: "group" subtracts the group's mean reward. "none" takes the rewards as the advantages: pass what
-            `group_advantages` or `rloo` gave of whole groups where groups were split, and any leading axes.
-        scale: "group" divides by the group's standard deviation, "none" does not; without a baseline nothing does.
+        advantages: How rewards become advantages. "standardised" subtracts the mean of the group and divides by its
+            standard deviation; "centred" only subtracts the mean; "given" takes the rewards as they are: the result of
+            `group_advantages` or `rloo`, which is needed where groups are split. Any leading axes will do then.
         ddof: 1 for the unbiased variance, 0 for the population's.
         epsilon: Added to the standard deviation.
-        ratio: "token", or "sequence" for the geometric mean over the answer's tokens (GSPO).
-        surrogate: "clip", or "weight" for CISPO's: $-\hat\rho A \log \pi$ with the clipped ratio a constant.
         clip_low: $\epsilon_l$, in 0 .. 1; 1 is no lower bound.
         clip_high: $\epsilon_h$.
         kl_weight: $\beta$, used if there is a reference.
@@ -165,11 +203,10 @@ def grpo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
+        [..., n, T], a value for each token.
 
     Raises:
-        ValueError: If shapes do not fit, a hyper-parameter is out of range or a length is given without its normalizer.
-        TypeError: If an array is not floating.
+        ValueError: If `length` is given without its normalizer.
 
     Example:
         Four answers of one token on the first step: minus the advantages.
@@ -183,49 +220,29 @@ def grpo(
         - `ddof`, `epsilon`: see `group_advantages`.
         - TRL has no KL penalty unless `beta` is given; the paper has 0.04, DeepSeek-R1 0.001.
         - The mask decides who is in the group. To keep the rewards of answers that are too long in the baseline but
-          their tokens out of the loss (DAPO's overlong filter), make the advantages first and pass `baseline="none"`.
+          their tokens out of the loss (DAPO's overlong filter), compute the advantages first: `advantages="given"`.
         - k3 as a loss has the gradient of the forward divergence: see `kl_estimate`.
 
     References:
         Shao et al. 2024, arXiv:2402.03300.
     """
-    check_array("log_probs", log_probs)
-    grouped = baseline == "group"
-    if log_probs.ndim < 1 + grouped:
-        axes = "answers of a group and tokens" if grouped else "tokens"
-        raise ValueError(f"log_probs must have last axes of {axes}, got shape {log_probs.shape}")
     if length is not None and normalizer != "constant":
         raise ValueError(f"length is the constant of normalizer='constant', got length with normalizer={normalizer!r}")
-    arrays = {"old_log_probs": old_log_probs, "reference_log_probs": reference_log_probs}
-    for name, array in arrays.items():
-        if array is not None:
-            check_shape(name, check_array(name, array), log_probs.shape, "of log_probs")
-    check_shape("rewards", check_array("rewards", rewards), log_probs.shape[:-1], "of log_probs without the token axis")
-    where = check_where(where, log_probs.shape)
-    dtype = accumulation_dtype(log_probs, old_log_probs, rewards)
-    new = keep_rows(where, log_probs).astype(dtype)
-    old = jax.lax.stop_gradient(keep_rows(where, old_log_probs).astype(dtype))
-
-    tokens = jnp.ones(log_probs.shape, bool) if where is None else where
-    present = jnp.any(tokens, axis=-1)
-    advantages = jax.lax.stop_gradient(keep_rows(present, rewards).astype(dtype))
-    if grouped:
-        count = jnp.sum(present, axis=-1, keepdims=True, dtype=dtype)
-        advantages = standardised(advantages, present, count, ddof, epsilon, scale == "group")
-    advantages = jnp.broadcast_to(advantages[..., None], new.shape)
-
-    log_ratio = new - old
-    if ratio == "sequence":
-        number = jnp.maximum(jnp.sum(tokens, axis=-1, keepdims=True, dtype=dtype), 1)
-        log_ratio = jnp.broadcast_to(jnp.sum(zero_masked(where, log_ratio), axis=-1, keepdims=True) / number, new.shape)
-    low, high = hyper(clip_low, dtype), hyper(clip_high, dtype)
-    if surrogate == "clip":
-        values = clipped(log_ratio, advantages, low, high, None)
-    else:
-        values = weighted(new, log_ratio, advantages, low, high)
+    where, new, values = answer_values(
+        log_probs,
+        old_log_probs,
+        rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
+        ddof=ddof,
+        epsilon=epsilon,
+    )
     if reference_log_probs is not None:
-        reference = jax.lax.stop_gradient(keep_rows(where, reference_log_probs).astype(dtype))
-        values += hyper(kl_weight, dtype) * excess(new - reference)
+        name = "reference_log_probs"
+        check_shape(name, check_array(name, reference_log_probs), log_probs.shape, "of log_probs")
+        reference = jax.lax.stop_gradient(keep_rows(where, reference_log_probs).astype(new.dtype))
+        values += as_scalar(kl_weight, new.dtype) * excess(new - reference)
     if length is not None:
-        values *= new.shape[-1] / hyper(length, dtype)
+        values *= new.shape[-1] / as_scalar(length, new.dtype)
     return zero_masked(where, values)

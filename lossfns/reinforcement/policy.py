@@ -5,32 +5,17 @@ import jax.numpy as jnp
 
 from lossfns._contract import (
     Number,
-    accumulation_dtype,
-    check_array,
-    check_shape,
-    check_where,
-    hyper,
-    keep_rows,
+    as_scalar,
+    check_classes,
     loss,
     non_negative,
     one_of,
     positive,
+    prepare,
     zero_masked,
 )
 from lossfns._numerics import excess, log_normalizer, row_shift, softmax
 from lossfns.reinforcement._surrogates import clip_share, clipped, scored
-
-
-def _alike(where: jax.Array | None, **arrays: jax.Array) -> tuple[jax.Array | None, list[jax.Array]]:
-    """Named floating arrays of one shape, in one dtype and 0 at masked places; all but the first are constants."""
-    (first, example), *others = arrays.items()
-    check_array(first, example)
-    for name, array in others:
-        check_shape(name, check_array(name, array), example.shape, f"of {first}")
-    where = check_where(where, example.shape)
-    dtype = accumulation_dtype(*arrays.values())
-    moving, *constants = (keep_rows(where, array).astype(dtype) for array in arrays.values())
-    return where, [moving, *map(jax.lax.stop_gradient, constants)]
 
 
 @loss()
@@ -44,11 +29,7 @@ def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.A
         where: [...], boolean; False deletes the action.
 
     Returns:
-        [...], float32 or wider; 0 at masked actions. Only its gradient means something.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If an array is not floating.
+        [...]. Only its gradient means something.
 
     Example:
         >>> print(policy_gradient(jnp.array([-0.5, -2.0]), jnp.array([2.0, -1.0])))
@@ -61,7 +42,7 @@ def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.A
     References:
         Williams 1992, doi:10.1007/BF00992696.
     """
-    where, (log_probs, advantages) = _alike(where, log_probs=log_probs, advantages=advantages)
+    where, (log_probs, advantages) = prepare(where, log_probs=log_probs, advantages=jax.lax.stop_gradient(advantages))
     return zero_masked(where, scored(log_probs, advantages))
 
 
@@ -78,7 +59,7 @@ def ppo_clip(
     dual_clip: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Proximal policy optimisation, the clipped surrogate.
+    r"""Clipped surrogate of proximal policy optimisation (PPO).
 
     $$-\min(\rho A,\, \mathrm{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h) A), \quad
     \rho = \frac{\pi(a)}{\pi_{\mathrm{old}}(a)}$$
@@ -97,11 +78,7 @@ def ppo_clip(
         where: [...], boolean; False deletes the action.
 
     Returns:
-        [...], float32 or wider; 0 at masked actions.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [...].
 
     Example:
         A ratio of 2: clipped to 1.2 for a good action, not clipped for a bad one, whose gradient is needed.
@@ -111,21 +88,24 @@ def ppo_clip(
         [-1.2, 2.0]
 
     Conventions:
-        - verl has the dual clip at 3 unless told otherwise, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's
+        - verl has the dual clip at 3 by default, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's
           GRPO has `delta`, which bounds the ratio for both signs of the advantage: the same as the dual clip above
           1 + clip_high.
         - The mean over tokens is a matter of weights: `token_weights`.
-        - Advantages are used as they come; PPO for language models often standardises them over the batch first.
+        - Advantages are not standardised here; PPO for language models often standardises them over the batch first.
 
     References:
         Schulman et al. 2017, arXiv:1707.06347. Ye et al. 2019, arXiv:1912.09729 (dual clip). Yu et al. 2025,
         arXiv:2503.14476 (two bounds).
     """
-    where, (new, old, advantages) = _alike(
-        where, log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
+    where, (new, old, advantages) = prepare(
+        where,
+        log_probs=log_probs,
+        old_log_probs=jax.lax.stop_gradient(old_log_probs),
+        advantages=jax.lax.stop_gradient(advantages),
     )
-    low, high = hyper(clip_low, new.dtype), hyper(clip_high, new.dtype)
-    dual = None if dual_clip is None else hyper(dual_clip, new.dtype)
+    low, high = as_scalar(clip_low, new.dtype), as_scalar(clip_high, new.dtype)
+    dual = None if dual_clip is None else as_scalar(dual_clip, new.dtype)
     return zero_masked(where, clipped(new - old, advantages, low, high, dual))
 
 
@@ -138,7 +118,7 @@ def value_clip(
     clip: float | jax.Array | None = 0.2,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Value loss of PPO: half the squared error, of the prediction or of one held near the old one, if that is worse.
+    r"""Clipped value loss of PPO: half the larger squared error of the prediction and the clipped prediction.
 
     $$\tfrac12 \max\left( (v - R)^2,\, (v_{\mathrm{old}} + \mathrm{clip}(v - v_{\mathrm{old}}, -\epsilon, \epsilon) -
     R)^2 \right)$$
@@ -151,11 +131,7 @@ def value_clip(
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squares of the rewards' unit, float32 or wider; 0 at masked entries.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [...], squares of the rewards' unit.
 
     Example:
         The value has moved by 1 onto its target, 0.8 further than it may: 0.8^2 / 2.
@@ -169,10 +145,12 @@ def value_clip(
     References:
         Schulman et al. 2017, arXiv:1707.06347 (the clip is that of its code, not of the paper).
     """
-    where, (value, old, target) = _alike(where, values=values, old_values=old_values, returns=returns)
+    where, (value, old, target) = prepare(
+        where, values=values, old_values=jax.lax.stop_gradient(old_values), returns=jax.lax.stop_gradient(returns)
+    )
     errors = jnp.square(value - target)
     if clip is not None:
-        bound = hyper(clip, value.dtype)
+        bound = as_scalar(clip, value.dtype)
         errors = jnp.maximum(errors, jnp.square(jnp.clip(value, old - bound, old + bound) - target))
     return zero_masked(where, errors / 2)
 
@@ -186,12 +164,8 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, between -log V and 0, float32 or wider; 0 at masked rows. A row without any class has
-        no entropy: NaN. Infinite logits share the probability.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating.
+        [...], nats for each row, between -log V and 0. A row without any class has no entropy: NaN. Infinite logits
+        share the probability.
 
     Example:
         Two classes at even odds, and one of them masked.
@@ -200,17 +174,14 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         [-0.6931  0.    ]
 
     Conventions:
-        Its sign is that of a loss: give the term a positive weight (0.01 is common) to keep the entropy up. The entropy
+        Its sign makes it a loss: give the term a positive weight (0.01 is common) to keep the entropy up. The entropy
         is that of the whole distribution, not the estimate $-\log p$ of the token drawn.
 
     References:
         Williams and Peng 1991, doi:10.1080/09540099108946587.
     """
-    check_array("logits", logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits must have a last axis of at least one class, got shape {logits.shape}")
-    where = check_where(where, logits.shape[:-1])
-    x = keep_rows(where, logits).astype(accumulation_dtype(logits))
+    where, (x,) = prepare(where, row_axes=1, logits=logits)
+    check_classes("logits", x)
     x = jnp.where(jnp.any(x == jnp.inf, axis=-1, keepdims=True), jnp.where(x == jnp.inf, 0, -jnp.inf), x)
     top, shift = row_shift(x)
     log_z = log_normalizer(x, shift)
@@ -235,11 +206,7 @@ def kl_estimate(
         where: [...], boolean; False deletes the sample.
 
     Returns:
-        [...], nats for each sample, float32 or wider; 0 at masked samples. k2 and k3 are not negative.
-
-    Raises:
-        ValueError: If shapes do not fit or there is no such kind.
-        TypeError: If an array is not floating.
+        [...], nats for each sample; 0 at masked samples. k2 and k3 are not negative.
 
     Example:
         A token that is twice as likely as under the reference: log 2, its square over 2, and log 2 - 1/2.
@@ -249,13 +216,13 @@ def kl_estimate(
         [0.6931, 0.2402, 0.1931]
 
     Conventions:
-        As a number, k1 and k3 have the divergence as their expectation, and k2 has not. **As a loss**, differentiated
+        As a number, k1 and k3 are unbiased, and k2 is biased. **As a loss**, differentiated
         for samples that are held fixed, the expected gradient is another matter:
 
         - k1: zero, $E_\pi[\nabla \log \pi] = 0$. It penalises nothing and adds noise. It belongs into the reward,
           without a gradient.
-        - k2: that of the divergence itself, the reverse one, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
-        - k3: that of the forward one, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
+        - k2: the gradient of the divergence itself, the reverse one, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
+        - k3: the gradient of the forward one, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
 
         These hold for samples of the present policy. verl clamps $-d$ to +-20 and k3 to +-10, where the gradient is
         then 0; here nothing is clamped.
@@ -264,7 +231,9 @@ def kl_estimate(
         Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html. Shao et al. 2024,
         arXiv:2402.03300 (k3 in GRPO).
     """
-    where, (new, reference) = _alike(where, log_probs=log_probs, reference_log_probs=reference_log_probs)
+    where, (new, reference) = prepare(
+        where, log_probs=log_probs, reference_log_probs=jax.lax.stop_gradient(reference_log_probs)
+    )
     difference = new - reference
     if kind == "k3":
         return zero_masked(where, excess(difference))

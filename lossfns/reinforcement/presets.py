@@ -1,17 +1,17 @@
-"""GRPO's relatives by name: the same loss at the settings of their papers."""
+"""Relatives of GRPO, with the settings of their papers."""
 
 import functools
 
 import jax
 
-from lossfns._contract import Number, loss, non_negative, positive
-from lossfns.reinforcement._surrogates import clip_share
-from lossfns.reinforcement.groups import answer_weights, grpo
-
-_ddof = Number("0 or 1", lambda v: (v == 0) | (v == 1))
+from lossfns._contract import as_scalar, loss, non_negative, one_of, positive, zero_masked
+from lossfns.reinforcement._surrogates import clip_share, ddof_number
+from lossfns.reinforcement.groups import ADVANTAGES, answer_values, answer_weights
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of("centred", "given"),
     clip_low=clip_share,
     clip_high=non_negative,
     length=positive,
@@ -22,12 +22,13 @@ def dr_grpo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "centred",
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.2,
     length: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""GRPO done right: no standard deviation, no length of the answer in the denominator, no KL penalty.
+    r"""GRPO done right (Dr. GRPO): without standard deviation, answer length and KL penalty.
 
     $$-\frac{T}{L} \min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i), \quad
     A_i = r_i - \bar r$$
@@ -39,6 +40,7 @@ def dr_grpo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer.
+        advantages: "centred" or "given", as for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
         length: $L$, the constant to divide by, such as the most tokens that may be generated; None for T, which changes
@@ -46,11 +48,7 @@ def dr_grpo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,28 +58,25 @@ def dr_grpo(
 
     Conventions:
         The authors' code divides by the most tokens that may be generated, and so does TRL; verl by the padded length
-        unless told otherwise.
+        by default.
 
     References:
         Liu et al. 2025, arXiv:2503.20783.
     """
-    return grpo(
-        log_probs,
-        old_log_probs,
-        rewards,
-        scale="none",
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="constant",
-        length=length,
-        where=where,
+    where, new, values = answer_values(
+        log_probs, old_log_probs, rewards, where, advantages=advantages, bounds=(clip_low, clip_high)
     )
+    if length is not None:
+        values *= new.shape[-1] / as_scalar(length, new.dtype)
+    return zero_masked(where, values)
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of(*ADVANTAGES),
     clip_low=clip_share,
     clip_high=non_negative,
-    ddof=_ddof,
+    ddof=ddof_number,
     epsilon=non_negative,
     term_weights=functools.partial(answer_weights, normalizer="global_tokens"),
 )
@@ -90,6 +85,7 @@ def dapo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "standardised",
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.28,
     ddof: float | jax.Array = 1,
@@ -107,6 +103,7 @@ def dapo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer, its penalty for being too long included.
+        advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
@@ -114,11 +111,7 @@ def dapo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token.
 
     Example:
         A good token at a ratio of 2 is held at 1.28.
@@ -136,23 +129,25 @@ def dapo(
     References:
         Yu et al. 2025, arXiv:2503.14476.
     """
-    return grpo(
+    where, _, values = answer_values(
         log_probs,
         old_log_probs,
         rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
         ddof=ddof,
         epsilon=epsilon,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="global_tokens",
-        where=where,
     )
+    return zero_masked(where, values)
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of(*ADVANTAGES),
     clip_low=clip_share,
     clip_high=non_negative,
-    ddof=_ddof,
+    ddof=ddof_number,
     epsilon=non_negative,
     term_weights=functools.partial(answer_weights, normalizer="sequence"),
 )
@@ -161,13 +156,14 @@ def gspo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "standardised",
     clip_low: float | jax.Array = 3e-4,
     clip_high: float | jax.Array = 4e-4,
     ddof: float | jax.Array = 1,
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Group sequence policy optimisation: one ratio for a whole answer.
+    r"""Group sequence policy optimisation (GSPO): one ratio for a whole answer.
 
     $$-\min(s_i A_i,\, \mathrm{clip}(s_i, 1 - \epsilon_l, 1 + \epsilon_h) A_i), \quad
     s_i = \left( \frac{\pi(o_i)}{\pi_{\mathrm{old}}(o_i)} \right)^{1 / |o_i|}$$
@@ -179,6 +175,7 @@ def gspo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer.
+        advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1; the ratio is near 1, so the bounds are small.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
@@ -186,11 +183,7 @@ def gspo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token.
 
     Example:
         Token ratios of 4 and 1 make a ratio of 2 for the answer.
@@ -208,24 +201,26 @@ def gspo(
     References:
         Zheng et al. 2025, arXiv:2507.18071.
     """
-    return grpo(
+    where, _, values = answer_values(
         log_probs,
         old_log_probs,
         rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
         ddof=ddof,
         epsilon=epsilon,
-        ratio="sequence",
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="sequence",
-        where=where,
+        answer_ratio=True,
     )
+    return zero_masked(where, values)
 
 
 @loss(
+    static=("advantages",),
+    advantages=one_of(*ADVANTAGES),
     clip_low=clip_share,
     clip_high=non_negative,
-    ddof=_ddof,
+    ddof=ddof_number,
     epsilon=non_negative,
     term_weights=functools.partial(answer_weights, normalizer="global_tokens"),
 )
@@ -234,13 +229,14 @@ def cispo(
     old_log_probs: jax.Array,
     rewards: jax.Array,
     *,
+    advantages: str = "standardised",
     clip_low: float | jax.Array = 1.0,
     clip_high: float | jax.Array = 4.0,
     ddof: float | jax.Array = 1,
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Clipped importance-sampling policy optimisation: the weight is clipped, the token keeps its gradient.
+    r"""Clipped importance-sampling policy optimisation (CISPO): clips the weight and keeps the token's gradient.
 
     $$-\hat\rho_{it} A_i \log \pi(o_{it}), \quad \hat\rho = \mathrm{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h)$$
 
@@ -251,6 +247,7 @@ def cispo(
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
         old_log_probs: [..., n, T], the same under the policy that drew them.
         rewards: [..., n], the reward of each answer.
+        advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1; 1 is no lower bound, as in the paper.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
@@ -258,11 +255,7 @@ def cispo(
         where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
 
     Returns:
-        [..., n, T], a value for each token, float32 or wider; 0 at masked tokens. Only its gradient means something.
-
-    Raises:
-        ValueError: If shapes do not fit or a hyper-parameter is out of range.
-        TypeError: If an array is not floating.
+        [..., n, T], a value for each token. Only its gradient means something.
 
     Example:
         A ratio of 8 is held at 5.
@@ -276,20 +269,20 @@ def cispo(
     Conventions:
         The upper bound is $1 + \epsilon_h$ as in the paper, which does not say the value; TRL's `epsilon_high` is the
         bound itself, and its 5.0 (that of ScaleRL, Khatri et al. 2025, arXiv:2510.13786) is 4.0 here. verl clips on
-        both sides at the bounds of PPO unless told otherwise.
+        both sides at the bounds of PPO by default.
 
     References:
         MiniMax 2025, arXiv:2506.13585.
     """
-    return grpo(
+    where, _, values = answer_values(
         log_probs,
         old_log_probs,
         rewards,
+        where,
+        advantages=advantages,
+        bounds=(clip_low, clip_high),
         ddof=ddof,
         epsilon=epsilon,
-        surrogate="weight",
-        clip_low=clip_low,
-        clip_high=clip_high,
-        normalizer="global_tokens",
-        where=where,
+        clip_weight=True,
     )
+    return zero_masked(where, values)

@@ -1,11 +1,11 @@
-"""The sum over all paths of a chain of states, and how likely each state and transition is on a path.
+"""Sum over all paths of a chain of states, and the posterior of states and transitions.
 
 Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], from the row's state to the column's. A
 step may be absent, which deletes it, and `first` marks the first step present, which no transition enters.
 
 Fast form: a step is one product, `exp(a - max a) @ exp(A - column maxima)`, in place of a log-sum-exp over [K, K]. What
-it loses to underflow is at most K exp(-87) in float32, which is nothing beside a sum of at least exp(-60). Where some
-sum is smaller than that (of a state that only very unlikely states lead to), the whole is worked out by log-sum-exp.
+it loses to underflow is at most K exp(-87) in float32, which is negligible next to a sum of at least exp(-60). Where
+some sum is smaller than that (of a state that only very unlikely states lead to), log-sum-exp is used throughout.
 """
 
 import math
@@ -14,13 +14,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._numerics import log_of_sum, row_shift, start_of_scan
+from lossfns._numerics import log_of_sum, row_shift, vary_like
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Posterior(NamedTuple):
-    """What a chain's sum is and where its mass lies.
+    """Log-partition and posterior of a chain.
 
     Attributes:
         log_z: [...], log of the sum over paths; 0 without a step, -inf without a path.
@@ -37,9 +37,10 @@ class Posterior(NamedTuple):
 def log_partition(scores: jax.Array, transitions: jax.Array, first: jax.Array, present: jax.Array) -> jax.Array:
     """Log of the sum over paths of exp of their scores, [...]; its derivatives are `posterior`'s probabilities."""
     forward = _forward(scores, transitions, first, present)
-    return jax.lax.cond(
+    out: jax.Array = jax.lax.cond(
         forward.safe, lambda: forward.log_z, lambda: _exact_forward(scores, transitions, first, present)[0]
     )
+    return out
 
 
 @log_partition.defjvp
@@ -54,11 +55,12 @@ def _log_partition_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 def posterior(scores: jax.Array, transitions: jax.Array, first: jax.Array, present: jax.Array) -> Posterior:
     """The forward-backward algorithm; differentiable like any function."""
     forward = _forward(scores, transitions, first, present)
-    return jax.lax.cond(
+    out: Posterior = jax.lax.cond(
         forward.safe,
         lambda: _backward(forward, transitions, first, present),
         lambda: _exact_posterior(scores, transitions, first, present),
     )
+    return out
 
 
 class _Forward(NamedTuple):
@@ -70,7 +72,7 @@ class _Forward(NamedTuple):
 
 
 def _smallest(dtype: jnp.dtype) -> float:
-    """A sum this small may have lost digits: exp(-60) in float32, whose exp underflows at -87."""
+    """Sums below this may have lost digits: exp(-60) in float32, where exp underflows at -87."""
     return math.exp(0.7 * math.log(float(jnp.finfo(dtype).tiny)))
 
 
@@ -81,7 +83,7 @@ def _by_column(transitions: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _start(scores: jax.Array, *others: jax.Array) -> tuple[jax.Array, jax.Array]:
-    state = start_of_scan(jnp.zeros(scores.shape[1:], scores.dtype), scores, *others)
+    state = vary_like(jnp.zeros(scores.shape[1:], scores.dtype), scores, *others)
     return state, jnp.zeros_like(state[..., 0])
 
 
@@ -125,7 +127,7 @@ def _ending(last: jax.Array) -> jax.Array:
 
 
 def _backward(forward: _Forward, transitions: jax.Array, first: jax.Array, present: jax.Array) -> Posterior:
-    """From the last state back by P(state before | state), which needs no other sums than the forward ones."""
+    """Backward pass by P(previous state | state), which needs only the forward sums."""
     weights, _ = _by_column(transitions)
     smallest = _smallest(weights.dtype)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._numerics import log_add, row_shift, start_of_scan
+from lossfns._numerics import log_add, row_shift, vary_like
 
 Moves = Callable[[Any, Any, Any], tuple[jax.Array, ...]]
 """`moves(tables, rows, columns)`: log-weights of entering a cell from above (i - 1, j), from the left (i, j - 1) and
@@ -20,18 +20,19 @@ perhaps from (i - 1, j - 1), given what belongs to the cell, to its row and to i
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.Array:
-    """Log of the sum over paths from the first to the last cell of a grid of exp of the sum of the moves' weights.
+    """Log-sum-exp, over paths from the first to the last cell of a grid, of the sum of the moves' weights.
 
     Its derivative is how often paths enter each cell by each move, from one pass forward and one back.
 
     Args:
-        moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside of the grid must weigh -inf.
+        moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside the grid must have weight
+            -inf.
         tables: Pytree of floats [I, ..., J], rows first.
         rows: Pytree of integers or booleans [..., I].
         columns: Pytree of integers or booleans [..., J].
 
     Returns:
-        [...]; -inf if there is no path. All cells of an antidiagonal are worked out at once, in I + J - 1 steps.
+        [...]; -inf if there is no path. All cells of an antidiagonal are computed at once, in I + J - 1 steps.
     """
     grid = _Grid(moves, tables, rows, columns)
 
@@ -49,7 +50,7 @@ def _log_sum_of_paths_jvp(moves, primals, tangents):  # type: ignore[no-untyped-
 
 
 class _State(NamedTuple):
-    """Log-sums of two antidiagonals, less a constant that keeps the numbers small and so exact, and its sum."""
+    """Log-sums of two antidiagonals minus an offset, which keeps the numbers small, and the offset."""
 
     last: jax.Array
     last_but_one: jax.Array
@@ -68,16 +69,17 @@ class _Grid(NamedTuple):
 
     @property
     def one(self) -> jax.Array:
-        return jax.tree.leaves(self.tables)[0]
+        out: jax.Array = jax.tree.leaves(self.tables)[0]
+        return out
 
     @property
     def numbers(self) -> jax.Array:
-        """Of the antidiagonals after the first cell."""
+        """Numbers of the antidiagonals after the first cell."""
         return jnp.arange(1, len(self.one) + self.one.shape[-1] - 1)
 
     def blank(self, value: jax.Array) -> jax.Array:
-        """`value`, as a scan may begin with it."""
-        return start_of_scan(value, *jax.tree.leaves((self.tables, self.rows, self.columns)))
+        """An array of `value`, as the start of a scan."""
+        return vary_like(value, *jax.tree.leaves((self.tables, self.rows, self.columns)))
 
     def start(self) -> _State:
         shape, dtype = self.one.shape[1:], self.one.dtype
@@ -86,33 +88,37 @@ class _Grid(NamedTuple):
         return _State(first, jnp.full_like(first, -jnp.inf), jnp.zeros_like(first[..., 0]))
 
     def inside(self, n: jax.Array) -> jax.Array:
-        """Which columns antidiagonal n crosses, [..., J] of ones before."""
+        """Mask of the columns that antidiagonal n crosses."""
         row = n - jnp.arange(self.one.shape[-1])
         return ((row >= 0) & (row < len(self.one))).reshape((1,) * (self.one.ndim - 2) + (-1,))
 
     def get(self, turned: jax.Array, n: jax.Array) -> jax.Array:
-        """Antidiagonal n of a turned table, whose rows are flat."""
-        return jax.lax.dynamic_index_in_dim(turned, n % len(turned), 0, keepdims=False).reshape(self.one.shape[1:])
+        """Antidiagonal n of a skewed table with flat rows."""
+        out: jax.Array = jax.lax.dynamic_index_in_dim(turned, n % len(turned), 0, keepdims=False).reshape(
+            self.one.shape[1:]
+        )
+        return out
 
     def set(self, turned: jax.Array, n: jax.Array, cells: jax.Array) -> jax.Array:
-        """A turned table with other cells on antidiagonal n."""
+        """The skewed table with new cells on antidiagonal n."""
         cells = jnp.where(self.inside(n), cells, self.get(turned, n)).ravel()
-        return jax.lax.dynamic_update_index_in_dim(turned, cells, n % len(turned), 0)
+        out: jax.Array = jax.lax.dynamic_update_index_in_dim(turned, cells, n % len(turned), 0)
+        return out
 
     def weights(self, n: jax.Array) -> tuple[Any, Callable[[Any], tuple[jax.Array, ...]]]:
-        """What the tables have on antidiagonal n, and the weights of the moves into its cells as a function of that."""
+        """The tables' cells on antidiagonal n, and the weights of the moves into them as a function of these."""
         row = jnp.clip(n - jnp.arange(self.one.shape[-1]), 0, len(self.one) - 1)
         rows = jax.tree.map(lambda x: jnp.take(x, row, axis=-1, mode="clip"), self.rows)
         parts = jax.tree.map(lambda x: _take(x, row), self.tables)
         return parts, lambda parts: self.moves(parts, rows, self.columns)
 
     def ways(self, last: jax.Array, last_but_one: jax.Array, weights: tuple[jax.Array, ...]) -> list[jax.Array]:
-        """Log-sums of coming into each cell by each move."""
+        """Log-sums into each cell by each move."""
         sources = last, _right(last, -jnp.inf), _right(last_but_one, -jnp.inf)
         return [source + weight for source, weight in zip(sources, weights, strict=False)]
 
     def step(self, state: _State, n: jax.Array) -> tuple[_State, jax.Array]:
-        """The state one antidiagonal further, and the constant that was taken out."""
+        """The state at the next antidiagonal, and the offset that was subtracted."""
         parts, weights = self.weights(n)
         cells = log_add(*self.ways(state.last, state.last_but_one, weights(parts)))
         cells = jnp.where(self.inside(n), cells, -jnp.inf)
@@ -122,7 +128,7 @@ class _Grid(NamedTuple):
 
 
 def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tuple[jax.Array, Any]:
-    """Cuturi and Blondel's algorithm 2, for any moves. On the way back, slopes take the place of the log-sums."""
+    """Cuturi and Blondel's algorithm 2, for any moves. The backward pass overwrites the log-sums by gradients."""
     grid = _Grid(moves, tables, rows, columns)
     start = grid.start()
     log_sums = grid.set(grid.blank(_flat(jnp.full_like(grid.one, -jnp.inf))), jnp.int32(0), start.last)
@@ -161,7 +167,7 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
 
 
 def _softmax(ways: list[jax.Array]) -> list[jax.Array]:
-    """Shares of a few ways, entry by entry; 0 where all are -inf.
+    """Softmax over a few arrays, entry by entry; 0 where all are -inf.
 
     By a division: by the logarithm of their sum they would add up to 1 only to the digits that the sum has.
     """
@@ -180,17 +186,20 @@ def _left(x: jax.Array) -> jax.Array:
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    """With rows of one axis, whose layout in memory is beyond doubt: XLA copies what it would rather have otherwise."""
+    """With flat rows, for which XLA has only one layout: it copies arrays into another layout otherwise."""
     return x.reshape(len(x), -1)
 
 
 def _take(x: jax.Array, row: jax.Array) -> jax.Array:
-    """[..., J], of each column of [I, ..., J] the entry in a row of its own [J]."""
+    """[..., J], the entry of each column of [I, ..., J] in its row of [J]."""
     row = jnp.broadcast_to(row.reshape((1,) * (x.ndim - 1) + (-1,)), (1, *x.shape[1:]))
     return jnp.take_along_axis(_flat(x), _flat(row), axis=0, mode="clip").reshape(x.shape[1:])
 
 
 def _upright(turned: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The table of a turned one. Row by row: at once it would take a table of indices, or several copies."""
+    """Undoes the skew of a table, row by row: at once it would take a table of indices, or several copies."""
     table, column = turned.reshape(shape), jnp.arange(shape[-1])
-    return jax.lax.map(lambda n: _take(table, (n + column) % len(table)).ravel(), jnp.arange(len(table))).reshape(shape)
+    out: jax.Array = jax.lax.map(
+        lambda n: _take(table, (n + column) % len(table)).ravel(), jnp.arange(len(table))
+    ).reshape(shape)
+    return out

@@ -5,9 +5,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._numerics import row_shift, start_of_scan
-from lossfns._present import check_present, nan_unless, places
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    zero_masked,
+)
+from lossfns._numerics import row_shift, vary_like
+from lossfns._padding import check_present, positions
 from lossfns.sequence._chain import log_partition, posterior
 
 
@@ -22,7 +31,7 @@ def linear_chain_crf(
     end: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Linear-chain conditional random field: the surprise of a whole sequence of tags.
+    r"""Linear-chain conditional random field: negative log-likelihood of a sequence of tags.
 
     $$\log \sum_{y'} e^{s(y')} - s(y), \quad s(y) = \sum_t x_{t, y_t} + \sum_{t > 1} A_{y_{t-1}, y_t}$$
 
@@ -31,22 +40,18 @@ def linear_chain_crf(
         transitions: $A$, [K, K], scores of going from the row's tag to the column's; -inf forbids. [..., K, K] gives
             each sequence its own. None of it need be normalised.
         tags: $y$, [..., T], integers in 0 .. K-1.
-        steps_where: The steps that are there: boolean [..., T], or integer lengths [...]; None for all. An absent step
+        steps_where: The present steps: boolean [..., T], or integer lengths [...]; None for all. An absent step
             is as if deleted, wherever it is.
         start: [K], scores of the first tag; None for none.
         end: [K], scores of the last tag; None for none.
         where: [...], boolean; False deletes the sequence.
 
     Returns:
-        [...], nats for each sequence, at least 0, float32 or wider; 0 at masked sequences and where no step is present.
-        A forbidden path has the value inf. A present tag or a length that is out of range gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating or tags not integers.
+        [...], nats for each sequence, at least 0; 0 at masked sequences and where no step is present. A forbidden path
+        has the value inf. A present tag or a length that is out of range gives NaN.
 
     Example:
-        Two tags and two steps, no scores: four paths alike. Then tag 0 may not follow itself, and three are left.
+        Two tags and two steps, all scores 0: four equal paths. Then tag 0 may not follow itself, and three are left.
 
         >>> print(linear_chain_crf(jnp.zeros((2, 2)), jnp.zeros((2, 2)), jnp.array([0, 1])).round(4))
         1.3863
@@ -55,8 +60,8 @@ def linear_chain_crf(
 
     Conventions:
         - torchcrf returns the log-likelihood, which is minus this, and always has start and end scores. AllenNLP's
-          module is the same. In both, `transitions[i, j]` goes from i to j; some code has it the other way round.
-        - A step costs one [batch, K] x [K, K] product. Inputs on which that would underflow are noticed and worked out
+          module is the same. In both, `transitions[i, j]` goes from i to j; some code has the transpose.
+        - A step costs one [batch, K] x [K, K] product. Inputs on which that would underflow are detected and computed
           by log-sum-exp, at ten times the time (mapped by `vmap`, both forms run: give batches as leading axes).
 
     References:
@@ -73,11 +78,11 @@ def linear_chain_crf(
     values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
     # The gradient of a value that rounding made negative is right, and stays.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 class ViterbiPath(NamedTuple):
-    """What `viterbi` returns.
+    """Result of `crf_viterbi`.
 
     Attributes:
         tags: [..., T], integers, the best path; -1 at absent steps.
@@ -89,7 +94,7 @@ class ViterbiPath(NamedTuple):
 
 
 @loss()
-def viterbi(
+def crf_viterbi(
     emissions: jax.Array,
     transitions: jax.Array,
     steps_where: jax.Array | None = None,
@@ -110,14 +115,10 @@ def viterbi(
         The tags [..., T], -1 at absent steps, and the score [...], -inf if every path is forbidden and NaN if a length
         is out of range. Of equal paths, the one with lower tags from the end on.
 
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating.
-
     Example:
         Tag 1 is better at each step, but may not follow itself.
 
-        >>> path = viterbi(jnp.array([[0.0, 2.0], [0.0, 3.0]]), jnp.array([[0, 0], [0, -jnp.inf]]))
+        >>> path = crf_viterbi(jnp.array([[0.0, 2.0], [0.0, 3.0]]), jnp.array([[0, 0], [0, -jnp.inf]]))
         >>> print(path.tags, path.score)
         [0 1] 3.0
 
@@ -128,7 +129,7 @@ def viterbi(
     states = emissions.shape[-1]
     across = jnp.broadcast_to(jnp.swapaxes(chain.transitions, -1, -2), (*emissions.shape[:-2], states, states))
     scores = jax.lax.stop_gradient(chain.scores)
-    same = places(states, scores.ndim - 1)
+    same = positions(states, scores.ndim - 1)
 
     def step(best, inputs):  # type: ignore[no-untyped-def]
         score, first, present = inputs
@@ -140,7 +141,7 @@ def viterbi(
         return jnp.where(present[..., None], moved, best), back
 
     by_time = jnp.moveaxis(scores, -2, 0), jnp.moveaxis(chain.first, -1, 0), jnp.moveaxis(chain.present, -1, 0)
-    start_scores = start_of_scan(jnp.zeros(scores.shape[:-2] + scores.shape[-1:], scores.dtype), *by_time, across)
+    start_scores = vary_like(jnp.zeros(scores.shape[:-2] + scores.shape[-1:], scores.dtype), *by_time, across)
     last, back = jax.lax.scan(step, start_scores, by_time)
 
     def follow(tag, pointers):  # type: ignore[no-untyped-def]
@@ -149,11 +150,11 @@ def viterbi(
     _, tags = jax.lax.scan(follow, jnp.argmax(last, axis=-1), back, reverse=True)
     tags = jnp.moveaxis(tags, 0, -1)
     score = _path_score(chain, tags) + chain.shift
-    return ViterbiPath(jnp.where(chain.present, tags, -1), nan_unless(chain.valid, score))
+    return ViterbiPath(jnp.where(chain.present, tags, -1), nan_where_invalid(chain.valid, score))
 
 
 @loss()
-def marginals(
+def crf_marginals(
     emissions: jax.Array,
     transitions: jax.Array,
     steps_where: jax.Array | None = None,
@@ -171,17 +172,13 @@ def marginals(
         end: [K] or None.
 
     Returns:
-        [..., T, K], float32 or wider: they sum to one over the tags at each present step, and are 0 at absent ones and
-        wherever every path is forbidden. A length out of range gives NaN. Differentiable.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating.
+        [..., T, K]: they sum to one over the tags at each present step, and are 0 at absent ones and wherever every
+        path is forbidden. A length out of range gives NaN. Differentiable.
 
     Example:
         Tag 0 may not follow itself: of the three paths left, two begin with tag 1.
 
-        >>> print(marginals(jnp.zeros((2, 2)), jnp.array([[-jnp.inf, 0], [0, 0]]))[0].round(4))
+        >>> print(crf_marginals(jnp.zeros((2, 2)), jnp.array([[-jnp.inf, 0], [0, 0]]))[0].round(4))
         [0.3333 0.6667]
 
     References:
@@ -189,11 +186,11 @@ def marginals(
     """
     chain = _check(emissions, transitions, steps_where, start, end)
     out = posterior(*_time_first(chain))
-    return nan_unless(chain.valid[..., None, None], jnp.moveaxis(out.states, 0, -2))
+    return nan_where_invalid(chain.valid[..., None, None], jnp.moveaxis(out.states, 0, -2))
 
 
 class _Chain(NamedTuple):
-    """Scores [..., T, K] with start and end in them, less `shift` in all; transitions; first and present steps."""
+    """Scores [..., T, K] with start and end added and `shift` subtracted; transitions; first and present steps."""
 
     scores: jax.Array
     transitions: jax.Array
@@ -254,10 +251,10 @@ def _time_first(chain: _Chain) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
 
 
 def _path_score(chain: _Chain, tags: jax.Array) -> jax.Array:
-    """Score of a path [..., T] over the steps present, less the shift."""
+    """Score of a path [..., T] over the present steps, minus the shift."""
     at = jnp.take_along_axis(chain.scores, tags[..., None], axis=-1)[..., 0]
     # The step before is the last one present, which need not be the neighbour.
-    place = jnp.where(chain.present, places(tags.shape[-1], tags.ndim), -1)
+    place = jnp.where(chain.present, positions(tags.shape[-1], tags.ndim), -1)
     before = jnp.roll(jax.lax.cummax(place, axis=place.ndim - 1), 1, axis=-1)
     tag_before = jnp.take_along_axis(tags, jnp.maximum(before, 0), axis=-1)
     states = chain.scores.shape[-1]

@@ -10,13 +10,15 @@ from lossfns._contract import (
     flag,
     keep_rows,
     loss,
+    nan_where_invalid,
+    non_negative_int,
     zero_masked,
 )
-from lossfns._numerics import log_add, log_normalizer, row_shift, start_of_scan
-from lossfns._present import check_prefix, check_present, index, nan_unless, places
+from lossfns._numerics import log_add, log_normalizer, row_shift, vary_like
+from lossfns._padding import check_prefix, check_present, positions
 
 
-@loss(static=("blank_id", "zero_infinity"), blank_id=index, zero_infinity=flag)
+@loss(static=("blank_id", "zero_infinity"), blank_id=non_negative_int, zero_infinity=flag)
 def ctc(
     logits: jax.Array,
     labels: jax.Array,
@@ -27,7 +29,7 @@ def ctc(
     zero_infinity: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Connectionist temporal classification: the surprise of a label sequence, whatever its alignment to the frames.
+    r"""Connectionist temporal classification (CTC): negative log-likelihood of labels, summed over alignments.
 
     $$-\log \sum_{\pi : B(\pi) = y} \prod_t \mathrm{softmax}(x_t)_{\pi_t}$$
 
@@ -37,22 +39,21 @@ def ctc(
         logits: [..., T, V], unnormalised log-probabilities of the symbols at each frame, in nats. A symbol at -inf is
             masked.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
-        logits_where: The frames that are there: boolean [..., T], or integer lengths [...]; None for all. An absent
+        logits_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
             frame is as if deleted, wherever it is.
-        labels_where: The labels that are there: boolean [..., L] without holes, or integer lengths [...]; None for all.
+        labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         zero_infinity: Whether a label sequence that no alignment gives has the value 0 rather than inf; the gradient is
             0 either way.
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence (not for each label), at least 0, float32 or wider; 0 at masked examples.
-        inf where the labels need more frames than there are. A present label that is out of range or the blank, a
-        length that is out of range or a mask of labels with a hole gives NaN.
+        [...], nats for each label sequence (not for each label), at least 0. inf where the labels need more frames than
+        there are. A present label that is out of range or the blank, a length that is out of range or a mask of labels
+        with a hole gives NaN.
 
     Raises:
-        ValueError: If shapes do not fit or the blank is no class.
-        TypeError: If logits are not floating or labels not integers.
+        ValueError: If the blank is not a class.
 
     Example:
         Two frames at even odds of blank and "a": of four paths three give "a", so the loss is log(4/3).
@@ -70,7 +71,7 @@ def ctc(
         - torch's `ctc_loss` takes log-probabilities: the values are those of its `reduction="none"` after
           `log_softmax`. Its default "mean" divides each value by the number of labels first, which is a weight of the
           term here: `1 / max(length, 1)`. torch's gradient at an infeasible example is NaN.
-        - Optax's `ctc_loss` takes paddings (1 where there is nothing) and gives a large finite number for infeasible
+        - Optax's `ctc_loss` takes paddings (1 at absent places) and gives a large finite number for infeasible
           labels. Its logarithms are not kept small from frame to frame: at 16 x 256 frames, 64 symbols and 40 labels
           its gradient is 6e-4 off that of float64, this one 6e-6.
 
@@ -103,11 +104,11 @@ def ctc(
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
     if zero_infinity:
         values = jnp.where(values == jnp.inf, 0, values)
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames: jax.Array, blank_id: int) -> jax.Array:
-    """The forward algorithm over the labels with blanks between: 2 L + 1 states, the even ones blank."""
+    """The forward algorithm over labels and blanks: 2 L + 1 states, the even ones blank."""
     states = 2 * labels.shape[-1] + 1
     symbols = jnp.full((*labels.shape[:-1], states), blank_id, labels.dtype).at[..., 1::2].set(labels)
     before = jnp.pad(symbols, [(0, 0)] * (symbols.ndim - 1) + [(2, 0)], constant_values=blank_id)[..., :states]
@@ -129,10 +130,10 @@ def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames:
         _, top = row_shift(alpha)
         return (alpha - top, total + top[..., 0]), None
 
-    # Before the first frame all of the probability is on the first blank, whence both first states can be reached.
-    place = places(states, symbols.ndim)
+    # Before the first frame all probability is on the first blank, from which both first states can be reached.
+    place = positions(states, symbols.ndim)
     first = jnp.where(place == 0, 0.0, -jnp.inf).astype(x.dtype)
-    alpha = start_of_scan(jnp.broadcast_to(first, symbols.shape), x, labels, frames)
+    alpha = vary_like(jnp.broadcast_to(first, symbols.shape), x, labels, frames)
     by_frame = jnp.moveaxis(scores, -2, 0), jnp.moveaxis(frames, -1, 0)
     # Of a step only alpha is held for the gradient: its shares are worked out again.
     (alpha, total), _ = jax.lax.scan(jax.checkpoint(step), (alpha, jnp.zeros_like(alpha[..., 0])), by_frame)

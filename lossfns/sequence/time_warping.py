@@ -6,17 +6,18 @@ import jax.numpy as jnp
 from lossfns._blockwise import map_rows
 from lossfns._contract import (
     accumulation_dtype,
+    as_scalar,
     check_array,
     check_where,
     flag,
-    hyper,
     keep_rows,
     loss,
+    nan_where_invalid,
     positive,
     zero_masked,
 )
 from lossfns._numerics import multiplied
-from lossfns._present import check_present, nan_unless
+from lossfns._padding import check_present
 from lossfns.sequence._lattice import log_sum_of_paths
 
 
@@ -31,7 +32,7 @@ def soft_dtw(
     divergence: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Soft dynamic time warping: the soft minimum over alignments of two series of their squared distances.
+    r"""Soft dynamic time warping: the soft minimum, over alignments of two series, of their summed squared distances.
 
     $$-\gamma \log \sum_A e^{-\langle A, \Delta \rangle / \gamma}, \quad \Delta_{ij} = \lVert x_i - y_j \rVert^2$$
 
@@ -40,7 +41,7 @@ def soft_dtw(
     Args:
         predictions: $x$, [..., N, D].
         targets: $y$, [..., M, D]; the lengths may differ.
-        predictions_where: The steps of $x$ that are there: boolean [..., N], or integer lengths [...]; None for all. An
+        predictions_where: The present steps of $x$: boolean [..., N], or integer lengths [...]; None for all. An
             absent step is as if deleted, wherever it is.
         targets_where: The same for $y$, [..., M] or [...].
         gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value becomes that of dynamic time
@@ -50,13 +51,8 @@ def soft_dtw(
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], squared units of the inputs, float32 or wider; 0 at masked examples. Without `divergence` it may be
-        negative, even for equal series. inf if only one of the two series has no step, 0 if both have none. A length
-        out of range gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit or gamma is not positive.
-        TypeError: If the series are not floating.
+        [...], squared units of the inputs. Without `divergence` it may be negative, even for equal series. inf if only
+        one of the two series has no step, 0 if both have none. A length out of range gives NaN.
 
     Example:
         Two equal steps each: the diagonal costs 0, the two ways round 0 as well: -log 3.
@@ -94,8 +90,8 @@ def soft_dtw(
     x = keep_rows(in_x, keep_rows(where, predictions)).astype(dtype)
     y = keep_rows(in_y, keep_rows(where, targets)).astype(dtype)
     soft_minimum = _divergence if divergence else _soft_minimum
-    values = soft_minimum(x, y, in_x, in_y, jnp.broadcast_to(hyper(gamma, dtype), batch))
-    return zero_masked(where, nan_unless(valid_x & valid_y, values))
+    values = soft_minimum(x, y, in_x, in_y, jnp.broadcast_to(as_scalar(gamma, dtype), batch))
+    return zero_masked(where, nan_where_invalid(valid_x & valid_y, values))
 
 
 def _divergence(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
@@ -139,7 +135,7 @@ _one_by_one.defvjp(_one_by_one_fwd, _one_by_one_bwd)
 
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """A grid with a row and a column before the first steps; an absent step is passed through at no cost."""
+    """A grid with a row and a column before the first steps; an absent step costs nothing."""
     # The first row and column stand for no step: present, but entered by no move.
     before = [(0, 0)] * (x.ndim - 2) + [(1, 0)]
     row, column = (jnp.pad(present, before, constant_values=True) for present in (in_x, in_y))

@@ -3,13 +3,22 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_where, keep_rows, loss, zero_masked
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    non_negative_int,
+    zero_masked,
+)
 from lossfns._numerics import log_normalizer, row_shift
-from lossfns._present import check_prefix, check_present, index, nan_unless
+from lossfns._padding import check_prefix, check_present
 from lossfns.sequence._lattice import log_sum_of_paths
 
 
-@loss(static=("blank_id",), blank_id=index)
+@loss(static=("blank_id",), blank_id=non_negative_int)
 def rnn_transducer(
     logits: jax.Array,
     labels: jax.Array,
@@ -19,31 +28,30 @@ def rnn_transducer(
     blank_id: int = 0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Transducer loss: the surprise of a label sequence, whatever its alignment to the frames.
+    r"""Transducer loss (RNN-T): negative log-likelihood of labels, summed over alignments.
 
     $$-\log \sum_{\pi} \prod_{(t, u) \in \pi} \mathrm{softmax}(x_{t,u})_{\pi_{t,u}}$$
 
-    At frame t, after u labels, the model emits the next label and stays at the frame, or the blank and goes on to the
+    At frame t, after u labels, the model emits the next label and stays at the frame, or the blank and moves to the
     next frame; a path $\pi$ ends with the blank of the last frame after all labels.
 
     Args:
         logits: [..., T, L + 1, V], unnormalised log-probabilities in nats: the joint network's output for frame t after
             u = 0 .. L labels.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
-        frames_where: The frames that are there: boolean [..., T], or integer lengths [...]; None for all. An absent
+        frames_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
             frame is as if deleted, wherever it is.
-        labels_where: The labels that are there: boolean [..., L] without holes, or integer lengths [...]; None for all.
+        labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence, at least 0, float32 or wider; 0 at masked examples. inf if no path has any
-        probability; of no frame come no labels, with value 0. A present label that is out of range or the blank, a
-        length that is out of range or a mask of labels with a hole gives NaN.
+        [...], nats for each label sequence, at least 0. inf if no path has any probability; of no frame come no labels,
+        with value 0. A present label that is out of range or the blank, a length that is out of range or a mask of
+        labels with a hole gives NaN.
 
     Raises:
-        ValueError: If shapes do not fit or the blank is no class.
-        TypeError: If logits are not floating or labels not integers.
+        ValueError: If the blank is not a class.
 
     Example:
         One frame, one label, even odds everywhere: the only path emits "a", then the blank, so the loss is log 4.
@@ -86,13 +94,13 @@ def rnn_transducer(
     values = -_log_probability(x, labels, frames, in_text, here, blank_id)
     # The gradient of a value that rounding made negative is right, and stays.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _log_probability(
     x: jax.Array, labels: jax.Array, frames: jax.Array, in_text: jax.Array, here: jax.Array, blank_id: int
 ) -> jax.Array:
-    """Paths over the grid of (frame, labels so far), with a row past the last frame."""
+    """Log-sum over paths through the grid of (frame, labels so far), with a row past the last frame."""
     _, shift = row_shift(x)
     log_z = log_normalizer(x, shift)
     log_z = jnp.where(log_z == -jnp.inf, 0, log_z)

@@ -1,4 +1,4 @@
-"""Dependency trees: a head for each word."""
+"""Dependency trees: distributions over the heads of words."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,11 @@ from lossfns._contract import (
     flag,
     keep_rows,
     loss,
+    nan_where_invalid,
     zero_masked,
 )
-from lossfns._numerics import log_add, log_of_sum, row_shift, start_of_scan
-from lossfns._present import check_present, nan_unless, places
+from lossfns._numerics import log_add, log_of_sum, row_shift, vary_like
+from lossfns._padding import check_present, positions
 from lossfns.classification import softmax_cross_entropy
 
 
@@ -27,7 +28,7 @@ def _arc_weights(
     where: jax.Array | None = None,
 ) -> jax.Array:
     words, valid = check_present("words_where", words_where, heads.shape, None)
-    # The NaN of a length that does not exist counts, or nobody would see it.
+    # A length out of range gives NaN: its words count, so that it shows.
     scored = jnp.where(valid[..., None], words, True)
     return scored if where is None else scored & where
 
@@ -41,24 +42,20 @@ def arc_cross_entropy(
     exclude_self: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy of each word's head, the words taken one by one: $-\log \mathrm{softmax}(x_n)_{h_n}$.
+    r"""Cross-entropy of each word's head, independently of the others: $-\log \mathrm{softmax}(x_n)_{h_n}$.
 
     Args:
         logits: [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the k-th
             word (as in CoNLL-U). -inf forbids a head.
         heads: [..., N], integers in 0 .. N.
-        words_where: The words that are there: boolean [..., N], or integer lengths [...]; None for all. An absent word
+        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word
             has no head and is none.
         exclude_self: Whether to take the word itself out of the softmax.
         where: [..., N], boolean: the words to score. Unlike an absent word, one that is not scored may be a head.
 
     Returns:
-        [..., N], nats for each word, float32 or wider; 0 at words that are absent or not scored, which do not count in
-        the weights that it carries, `term_weights`. A head out of range gives NaN, an absent or forbidden one inf.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If logits are not floating or heads not integers.
+        [..., N], nats for each word; 0 at words that are absent or not scored, which do not count in the weights that
+        it carries, `term_weights`. A head out of range gives NaN, an absent or forbidden one inf.
 
     Example:
         Two words, three heads at even odds: log 3; without the word itself log 2.
@@ -96,30 +93,26 @@ def dependency_tree_crf(
     single_root: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Surprise of a dependency tree under a distribution over all trees, projective or not.
+    r"""Negative log-likelihood of a dependency tree under a distribution over all trees, projective or not.
 
     $$\log \sum_{h' \in \mathcal{T}} e^{s(h')} - s(h), \quad s(h) = \sum_n x_{n, h_n}$$
 
-    The sum over trees is a determinant (the matrix-tree theorem). It is worked out by eliminating word after word, in
-    logarithms and without a subtraction, so that it stays exact for scores of any range.
+    The sum over trees is a determinant (the matrix-tree theorem). It is computed by eliminating one word after another,
+    in logarithms and without a subtraction, so that it stays exact for scores of any range.
 
     Args:
         scores: $x$, [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the
             k-th word (as in CoNLL-U); a word's own column is not read. -inf forbids an arc.
         heads: $h$, [..., N], integers in 0 .. N.
-        words_where: The words that are there: boolean [..., N], or integer lengths [...]; None for all. An absent word
+        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word
             is as if deleted (heads keep their numbers).
         single_root: Whether trees have exactly one word under the root, as treebanks demand; if not, at least one.
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0, float32 or wider; 0 at masked trees and where no word is present. A
-        forbidden arc gives inf. Heads that are no such tree (a cycle, a second root, a head that is absent or out of
-        range) or a length out of range give NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating or heads not integers.
+        [...], nats for each tree, at least 0; 0 at masked trees and where no word is present. A forbidden arc gives
+        inf. Heads that do not form a tree (a cycle, a second root, a head that is absent or out of range) or a length
+        out of range give NaN.
 
     Example:
         Two words: either may be the root of the other. With several roots allowed both may be roots, too.
@@ -148,7 +141,7 @@ def dependency_tree_crf(
     # A constant taken out of all scores of a word's heads cancels.
     x = x - top
     # An absent word hangs from the root at no cost.
-    x = jnp.where(words[..., None], x, jnp.where(places(x.shape[-1], x.ndim) == 0, 0.0, -jnp.inf).astype(x.dtype))
+    x = jnp.where(words[..., None], x, jnp.where(positions(x.shape[-1], x.ndim) == 0, 0.0, -jnp.inf).astype(x.dtype))
     gold = jnp.take_along_axis(x, jnp.clip(heads, 0, x.shape[-1] - 1)[..., None], axis=-1)[..., 0]
     score = jnp.sum(jnp.where(words, gold, 0), axis=-1)
     valid &= _is_tree(heads, words, single_root) if where is None else _is_tree(heads, words, single_root) | ~where
@@ -156,7 +149,7 @@ def dependency_tree_crf(
     values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
     # The gradient of a value that rounding made negative is right, and stays.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
 def _check_arcs(x: jax.Array, heads: jax.Array, name: str) -> None:
@@ -168,17 +161,17 @@ def _check_arcs(x: jax.Array, heads: jax.Array, name: str) -> None:
 
 
 def _as_heads(words: jax.Array) -> jax.Array:
-    """Which columns [..., 1, N + 1] may be heads: the root and the words that are there."""
+    """Mask [..., 1, N + 1] of the columns that may be heads: the root and the present words."""
     return jnp.pad(words, [(0, 0)] * (words.ndim - 1) + [(1, 0)], constant_values=True)[..., None, :]
 
 
 def _is_self(x: jax.Array) -> jax.Array:
-    """Where word n stands as its own head, column n + 1."""
+    """Mask of each word as its own head: column n + 1 of row n."""
     return jnp.eye(x.shape[-2], x.shape[-1], k=1, dtype=bool).reshape((1,) * (x.ndim - 2) + x.shape[-2:])
 
 
 def _is_tree(heads: jax.Array, words: jax.Array, single_root: bool) -> jax.Array:
-    """Whether every word present comes to the root by its heads, all of them present."""
+    """Whether every present word reaches the root through present heads."""
     count = heads.shape[-1]
     inside = jnp.all(~words | ((heads >= 0) & (heads <= count)), axis=-1)
     up = jnp.pad(jnp.clip(heads, 0, count), [(0, 0)] * (heads.ndim - 1) + [(1, 0)])
@@ -202,7 +195,7 @@ def _log_partition(x: jax.Array, words: jax.Array, single_root: bool) -> jax.Arr
     if not count:
         return jnp.zeros(x.shape[:-2], x.dtype)
     far = 2 * count + 2
-    from_root = (places(count + 1, x.ndim) == 0) & words[..., None]
+    from_root = (positions(count + 1, x.ndim) == 0) & words[..., None]
     order = jnp.broadcast_to(jnp.where(from_root, int(single_root), 0), x.shape)
 
     def step(carry, k):  # type: ignore[no-untyped-def]
@@ -220,13 +213,13 @@ def _log_partition(x: jax.Array, words: jax.Array, single_root: bool) -> jax.Arr
         w = log_add(
             jnp.where(order <= through_order, w, -jnp.inf), jnp.where(through_order <= order, through, -jnp.inf)
         )
-        gone = _is_self(w) | (places(count + 1, w.ndim) == k + 1)
+        gone = _is_self(w) | (positions(count + 1, w.ndim) == k + 1)
         w = jnp.where(gone, -jnp.inf, w)
         return (w, jnp.minimum(order, through_order), total + sum_into, total_order + lowest), None
 
-    zero = start_of_scan(jnp.zeros(x.shape[:-2], x.dtype), x, words)
+    zero = vary_like(jnp.zeros(x.shape[:-2], x.dtype), x, words)
     nothing = jnp.zeros_like(zero, dtype=order.dtype) + jnp.where(zero == 0, 0, 1).astype(order.dtype)
-    order = start_of_scan(order, x, words)
+    order = vary_like(order, x, words)
     (_, _, total, total_order), _ = jax.lax.scan(step, (x, order, zero, nothing), jnp.arange(count))
     wanted = jnp.any(words, axis=-1).astype(total_order.dtype) * int(single_root)
     return jnp.where(total_order == wanted, total, -jnp.inf)

@@ -3,8 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._present import check_present, nan_unless
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    zero_masked,
+)
+from lossfns._padding import check_present
 
 
 @loss()
@@ -24,18 +33,14 @@ def tree_smoothness(
         hidden: $h$, [..., N, D], a vector for each node.
         edges: [..., E, 2], integers in 0 .. N-1: the two nodes of each edge, in any order; each edge once.
         edge_weights: $\alpha$, [..., E], at least 0.
-        edges_where: The edges that are there: boolean [..., E], or integer counts [...]; None for all. What an absent
+        edges_where: The present edges: boolean [..., E], or integer counts [...]; None for all. What an absent
             edge names is not looked at.
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], one value for each tree, a sum over its edges, in squared units of `hidden`, float32 or wider; 0 at
-        masked trees and for a tree without edges. A present edge to a node that does not exist or of
-        negative weight, or a count out of range, gives NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If hidden or the weights are not floating, or edges not integers.
+        [...], one value for each tree, a sum over its edges, in squared units of `hidden`; 0 at masked trees and for a
+        tree without edges. A present edge to a node out of range or of negative weight, or a count out of range,
+        gives NaN.
 
     Example:
         A chain of three nodes at 0, 1 and 3 on a line: 1 + 0.5 times 4.
@@ -76,7 +81,7 @@ def tree_smoothness(
     gaps = keep_rows(present, one) - keep_rows(present, other)
     valid &= jnp.all(weights >= 0, axis=-1)
     values = jnp.sum(weights * jnp.sum(jnp.square(gaps), axis=-1), axis=-1)
-    return zero_masked(where, nan_unless(valid & jnp.all(inside | ~present, axis=-1), values))
+    return zero_masked(where, nan_where_invalid(valid & jnp.all(inside | ~present, axis=-1), values))
 
 
 def _of_nodes(h: jax.Array, index: jax.Array) -> jax.Array:

@@ -3,9 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from lossfns._contract import accumulation_dtype, check_array, check_shape, check_where, keep_rows, loss, zero_masked
-from lossfns._numerics import log_of_sum, row_shift, start_of_scan
-from lossfns._present import check_prefix, nan_unless, places
+from lossfns._contract import (
+    accumulation_dtype,
+    check_array,
+    check_shape,
+    check_where,
+    keep_rows,
+    loss,
+    nan_where_invalid,
+    zero_masked,
+)
+from lossfns._numerics import log_of_sum, row_shift, vary_like
+from lossfns._padding import check_prefix, positions
 
 
 @loss()
@@ -16,7 +25,7 @@ def span_tree_crf(
     *,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Surprise of a binary bracketing under a distribution over all of them.
+    r"""Negative log-likelihood of a binary bracketing under a distribution over all bracketings.
 
     $$\log \sum_{S' \in \mathcal{T}} e^{s(S')} - s(S), \quad s(S) = \sum_{(i, j) \in S} x_{ij}$$
 
@@ -28,17 +37,13 @@ def span_tree_crf(
             is not read. -inf forbids a span.
         spans: $S$, [..., N, N], boolean, which spans i < j are in the tree, the whole sentence among them; the diagonal
             is not read.
-        words_where: The words that are there: integer lengths [...], or boolean [..., N] without holes; None for all.
+        words_where: The present words: integer lengths [...], or boolean [..., N] without holes; None for all.
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0, float32 or wider; 0 at masked trees and for fewer than three words, which
-        have one tree. A forbidden span in the tree gives inf. Spans that are no binary tree, a length out of range or a
-        mask of words with a hole give NaN.
-
-    Raises:
-        ValueError: If shapes do not fit.
-        TypeError: If scores are not floating or spans not boolean.
+        [...], nats for each tree, at least 0; 0 at masked trees and for fewer than three words, which have one tree. A
+        forbidden span in the tree gives inf. Spans that do not form a binary tree, a length out of range or a mask of
+        words with a hole give NaN.
 
     Example:
         Three words have two trees, ((0 1) 2) and (0 (1 2)).
@@ -65,7 +70,7 @@ def span_tree_crf(
     words, valid = check_prefix("words_where", words_where, scores.shape[:-1], where)
     count = scores.shape[-1]
     length = jnp.sum(words, axis=-1)
-    start, width = places(count, 2).T, places(count, 2)
+    start, width = positions(count, 2).T, positions(count, 2)
     # From (first word, last word) to (first word, words more).
     last = jnp.minimum(start + width, count - 1)
     exists = (width > 0).reshape((1,) * (scores.ndim - 2) + (1, count)) & (
@@ -75,45 +80,45 @@ def span_tree_crf(
     chosen = exists & spans[..., start, last]
     below = jnp.any(jnp.tril(spans, -1) & (words[..., None, :] & words[..., :, None]), axis=(-1, -2))
     forbidden = jnp.any(chosen & (x == -jnp.inf), axis=(-1, -2))
-    values, parted = _surprise_of_splits(x, chosen)
-    # A tree has the sentence and one span less than words, and each of them has two parts.
+    values, parted = _nll_of_splits(x, chosen)
+    # A binary tree over n words has n - 1 spans of two parts.
     number = jnp.sum(chosen, axis=(-1, -2))
-    is_whole = places(count, scores.ndim) == (length - 1)[..., None, None]
+    is_whole = positions(count, scores.ndim) == (length - 1)[..., None, None]
     whole = jnp.any(chosen[..., :1, :] & is_whole, axis=(-1, -2))
     is_tree = (number == jnp.maximum(length - 1, 0)) & (parted == number) & (whole | (length < 2)) & ~below
     valid &= is_tree if where is None else is_tree | ~where
     valid &= ~jnp.any(jnp.isnan(x), axis=(-1, -2))
     values = jnp.where(forbidden, jnp.inf, values)
-    return zero_masked(where, nan_unless(valid, values))
+    return zero_masked(where, nan_where_invalid(valid, values))
 
 
-def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The inside algorithm over x [..., first word, words more], and what the tree's choices cost on the way.
+def _nll_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The inside algorithm over x [..., first word, further words], and the costs of the tree's choices.
 
-    From the top down a tree is a choice of a split for each of its spans, so its surprise is the sum of theirs. Each is
+    From the top down a tree is a choice of a split for each of its spans, so its NLL is the sum over them. Each is
     a difference between neighbours, whose digits are kept: an inside value is the sum of two numbers, the best tree's
-    and the rest with what the rounding of the first took away.
+    and the rest with the rounding error of the first.
 
     Returns:
-        The sum of the surprises, and how many of the spans chosen have just one split into parts that are chosen.
+        The summed NLL, and the number of chosen spans with exactly one split into chosen parts.
     """
     count = x.shape[-1]
-    zero = start_of_scan(jnp.zeros(x.shape[:-2], x.dtype), x, chosen)
+    zero = vary_like(jnp.zeros(x.shape[:-2], x.dtype), x, chosen)
     none = jnp.sum(chosen & False, axis=(-1, -2))
     if count < 2:
         return zero, none
-    start, split = places(count, 2).T, places(count, 2)
-    here = places(count, x.ndim)
+    start, split = positions(count, 2).T, positions(count, 2)
+    here = positions(count, x.ndim)
     parts = chosen | (here == 0)
 
     def step(carry, k):  # type: ignore[no-untyped-def]
-        best, rest, surprise, parted = carry
+        best, rest, nll, parted = carry
         # The left part has 1 .. k words, the right part begins after it and has the rest of k + 1.
         right = jnp.minimum(start + split + 1, count - 1), jnp.clip(k - 1 - split, 0, count - 1)
         ways = jnp.where(here < k, best + best[..., *right], -jnp.inf)
         _, top = row_shift(ways)
         ways = (ways - top) + (rest + rest[..., *right] + _lost(best, best[..., *right]))
-        _, peak = row_shift(ways)  # near 0, but for what is lost of huge scores
+        _, peak = row_shift(ways)  # near 0, except for rounding of huge scores
         log_sum = log_of_sum(jnp.sum(jnp.exp(ways - peak), axis=-1)) + peak[..., 0]
         taken = (here < k) & parts & parts[..., *right]
         of_tree = jnp.sum(jnp.where(taken, ways, 0), axis=-1)
@@ -122,16 +127,16 @@ def _surprise_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax
         mine = jax.lax.dynamic_index_in_dim(x, k, -1)
         best = jnp.where(here == k, top + mine, best)
         rest = jnp.where(here == k, log_sum[..., None] + _lost(top, mine), rest)
-        return (best, rest, surprise + jnp.sum(cost, axis=-1), parted + jnp.sum(is_split, axis=-1)), None
+        return (best, rest, nll + jnp.sum(cost, axis=-1), parted + jnp.sum(is_split, axis=-1)), None
 
-    chart = start_of_scan(jnp.zeros_like(x), x, chosen)
-    (_, _, surprise, parted), _ = jax.lax.scan(step, (chart, chart, zero, none), jnp.arange(1, count))
+    chart = vary_like(jnp.zeros_like(x), x, chosen)
+    (_, _, nll, parted), _ = jax.lax.scan(step, (chart, chart, zero, none), jnp.arange(1, count))
     # The gradient of a value that rounding made negative is right, and stays.
-    return surprise + jax.lax.stop_gradient(jnp.maximum(-surprise, 0)), parted
+    return nll + jax.lax.stop_gradient(jnp.maximum(-nll, 0)), parted
 
 
 def _lost(a: jax.Array, b: jax.Array) -> jax.Array:
-    """What rounding takes away from a + b, exactly (Knuth 1969); no gradient."""
+    """The rounding error of a + b, exactly (Knuth 1969); no gradient."""
     a, b = jax.lax.stop_gradient((a, b))
     total = a + b
     of_b = total - a

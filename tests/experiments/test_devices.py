@@ -10,7 +10,7 @@ import pytest
 
 from experiments import causal_lm
 from experiments.study import cli
-from tests.train.test_processes import end, free_port
+from tests.train.support.processes import end, free_port
 from train import read_metrics
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ from experiments.__main__ import studies
 from experiments.evaluation.few_shot import FewShotConfig, Tuning
 from experiments.study import cli, load, open_study
 from experiments.study.config import fields
-from train.checkpoint import Checkpointer
 from train.errors import UsageError
+from train.records.checkpoint import Checkpointer
 
 NAMES = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")

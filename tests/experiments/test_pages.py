@@ -55,6 +55,7 @@ SUMMARY = {
     "questions": [
         {
             "metric": "accuracy", "by": None, "margin": 0.0, "claim": "Deep | is better", "verdict": "holds",
+            "better": "higher", "expected": "better",
             "comparisons": [
                 {
                     "treatment": "deep", "baseline": "linear", "at": None, "mean": 0.9, "deviation": 0.01, "runs": 5,
@@ -119,13 +120,30 @@ def test_tables_are_written_from_summaries(tmp_path, monkeypatch, capsys):
     assert main(["tables", folder(tmp_path / "a")]) == 0
     assert (tmp_path / "docs" / "results" / "toy_classifier.json").exists()
     readme = (tmp_path / "README.md").read_text()
-    row = "| Deep \\| is better | holds | deep: +0.400 (+0.300 to +0.500) | toy\\_classifier |"
-    assert row in readme
+    figures = "accuracy: deep 0.900 ± 0.010 (5), against linear 0.500 ± 0.020: +0.400 (+0.300 to +0.500)"
+    assert f"| Deep \\| is better | holds | {figures} | toy\\_classifier |" in readme
     assert "\nold\n" not in readme
     assert readme.endswith("end\n")
     assert (
         "1.5 min of processor time, 2026-01-02, jax 0.10, flax 0.12." in (tmp_path / "docs" / "results.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("better", "expected", "differences", "shown"),
+    [
+        ("higher", "better", (0.3, 0.1, 0.2), 0.1),
+        ("lower", "better", (-0.3, 0.1, -0.2), 0.1),
+        ("higher", "same", (0.01, -0.04, 0.02), -0.04),
+        ("higher", "better", (None, 0.5), 0.5),
+    ],
+)
+def test_a_claim_is_shown_by_the_comparison_that_speaks_least_for_it(better, expected, differences, shown):
+    question = SUMMARY["questions"][0]
+    comparisons = [question["comparisons"][0] | {"difference": d} for d in differences]
+    text = overview.least_favourable(question | {"better": better, "expected": expected, "comparisons": comparisons})
+    assert f": {shown:+.3f} (" in text
+    assert text.endswith(f"(of {len(differences)})")
 
 
 def test_a_sweep_runs_each_combination(tmp_path, monkeypatch, capsys):

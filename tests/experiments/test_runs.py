@@ -21,9 +21,9 @@ from experiments.study.grid import read_result
 from experiments.study.report import mean_curves
 from experiments.study.workdir import Measured
 from train import Context, MetricsWriter, Term, make_precision, read_metrics
+from train.devices.memory import Memory, OutOfMemory
 from train.errors import RunFailed, UsageError
 from train.files import escape_output
-from train.memory import Memory, OutOfMemory
 
 SGD = optax.sgd(0.5)
 GIB = 2**30

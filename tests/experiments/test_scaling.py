@@ -25,8 +25,8 @@ from experiments.benchmarks.scaling import (
 )
 from experiments.models.transformer import SHARDING_RULES, CausalLM, TransformerConfig
 from train import OptimizerConfig, Term, build_train_step, create_state, make_mesh, make_optimizer, param_specs
-from train.mesh import batch_sharding
-from train.sharding import state_shardings
+from train.devices.mesh import batch_sharding
+from train.devices.sharding import state_shardings
 
 DOCUMENT = Path(__file__).parents[2] / "docs/scaling.md"
 TINY = Model("tiny", depth=1, width=64, vocab=512, seq_len=32)

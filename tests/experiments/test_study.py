@@ -199,7 +199,7 @@ def test_a_run_that_another_process_makes_is_waited_for(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from train.lock import lock_folder
+from train.records.lock import lock_folder
 lock_folder(sys.argv[1])
 print("held", flush=True)
 time.sleep(1)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_table_has_a_line_for_each_public_function(capsys):
     command.main([])
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "family", "paper", "what", "it", "is"]
+    assert head.split() == ["name", "family", "paper", "summary"]
     assert sorted(line.split()[0] for line in lines) == list(_catalogue.functions())
     line = next(line for line in lines if line.startswith("nt_xent "))
     assert [cell.strip() for cell in line.split("  ") if cell][:3] == ["nt_xent", "contrastive", "Chen et al. 2020"]

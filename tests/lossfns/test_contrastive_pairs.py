@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as Spec
 
-from lossfns import clip, enqueue, info_nce, moco, nt_xent, siglip, sup_con
+from lossfns import clip, enqueue, info_nce, moco, nt_xent, siglip, supcon
 
 
 @pytest.fixture(scope="module")
@@ -206,10 +206,10 @@ def test_no_device_of_a_ring_holds_all_embeddings_or_all_pairs(loss):
 def test_sup_con_forms_and_anchors_alone(pairs):
     embeddings, _ = pairs
     labels = jnp.arange(16) // 3
-    out, inside = (sup_con(embeddings, labels, form=form) for form in ("out", "in"))
+    out, inside = (supcon(embeddings, labels, form=form) for form in ("out", "in"))
     assert (np.asarray(out) >= np.asarray(inside) - 1e-5).all()
     assert float(out[15]) == float(inside[15]) == 0.0  # alone in its class
-    slope = jax.jit(jax.grad(lambda x: sup_con(x, labels)[15]))(embeddings)
+    slope = jax.jit(jax.grad(lambda x: supcon(x, labels)[15]))(embeddings)
     np.testing.assert_array_equal(slope, 0)
 
 
@@ -264,7 +264,7 @@ def test_blocks_that_do_not_divide_the_batch(pairs, block_size):
         (clip, pairs),
         (siglip, pairs),
         (info_nce, pairs),
-        (sup_con, (pairs[0], labels)),
+        (supcon, (pairs[0], labels)),
     ):
         values = loss(*given, block_size=block_size)
         np.testing.assert_allclose(values, loss(*given, block_size=16), rtol=2e-5, atol=1e-5, err_msg=loss.__name__)

@@ -9,7 +9,8 @@ from scipy.optimize import linear_sum_assignment
 
 from lossfns import ciou, diou, giou, iou, set_prediction
 from lossfns.detection.matching import _assign
-from tests.oracles.detection import measures, shape_penalty
+from tests.oracles.detection._shared import measures
+from tests.oracles.detection.boxes import shape_penalty
 
 UNIT, LOW = jnp.array([0.0, 0.0, 1.0, 1.0]), jnp.array([0.5, 0.5, 2.5, 1.0])
 

@@ -1,11 +1,11 @@
-"""Every row under examples that hypothesis draws, and shrinks when they fail; the same ones on every run."""
+"""Every case under examples that hypothesis draws, and shrinks when they fail; the same ones on every run."""
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from lossfns._testing.fuzz import ENTRIES, EXAMPLES, SCALES, Recipe, check_example
-from tests.loss_table import LOSS_TABLE
+from lossfns.testing.fuzz import ENTRIES, EXAMPLES, SCALES, Recipe, check_example
+from tests.cases import CASES
 
 RECIPES = st.builds(
     Recipe,
@@ -19,9 +19,9 @@ RECIPES = st.builds(
 )
 
 
-@pytest.mark.parametrize("loss", LOSS_TABLE)
+@pytest.mark.parametrize("loss", CASES)
 def test_any_example(loss):
-    case = LOSS_TABLE[loss]
+    case = CASES[loss]
     if "fuzz" in case.skip:
         pytest.skip(case.skip["fuzz"])
 

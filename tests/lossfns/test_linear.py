@@ -1,6 +1,8 @@
 """Losses straight from hidden states equal those of the logits, for every path, in the gradients of all inputs."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from lossfns import (
     linear_sequence_log_probs,
     softmax_cross_entropy,
 )
-from lossfns.language import _head
+from lossfns.language import _output_layer
 
 TOKENS, CLASSES, FEATURES = 7, 8, 3
 OPTIONS = {"label_smoothing": 0.1, "z_loss": 0.01, "soft_cap": 3.0}
@@ -56,8 +58,8 @@ def assert_near(actual, expected, tolerance=1e-5):
 @pytest.mark.parametrize(("tile", "part"), [(3, 100), (7, 3), (100, 4)])
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
 def test_tiles_of_tokens_give_the_gradient_of_the_logits(monkeypatch, tile, part, options):
-    monkeypatch.setattr(_head, "tile_tokens", lambda rows, classes: min(rows, tile))
-    monkeypatch.setattr(_head, "chunk_classes", lambda rows, classes: min(classes, part))
+    monkeypatch.setattr(_output_layer, "tile_tokens", lambda rows, classes: min(rows, tile))
+    monkeypatch.setattr(_output_layer, "chunk_classes", lambda rows, classes: min(classes, part))
     jax.clear_caches()  # of programs with other tiles and parts
     *arrays, labels = draw()
     for weights, where in ((EQUAL, None), (UNEQUAL, None), (EQUAL * MASK, MASK), (UNEQUAL, MASK)):
@@ -157,6 +159,36 @@ def test_a_vocabulary_spread_over_devices(backend, options):
     values, *slopes = on_devices(run, specs, (P(), *specs), (hidden, head, bias), backend)
     assert_near(values, plain(hidden, head, bias, labels, where=MASK, **options))
     assert_near(tuple(slopes), gradients(plain, UNEQUAL, (hidden, head, bias), labels, where=MASK, **options))
+
+
+@pytest.mark.parametrize("loss", [linear_cross_entropy, linear_log_probs])
+def test_a_spread_vocabulary_sends_a_few_numbers_a_token(loss):
+    """Two sums over the devices forward; back, the gradient of the hidden states as well. Never scores, never heads."""
+    tokens, features, classes = 64, 16, 512
+    given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((tokens, features), (classes, features))]
+    labels = jnp.zeros(tokens, int)
+    mesh = jax.make_mesh((4,), ("v",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+
+    def values(hidden, head):
+        spread = jax.shard_map(
+            lambda *x: loss(*x, labels, axis_name="v"), mesh=mesh, in_specs=(P(), P("v")), out_specs=P()
+        )
+        return spread(hidden, head)
+
+    def gradients(hidden, head):
+        return jax.grad(lambda *x: values(*x).sum(), argnums=(0, 1))(hidden, head)
+
+    def sent(function):
+        text = jax.jit(function).lower(*given).compile().as_text()
+        calls = re.findall(r"= (.+?) (all-[a-z-]+|reduce-scatter|collective-permute)(?:-start)?\(", text)
+        assert {kind for _, kind in calls} == {"all-reduce"}
+        sizes = [[math.prod(map(int, n.split(","))) for n in re.findall(r"\[([\d,]+)\]", shape)] for shape, _ in calls]
+        return len(calls), sum(map(sum, sizes))
+
+    assert sent(values) == (2, 3 * tokens)
+    count, numbers = sent(gradients)
+    assert count <= 3
+    assert numbers <= (3 + features) * tokens
 
 
 def test_labels_outside_of_a_spread_vocabulary_give_nan():

@@ -7,26 +7,26 @@ import pytest
 
 import lossfns
 from lossfns.testing import PROPERTIES, check_property
-from tests.loss_table import LOSS_TABLE
+from tests.cases import CASES
 
 
 @pytest.mark.parametrize("name", [name for name in PROPERTIES if name != "fuzz"])  # test_fuzz.py draws its own
-@pytest.mark.parametrize("loss", LOSS_TABLE)
+@pytest.mark.parametrize("loss", CASES)
 def test_property(loss, name):
-    result = check_property(LOSS_TABLE[loss], name)
+    result = check_property(CASES[loss], name)
     if result.status == "skipped":
         pytest.skip(result.detail)
     assert result.status == "passed", f"{result.detail}\nsmallest failing inputs: {result.inputs}"
 
 
-# `ddof` is a whole number, `length` of GRPO has a row in `dr_grpo`, and weights are arrays.
+# `ddof` is a whole number, `length` of GRPO is swept in `dr_grpo`, and weights are arrays.
 NOT_SWEPT = {"ddof", "length", "weights"}
 
 
 def test_every_number_that_is_traced_is_in_the_sweep_of_a_row():
     swept = {}
-    for row, case in LOSS_TABLE.items():
-        swept.setdefault(row.split()[0], set()).update(case.sweep)
+    for name, case in CASES.items():
+        swept.setdefault(name.split()[0], set()).update(case.sweep)
     found = 0
     for name, given in swept.items():
         parameters = inspect.signature(getattr(lossfns, name)).parameters.values()

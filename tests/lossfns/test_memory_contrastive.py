@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lossfns import clip, info_nce, moco, nt_xent, siglip, sup_con
+from lossfns import clip, info_nce, moco, nt_xent, siglip, supcon
 
 
 def pairs(count):
@@ -22,7 +22,7 @@ LIMITS = {
     "clip, 8192 pairs [256]": (clip, pairs(8192), 45),
     "siglip, 8192 pairs [256]": (siglip, pairs(8192), 80),
     "info_nce, 8192 pairs [256]": (info_nce, pairs(8192), 25),
-    "sup_con, 8192 examples [256]": (sup_con, classes(8192), 45),
+    "supcon, 8192 examples [256]": (supcon, classes(8192), 45),
     "moco, 512 queries, 65536 places [128]": (moco, (*pairs(512), pairs(65536)[0]), 25),
 }
 

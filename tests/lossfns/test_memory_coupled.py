@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import lossfns
-from tests.loss_table import LOSS_TABLE
+from tests.cases import CASES
 
 ROWS, FEATURES = 2048, 32
 
@@ -29,9 +29,9 @@ COUPLED = {
     "batch_hard_triplet, squared": (LABELLED, {"norm": "squared_l2"}, 1),
     "circle": (LABELLED, {}, 1),
     "crd": ((*VIEWS, X), {"dataset_size": 1e4}, 3),
-    "debiased": (VIEWS, {}, 1),
-    "decoupled": (VIEWS, {}, 1),
-    "hard_negative": (VIEWS, {}, 2),
+    "debiased_contrastive": (VIEWS, {}, 1),
+    "decoupled_contrastive": (VIEWS, {}, 1),
+    "hard_negative_contrastive": (VIEWS, {}, 2),
     "koleo": ((X,), {}, 3),
     "moco_v3": ((*VIEWS, *VIEWS), {}, 1),
     "msn": (SCORES, {}, 3),
@@ -46,11 +46,11 @@ COUPLED = {
     "sigreg": ((X, floats(FEATURES, ROWS)), {}, 4),
     "similarity_preserving": (VIEWS, {}, 3),
     "sinkhorn": ((TABLE,), {}, 3),
-    "sup_con, in": (LABELLED, {"form": "in"}, 1),
+    "supcon, in": (LABELLED, {"form": "in"}, 1),
     "swav": (SCORES, {}, 4),
     "uniformity": ((X,), {}, 1),
     "vicreg": (WIDE, {}, 1),
-    "w_mse": (WIDE, {}, 1),
+    "wmse": (WIDE, {}, 1),
 }
 # Losses of other tables than [rows, rows]: the number of its entries, and how many of them.
 SQUARE = 1024 * 1024
@@ -70,9 +70,9 @@ OTHERS = {
     "rnn_transducer": ((floats(1, 128, 65, 64), integers(1, 64)), {}, 128 * 65 * 64, 2),  # logits
     "linear_chain_crf": ((floats(16, 128, 64), floats(64, 64), integers(16, 128)), {}, 16 * 128 * 64, 8),  # emissions
 }
-IN_BLOCKS = {"clip", "nt_xent", "siglip", "info_nce", "sup_con", "moco"}  # in test_memory_contrastive.py, by the byte
+IN_BLOCKS = {"clip", "nt_xent", "siglip", "info_nce", "supcon", "moco"}  # in test_memory_contrastive.py, by the byte
 # What has no table: numbers of rows, or the sums of losses that are here.
-NO_TABLE = {"kto", "co_ca", "hard_negative_pairs", "dice over the batch", "soft_f1 of many labels"}
+NO_TABLE = {"kto", "coca", "hard_negative_pairs", "dice over the batch", "soft_f1 of many labels"}
 
 
 def tables_needed(name, arrays, options, entries):
@@ -107,5 +107,5 @@ def test_a_loss_of_another_table_holds_a_few_of_it(name):
 
 def test_every_coupled_loss_is_measured():
     measured = {name.split(",")[0] for name in (*COUPLED, *OTHERS)}
-    missing = {name for name, case in LOSS_TABLE.items() if case.batch_coupled} - measured - IN_BLOCKS - NO_TABLE
+    missing = {name for name, case in CASES.items() if case.batch_coupled} - measured - IN_BLOCKS - NO_TABLE
     assert not missing

@@ -17,7 +17,7 @@ from lossfns._numerics import (
     log_probabilities,
     multiplied,
     relative_entropy,
-    start_of_scan,
+    vary_like,
 )
 
 INF = np.inf
@@ -56,7 +56,7 @@ def test_log_of_nothing_has_no_gradient():
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_a_scan_may_start_from_a_constant_on_several_devices(check_vma):
     def total(x):
-        return jax.lax.scan(lambda carry, row: (carry + row, None), start_of_scan(jnp.zeros(()), x), x)[0][None]
+        return jax.lax.scan(lambda carry, row: (carry + row, None), vary_like(jnp.zeros(()), x), x)[0][None]
 
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
     across = jax.shard_map(total, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=check_vma)
@@ -64,7 +64,7 @@ def test_a_scan_may_start_from_a_constant_on_several_devices(check_vma):
 
 
 def test_the_start_of_a_scan_keeps_its_value_beside_nan():
-    assert start_of_scan(jnp.float32(3), jnp.array([np.nan])) == 3
+    assert vary_like(jnp.float32(3), jnp.array([np.nan])) == 3
 
 
 def test_an_excess_keeps_its_digits_near_zero_and_is_never_negative():

@@ -8,11 +8,12 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from lossfns import cutmix, fisher_diagonal, gradient_penalty, mixup, vat
-from tests.oracles import regularizers as oracles
+from tests.oracles.regularizers import functions
+from tests.oracles.regularizers._shared import probabilities
 
 RNG = np.random.default_rng(0)
 INPUTS, DIRECTIONS = (RNG.normal(size=(6, 4)).astype(np.float32) for _ in range(2))
-WIDE, OUT = np.float32(oracles.WIDE), np.float32(oracles.OUT)
+WIDE, OUT = np.float32(functions.WIDE), np.float32(functions.OUT)
 
 
 def network(weights, x):
@@ -26,7 +27,7 @@ def test_vat_trains_the_parameters_with_target_and_adversary_held():
     slope = jax.jit(jax.grad(total))(WIDE)
     moved = []
     for x, d in zip(np.float64(INPUTS), np.float64(DIRECTIONS), strict=True):
-        p, j = np.array(oracles.probabilities(oracles.network(x))), oracles.network_slope(x)
+        p, j = np.array(probabilities(functions.network(x))), functions.network_slope(x)
         d = j @ (np.diag(p) - np.outer(p, p)) @ j.T @ d
         moved.append(x + d / np.linalg.norm(d))
     targets = jax.nn.softmax(network(WIDE, INPUTS))

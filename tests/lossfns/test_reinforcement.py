@@ -209,6 +209,6 @@ def test_advantages_made_beforehand():
     new, old, rewards, where = batch()
     advantages = lossfns.group_advantages(rewards, where=where.any(-1))
     flat = [x.reshape(12, 5) for x in (new, old, where)]
-    value = lossfns.grpo(flat[0], flat[1], advantages.reshape(12), where=flat[2], baseline="none")
+    value = lossfns.grpo(flat[0], flat[1], advantages.reshape(12), where=flat[2], advantages="given")
     whole = lossfns.grpo(new, old, rewards, where=where)
     np.testing.assert_allclose(value.reshape(4, 3, 5), whole, rtol=1e-5, atol=1e-6)

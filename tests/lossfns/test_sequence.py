@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lossfns import ctc, linear_chain_crf, marginals, rnn_transducer, soft_dtw, viterbi
+from lossfns import crf_marginals, crf_viterbi, ctc, linear_chain_crf, rnn_transducer, soft_dtw
 from lossfns.sequence import _chain
 
 INF = np.inf
@@ -81,7 +81,7 @@ def test_crf_gradient_by_shared_transitions_sums_over_the_batch():
 
 
 def test_decoder_and_marginals_name_what_is_wrong():
-    for function in (viterbi, marginals):
+    for function in (crf_viterbi, crf_marginals):
         with pytest.raises(ValueError, match=r"transitions must have the shape \(3, 3\).*got \(4, 4\)"):
             function(jnp.zeros((5, 3)), jnp.zeros((4, 4)))
         with pytest.raises(TypeError, match="emissions must have a floating dtype, got int32"):
@@ -93,8 +93,8 @@ def test_decoder_and_marginals_name_what_is_wrong():
 def test_a_length_out_of_range_is_nan():
     x, a = jnp.zeros((2, 5, 3)), jnp.zeros((3, 3))
     lengths = jnp.array([6, 5])
-    assert np.isnan(viterbi(x, a, lengths).score).tolist() == [True, False]
-    assert np.isnan(marginals(x, a, lengths)).any((1, 2)).tolist() == [True, False]
+    assert np.isnan(crf_viterbi(x, a, lengths).score).tolist() == [True, False]
+    assert np.isnan(crf_marginals(x, a, lengths)).any((1, 2)).tolist() == [True, False]
 
 
 def test_gradient_of_soft_dtw_keeps_its_digits_over_long_series():

@@ -7,7 +7,7 @@ import pytest
 
 import lossfns
 from lossfns._catalogue import functions
-from lossfns._synonyms import NAMES, _plain, alike, named
+from lossfns._synonyms import NAMES, _plain, named, similar
 
 
 def test_every_name_of_the_table_is_public_and_no_synonym_is():
@@ -46,8 +46,8 @@ def test_names_of_torch_optax_and_trl(name, ours):
 
 
 def test_a_misspelt_name_is_near():
-    assert alike("softmax_crossentropi", functions())[0] == "softmax_cross_entropy"
-    assert difflib.get_close_matches("qqqqqq", functions()) == alike("qqqqqq", functions()) == []
+    assert similar("softmax_crossentropi", functions())[0] == "softmax_cross_entropy"
+    assert difflib.get_close_matches("qqqqqq", functions()) == similar("qqqqqq", functions()) == []
 
 
 def test_an_attribute_that_is_not_there_names_the_one_that_is_meant():

@@ -1,10 +1,10 @@
-"""Oracles of the losses over levels."""
+"""Oracles of `lossfns.hierarchical`."""
 
 import math
 
 import numpy as np
 
-from tests.oracles.common import log_sum_exp
+from tests.oracles._shared import log_sum_exp
 
 
 def pool_spans(hidden, span_ids, *, num_spans, kind="mean"):

@@ -1,4 +1,4 @@
-"""Oracles of the sums and means."""
+"""Oracles of `lossfns.reduce`."""
 
 import math
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.train.exact_cases import BACKENDS
+from tests.train.support.exact_cases import BACKENDS
 from train import Term, build_train_step, create_state, data_parallel
 
 SGD = optax.sgd(0.0)

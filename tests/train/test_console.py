@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.resumable import STEPS, At, plain_iterator, run
+from tests.train.support.resumable import STEPS, At, plain_iterator, run
 from train.console import say, unheard, warn
-from train.progress import Progress
+from train.records.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +120,7 @@ PLACES = {"full": "2>/dev/full", "closed": "2>&-", "all closed": "<&- >&- 2>&-",
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from tests.train.resumable import At, plain_iterator, run
+from tests.train.support.resumable import At, plain_iterator, run
 from train.console import warn
 time.sleep(0.2)  # the reader of a pipe is gone by then
 hooks = (At(7, lambda: warn("seven" * 2000)), At(9, lambda: os.kill(os.getpid(), signal.SIGTERM)))

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.train.exact_cases import (
+from tests.train.support.exact_cases import (
     BACKENDS,
     CASES,
     EXPERIMENTS,

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from train.errors import RunFailed, UsageError
-from train.hooks import run_evaluation
-from train.logging import MetricsWriter, read_metrics
-from train.loop import EarlyStopping, Evaluate, StopTraining, fit
+from train.hooks import EarlyStopping, Evaluate, StopTraining, run_evaluation
+from train.loop import fit
 from train.objective import Term
-from train.progress import Progress
+from train.records.metrics_log import MetricsWriter, read_metrics
+from train.records.progress import Progress
 from train.step import build_eval_step
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lossfns import nt_xent
-from tests.train.exact_cases import CASES, SIZE, contrastive, deviation, reference, take_step
+from tests.train.support.exact_cases import CASES, SIZE, contrastive, deviation, reference, take_step
 from train import UsageError, microbatched
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from experiments.models.vision import AugmentConfig, augment
-from tests.train.exact_cases import BACKENDS
+from tests.train.support.exact_cases import BACKENDS
 from train import Term, build_train_step, create_state, data_parallel
 
 SIZE, STEPS = 32, 3

@@ -10,9 +10,9 @@ import optax
 import pytest
 
 import lossfns
-from lossfns._testing.case import result_shape, row_mask, some_rows
-from lossfns._testing.weighing import _shares
-from tests.loss_table import LOSS_TABLE
+from lossfns.testing.case import result_shape, row_mask, some_rows
+from lossfns.testing.weighing import _shares
+from tests.cases import CASES
 from train import Term, UsageError, build_train_step, create_state, data_parallel, maml, penalty, reptile, term
 
 LOG4 = math.log(4)  # what a guess among four classes costs
@@ -93,7 +93,7 @@ SPOKEN = jnp.array([[True, False, False], [True, True, True]])
     ],
 )
 def test_answers_weigh_by_their_tokens_as_in_the_papers(loss, options, expected):
-    options = {"scale": "none"} | options if loss is lossfns.grpo else options
+    options = {"advantages": "centred"} | options if loss is lossfns.grpo else options
     made = term(loss, *ANSWERS, where=SPOKEN, **options)
     assert mean(made) == pytest.approx(expected, abs=1e-6)
 
@@ -342,12 +342,12 @@ def test_the_mean_is_that_of_all_tokens_however_the_batch_is_split(backend, accu
 # Every loss
 
 
-LOSSES = [name for name, case in LOSS_TABLE.items() if case.batched and "the mask given once" not in case.skip]
+LOSSES = [name for name, case in CASES.items() if case.batched and "the mask given once" not in case.skip]
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_weighs_its_values_as_the_property_of_the_matrix_does(name):
-    case = LOSS_TABLE[name]
+    case = CASES[name]
     inputs, kwargs = case.inputs(), case.variants[0]
     where = row_mask(some_rows(case.rows), result_shape(case, inputs, kwargs))
     seen = {}

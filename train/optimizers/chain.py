@@ -3,9 +3,9 @@
     gradient -> centralisation -> clip -> coupled penalties -> optimizer -> decoupled decay -> learning rate -> plateau
              -> rates of layers and groups -> proximal step -> update
 
-`describe` prints the chain that a config stands for. The numbers nearly all come from Optax; this module only decides
-what is put after what and which parameters each link is for. `cores` has the links that make one optimizer differ from
-another, `links` the small ones, `wrappers` what lies around the whole chain.
+`describe` lists the chain of a config. Most of the arithmetic is Optax's; this module only determines the order of the
+links and the parameters of each. `cores` has the optimizers themselves, `links` the other links, `wrappers` the
+wrappers of the whole chain.
 """
 
 import functools
@@ -26,32 +26,31 @@ from train.optimizers.links import (
     mask_of,
     parameter_rates,
     proximal_l1,
+    rate_factors,
     reduce_on_plateau,
 )
 from train.optimizers.names import SCHEDULE_FREE, SELF_RATED
+from train.optimizers.schedules import build_schedule
 from train.optimizers.wrappers import gradients_of_parts, lookahead, schedule_free, sharpness_aware
 from train.paths import check_matches, map_with_path, paths_of
-from train.schedules import build_schedule
+from train.trees import Params
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate of each step; see `train.schedules.build_schedule` for the formulas.
+    """The learning rate of each step; see `train.optimizers.schedules.build_schedule` for the formulas.
 
     Args:
-      config: its learning rate and the fields about the schedule are used.
-      total_steps: number of updates of the run.
+        config: Its learning rate and schedule are used.
+        total_steps: Number of updates of the run.
 
     Returns:
-      The schedule: number of updates so far -> learning rate.
-
-    Raises:
-      UsageError: warm-up and cool-down are longer than the run, or the run has no step.
+        The schedule: number of previous updates -> learning rate.
 
     Example:
-      >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
-      >>> from train import learning_rate_at
-      >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
-      [0.0, 0.5, 0.5, 0.25, 0.0]
+        >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
+        >>> from train import learning_rate_at
+        >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
+        [0.0, 0.5, 0.5, 0.25, 0.0]
     """
     return build_schedule(
         config.schedule,
@@ -64,12 +63,12 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, total_steps: int, params: Any = None
+    config: OptimizerConfig, total_steps: int, params: Params = None
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient transformation that a config describes.
 
-    With w a parameter, g its gradient, eta the learning rate, mu the momentum, and m^, v^ averages of g and g^2 without
-    the bias of their start at 0 (m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)):
+    With w a parameter, g its gradient, eta the learning rate, mu the momentum, and m^, v^ bias-corrected averages of g
+    and g^2 (m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)):
 
         sgd              w - eta g
         momentum         m = mu m + g;                     w - eta m                     (m starts at 0)
@@ -97,64 +96,64 @@ def make_optimizer(
         schedule_free_*  z = z - eta u(y), x = average of z, y = (1 - b1) z + b1 x: gradients at y, evaluated at x
 
     Args:
-      config: what to build.
-      total_steps: number of updates of the run.
-      params: the parameters, if patterns are to be checked against their paths now; otherwise `init` does it.
+        config: What to build.
+        total_steps: Number of updates of the run.
+        params: The parameters, to check patterns against their paths now instead of in `init`.
 
     Returns:
-      An Optax transformation; `update` needs the parameters, with `plateau_factor` also `value=`, the loss, and for
-      Sophia and with `sam_radius` also `grad_fn=`, parameters -> gradient; a train step gives all of them.
-
-    Raises:
-      UsageError: warm-up and cool-down are longer than the run; here (with `params`) or at `init`, a pattern that
-        matches no parameter or freezes all of them.
+        An Optax transformation. `update` needs the parameters; with `plateau_factor` also `value=` the loss; for Sophia
+        and with `sam_radius` also `grad_fn=` a function from parameters to gradients. A train step passes all of them.
 
     Conventions:
-      Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule alone),
-      Adafactor's too (Optax's alone is not), Prodigy's and D-Adaptation's by the step size they find. Adan's is that of
-      its authors' `no_prox=True`: by default they divide by 1 + eta decay instead. LAMB scales by the trust ratio only
-      parameters that decay, as its authors' code does; `optax.lamb` scales all. Adan's b2 is its authors', 1 - beta_2
-      of the paper; Optax exchanges the two. AMSGrad compares averages of squares before their bias is corrected, as
-      PyTorch does and, without corrections, the paper (Optax: after). Adagrad adds eps to the root (the paper,
-      PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's default: under it); both start at 0 (Optax's
-      Adagrad: 0.1). AdaBelief has its eps in both places, as the paper (its authors' code rectifies as RAdam does, by
-      default). RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4). NAdam has no
-      schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^). Adamax takes |g| + eps (PyTorch; the
-      paper: |g|). Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow from 128 on) and has
-      the learning rate of the schedule, relative to the parameter. ADOPT decays at its first update, too, which
-      otherwise only starts v (its authors' code does not). Muon leaves embeddings, heads and everything that is not a
-      matrix to plain Adam (`optax.contrib.muon`: all matrices to Muon, the rest to Adam with Nesterov momentum), has
-      the shape-independent scale of Liu et al. (Jordan et al.: sqrt(max(1, rows / columns))) and no bias correction, as
-      both (Optax corrects). Sophia is Sophia-H with signs instead of Gaussian directions, as Optax; Optax's corrects
-      the bias of m and lets an estimate count from the next step on. The Gauss-Newton-Bartlett estimate would need
-      labels drawn from the model. The averages of schedule_free_adamw weigh steps by the squares of their learning
-      rates (its authors' code, Optax; the paper's rates include sqrt(1 - b2^t)). Optimizers that square gradients take
-      entries beyond 1e15 for 1e15, so that no average becomes infinite. Frozen parameters have no optimizer state and
-      do not count in the norm that is clipped or in SAM's.
+        - Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule only),
+          also Adafactor's (Optax: not), and that of Prodigy and D-Adaptation by the step size they estimate.
+        - Gradients beyond 1e15 count as 1e15 where they are squared, so that no average becomes infinite. Frozen
+          parameters have no optimizer state and do not count in the norm for clipping or SAM.
+        - Adagrad adds eps to the root (the paper, PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's
+          default: under it). Both start at 0 (Optax's Adagrad: 0.1).
+        - RAdam rectifies from a length of 5 on, as its authors' code and PyTorch (the paper: 4).
+        - NAdam has no schedule of momentum (PyTorch has Dozat's) and Adam's v^ (Dozat: b2 v^).
+        - AMSGrad compares averages of squares before bias correction, as PyTorch and the paper (Optax: after).
+        - Adamax takes |g| + eps (PyTorch; the paper: |g|).
+        - AdaBelief has eps in both places, as the paper (the default of its authors' code also rectifies as RAdam).
+        - Adan's decay is that of its authors' `no_prox=True` (their default divides by 1 + eta decay), and its b2 is
+          theirs, 1 - beta_2 of the paper (Optax exchanges the two).
+        - ADOPT also decays at its first update, which otherwise only starts v (its authors' code does not).
+        - LAMB scales by the trust ratio only parameters that decay, as its authors' code (`optax.lamb`: all).
+        - Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow: from 128 on) and has the
+          learning rate of the schedule, relative to the parameter.
+        - Muon leaves embeddings, heads and everything that is not a matrix to Adam (`optax.contrib.muon`: all matrices
+          to Muon, the rest to Adam with Nesterov momentum). It has the shape-independent scale of Liu et al. (Jordan et
+          al.: sqrt(max(1, rows / columns))) and, as both, no bias correction (Optax corrects).
+        - Sophia is Sophia-H with signs instead of Gaussian directions, as Optax's, which also corrects the bias of m
+          and uses an estimate from the next step on. The Gauss-Newton-Bartlett estimate would need labels drawn from
+          the model.
+        - The averages of schedule_free_adamw weight steps by squared learning rates (its authors' code, Optax; the
+          rates of the paper include sqrt(1 - b2^t)).
 
     References:
-      Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
-      arXiv:1212.5701 (Adadelta); Kingma and Ba 2015, arXiv:1412.6980 (Adam, Adamax); Loshchilov and Hutter 2019,
-      arXiv:1711.05101 (AdamW); Dozat 2016 (NAdam); Liu et al. 2020, arXiv:1908.03265 (RAdam); Reddi et al. 2018,
-      arXiv:1904.09237 (AMSGrad); Zhuang et al. 2020, arXiv:2010.07468 (AdaBelief); Xie et al. 2022, arXiv:2208.06677
-      (Adan); Taniguchi et al. 2024, arXiv:2411.02853 (ADOPT); Chen et al. 2023, arXiv:2302.06675 (Lion); You et al.
-      2020, arXiv:1904.00962 (LAMB); Shazeer and Stern 2018, arXiv:1804.04235 (Adafactor); Jordan et al. 2024 and Liu et
-      al. 2025, arXiv:2502.16982 (Muon); Liu et al. 2024, arXiv:2305.14342 (Sophia); Mishchenko and Defazio 2024,
-      arXiv:2306.06101 (Prodigy); Defazio and Mishchenko 2023, arXiv:2301.07733 (D-Adaptation); Defazio et al. 2024,
-      arXiv:2405.15682 (schedule-free); Zhang et al. 2019, arXiv:1907.08610 (Lookahead); Foret et al. 2021,
-      arXiv:2010.01412 (SAM); Yong et al. 2020, arXiv:2004.01461 (centralisation); Howard and Ruder 2018,
-      arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
+        Sutskever et al. 2013 (Nesterov); Tieleman and Hinton 2012 (RMSProp); Duchi et al. 2011 (Adagrad); Zeiler 2012,
+        arXiv:1212.5701 (Adadelta); Kingma and Ba 2015, arXiv:1412.6980 (Adam, Adamax); Loshchilov and Hutter 2019,
+        arXiv:1711.05101 (AdamW); Dozat 2016 (NAdam); Liu et al. 2020, arXiv:1908.03265 (RAdam); Reddi et al. 2018,
+        arXiv:1904.09237 (AMSGrad); Zhuang et al. 2020, arXiv:2010.07468 (AdaBelief); Xie et al. 2022, arXiv:2208.06677
+        (Adan); Taniguchi et al. 2024, arXiv:2411.02853 (ADOPT); Chen et al. 2023, arXiv:2302.06675 (Lion); You et al.
+        2020, arXiv:1904.00962 (LAMB); Shazeer and Stern 2018, arXiv:1804.04235 (Adafactor); Jordan et al. 2024 and Liu
+        et al. 2025, arXiv:2502.16982 (Muon); Liu et al. 2024, arXiv:2305.14342 (Sophia); Mishchenko and Defazio 2024,
+        arXiv:2306.06101 (Prodigy); Defazio and Mishchenko 2023, arXiv:2301.07733 (D-Adaptation); Defazio et al. 2024,
+        arXiv:2405.15682 (schedule-free); Zhang et al. 2019, arXiv:1907.08610 (Lookahead); Foret et al. 2021,
+        arXiv:2010.01412 (SAM); Yong et al. 2020, arXiv:2004.01461 (centralisation); Howard and Ruder 2018,
+        arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
-      >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
-      >>> state = optimizer.init(params)
-      >>> for _ in range(2):  # m = 1, then 0.9 * 1 + 1: 1 - 0.1 - 0.19 = 0.71
-      ...     updates, state = optimizer.update({"w": jnp.array([1.0])}, state, params)
-      ...     params = optax.apply_updates(params, updates)
-      >>> print(params["w"])
-      [0.71]
+        >>> import jax.numpy as jnp
+        >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
+        >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):  # m = 1, then 0.9 * 1 + 1: 1 - 0.1 - 0.19 = 0.71
+        ...     updates, state = optimizer.update({"w": jnp.array([1.0])}, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(params["w"])
+        [0.71]
     """
     schedule = make_schedule(config, total_steps)
     optimizer: optax.GradientTransformation = optax.chain(*(link.transform for link in _chain_links(config, schedule)))
@@ -169,7 +168,7 @@ def make_optimizer(
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
     optimizer = gradients_of_parts(optimizer)
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> Any:
         check_parameters(config, params)
         return optimizer.init(params)
 
@@ -178,21 +177,17 @@ def make_optimizer(
     return optax.GradientTransformationExtraArgs(init, optimizer.update)
 
 
-def check_parameters(config: OptimizerConfig, params: Any) -> None:
-    """Checks that every pattern of a config finds parameters to apply to.
+def check_parameters(config: OptimizerConfig, params: Params) -> None:
+    """Checks that every pattern of a config matches parameters.
 
     Args:
-      config: its patterns are checked as far as they are used.
-      params: the parameters, any pytree.
-
-    Raises:
-      UsageError: a pattern matches nothing, `freeze` matches everything, or settings for some parameters do not fit
-        the optimizer they have.
+        config: The patterns that it uses are checked.
+        params: The parameters, any pytree.
 
     Example:
-      >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
-      Traceback (most recent call last):
-      train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
+        >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
+        Traceback (most recent call last):
+        train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
     """
     if config.freeze is not None:
         check_matches(config.freeze, params, "freeze")
@@ -203,36 +198,31 @@ def check_parameters(config: OptimizerConfig, params: Any) -> None:
         check_matches(config.decay_pattern, params, "decay_pattern")
     if config.layer_decay != 1:
         check_matches(config.layer_pattern, params, "layer_pattern")
-    for name, values in ({"rate": config.rate_of} | config.overrides()).items():
-        for pattern in values:
-            check_matches(pattern, params, f"{name}_of")
-    for pattern, decay in config.weight_decay_of.items():
+    for pattern, settings in config.overrides.items():
+        check_matches(pattern, params, "overrides")
         found = map_with_path(lambda path, decays, p=pattern: decays and re.search(p, path), mask_of(config)(params))
-        if decay and not any(jax.tree.leaves(found)):
+        if settings.get("weight_decay") and not any(jax.tree.leaves(found)):
             raise UsageError(
-                f"weight_decay_of={pattern!r} matches only parameters that do not decay: let decay_pattern match them."
+                f"overrides[{pattern!r}] sets weight_decay where no parameter decays: let decay_pattern match there."
             )
     groups_of(config, params)
 
 
 def describe(config: OptimizerConfig) -> str:
-    """The chain of a config in words, one line for each link, in the order in which a gradient passes them.
+    """Describes the chain of a config, one line for each link in order.
 
     Args:
-      config: what to describe.
-
-    Returns:
-      The lines, for `print`.
+        config: What to describe.
 
     Example:
-      >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
-      >>> print(describe(config))
-      only parameters that do not match 'embed'
-      clip to global norm 1
-      adam: b1 0.9, b2 0.999, eps 1e-08
-      decoupled weight decay 0.01 on matrices
-      learning rate 0.0001: warm-up over 0.1 of the run, then cosine to 0
-      layer-wise rates: 0.9 for each layer down from the head
+        >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
+        >>> print(describe(config))
+        only parameters that do not match 'embed'
+        clip to global norm 1
+        adam: b1 0.9, b2 0.999, eps 1e-08
+        decoupled weight decay 0.01 on matrices
+        learning rate 0.0001: warm-up over 0.1 of the run, then cosine to 0
+        layer-wise rates: 0.9 for each layer down from the head
     """
     lines = [link.text for link in _chain_links(config, optax.constant_schedule(config.learning_rate))]
     if config.sam_radius is not None:
@@ -250,7 +240,7 @@ def describe(config: OptimizerConfig) -> str:
 
 
 def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
-    """The links from the gradient to the update, without what lies around them: averages, SAM, freezing."""
+    """The links from the gradient to the update, without the wrappers: averages, SAM, freezing."""
     mask, where = mask_of(config), decaying(config)
     links = []
     if config.centralize:
@@ -263,7 +253,8 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
         links.append(Link(f"L1 penalty {config.l1:g} on {where}", optax.masked(add_l1(config.l1), mask)))
     if config.l2:
         links.append(Link(f"L2 penalty {config.l2:g} on {where}", optax.add_decayed_weights(config.l2, mask)))
-    links += [by_group(config, schedule)] if config.overrides() else core_links(config, schedule)
+    has_groups = any({*own} != {"rate_factor"} for own in config.overrides.values())
+    links += [by_group(config, schedule)] if has_groups else core_links(config, schedule)
     scaling = []
     if config.name in SELF_RATED:
         links[-1] = Link(f"{links[-1].text}\n{_schedule_text(config)}, times that step size", links[-1].transform)
@@ -271,7 +262,7 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
         scaling.append(Link(_schedule_text(config), optax.scale_by_learning_rate(schedule)))
     if config.plateau_factor is not None:
         scaling.append(Link(_plateau_text(config), reduce_on_plateau(config)))
-    if config.layer_decay != 1 or config.rate_of:
+    if config.layer_decay != 1 or rate_factors(config):
         scaling.append(Link(_rates_text(config), parameter_rates(config)))
     if not config.proximal_l1:
         return links + scaling
@@ -280,13 +271,13 @@ def _chain_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link
     return [*links, Link(text, proximal_l1(config.proximal_l1, together, mask))]
 
 
-def _trained_or_frozen(pattern: str, params: Any) -> Any:
+def _trained_or_frozen(pattern: str, params: Params) -> Any:
     """Labels for `optax.partition`."""
     return map_with_path(lambda path, _: "frozen" if re.search(pattern, path) else "trained", params)
 
 
 def _schedule_text(config: OptimizerConfig) -> str:
-    """What `describe` says about the learning rate."""
+    """The description of the learning rate."""
 
     def length(value: float) -> str:
         return f"{value:g} of the run" if value < 1 else f"{value:g} steps"
@@ -314,6 +305,6 @@ def _rates_text(config: OptimizerConfig) -> str:
     lines = []
     if config.layer_decay != 1:
         lines.append(f"layer-wise rates: {config.layer_decay:g} for each layer down from the head")
-    for pattern, rate in config.rate_of.items():
+    for pattern, rate in rate_factors(config).items():
         lines.append(f"rate times {rate:g} where {pattern!r} matches")
     return "\n".join(lines)

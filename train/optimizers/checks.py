@@ -2,14 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from train.errors import UsageError
-from train.names import check_name
-from train.optimizers.names import DEFAULTS, OPTIMIZERS, SCHEDULE_FREE, SELF_RATED, SETTINGS
-from train.schedules import SCHEDULES, check_length
+from train.errors import UsageError, check_name
+from train.optimizers.names import DEFAULTS, OPTIMIZERS, OVERRIDABLE, SCHEDULE_FREE, SELF_RATED, Overrides
 
 _NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, "a finite number from 0 up")
 _POSITIVE = (lambda v: 0 < v < math.inf, "a finite number above 0")
@@ -32,7 +30,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "clip_norm": _POSITIVE,
         "clip_value": _POSITIVE,
         "layer_decay": (lambda v: 0 < v <= 1, "in (0, 1]"),
-        "rate_of": _NOT_NEGATIVE,
+        "rate_factor": _NOT_NEGATIVE,
         "plateau_factor": (lambda v: 0 < v < 1, "in (0, 1)"),
         "plateau_window": _COUNT,
         "plateau_patience": _COUNT,
@@ -46,108 +44,101 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "sophia_every": _COUNT,
     }
 )
-_PATTERNS = ("decay_pattern", "freeze", "layer_pattern", "embedding_pattern", "muon_exclude")
 
 
-def check(config: Any) -> None:
-    """Checks an `OptimizerConfig`.
+def check_ranges(values: Mapping[Any, object], where: str = "") -> None:
+    """Checks that each number is in the range of its setting. NaN is in none.
 
     Args:
-      config: the config.
-
-    Raises:
-      UsageError: a name is unknown, a number out of range, a pattern no regular expression, a setting is not one of
-        the chosen optimizer, or two settings exclude each other.
+        values: Settings by name. At the top None stands for a default and passes; settings without a range always pass.
+        where: The mapping that holds them, for the message; empty at the top.
     """
-    check_name("optimizer", config.name, OPTIMIZERS)
-    check_name("schedule", config.schedule, SCHEDULES)
-    _check_numbers(config)
-    _check_patterns(config)
-    for name in SETTINGS:
-        _check_belongs(config, name)
-    _check_name_of(config)
-    _check_together(config)
+    for name, value in values.items():
+        if name in _RANGES and (value is not None or where):
+            is_right, range_text = _RANGES[name]
+            try:
+                right = is_right(value)
+            except TypeError:  # no number
+                right = False
+            if not right:
+                raise UsageError(f"{f'{where}[{name!r}]' if where else name} must be {range_text}, not {value!r}.")
 
 
-def _check_numbers(config: Any) -> None:
-    """Every number in its range; NaN is in none."""
-    for name, (is_right, range_text) in _RANGES.items():
-        for where, value in _values(config, name):
-            if value is not None and not is_right(value):
-                raise UsageError(f"{where} must be {range_text}, not {value!r}.")
-    check_length(config.warmup, "warmup")
-    check_length(config.cooldown, "cooldown")
+def check_pattern(name: str, pattern: str | None) -> None:
+    """Checks that a pattern is a regular expression, and that `layer_pattern` has a group for the number."""
+    try:
+        groups = 0 if pattern is None else re.compile(pattern).groups
+    except (re.error, TypeError) as error:
+        raise UsageError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
+    if name == "layer_pattern" and groups < 1:
+        raise UsageError(rf"{name}={pattern!r} needs a group for the number of the layer, such as layer_(\d+).")
 
 
-def _values(config: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """A setting's value and those it has for some parameters, each with its name."""
-    own = {} if name.endswith("_of") else {name: getattr(config, name)}
-    field = name if name.endswith("_of") else f"{name}_of"
-    yield from own.items()
-    for pattern, value in getattr(config, field, {}).items():
-        yield f"{field}[{pattern!r}]", value
-
-
-def _check_patterns(config: Any) -> None:
-    """Every pattern a regular expression, and that of the layers with a group for their number."""
-    patterns = [(name, getattr(config, name)) for name in _PATTERNS]
-    for name in ("rate_of", "name_of", *(f"{name}_of" for name in SETTINGS)):
-        patterns += [(name, pattern) for pattern in getattr(config, name)]
-    for name, pattern in patterns:
-        try:
-            groups = 0 if pattern is None else re.compile(pattern).groups
-        except re.error as error:
-            raise UsageError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
-        if name == "layer_pattern" and groups < 1:
-            raise UsageError(rf"{name}={pattern!r} needs a group for the number of the layer, such as layer_(\d+).")
-
-
-def _check_belongs(config: Any, name: str) -> None:
-    """A setting that the optimizer does not have is refused; a weight decay of 0 is none and passes."""
-    value = getattr(config, name)
-    if value is None or name in DEFAULTS[config.name]:
+def check_belongs(optimizer: str, name: str, value: float | None) -> None:
+    """Refuses a setting that the optimizer does not have. A weight decay of 0 is none and passes."""
+    if value is None or name in DEFAULTS[optimizer]:
         return
     if name == "weight_decay":
         if value == 0:
             return
         raise UsageError("adam has no decoupled weight decay: choose adamw, or use l2, or leave weight_decay at None.")
     having = ", ".join(other for other in OPTIMIZERS if name in DEFAULTS[other])
-    raise UsageError(f"{config.name} has no {name}: leave {name} at None, or choose one of {having}.")
+    raise UsageError(f"{optimizer} has no {name}: leave {name} at None, or choose one of {having}.")
 
 
-def _check_name_of(config: Any) -> None:
-    """Only optimizers that are one link of a chain can be mixed."""
-    alone = (*SCHEDULE_FREE, *SELF_RATED)
-    for pattern, name in config.name_of.items():
-        check_name(f"optimizer in name_of[{pattern!r}]", name, OPTIMIZERS)
-        for mixed in (name, config.name):
-            if mixed in alone:
-                raise UsageError(f"name_of cannot mix {mixed} with another optimizer: it has to see all parameters.")
+def check_overrides(optimizer: str, overrides: Overrides) -> None:
+    """Checks patterns, names and values of `overrides`. Only optimizers that are one link of a chain can be mixed.
+
+    >>> check_overrides("adamw", {"head": {"decay": 0.1}})
+    Traceback (most recent call last):
+    train.errors.UsageError: unknown setting in overrides['head'] 'decay'... Choose one of: name, rate_factor, ...
+    """
+    if not isinstance(overrides, Mapping):
+        raise UsageError(f"expected overrides as {{pattern: {{setting: value}}}}, got {overrides!r:.100}.")
+    for pattern, settings in overrides.items():
+        where = f"overrides[{pattern!r}]"
+        check_pattern("overrides", pattern)
+        if not isinstance(settings, Mapping) or not settings:
+            raise UsageError(f"expected {where} as settings by name, such as {{'b2': 0.9}}, got {settings!r:.100}.")
+        for name in settings:
+            check_name(f"setting in {where}", name, OVERRIDABLE)
+        check_ranges(settings, where)
+        if "name" in settings:
+            other = check_name(f"optimizer in {where}", str(settings["name"]), OPTIMIZERS)
+            for mixed in (other, optimizer):
+                if mixed in (*SCHEDULE_FREE, *SELF_RATED):
+                    raise UsageError(f"{where} cannot mix {mixed} with others: it has to see all parameters.")
 
 
-def _check_together(config: Any) -> None:
-    """Settings that exclude each other."""
-    name = config.name
-    if config.bias_correction and name not in SELF_RATED:
+def check_schedule_free(
+    optimizer: str, schedule: str, b1: float | None, overrides: Overrides, unused: Mapping[str, object]
+) -> None:
+    """Checks what a schedule-free optimizer cannot be combined with.
+
+    Args:
+        optimizer: Its name.
+        schedule: The name of the learning rate's schedule.
+        b1: Its averaging weight.
+        overrides: As in the config.
+        unused: Settings by name that have to be None.
+    """
+    if schedule != "constant":
         raise UsageError(
-            f"bias_correction can be chosen for {' and '.join(SELF_RATED)} only, not for {name}: leave it at False."
+            f"{optimizer} averages instead of lowering the learning rate: use schedule=constant, not {schedule}."
         )
-    if name in SCHEDULE_FREE:
-        if config.schedule != "constant":
-            raise UsageError(
-                f"{name} averages instead of lowering the learning rate: use schedule=constant, not {config.schedule}."
-            )
-        for _, b1 in _values(config, "b1"):
-            if b1 == 0:
-                raise UsageError(f"b1 must be above 0 for {name}, which divides by it.")
-        for other in ("plateau_factor", "lookahead_every"):
-            if getattr(config, other) is not None:
-                raise UsageError(f"{name} averages by itself: leave {other} at None.")
-        if config.b1_of:
-            raise UsageError(f"{name} has one b1 for all parameters: leave b1_of empty.")
-    if config.proximal_l1:
-        averaged = name if name in SCHEDULE_FREE else "lookahead_every" if config.lookahead_every else None
-        if averaged is not None:
-            raise UsageError(f"proximal_l1 makes exact zeros, which the average of {averaged} would lose: use l1.")
-        if name in SELF_RATED:
-            raise UsageError(f"proximal_l1 needs the learning rate, which {name} keeps to itself: use l1.")
+    if b1 == 0:
+        raise UsageError(f"b1 must be above 0 for {optimizer}, which divides by it.")
+    for name, value in unused.items():
+        if value is not None:
+            raise UsageError(f"{optimizer} averages by itself: leave {name} at None.")
+    if any("b1" in settings for settings in overrides.values()):
+        raise UsageError(f"{optimizer} has one b1 for all parameters: leave b1 out of overrides.")
+
+
+def check_proximal(optimizer: str, *, has_lookahead: bool) -> None:
+    """Refuses the proximal step where an average or the optimizer itself would undo it."""
+    averaged = optimizer if optimizer in SCHEDULE_FREE else "lookahead_every" if has_lookahead else None
+    if averaged is not None:
+        raise UsageError(f"proximal_l1 makes exact zeros, which the average of {averaged} would lose: use l1.")
+    if optimizer in SELF_RATED:
+        raise UsageError(f"proximal_l1 needs the learning rate, which {optimizer} keeps to itself: use l1.")

@@ -1,14 +1,22 @@
-"""What can be said about an optimizer on the command line, checked as soon as it is said."""
+"""The settings of an optimizer, checked when they are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
+from train.errors import UsageError, check_name
 from train.optimizers import checks
-from train.optimizers.names import DEFAULTS, SETTINGS
-from train.optimizers.names import OPTIMIZERS as OPTIMIZERS
-from train.optimizers.names import OptimizerName as OptimizerName
-from train.schedules import ScheduleName
+from train.optimizers.names import (
+    DEFAULTS,
+    OPTIMIZERS,
+    SCHEDULE_FREE,
+    SELF_RATED,
+    SETTINGS,
+    OptimizerName,
+    Overrides,
+    SettingName,
+)
+from train.optimizers.schedules import SCHEDULES, ScheduleName, check_length
 
 LAYER_PATTERN = r"(?i:(?:layers?|blocks?)[/_]?(\d+)(?=/|$))"
 EMBEDDING_PATTERN = r"(?i:embed)"
@@ -17,18 +25,14 @@ MUON_EXCLUDE = r"(?i:embed|(?:^|[/_])head(?:_\d+)?(?:/|$))"
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How parameters are updated.
-
-    Raises:
-      UsageError: a name is unknown, a number out of range, a pattern no regular expression, a setting is not one of
-        the chosen optimizer, or two settings exclude each other.
+    """The settings of an optimizer.
 
     Example:
-      >>> OptimizerConfig(name="adamw").setting("weight_decay")
-      0.01
-      >>> OptimizerConfig(name="adamw", momentum=0.9)
-      Traceback (most recent call last):
-      train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
+        >>> OptimizerConfig(name="adamw").setting("weight_decay")
+        0.01
+        >>> OptimizerConfig(name="adamw", momentum=0.9)
+        Traceback (most recent call last):
+        train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
     """
 
     name: OptimizerName = "adamw"
@@ -41,8 +45,8 @@ class OptimizerConfig:
     prodigy, dadapt_adamw and adadelta a factor around 1."""
 
     schedule: ScheduleName = "cosine"
-    """How the learning rate goes on after the warm-up. wsd: stable, then decaying over the cooldown. The schedule-free
-    optimizers take constant only."""
+    """Course of the learning rate after the warm-up. wsd: stable, then decaying over the cooldown. The schedule-free
+    optimizers require constant."""
 
     warmup: float = 0.0
     """Linear warm-up of the learning rate from 0: below 1 a fraction of the run, from 1 on a number of steps."""
@@ -57,8 +61,9 @@ class OptimizerConfig:
     """Momentum of momentum, nesterov, rmsprop and muon. None: 0.9, for Muon 0.95, for RMSProp 0."""
 
     b1: float | None = None
-    """Decay of the average of gradients in the Adam family, Lion, LAMB, Sophia and Muon's Adam part; how near to their
-    average the schedule-free ones take their gradients. None: 0.9, for Adan 0.98, for Sophia 0.965."""
+    """Decay of the average of gradients in the Adam family, Lion, LAMB, Sophia and Muon's Adam part; in the
+    schedule-free ones the position of the gradient between iterate and average. None: 0.9, for Adan 0.98, for Sophia
+    0.965."""
 
     b2: float | None = None
     """Decay of the average of squared gradients in the Adam family, of the momentum in Lion, of gradient differences in
@@ -70,16 +75,16 @@ class OptimizerConfig:
 
     eps: float | None = None
     """Added to the root of the average of squared gradients in the Adam family (in Adadelta under the root, in
-    AdaBelief also to the average itself; in ADOPT and Sophia the least that is divided by). None: 1e-8; LAMB,
-    Adadelta and ADOPT 1e-6, Adagrad 1e-10, Sophia 1e-12, AdaBelief 1e-16."""
+    AdaBelief also to the average itself; in ADOPT and Sophia the smallest denominator). None: 1e-8; LAMB, Adadelta and
+    ADOPT 1e-6, Adagrad 1e-10, Sophia 1e-12, AdaBelief 1e-16."""
 
     bias_correction: bool = False
-    """Adam's bias correction in prodigy and dadapt_adamw, whose authors leave it out by default; their schedules should
-    then warm up. The rest of the Adam family always has it."""
+    """Adam's bias correction in prodigy and dadapt_adamw. Their authors omit it by default; the schedule should then
+    warm up. Other optimizers of the Adam family always have it."""
 
     weight_decay: float | None = None
     """Decoupled weight decay, multiplied by the learning rate. None: 0.01 for AdamW, NAdamW, Adan, Lion, LAMB, Muon,
-    Sophia and schedule_free_adamw, otherwise 0. Adam has none: with it, it is AdamW."""
+    Sophia and schedule_free_adamw, otherwise 0. Adam has none: use AdamW."""
 
     l2: float = 0.0
     """Coupled L2 penalty: l2 * w is added to the gradient after clipping."""
@@ -88,23 +93,22 @@ class OptimizerConfig:
     """Coupled L1 penalty: l1 * sign(w) is added to the gradient after clipping."""
 
     proximal_l1: float = 0.0
-    """L1 penalty by a proximal step: after its update a weight moves by learning rate * proximal_l1 towards 0 and stops
-    there, so that many are exactly 0."""
+    """L1 penalty by a proximal step: after its update each weight moves by learning rate * proximal_l1 towards 0 and
+    stops there, which makes many weights exactly 0."""
 
     decay_pattern: str | None = None
     """Regular expression for the paths of parameters that decay (weight_decay, l1, l2, proximal_l1), searched in paths
     such as encoder/layer_0/kernel. None: all with two or more axes that are not called bias or scale."""
 
     centralize: bool = False
-    """Gradient centralisation: from the gradient of a kernel its mean over the inputs of each output is taken away,
+    """Gradient centralisation: subtracts from the gradient of each kernel its mean over the inputs of each output,
     before clipping."""
 
     clip_norm: float | None = None
-    """Norm of the gradients of all trained parameters together above which they are scaled down to it. None: no
-    clipping."""
+    """Maximum norm of the gradient of all trained parameters together. None: no clipping."""
 
     clip_value: float | None = None
-    """Each entry of a gradient is clipped to plus or minus this, before clip_norm. None: no clipping."""
+    """Maximum absolute value of each entry of a gradient, applied before clip_norm. None: no clipping."""
 
     layer_decay: float = 1.0
     """Learning rate of a layer relative to that of the next one above; the head has the full rate and embeddings the
@@ -122,112 +126,96 @@ class OptimizerConfig:
     muon_exclude: str = MUON_EXCLUDE
     """Regular expression for the paths of matrices that Muon leaves to Adam: by default embeddings and heads."""
 
-    rate_of: dict[str, float] = field(default_factory=dict)
-    """Factors of the learning rate by regular expressions of paths, such as: embed 0.1 head 3. Here and below the first
-    expression that is found in a path decides."""
-
-    name_of: dict[str, OptimizerName] = field(default_factory=dict)
-    """Other optimizers by regular expressions of paths, such as: head sgd; with their own default settings."""
-
-    weight_decay_of: dict[str, float] = field(default_factory=dict)
-    """Other decoupled weight decay by regular expressions of paths, for parameters that decay at all."""
-
-    momentum_of: dict[str, float] = field(default_factory=dict)
-    """Other momentum by regular expressions of paths."""
-
-    b1_of: dict[str, float] = field(default_factory=dict)
-    """Other b1 by regular expressions of paths."""
-
-    b2_of: dict[str, float] = field(default_factory=dict)
-    """Other b2 by regular expressions of paths."""
-
-    b3_of: dict[str, float] = field(default_factory=dict)
-    """Other b3 by regular expressions of paths."""
-
-    eps_of: dict[str, float] = field(default_factory=dict)
-    """Other eps by regular expressions of paths."""
+    overrides: Overrides = field(default_factory=dict)
+    """Settings of some parameters only, by regular expressions searched in their paths, such as: embed rate_factor 0.1
+    head name sgd momentum 0.9. Of each setting the first expression that has it and matches decides. rate_factor
+    multiplies the learning rate; another name brings its own default settings; weight_decay is for parameters that
+    decay at all."""
 
     plateau_factor: float | None = None
-    """What the learning rate is multiplied by whenever the training loss has not become lower for a while, on top of
-    the schedule. None: never."""
+    """Factor of the learning rate whenever the training loss stops decreasing, in addition to the schedule. None:
+    never."""
 
     plateau_window: int = 100
-    """Steps whose mean loss is compared with the lowest such mean so far, for plateau_factor."""
+    """Number of steps in a window; plateau_factor compares the mean loss of a window with the lowest so far."""
 
     plateau_patience: int = 5
-    """Windows in a row without a lower mean loss after which plateau_factor applies."""
+    """Number of consecutive windows without a lower mean loss after which plateau_factor applies."""
 
     plateau_cooldown: int = 0
-    """Windows that do not count after the learning rate was lowered by plateau_factor."""
+    """Number of windows ignored after plateau_factor was applied."""
 
     plateau_tolerance: float = 1e-4
-    """Fraction by which the mean loss of a window must be lower to count as lower, for plateau_factor."""
+    """Minimum relative decrease of the mean loss that counts, for plateau_factor."""
 
     plateau_minimum: float = 0.0
-    """Product of all plateau_factors below which the learning rate is not lowered."""
+    """Minimum of the product of all applied plateau_factors."""
 
     lookahead_every: int | None = None
-    """Lookahead: after so many steps slow weights move towards the fast ones, which go on from there; the slow ones are
-    evaluated. None: no Lookahead."""
+    """Lookahead: number of steps after which the slow weights move towards the fast ones, which continue from there.
+    The slow weights are evaluated. None: no Lookahead."""
 
     lookahead_rate: float = 0.5
-    """How far the slow weights of Lookahead move towards the fast ones, from 0 to 1."""
+    """Fraction of the way that the slow weights of Lookahead move towards the fast ones."""
 
     sam_radius: float | None = None
-    """Sharpness-aware minimisation: the gradient is taken where the loss is highest within about this distance. Each
-    step then costs two gradients. None: where the parameters are."""
+    """Sharpness-aware minimisation: takes the gradient where the loss is highest within about this distance, which
+    costs two gradients per step. None: the usual gradient."""
 
     sophia_gamma: float = 0.01
-    """Factor of the curvature that Sophia divides by; a larger one lets fewer entries be clipped."""
+    """Factor of the curvature in the denominator of Sophia; a larger factor clips fewer entries."""
 
     sophia_every: int = 10
-    """Steps between two estimates of Sophia's curvature; each costs about as much as two further gradients."""
+    """Steps between two estimates of Sophia's curvature; each costs about two further gradients."""
 
     def __post_init__(self) -> None:
-        checks.check(self)
+        check_name("optimizer", self.name, OPTIMIZERS)
+        check_name("schedule", self.schedule, SCHEDULES)
+        checks.check_ranges(vars(self))
+        check_length(self.warmup, "warmup")
+        check_length(self.cooldown, "cooldown")
+        for name in ("decay_pattern", "freeze", "layer_pattern", "embedding_pattern", "muon_exclude"):
+            checks.check_pattern(name, getattr(self, name))
+        for name in SETTINGS:
+            checks.check_belongs(self.name, name, getattr(self, name))
+        checks.check_overrides(self.name, self.overrides)
+        if self.bias_correction and self.name not in SELF_RATED:
+            raise UsageError(
+                f"bias_correction can be chosen for {' and '.join(SELF_RATED)} only, not for {self.name}: leave it at "
+                "False."
+            )
+        if self.name in SCHEDULE_FREE:
+            unused = {"plateau_factor": self.plateau_factor, "lookahead_every": self.lookahead_every}
+            checks.check_schedule_free(self.name, self.schedule, self.b1, self.overrides, unused)
+        if self.proximal_l1:
+            checks.check_proximal(self.name, has_lookahead=self.lookahead_every is not None)
 
     def setting(self, name: str) -> float:
-        """The value of a setting that may have been left at None: then the optimizer's own default.
+        """The value of a setting, with the optimizer's default in place of None.
 
         Args:
-          name: `momentum`, `b1`, `b2`, `b3`, `eps` or `weight_decay`.
+            name: `momentum`, `b1`, `b2`, `b3`, `eps` or `weight_decay`.
 
         Returns:
-          The value that is used; 0 for a setting this optimizer does not have.
+            The value; 0 for a setting that the optimizer does not have.
         """
         value = getattr(self, name)
         return DEFAULTS[self.name].get(name, 0.0) if value is None else value
 
-    def overrides(self) -> dict[str, dict[str, Any]]:
-        """What is set for some parameters only and changes their optimizer, without the learning rate.
-
-        Returns:
-          The values by pattern, by the name of the setting.
-
-        Example:
-          >>> OptimizerConfig(rate_of={"head": 3.0}, b2_of={"embed": 0.99}).overrides()
-          {'b2': {'embed': 0.99}}
-        """
-        found = {name: getattr(self, f"{name}_of") for name in ("name", *SETTINGS)}
-        return {name: dict(values) for name, values in found.items() if values}
-
-    def with_overrides(self, changes: Mapping[str, Any]) -> "OptimizerConfig":
+    def with_settings(self, settings: Mapping[SettingName, float | OptimizerName]) -> Self:
         """The config of some parameters only.
 
         Args:
-          changes: settings by name; another `name` brings its own defaults for all that is not among them.
+            settings: Settings by name, such as one of `overrides`, without `rate_factor`; another `name` brings its own
+                defaults for all that is not among them.
 
         Returns:
-          A config with the same learning rate and no overrides.
-
-        Raises:
-          UsageError: the changes do not fit the optimizer.
+            A config with the same learning rate and no overrides.
 
         Example:
-          >>> OptimizerConfig(b2=0.98).with_overrides({"name": "momentum"}).setting("momentum")
-          0.9
+            >>> OptimizerConfig(b2=0.98).with_settings({"name": "momentum"}).setting("momentum")
+            0.9
         """
-        other = changes.get("name", self.name) != self.name
-        own: dict[str, Any] = dict.fromkeys(SETTINGS) if other else {}
-        empty: dict[str, Any] = {f"{name}_of": {} for name in ("rate", "name", *SETTINGS)}
-        return replace(self, **(empty | own | dict(changes)))
+        is_other = settings.get("name", self.name) != self.name
+        changes: dict[Any, Any] = {**(dict.fromkeys(SETTINGS) if is_other else {}), **settings}
+        return replace(self, overrides={}, **changes)

@@ -1,4 +1,4 @@
-"""The links that make one optimizer differ from another."""
+"""The core links of each optimizer."""
 
 import math
 import re
@@ -24,26 +24,26 @@ from train.optimizers.names import LINEAR, SELF_RATED
 from train.optimizers.wrappers import hutchinson
 from train.paths import map_with_path
 
-# With it an orthogonalised update has the root mean square of a typical Adam update, so one learning rate serves both.
+# It gives an orthogonalised update the root mean square of a typical Adam update, so both can share a learning rate.
 _MUON_RMS = 0.2
 
 
 class Link(NamedTuple):
-    """One link of the chain and what `describe` says about it."""
+    """One link of the chain with its description."""
 
     text: str
     transform: optax.GradientTransformation
 
 
 def core_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
-    """The optimizer itself and what belongs to it: decoupled decay and LAMB's trust ratio.
+    """The links of the optimizer itself, with decoupled decay and LAMB's trust ratio.
 
     Args:
-      config: of the parameters the links are for.
-      schedule: the learning rate, for the optimizers that cannot do without it.
+        config: Config of the parameters.
+        schedule: The learning rate, for optimizers that need it inside.
 
     Returns:
-      The links, whose result is yet to be multiplied by the learning rate.
+        The links. Except for self-rated optimizers, the learning rate is applied later.
     """
     mask, where = mask_of(config), decaying(config)
     decay = config.setting("weight_decay")
@@ -61,7 +61,7 @@ def core_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
 
 
 def decaying(config: OptimizerConfig) -> str:
-    """Which parameters decay, in words."""
+    """The decaying parameters, in words."""
     return "matrices" if config.decay_pattern is None else f"parameters matching {config.decay_pattern!r}"
 
 
@@ -117,7 +117,7 @@ def _core(config: OptimizerConfig) -> tuple[str, optax.GradientTransformation]:
 
 
 def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Orthogonalised momentum for matrices, Adam for embeddings, heads and all that is no matrix."""
+    """Orthogonalised momentum for matrices, Adam for embeddings, heads and everything else."""
     b1, b2, eps, momentum = (config.setting(name) for name in ("b1", "b2", "eps", "momentum"))
 
     def orthogonalize(update: jax.Array, _: Any) -> jax.Array:
@@ -127,7 +127,7 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     def label(path: str, leaf: Any) -> str:
         return "muon" if jnp.ndim(leaf) == 2 and re.search(config.muon_exclude, path) is None else "adam"
 
-    # Optax's momentum for Muon corrects the bias of its start, which changes the mixture of m and g.
+    # Optax's momentum for Muon corrects its initial bias, which changes the mixture of m and g.
     muon = optax.chain(optax.trace(momentum, nesterov=True), optax.stateless_with_tree_map(orthogonalize))
     adam = squarable(optax.scale_by_adam(b1, b2, eps))
     return optax.partition({"muon": muon, "adam": adam}, lambda params: map_with_path(label, params))

@@ -1,76 +1,83 @@
-"""Parameters whose optimizer has other settings, chosen by patterns on their paths."""
+"""Parameters that the optimizer updates with other settings, chosen by patterns on their paths."""
 
+import re
 from typing import Any
 
 import optax
 
 from train.optimizers.config import OptimizerConfig
 from train.optimizers.cores import Link, core_links
-from train.optimizers.links import first_match
+from train.optimizers.names import OVERRIDABLE
 from train.paths import map_with_path, paths_of
+from train.trees import Params, Tree
 
 
-def changes_at(config: OptimizerConfig, path: str) -> dict[str, Any]:
-    """What is set otherwise for one parameter: of each setting, the first pattern found in its path.
+def settings_at(config: OptimizerConfig, path: str) -> dict[Any, Any]:
+    """The overrides of one parameter except `rate_factor`, each from the first pattern that has it.
 
-    >>> changes_at(OptimizerConfig(b2_of={"head": 0.9, "kernel": 0.99}, name_of={"bias": "sgd"}), "head/kernel")
-    {'b2': 0.9}
+    >>> settings_at(OptimizerConfig(overrides={"head": {"b2": 0.9}, "kernel": {"b1": 0.8, "b2": 0.99}}), "head/kernel")
+    {'b1': 0.8, 'b2': 0.9}
     """
-    found = {name: first_match(values, path) for name, values in config.overrides().items()}
-    return {name: value for name, value in found.items() if value is not None}
+    found: dict[Any, Any] = {}
+    for pattern, settings in config.overrides.items():
+        if re.search(pattern, path):
+            found = {**settings, **found}
+    # In a fixed order, because it determines the name of the group, which is in checkpoints.
+    return {name: found[name] for name in OVERRIDABLE if name in found and name != "rate_factor"}
 
 
-def groups_of(config: OptimizerConfig, params: Any) -> dict[str, OptimizerConfig]:
-    """The configs of all groups of parameters that there are, by a name that says what is set otherwise.
+def groups_of(config: OptimizerConfig, params: Params) -> dict[str, OptimizerConfig]:
+    """The configs of all groups of parameters with the same settings.
 
     Args:
-      config: the config of all parameters.
-      params: the parameters, any pytree.
+        config: The config of all parameters.
+        params: The parameters, any pytree.
 
     Returns:
-      The config of each group; the rest has the empty name.
-
-    Raises:
-      UsageError: settings of a group do not fit its optimizer.
+        The config of each group by a name that lists its settings; the rest has the empty name.
 
     Example:
-      >>> sorted(groups_of(OptimizerConfig(b2_of={"head": 0.9}), {"body": 0, "head": 0}))
-      ['', 'b2=0.9']
+        >>> sorted(groups_of(OptimizerConfig(overrides={"head": {"b2": 0.9}}), {"body": 0, "head": 0}))
+        ['', 'b2=0.9']
     """
-    found = [changes_at(config, path) for path in paths_of(params)]
-    return {_name(changes): config.with_overrides(changes) for changes in found}
+    found = [settings_at(config, path) for path in paths_of(params)]
+    return {_name(settings): config.with_settings(settings) for settings in found}
 
 
 def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
-    """The links that make the optimizer what it is, for each parameter those of its group.
+    """The core links of each group of parameters, as one link.
 
     Args:
-      config: with overrides.
-      schedule: the learning rate.
+        config: A config with overrides.
+        schedule: The learning rate.
 
     Returns:
-      One link in place of `core_links(config, schedule)`.
+        One link in place of `core_links(config, schedule)`.
     """
 
-    def partition(tree: Any) -> optax.GradientTransformationExtraArgs:
+    def partition(tree: Tree) -> optax.GradientTransformationExtraArgs:
         chains = {
             name: optax.chain(*(link.transform for link in core_links(group, schedule)))
             for name, group in groups_of(config, tree).items()
         }
-        return optax.partition(chains, map_with_path(lambda path, _: _name(changes_at(config, path)), tree))
+        return optax.partition(chains, map_with_path(lambda path, _: _name(settings_at(config, path)), tree))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return partition(updates).update(updates, state, params, **extra)
+    def update(updates: Tree, state: Any, params: Params = None, **extra: Any) -> tuple[Any, Any]:
+        updates, state = partition(updates).update(updates, state, params, **extra)
+        return updates, state
 
     lines = [link.text for link in core_links(config, schedule)]
-    for setting, values in config.overrides().items():
-        for pattern, value in values.items():
-            other = core_links(config.with_overrides({"name": value}), schedule) if setting == "name" else []
-            text = "; ".join(link.text for link in other) or f"{setting} {value:g}"
+    for pattern, settings in config.overrides.items():
+        own: dict[Any, Any] = {name: value for name, value in settings.items() if name != "rate_factor"}
+        if "name" in own:
+            text = "; ".join(link.text for link in core_links(config.with_settings(own), schedule))
+        else:
+            text = ", ".join(f"{name} {value:g}" for name, value in own.items())
+        if own:
             lines.append(f"instead, where {pattern!r} matches: {text}")
     transform = optax.GradientTransformationExtraArgs(lambda params: partition(params).init(params), update)
     return Link("\n".join(lines), transform)
 
 
-def _name(changes: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in changes.items())
+def _name(settings: dict[Any, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())

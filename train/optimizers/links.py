@@ -1,4 +1,4 @@
-"""Small links of an optimizer's chain that Optax lacks, or has in another convention."""
+"""Links of an optimizer's chain that Optax lacks or has in another convention."""
 
 import functools
 import re
@@ -10,58 +10,53 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from train.norms import global_norm
 from train.optimizers.config import OptimizerConfig
 from train.optimizers.matrices import input_axes
+from train.optimizers.norms import global_norm
 from train.paths import map_with_path, paths_of
+from train.trees import Params, Tree
 
 # NNX paths end in the attribute `value`.
 _NEVER_DECAYED = re.compile(r"(?:^|/)(?:bias|scale)(?:/value)?$")
 
 
 def is_masked(node: Any) -> bool:
-    """Whether a node stands for a parameter that belongs to another part of the optimizer."""
+    """Whether a node replaces a parameter of another part of the optimizer."""
     return isinstance(node, optax.MaskedNode)
 
 
-def decay_mask(params: Any, pattern: str | None = None) -> Any:
+def decay_mask(params: Params, pattern: str | None = None) -> Any:
     """Which parameters decay.
 
     Args:
-      params: the parameters, any pytree of arrays.
-      pattern: regular expression searched in the paths; None chooses all with two or more axes that are not called bias
-        or scale (attention biases and those of stacked layers have two axes as well).
-
-    Returns:
-      A tree of booleans.
+        params: The parameters, any pytree of arrays.
+        pattern: Regular expression searched in the paths. None: all parameters with at least two axes that are not
+            named bias or scale (biases of attention and of stacked layers also have two axes).
 
     Example:
-      >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
-      {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
+        >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
+        {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
     """
     if pattern is not None:
         return map_with_path(lambda path, _: re.search(pattern, path) is not None, params)
     return map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and _NEVER_DECAYED.search(path) is None, params)
 
 
-def layer_rates(config: OptimizerConfig, params: Any) -> Any:
-    """What the learning rate of each parameter is multiplied by because of the layer it is in.
+def layer_rates(config: OptimizerConfig, params: Params) -> Any:
+    """Factors of the learning rate by layer.
 
-    `d^(n - i)` in layer i of n (counted from 0) with d the `layer_decay`, `d^(n + 1)` in the embeddings, and 1 in
-    all that is neither, such as the head and the final normalisation.
+    With d the `layer_decay`: `d^(n - i)` in layer i of n (counted from 0), `d^(n + 1)` in embeddings, and 1 elsewhere,
+    such as in the head and the final normalisation.
 
     Args:
-      config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number is a layer's,
-        whatever else it matches.
-      params: the parameters, any pytree; masked ones are counted too.
-
-    Returns:
-      A tree of Python numbers.
+        config: `layer_decay`, `layer_pattern` and `embedding_pattern` are used; a path with a layer number belongs to
+            that layer even if it also matches the embeddings.
+        params: The parameters, any pytree; masked ones are included.
 
     Example:
-      >>> config = OptimizerConfig(layer_decay=0.5)
-      >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
-      {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
+        >>> config = OptimizerConfig(layer_decay=0.5)
+        >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
+        {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
     """
 
     def layer_of(path: str) -> int | None:
@@ -82,13 +77,19 @@ def layer_rates(config: OptimizerConfig, params: Any) -> Any:
 
 
 def parameter_rates(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Multiplies each update by the rate of its layer and by the first of `rate_of` that matches its path."""
+    """Multiplies each update by the rate of its layer and by the first matching `rate_factor`."""
 
-    def scale(updates: Any, _: Any) -> Any:
+    def scale(updates: Tree, _: Any) -> Any:
         layers = layer_rates(config, updates) if config.layer_decay != 1 else jax.tree.map(lambda _: 1.0, updates)
-        return map_with_path(lambda path, u, rate: u * (rate * first_match(config.rate_of, path, 1.0)), updates, layers)
+        return map_with_path(lambda path, u, rate: u * (rate * first_match(factors, path, 1.0)), updates, layers)
 
+    factors = rate_factors(config)
     return optax.stateless(scale)
+
+
+def rate_factors(config: OptimizerConfig) -> dict[str, float]:
+    """The factors of the learning rate by pattern, in the order of the overrides."""
+    return {pattern: float(own["rate_factor"]) for pattern, own in config.overrides.items() if "rate_factor" in own}
 
 
 def first_match(values: dict[str, Any], path: str, default: Any = None) -> Any:
@@ -101,9 +102,9 @@ def first_match(values: dict[str, Any], path: str, default: Any = None) -> Any:
 
 
 def centralize() -> optax.GradientTransformation:
-    """Takes its mean over the inputs of each output away from the gradient of every kernel.
+    """Subtracts from the gradient of every kernel its mean over the inputs of each output.
 
-    `optax.centralize` does so for kernels of PyTorch's layout, whose first axis is that of the outputs.
+    `optax.centralize` assumes PyTorch's layout, in which outputs are the first axis.
 
     >>> print(centralize().update(jnp.array([[1.0, 5.0], [3.0, 9.0]]), optax.EmptyState())[0])
     [[-1. -2.]
@@ -126,7 +127,7 @@ def add_l1(strength: float) -> optax.GradientTransformation:
 def reduce_on_plateau(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
     """`optax.contrib.reduce_on_plateau` of the loss that a step passes as `value`, counting in float32.
 
-    Optax's takes the parameters' dtype for its means, which in bfloat16 lose what they are to tell.
+    Optax computes the means in the dtype of the parameters; bfloat16 is too coarse to compare losses.
     """
     plateau = contrib.reduce_on_plateau(
         factor=config.plateau_factor or 1.0,
@@ -137,7 +138,7 @@ def reduce_on_plateau(config: OptimizerConfig) -> optax.GradientTransformationEx
         min_scale=config.plateau_minimum,
     )
 
-    def update(updates: Any, state: Any, params: Any = None, *, value: Any, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: Tree, state: Any, params: Params = None, *, value: Any, **extra: Any) -> tuple[Any, Any]:
         scaled, state = plateau.update(updates, state, value=value)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), scaled, updates), state
 
@@ -150,13 +151,10 @@ def proximal_l1(
     """Soft thresholding after the links that scale an update: `w <- sign(v) max(|v| - rate * strength, 0)`, v = w + u.
 
     Args:
-      strength: of the penalty.
-      scaling: the links by which a direction becomes an update. They are applied to ones as well, which tells the
-        rate of each parameter, whatever it is made of.
-      mask: parameters -> a tree of booleans: which of them are thresholded.
-
-    Returns:
-      The scaling and the thresholding, as one link.
+        strength: Strength of the penalty.
+        scaling: The links that turn a direction into an update. They are also applied to ones, which gives the total
+            rate of each parameter.
+        mask: Function from parameters to a tree of booleans: which parameters are thresholded.
 
     >>> link = proximal_l1(0.5, optax.scale_by_learning_rate(0.1), lambda p: True)
     >>> w, direction = jnp.array([1.0, 0.02, -1.0]), jnp.array([2.0, 0.0, 0.0])
@@ -170,10 +168,10 @@ def proximal_l1(
         if not chosen:
             return update
         moved = weight + update
-        # Minus the weight itself where the result is 0, so that adding it gives 0 exactly.
+        # Where the result is 0 this is minus the weight, and adding it gives exactly 0.
         return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - strength * jnp.abs(rate), 0) - weight
 
-    def update(directions: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(directions: Tree, state: Any, params: Params = None, **extra: Any) -> tuple[Any, Any]:
         rates, _ = scaling.update(jax.tree.map(jnp.ones_like, directions), state, params, **extra)
         updates, state = scaling.update(directions, state, params, **extra)
         return jax.tree.map(soft, updates, params, rates, mask(params)), state
@@ -187,30 +185,30 @@ def self_rated(
     schedule: optax.Schedule,
     mask: Callable[[Any], Any],
 ) -> optax.GradientTransformation:
-    """Prodigy or D-Adaptation, with decoupled decay of some parameters only and a warm-up that may start at 0.
+    """Prodigy or D-Adaptation with masked decoupled decay and support for a warm-up from 0.
 
     Args:
-      make: `optax.contrib.prodigy` or `optax.contrib.dadapt_adamw`.
-      config: its betas, eps, bias correction and weight decay are used.
-      schedule: factor of the step size that is found.
-      mask: parameters -> a tree of booleans: which of them decay.
+        make: `optax.contrib.prodigy` or `optax.contrib.dadapt_adamw`.
+        config: Its betas, eps, bias correction and weight decay are used.
+        schedule: Factor of the estimated step size.
+        mask: Function from parameters to a tree of booleans: which parameters decay.
 
     Returns:
-      A transformation whose updates are complete: no learning rate comes after it.
+        A transformation with complete updates: no learning rate follows.
     """
     b1, b2, decay = config.setting("b1"), config.setting("b2"), config.setting("weight_decay")
 
     def correction(count: jax.Array) -> Any:
         return (1 - b2**count) ** 0.5 / (1 - b1**count)
 
-    def rate_at(count: jax.Array) -> Any:  # Optax multiplies it by the bias correction.
+    def rate_at(count: jax.Array) -> Any:  # Optax multiplies it by the bias correction
         return schedule(count) if config.bias_correction else schedule(count) / correction(count + 1)
 
     inner = make(rate_at, betas=(b1, b2), eps=config.setting("eps"))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None) -> tuple[Any, Any]:
         updates, new = inner.update(grads, state, params)
-        # At rate 0 Optax's estimate is 0 / 0 and stays NaN ever after.
+        # At rate 0 Optax's estimate is 0 / 0 and would stay NaN.
         idle = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(new.grad_sum)), start=jnp.zeros(())) == 0
         new = new._replace(estim_lr=jnp.where(idle, state.estim_lr, new.estim_lr))
         updates = jax.tree.map(lambda u: jnp.where(idle, jnp.zeros_like(u), u), updates)
@@ -225,15 +223,15 @@ def self_rated(
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Scales gradients down to a norm that all of them together may have at most.
+    """Scales gradients down to a maximum global norm.
 
-    `optax.clip_by_global_norm` makes 0 of a gradient of 1e20, the square of which no float32 number is.
+    `optax.clip_by_global_norm` turns a gradient of 1e20 into 0, because its square overflows float32.
 
     >>> print(clip_by_global_norm(1.0).update(jnp.array([0.0, -4e20]), optax.EmptyState())[0])
     [ 0. -1.]
     """
 
-    def clip(grads: Any, _: Any) -> Any:
+    def clip(grads: Tree, _: Any) -> Any:
         norm = global_norm(grads)
         return jax.tree.map(lambda g: jnp.where(norm < limit, g, (g / norm.astype(g.dtype)) * limit), grads)
 
@@ -241,9 +239,9 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def trust_ratio() -> optax.GradientTransformation:
-    """Gives each update the norm of its parameter, unless one of them is 0.
+    """Scales each update to the norm of its parameter, unless one of them is 0.
 
-    `optax.scale_by_trust_ratio` takes an update of 1e-25, the square of which no float32 number is, for 0.
+    `optax.scale_by_trust_ratio` treats an update of 1e-25 as 0, because its square underflows float32.
 
     >>> print(trust_ratio().update(jnp.array([3e-25, 4e-25]), optax.EmptyState(), jnp.array([0.0, 10.0]))[0])
     [6. 8.]
@@ -258,5 +256,5 @@ def trust_ratio() -> optax.GradientTransformation:
 
 
 def mask_of(config: OptimizerConfig) -> Callable[[Any], Any]:
-    """Parameters -> which of them decay."""
+    """Function from parameters to the mask of those that decay."""
     return functools.partial(decay_mask, pattern=config.decay_pattern)

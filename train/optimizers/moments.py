@@ -1,4 +1,4 @@
-"""Averages of gradients and of their squares, as the papers have them and Optax has not."""
+"""Averages of gradients and of their squares in the conventions of the papers, which Optax lacks."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# Squares of larger entries, summed over a large parameter, are no float32 numbers.
+from train.trees import Params, Tree
+
+# Sums of the squares of larger entries over a large parameter overflow float32.
 _LARGEST = 1e15
 
 
 class Moments(NamedTuple):
-    """Number of updates, averages of gradients and of squares (or of the curvature), and what else is kept."""
+    """Number of updates, averages of gradients and of squares (or of the curvature), and further state."""
 
     steps: jax.Array
     mu: Any
@@ -21,25 +23,24 @@ class Moments(NamedTuple):
 
 
 def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """An optimizer for which entries of a gradient beyond 1e15 count as 1e15.
+    """Clips entries of gradients to 1e15 for an optimizer that squares them.
 
-    Otherwise an average of squares is infinite from then on, and its parameter never moves again, without a NaN.
+    Otherwise an average of squares would become infinite, and its parameter would silently never change again.
 
     Args:
-      optimizer: one that squares gradients.
-
-    Returns:
-      The optimizer, with the same state.
+        optimizer: An optimizer that squares gradients.
 
     Example:
-      >>> optimizer = squarable(optax.scale_by_adam())
-      >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
-      [1. 1.]
+        >>> optimizer = squarable(optax.scale_by_adam())
+        >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
+        [1. 1.]
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return optimizer.update(jax.tree.map(lambda g: jnp.clip(g, -_LARGEST, _LARGEST), grads), state, params, **extra)
+    def update(grads: Tree, state: Any, params: Params = None, **extra: Any) -> tuple[Any, Any]:
+        grads = jax.tree.map(lambda g: jnp.clip(g, -_LARGEST, _LARGEST), grads)
+        updates, state = optimizer.update(grads, state, params, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
@@ -47,35 +48,32 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.GradientTransformation:
     """Adan: `(m^ + b2 d^) / (sqrt(n^) + eps)`; m, d and n average g, c = g - g_before and (g + b2 c)^2.
 
-    The paper writes 1 - beta for the factors of the averages, so its 1 - beta_2 is b2 here, as in its authors' code;
+    The paper writes 1 - beta for the decays, so its 1 - beta_2 is b2 here, as in the code of its authors;
     `optax.scale_by_adan` multiplies the differences by 1 - b2 instead.
 
     Args:
-      b1: decay of the average of gradients.
-      b2: decay of the average of their differences, the first of which is 0.
-      b3: decay of the average of squares.
-      eps: added to the root.
-
-    Returns:
-      The transformation.
+        b1: Decay of the average of gradients.
+        b2: Decay of the average of their differences. The first difference is 0.
+        b3: Decay of the average of squares.
+        eps: Added to the root.
 
     References:
-      Xie et al. 2022, arXiv:2208.06677.
+        Xie et al. 2022, arXiv:2208.06677.
 
     Example:
-      >>> optimizer = scale_by_adan(0.5, 0.5, 0.0, 1e-8)
-      >>> state = optimizer.init(jnp.zeros(()))
-      >>> for g in (1.0, 3.0):  # m^ = (1/4 + 3/2) / (3/4), d^ = (2/2) / (3/4), n = (3 + 2/2)^2
-      ...     update, state = optimizer.update(jnp.array(g), state)
-      >>> print(update)
-      0.75
+        >>> optimizer = scale_by_adan(0.5, 0.5, 0.0, 1e-8)
+        >>> state = optimizer.init(jnp.zeros(()))
+        >>> for g in (1.0, 3.0):  # m^ = (1/4 + 3/2) / (3/4), d^ = (2/2) / (3/4), n = (3 + 2/2)^2
+        ...     update, state = optimizer.update(jnp.array(g), state)
+        >>> print(update)
+        0.75
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros, {"difference": zeros, "before": zeros})
 
-    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None) -> tuple[Any, Moments]:
         count = optax.safe_increment(state.steps)
         change = jax.tree.map(
             lambda g, before: jnp.where(state.steps == 0, jnp.zeros_like(g), g - before), grads, state.kept["before"]
@@ -96,36 +94,33 @@ def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.Gradient
 
 
 def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam with the largest average of squares so far, compared as in the paper: with the bias of their start at 0.
+    """Adam with the largest average of squares so far, compared before bias correction as in the paper.
 
-    `optax.scale_by_amsgrad` compares them without, so that one large first gradient keeps all later steps small. The
-    biases are corrected afterwards, which the paper leaves out for brevity.
+    `optax.scale_by_amsgrad` compares corrected averages, so that one large first gradient keeps all later steps small.
+    The bias is corrected afterwards, which the paper omits for brevity.
 
     Args:
-      b1: decay of the average of gradients.
-      b2: decay of the average of squares.
-      eps: added to the root.
-
-    Returns:
-      The transformation.
+        b1: Decay of the average of gradients.
+        b2: Decay of the average of squares.
+        eps: Added to the root.
 
     References:
-      Reddi et al. 2018, arXiv:1904.09237.
+        Reddi et al. 2018, arXiv:1904.09237.
 
     Example:
-      >>> optimizer = scale_by_amsgrad(0.0, 0.5, 1e-8)
-      >>> state = optimizer.init(jnp.zeros(()))
-      >>> for g in (2.0, 1.0):  # v = 2, then 3/2: 1 / sqrt(2 / (3/4))
-      ...     update, state = optimizer.update(jnp.array(g), state)
-      >>> print(update.round(4))
-      0.6124
+        >>> optimizer = scale_by_amsgrad(0.0, 0.5, 1e-8)
+        >>> state = optimizer.init(jnp.zeros(()))
+        >>> for g in (2.0, 1.0):  # v = 2, then 3/2: 1 / sqrt(2 / (3/4))
+        ...     update, state = optimizer.update(jnp.array(g), state)
+        >>> print(update.round(4))
+        0.6124
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros, {"largest": zeros})
 
-    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None) -> tuple[Any, Moments]:
         count = optax.safe_increment(state.steps)
         mu = optax.tree.update_moment(grads, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
@@ -141,26 +136,23 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
 
 
 def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
-    """Adagrad: `g / (sqrt(s) + eps)` with s the sum of the squares, from 0.
+    """Adagrad: `g / (sqrt(s) + eps)` with s the sum of squares, which starts at 0.
 
-    `optax.scale_by_rss` adds eps under the root, where 1e-10 already halves the steps of gradients of 6e-6.
+    `optax.scale_by_rss` adds eps under the root, where 1e-10 halves the steps for gradients of 6e-6.
 
     Args:
-      eps: the paper's delta.
-
-    Returns:
-      The transformation.
+        eps: The paper's delta.
 
     References:
-      Duchi et al. 2011, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12.
+        Duchi et al. 2011, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12.
 
     Example:
-      >>> optimizer = scale_by_adagrad(1e-10)
-      >>> print(optimizer.update(jnp.array([3e-7, 0.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
-      [1. 0.]
+        >>> optimizer = scale_by_adagrad(1e-10)
+        >>> print(optimizer.update(jnp.array([3e-7, 0.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
+        [1. 0.]
     """
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None) -> tuple[Any, Any]:
         total = jax.tree.map(lambda s, g: s + jnp.square(g), state, grads)
         return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), grads, total), total
 
@@ -168,31 +160,28 @@ def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
 
 
 def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Rectified Adam, with the length of its average of squares to full precision in float32.
+    """Rectified Adam, with the length of its average of squares in full float32 precision.
 
     Args:
-      b1: decay of the average of gradients.
-      b2: decay of the average of squares.
-      eps: added to the root.
-
-    Returns:
-      The transformation.
+        b1: Decay of the average of gradients.
+        b2: Decay of the average of squares.
+        eps: Added to the root.
 
     References:
-      Liu et al. 2020, arXiv:1908.03265. The paper rectifies from a length of 4 on, its authors' code from 5 on, as
-      torch and this does, since the length is an approximation.
+        Liu et al. 2020, arXiv:1908.03265. The paper rectifies from a length of 4 on, its authors' code from 5 on, as
+        torch and this does, since the length is an approximation.
 
     Example:
-      >>> optimizer = scale_by_radam(0.9, 0.999, 1e-8)
-      >>> print(optimizer.update(jnp.array(8.0), optimizer.init(jnp.zeros(())))[0].round(3))  # no rectification yet
-      8.0
+        >>> optimizer = scale_by_radam(0.9, 0.999, 1e-8)
+        >>> print(optimizer.update(jnp.array(8.0), optimizer.init(jnp.zeros(())))[0].round(3))  # no rectification yet
+        8.0
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(grads: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None) -> tuple[Any, Moments]:
         count = optax.safe_increment(state.steps)
         mu = optax.tree.update_moment(grads, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
@@ -215,19 +204,16 @@ def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
 def average_length(count: jax.Array, decay: float) -> jax.Array:
     r"""RAdam's length of an average, $\rho_t = \rho - 2 t \beta^t / (1 - \beta^t)$ with $\rho = 2 / (1 - \beta) - 1$.
 
-    While it is short, it is the difference of two numbers near $\rho$. With $a = -\log \beta$ and Langevin's
+    A short length is the difference of two numbers near $\rho$. To avoid it, with $a = -\log \beta$ and Langevin's
     function $L(x) = \coth x - 1 / x$ it is $t + L(a / 2) - t L(t a / 2)$.
 
     Args:
-      count: t, from 1 on.
-      decay: beta.
-
-    Returns:
-      The length, a scalar.
+        count: t, from 1 on.
+        decay: Beta.
 
     Example:
-      >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]
-      [1.0, 5.9942]
+        >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]
+        [1.0, 5.9942]
     """
     t = count.astype(float)
     if decay == 0:
@@ -250,36 +236,36 @@ def scale_by_sophia(
 ) -> optax.GradientTransformationExtraArgs:
     """Sophia: `clip(m / max(gamma h, eps), 1)`, with h the average of estimates of the Hessian's diagonal.
 
-    As in the paper m has the bias of its start at 0, and a new estimate counts at its own step; `optax.contrib.sophia`
-    corrects the bias and lets it count from the next step on.
+    As in the paper, the bias of m is not corrected, and a new estimate is used in its own step; `optax.contrib.sophia`
+    corrects the bias and uses it from the next step on.
 
     Args:
-      b1: decay of the average m of gradients.
-      b2: decay of h.
-      eps: the least that is divided by.
-      gamma: factor of h.
-      every: steps from one estimate to the next.
-      curvature: gives an estimate in place of the gradient.
+        b1: Decay of the average m of gradients.
+        b2: Decay of h.
+        eps: The smallest denominator.
+        gamma: Factor of h.
+        every: Steps from one estimate to the next.
+        curvature: A transformation that returns an estimate in place of the gradient.
 
     Returns:
-      The transformation; its update needs what that of `curvature` does.
+        The transformation; its update needs the arguments of `curvature`.
 
     References:
-      Liu et al. 2024, arXiv:2305.14342, algorithm 3.
+        Liu et al. 2024, arXiv:2305.14342, algorithm 3.
 
     Example:
-      >>> four = optax.stateless(lambda grads, params: 4.0)
-      >>> optimizer = scale_by_sophia(0.5, 0.5, 1e-12, gamma=1.0, every=10, curvature=four)
-      >>> print(optimizer.update(jnp.array(2.0), optimizer.init(jnp.zeros(())))[0])  # 2/2 over 4/2
-      0.5
+        >>> four = optax.stateless(lambda grads, params: 4.0)
+        >>> optimizer = scale_by_sophia(0.5, 0.5, 1e-12, gamma=1.0, every=10, curvature=four)
+        >>> print(optimizer.update(jnp.array(2.0), optimizer.init(jnp.zeros(())))[0])  # 2/2 over 4/2
+        0.5
     """
     curvature = optax.with_extra_args_support(curvature)
 
-    def init(params: Any) -> Moments:
+    def init(params: Params) -> Moments:
         zeros = optax.tree.zeros_like(params)
         return Moments(jnp.zeros((), jnp.int32), zeros, zeros, {"curvature": curvature.init(params)})
 
-    def update(grads: Any, state: Moments, params: Any = None, **extra: Any) -> tuple[Any, Moments]:
+    def update(grads: Tree, state: Moments, params: Params = None, **extra: Any) -> tuple[Any, Moments]:
         def estimate(nu: Any, inner: Any) -> tuple[Any, Any]:
             found, inner = curvature.update(grads, inner, params, **extra)
             return optax.tree.update_moment(found, nu, b2, 1), inner

@@ -1,4 +1,4 @@
-"""The optimizers there are, and the settings that each of them has."""
+"""The optimizers and their settings."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -32,17 +32,16 @@ OptimizerName = Literal[
 ]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
-# Those that average on their own, those that find the size of their steps, and those that look at the curvature.
+# Those that average, and those that estimate their step size.
 SCHEDULE_FREE = ("schedule_free_sgd", "schedule_free_adamw")
 SELF_RATED = ("prodigy", "dadapt_adamw")
-SECOND_ORDER = ("sophia",)
-# Those that square nothing, or take care of it themselves.
+# Those that do not square gradients, or handle large ones themselves.
 LINEAR = ("sgd", "momentum", "nesterov", "adamax", "lion", "muon", "sophia", "schedule_free_sgd")
 
 _ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 _NONE = {"weight_decay": 0.0}
 _SOME = {"weight_decay": 0.01}
-# The settings each optimizer has, with the values that None stands for; any other setting is refused, not ignored.
+# The settings of each optimizer with their defaults; other settings are refused, not ignored.
 DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "sgd": _NONE,
@@ -72,3 +71,8 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )
 SETTINGS = ("momentum", "b1", "b2", "b3", "eps", "weight_decay")
+
+SettingName = Literal["name", "rate_factor", "momentum", "b1", "b2", "b3", "eps", "weight_decay"]
+OVERRIDABLE: tuple[str, ...] = get_args(SettingName)
+Overrides = Mapping[str, Mapping[SettingName, float | OptimizerName]]
+"""Settings of some parameters only, by pattern."""

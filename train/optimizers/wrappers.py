@@ -1,10 +1,9 @@
-"""What lies around a whole optimizer: averages of the parameters, and gradients taken elsewhere than where they are.
+"""Wrappers of whole optimizers: averages of parameters, and gradients at other parameters.
 
 SAM and Sophia need `grad_fn=`, a function from parameters to the gradient of the step's global batch, which
-`build_train_step` passes to its optimizer; so they too give the same numbers at every split of a batch.
+`build_train_step` passes to its optimizer; so they give the same numbers for every split of a batch.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +12,10 @@ import optax
 from optax import contrib
 
 from train.errors import UsageError
-from train.norms import global_norm
 from train.optimizers.links import is_masked
+from train.optimizers.norms import global_norm
 from train.state import TrainState
-
-GradientFunction = Callable[[Any], Any]
+from train.trees import Params, Tree
 
 
 class SlowWeights(NamedTuple):
@@ -31,37 +29,37 @@ class SlowWeights(NamedTuple):
 def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) -> optax.GradientTransformationExtraArgs:
     """Lookahead with the slow weights in its own state: every k steps `slow += rate * (fast - slow); fast = slow`.
 
-    `optax.lookahead`, which does the arithmetic, wants parameters in pairs and passes its optimizer neither the loss
-    nor a gradient function.
+    `optax.lookahead`, which does the arithmetic, requires pairs of parameters and passes neither the loss nor a
+    gradient function to its optimizer.
 
     Args:
-      fast: the optimizer of the steps between.
-      every: k, the steps from one synchronisation to the next.
-      rate: how far the slow weights move, in (0, 1].
+        fast: The optimizer of the fast weights.
+        every: k, the number of steps between two synchronisations.
+        rate: Fraction of the way that the slow weights move, in (0, 1].
 
     Returns:
-      The optimizer; `evaluation_params` finds the slow weights.
+        The optimizer; `evaluation_params` returns the slow weights.
 
     References:
-      Zhang et al. 2019, arXiv:1907.08610.
+        Zhang et al. 2019, arXiv:1907.08610.
 
     Example:
-      >>> optimizer, w = lookahead(optax.sgd(1.0), every=2, rate=0.5), jnp.array(4.0)
-      >>> state = optimizer.init(w)
-      >>> for _ in range(2):  # 4 -> 3 -> 2, of which half the way from 4 is kept
-      ...     updates, state = optimizer.update(jnp.array(1.0), state, w)
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(w, state.slow)
-      3.0 3.0
+        >>> optimizer, w = lookahead(optax.sgd(1.0), every=2, rate=0.5), jnp.array(4.0)
+        >>> state = optimizer.init(w)
+        >>> for _ in range(2):  # 4 -> 3 -> 2, of which half the way from 4 is kept
+        ...     updates, state = optimizer.update(jnp.array(1.0), state, w)
+        ...     w = optax.apply_updates(w, updates)
+        >>> print(w, state.slow)
+        3.0 3.0
     """
     fast = optax.with_extra_args_support(fast)
     synchronisation = optax.lookahead(optax.identity(), every, rate)
 
-    def init(params: Any) -> SlowWeights:
+    def init(params: Params) -> SlowWeights:
         pair = optax.LookaheadParams.init_synced(params)
         return SlowWeights(jax.tree.map(jnp.copy, params), synchronisation.init(pair), fast.init(params))
 
-    def update(grads: Any, state: SlowWeights, params: Any = None, **extra: Any) -> tuple[Any, SlowWeights]:
+    def update(grads: Tree, state: SlowWeights, params: Params = None, **extra: Any) -> tuple[Any, SlowWeights]:
         updates, inner = fast.update(grads, state.fast, params, **extra)
         pair = optax.LookaheadParams(params, state.slow)
         moves, sync = synchronisation.update(updates, state.sync, pair)
@@ -73,35 +71,35 @@ def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) ->
 def schedule_free(
     base: optax.GradientTransformation, schedule: optax.Schedule, b1: float
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.contrib.schedule_free`, whose average weighs each step by the rate that this very step had.
+    """`optax.contrib.schedule_free` with averages weighted by the learning rate of each step.
 
-    Optax's asks the schedule one step ahead of its base optimizer, which differs during a warm-up.
+    Optax evaluates the schedule one step ahead of the base optimizer, which differs during a warm-up.
 
     Args:
-      base: an optimizer without momentum.
-      schedule: its learning rate, with a warm-up and no decay.
-      b1: how near to the average the gradients are taken.
+        base: An optimizer without momentum.
+        schedule: Its learning rate, with a warm-up and no decay.
+        b1: Position of the gradient between iterate (0) and average (1).
 
     Returns:
-      The optimizer; `evaluation_params` finds the average.
+        The optimizer; `evaluation_params` returns the average.
 
     References:
-      Defazio et al. 2024, arXiv:2405.15682.
+        Defazio et al. 2024, arXiv:2405.15682.
     """
     return contrib.schedule_free(base, lambda count: schedule(count - 1), b1)
 
 
 def evaluation_params(state: TrainState) -> Any:
-    """The parameters to evaluate, report or hand on: those an optimizer averages, or else those of the state.
+    """The parameters to evaluate and export: the average of an averaging optimizer, otherwise those of the state.
 
-    Schedule-free optimizers take gradients at one point and mean another; Lookahead means its slow weights. An
-    evaluation step uses these parameters by itself; read them where the trained model leaves the training.
+    The result of a schedule-free optimizer is its average, that of Lookahead its slow weights. Evaluation steps use
+    these parameters automatically; use this function to export a trained model.
 
     Args:
-      state: the state of a run, at any step.
+        state: The state of a run, at any step.
 
     Returns:
-      Parameters like `state.params`.
+        Parameters like `state.params`.
 
     >>> from train.state import create_state
     >>> optimizer = lookahead(optax.sgd(1.0), every=5, rate=0.5)
@@ -124,65 +122,60 @@ def evaluation_params(state: TrainState) -> Any:
 
 
 def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> optax.GradientTransformationExtraArgs:
-    """SAM: the optimizer is given the gradient at `w + radius * g / |g|` in place of g.
+    """SAM: replaces the gradient g by the gradient at `w + radius * g / |g|`.
 
-    `optax.contrib.sam` passes its optimizer no loss, and divides 0 by 0 where the gradient vanishes.
+    `optax.contrib.sam` passes no loss to its optimizer, and divides 0 by 0 for a zero gradient.
 
     Args:
-      optimizer: what makes updates of that gradient.
-      radius: rho of the paper, above 0.
+        optimizer: The optimizer of that gradient.
+        radius: Rho of the paper, above 0.
 
     Returns:
-      The optimizer, without state of its own; its update needs `grad_fn=`.
-
-    Raises:
-      UsageError: when called without `grad_fn`.
+        The optimizer without further state; its update needs `grad_fn=`.
 
     References:
-      Foret et al. 2021, arXiv:2010.01412. The gradient is that of the global batch both times, not one device's
-      (the paper's m-sharpness).
+        Foret et al. 2021, arXiv:2010.01412. Both gradients are of the global batch, not of one device (the paper's
+        m-sharpness).
 
     Example:
-      >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
-      >>> gradient = jax.grad(lambda w: w**2)  # at 2 + 1 it is 6
-      >>> print(optimizer.update(gradient(w), optimizer.init(w), w, grad_fn=gradient)[0])
-      -3.0
+        >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
+        >>> gradient = jax.grad(lambda w: w**2)  # at 2 + 1 it is 6
+        >>> print(optimizer.update(gradient(w), optimizer.init(w), w, grad_fn=gradient)[0])
+        -3.0
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         _check_grad_fn(grad_fn, "sam_radius")
         norm = global_norm(grads)
         unit = jnp.where(norm == 0, 1, norm)
         ascended = jax.tree.map(lambda w, g: w + (radius * (g / unit)).astype(w.dtype), params, grads)
-        return optimizer.update(grad_fn(ascended), state, params, grad_fn=grad_fn, **extra)
+        updates, state = optimizer.update(grad_fn(ascended), state, params, grad_fn=grad_fn, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
-    """An unbiased estimate of the Hessian's diagonal: `s * (H s)` with random signs s.
+    """Unbiased estimates of the Hessian's diagonal: `s * (H s)` with random signs s.
 
-    Unlike `optax.contrib.hutchinson_estimator_diag_hessian` it differentiates the gradient of the global batch, so it
-    is the same on all devices and at every split of a batch.
+    Unlike `optax.contrib.hutchinson_estimator_diag_hessian` it differentiates the gradient of the global batch, so the
+    estimate is the same on all devices and for every split of a batch.
 
     Args:
-      seed: of the signs; those of the n-th estimate depend on it and n only.
+        seed: Seed of the signs; those of the n-th estimate depend only on the seed and n.
 
     Returns:
-      A transformation that gives the estimate in place of the gradient; its update needs `grad_fn=`.
-
-    Raises:
-      UsageError: when called without `grad_fn`.
+        A transformation that returns the estimate in place of the gradient; its update needs `grad_fn=`.
 
     Example:
-      >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
-      >>> estimator, w = hutchinson(), jnp.ones(2)
-      >>> print(estimator.update(None, estimator.init(w), w, grad_fn=gradient)[0])
-      [2. 6.]
+        >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
+        >>> estimator, w = hutchinson(), jnp.ones(2)
+        >>> print(estimator.update(None, estimator.init(w), w, grad_fn=gradient)[0])
+        [2. 6.]
     """
 
-    def update(grads: Any, count: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, count: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         _check_grad_fn(grad_fn, "sophia")
         key = jax.random.fold_in(jax.random.key(seed), count)
         signs = optax.tree.random_like(key, params, jax.random.rademacher)
@@ -193,25 +186,26 @@ def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
 
 
 def gradients_of_parts(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Lets `grad_fn` be called inside an optimizer with some parameters masked: they are taken as they are."""
+    """Allows an optimizer to call `grad_fn` with masked parameters, which keep their values."""
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Tree, state: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
         def of_part(part: Any) -> Any:
             return _masked_like(part, grad_fn(_filled(part, params)))
 
-        return optimizer.update(grads, state, params, grad_fn=grad_fn and of_part, **extra)
+        updates, state = optimizer.update(grads, state, params, grad_fn=grad_fn and of_part, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def _filled(part: Any, whole: Any) -> Any:
-    """A tree whose masked places are filled from another one."""
+    """Fills the masked places of a tree from another one."""
     return jax.tree.map(lambda x, full: full if is_masked(x) else x, part, whole, is_leaf=is_masked)
 
 
 def _masked_like(part: Any, whole: Any) -> Any:
-    """The other way round: a tree masked where the first one is."""
+    """Masks a tree like the first one."""
     return jax.tree.map(lambda x, full: x if is_masked(x) else full, part, whole, is_leaf=is_masked)
 
 

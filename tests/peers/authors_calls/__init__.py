@@ -1,6 +1,0 @@
-"""Which code of the authors of a loss is which loss here. Nothing in it imports torch: each call gets it."""
-
-from tests.peers.authors_calls import preferences, reinforcement, targets, views
-from tests.peers.authors_calls.call import Call as Call
-
-CALLS = views.CALLS | preferences.CALLS | reinforcement.CALLS | targets.CALLS

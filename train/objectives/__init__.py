@@ -1,0 +1,1 @@
+"""Objectives made from objectives: multi-task weighting, meta-learning, low-rank adapters, precision."""
