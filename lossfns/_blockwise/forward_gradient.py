@@ -12,7 +12,7 @@ The path of `gradient_in_forward`:
 
 import functools
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +38,15 @@ class GradientFn(Protocol[Arguments]):
         """
 
 
-ValueAndGradient = Callable[[Arguments, PyTree], tuple[Results, Arguments]]
-"""`value_and_gradient(arguments, expected)`; the gradient has the structure of the arguments, None at integers."""
+class _Functions(NamedTuple, Generic[Arguments, Results]):
+    value: Callable[..., Results]
+    value_and_gradient: Callable[[Arguments, PyTree], tuple[Results, Arguments]]
+    gradient: GradientFn[Arguments]
 
 
 def gradient_in_forward(
     value: Callable[..., Results],
-    value_and_gradient: ValueAndGradient[Arguments, Results],
+    value_and_gradient: Callable[[Arguments, PyTree], tuple[Results, Arguments]],
     gradient: GradientFn[Arguments],
     expected: PyTree,
     arguments: Arguments,
@@ -53,82 +55,60 @@ def gradient_in_forward(
 
     Args:
         value: The function.
-        value_and_gradient: Its value and its gradient for the expected cotangents.
+        value_and_gradient: `value_and_gradient(arguments, expected)` returns its value, and its gradient for the
+            expected cotangents in the structure of the arguments, None at integers.
         gradient: Its gradient for any cotangents, used if they are no multiple of those expected.
         expected: A cotangent for each leaf of the value.
         arguments: What is differentiated.
     """
-    results: Results = _gradient_in_forward(value, value_and_gradient, gradient, expected, arguments)
+    results: Results = _gradient_in_forward(_Functions(value, value_and_gradient, gradient), expected, arguments)
     return results
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _gradient_in_forward(
-    value: Callable[..., Results],
-    value_and_gradient: ValueAndGradient[Arguments, Results],
-    gradient: GradientFn[Arguments],
-    expected: PyTree,
-    arguments: PyTree,
-) -> Results:
-    return value(*arguments)
 
 
 _Residuals = tuple[PyTree, Arguments, Arguments]
 """Expected cotangents, arguments, and the gradient for the expected cotangents."""
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradient_in_forward(f: _Functions[Arguments, Results], expected: PyTree, arguments: PyTree) -> Results:
+    return f.value(*arguments)
+
+
 def _gradient_in_forward_fwd(
-    value: Callable[..., Results],
-    value_and_gradient: ValueAndGradient[Arguments, Results],
-    gradient: GradientFn[Arguments],
-    expected: PyTree,
-    arguments: Arguments,
+    f: _Functions[Arguments, Results], expected: PyTree, arguments: Arguments
 ) -> tuple[Results, _Residuals[Arguments]]:
-    results, grads = _value_and_gradient(value_and_gradient, gradient, expected, arguments)
+    results, grads = _value_and_gradient(f, expected, arguments)
     return results, (expected, arguments, grads)
 
 
 def _gradient_in_forward_bwd(
-    value: Callable[..., Results],
-    value_and_gradient: ValueAndGradient[Arguments, Results],
-    gradient: GradientFn[Arguments],
-    residuals: _Residuals[Arguments],
-    cotangents: PyTree,
+    f: _Functions[Arguments, Results], residuals: _Residuals[Arguments], cotangents: PyTree
 ) -> tuple[None, Arguments]:
-    return None, _scaled_or_recomputed(gradient, *residuals, cotangents)
+    return None, _scaled_or_recomputed(f.gradient, *residuals, cotangents)
 
 
 _gradient_in_forward.defvjp(_gradient_in_forward_fwd, _gradient_in_forward_bwd)
 
 
 # Second derivatives use the rule of the value and a recomputed gradient: the kept one is right in its numbers alone.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _value_and_gradient(
-    value_and_gradient: ValueAndGradient[Arguments, Results],
-    gradient: GradientFn[Arguments],
-    expected: PyTree,
-    arguments: Arguments,
+    f: _Functions[Arguments, Results], expected: PyTree, arguments: Arguments
 ) -> tuple[Results, Arguments]:
-    return value_and_gradient(arguments, expected)
+    return f.value_and_gradient(arguments, expected)
 
 
 def _value_and_gradient_fwd(
-    value_and_gradient: ValueAndGradient[Arguments, Results],
-    gradient: GradientFn[Arguments],
-    expected: PyTree,
-    arguments: Arguments,
+    f: _Functions[Arguments, Results], expected: PyTree, arguments: Arguments
 ) -> tuple[tuple[Results, Arguments], _Residuals[Arguments]]:
-    results, grads = value_and_gradient(arguments, expected)
+    results, grads = f.value_and_gradient(arguments, expected)
     return (results, grads), (expected, arguments, grads)
 
 
 def _value_and_gradient_bwd(
-    value_and_gradient: ValueAndGradient[Arguments, Results],
-    gradient: GradientFn[Arguments],
-    residuals: _Residuals[Arguments],
-    cotangents: tuple[PyTree, PyTree],
+    f: _Functions[Arguments, Results], residuals: _Residuals[Arguments], cotangents: tuple[PyTree, PyTree]
 ) -> tuple[None, Arguments]:
-    return None, _scaled_or_recomputed(gradient, *residuals, cotangents[0])
+    return None, _scaled_or_recomputed(f.gradient, *residuals, cotangents[0])
 
 
 _value_and_gradient.defvjp(_value_and_gradient_fwd, _value_and_gradient_bwd)

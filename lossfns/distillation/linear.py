@@ -142,7 +142,8 @@ def _mean_gap(row_inputs: Any, columns: Any, axis_name: Any) -> jax.Array:
 
     sums = total("teacher") - total("student"), jnp.asarray(len(columns["teacher"][0]), jnp.float32)
     gap, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
-    return gap / jnp.maximum(count, 1) / row_inputs["t"]
+    mean: jax.Array = gap / jnp.maximum(count, 1) / row_inputs["t"]
+    return mean
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:
