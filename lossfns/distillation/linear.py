@@ -140,7 +140,8 @@ def _mean_gap(whole: Any, columns: Any, axis_name: Any) -> jax.Array:
 
     sums = total("teacher") - total("student"), jnp.asarray(len(columns["teacher"][0]), jnp.float32)
     gap, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
-    return gap / jnp.maximum(count, 1) / whole["t"]
+    mean: jax.Array = gap / jnp.maximum(count, 1) / whole["t"]
+    return mean
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:
