@@ -64,7 +64,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, total_steps: int, params: Any = None
+    config: OptimizerConfig, total_steps: int, params: Any = None, *, rate_factor: Any = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient transformation that a config describes.
 
@@ -100,6 +100,8 @@ def make_optimizer(
       config: what to build.
       total_steps: number of updates of the run.
       params: the parameters, if patterns are to be checked against their paths now; otherwise `init` does it.
+      rate_factor: multiplies the learning rate of every step. Unlike the config's numbers it may be traced, so that
+        `vmap` trains with many rates in one program.
 
     Returns:
       An Optax transformation; `update` needs the parameters, with `plateau_factor` also `value=`, the loss, and for
@@ -156,7 +158,11 @@ def make_optimizer(
       >>> print(params["w"])
       [0.71]
     """
-    schedule = make_schedule(config, total_steps)
+    base = make_schedule(config, total_steps)
+
+    def schedule(count: Any) -> Any:
+        return rate_factor * base(count)
+
     optimizer: optax.GradientTransformation = optax.chain(*(link.transform for link in _chain_links(config, schedule)))
     if config.name in SCHEDULE_FREE:
         optimizer = schedule_free(optimizer, schedule, config.setting("b1"))
