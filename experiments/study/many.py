@@ -6,6 +6,7 @@ checkpointed: a run of the study trains all of them and keeps what it gives.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments.study.workdir import Folder
+from experiments.study.grid import Row
+from experiments.study.workdir import Run
 from train.files import make_folder
 from train.logging import MetricsWriter
 from train.objective import Objective
 from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
+from train.report import Table
 from train.state import create_state
 from train.step import build_train_step
 
@@ -48,11 +50,11 @@ class Trained(NamedTuple):
     """Parameters after the last step [R, ...], and what was watched, by name, [R, steps // every]."""
 
     params: Any
-    curves: dict[str, jax.Array]
+    curves: dict[str, Any]
 
 
 Trainer = Callable[[Runs, Any], Trained]
-Watch = Callable[[Any, Any, Any], Mapping[str, jax.Array]]
+Watch = Callable[[Any, Any, Any], Mapping[str, Any]]
 
 
 def make_trainer(
@@ -71,7 +73,7 @@ def make_trainer(
         loss_weights: The terms that are trained on.
         optimizer: The chain; its learning rate is multiplied by that of the run.
         every: Steps between two looks, a divisor of the number of steps.
-        watch: `(params, sets, pool) -> {name: scalar}`, asked at every look. The mean loss of the steps since the last
+        watch: `(params, sets, pool) -> {name: array}`, asked at every look. The mean loss of the steps since the last
             one is there without asking, as "loss".
         accumulate: Micro-batches of a batch.
     """
@@ -102,7 +104,59 @@ def make_trainer(
     return train
 
 
-def search_rates(loss_of: Callable[[list[float]], Sequence[float]], middle: float) -> dict[float, float]:
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What all of a study's programs share. Rates are chosen first, by seeds of their own; then the others are run."""
+
+    config: Any
+    """A study's config with `seed`, `seeds`, `tuning_seeds` and `training`."""
+    run: Run
+    trainers: Mapping[str, Trainer]
+    """The programs, by name; each is compiled once for all runs of the same shapes."""
+    tuned: Sequence[Row] | None = None
+    """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
+
+    def starts(self, init: Callable[[jax.Array], Any], rows: np.ndarray, batch_size: int, steps: int) -> Runs:
+        """For each seed of this stage the weights that `init` makes of a key, and an order of the rows; no rates."""
+        seed, first = self.config.seed, 1_000 if self.tuned is None else 0
+        numbers = range(first, first + (self.config.tuning_seeds if self.tuned is None else self.config.seeds))
+        weights = [init(jax.random.fold_in(jax.random.key(seed), number)) for number in numbers]
+        orders = np.stack([rows[epochs(len(rows), batch_size, steps, [seed, number])] for number in numbers])
+        return Runs(None, stack(weights), jnp.asarray(orders))
+
+    def rate(self, method: str, default: float) -> float:
+        """The learning rate chosen for a method; the default in a dry run, which tries none."""
+        losses = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
+        return best_rate(losses) if losses else default
+
+    def table(self) -> Table:
+        """The rates that were tried and chosen, for the report."""
+        rows = []
+        for method in dict.fromkeys(row["tuned"] for row in self.tuned or ()):
+            tried = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
+            best = best_rate(tried)
+            edge = "" if min(tried) < best < max(tried) else "at the edge"
+            rows.append([method, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{tried[best]:.4g}", edge])
+        return Table(["method", "rates tried", "chosen", "mean loss of the tuning runs", ""], rows)
+
+    def write_curves(self, method: str, every: int, curves: Mapping[str, Any]) -> None:
+        """Writes the means over runs of curves [R, looks] as the metrics of a method, unless this is a dry run."""
+        folder = self.run.folder(method=method)
+        if folder.config.dry_run:
+            return
+        make_folder(folder.path, "the folder of a run")
+        with MetricsWriter(folder.path) as writer:
+            for place in range(np.shape(next(iter(curves.values())))[1]):
+                means = {name: float(np.mean(values[:, place])) for name, values in curves.items()}
+                writer.write((place + 1) * every, "train", means)
+
+
+def train_at(trainer: Trainer, rate: float, runs: Runs, pool: Any) -> Trained:
+    """Trains all runs with one learning rate."""
+    return trainer(runs._replace(rates=jnp.full(len(runs.rows), rate)), pool)
+
+
+def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
     """The loss at each rate of a log grid, extended until the best is not at its edge.
 
     Args:
@@ -129,9 +183,54 @@ def search_rates(loss_of: Callable[[list[float]], Sequence[float]], middle: floa
     return {middle * STEP**place: found[place] for place in sorted(found)}
 
 
+def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callable[[Trained], Any]) -> list[Row]:
+    """Searches the learning rate of a trainer by its mean loss over runs with seeds of their own.
+
+    Args:
+        trainer: From `make_trainer`.
+        pool: Its examples.
+        runs: Of S seeds; their rates are not looked at.
+        middle: Where the first grid lies.
+        loss_of: What is lowered, [R] of R trained runs, best on validation data.
+
+    Returns:
+        A row {"rate", "loss"} for each rate tried.
+    """
+    seeds = len(runs.rows)
+
+    def losses(rates: list[float]) -> np.ndarray:
+        tiled = jax.tree.map(
+            lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None)
+        )
+        found = loss_of(trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool))
+        return np.asarray(found).reshape(len(rates), seeds).mean(1)
+
+    return [{"rate": rate, "loss": loss} for rate, loss in search_rates(losses, middle).items()]
+
+
 def best_rate(losses: Mapping[float, float]) -> float:
     """The rate with the lowest loss."""
     return min(losses, key=lambda rate: losses[rate])
+
+
+def methods(*names: str) -> tuple[dict[str, str], ...]:
+    """The settings of methods.
+
+    >>> methods("SGD", "Adam")
+    ({'method': 'SGD'}, {'method': 'Adam'})
+    """
+    return tuple({"method": name} for name in names)
+
+
+def rows_of(values: Mapping[str, Any], **same: Any) -> list[Row]:
+    """A row for each seed, of values [R, ...] by name and of what is the same for all.
+
+    >>> rows_of({"error": np.array([0.5, 0.25])}, rate=0.1)
+    [{'seed': 0, 'error': 0.5, 'rate': 0.1}, {'seed': 1, 'error': 0.25, 'rate': 0.1}]
+    """
+    lists = {name: np.asarray(value).tolist() for name, value in values.items()}
+    count = len(next(iter(lists.values())))
+    return [{"seed": seed, **{name: value[seed] for name, value in lists.items()}, **same} for seed in range(count)]
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -150,20 +249,10 @@ def epochs(count: int, batch_size: int, steps: int, seed: Sequence[int]) -> np.n
     return np.concatenate(orders).reshape(-1, batch_size)[:steps].astype(np.int32)
 
 
-def write_curves(folder: Folder, every: int, curves: Mapping[str, Any]) -> None:
-    """Writes mean curves [steps // every] of a run's trainings as its metrics, unless this is a dry run."""
-    if folder.config.dry_run:
-        return
-    make_folder(folder.path, "the folder of a run")
-    with MetricsWriter(folder.path) as writer:
-        for place in range(len(next(iter(curves.values())))):
-            writer.write((place + 1) * every, "train", {name: float(v[place]) for name, v in curves.items()})
+def operations(trainer: Trainer, runs: Runs, pool: Any) -> float:
+    """Floating-point operations of all updates together, by the compiler's own count of one.
 
-
-def operations(objective: Objective, loss_weights: Mapping[str, float], optimizer: OptimizerConfig, *example: Any) -> float:
-    """Floating-point operations of a step by the compiler's own count, of parameters and a batch."""
-    params, batch = example
-    chain: optax.GradientTransformation = make_optimizer(optimizer, 1)
-    step = build_train_step(objective, chain, loss_weights=loss_weights)
-    compiled = jax.jit(step).lower(create_state(params, chain, key=0), batch).compile()
-    return float(compiled.cost_analysis()["flops"])
+    The compiler counts the body of a loop once, so this is of runs that make one step.
+    """
+    one = runs._replace(rows=runs.rows[:, :1])
+    return float(trainer.lower(one, pool).compile().cost_analysis()["flops"])  # type: ignore[attr-defined]
