@@ -50,7 +50,7 @@ class Config(study.StudyConfig):
 
     seeds: int = axis(15)
     """Networks of each kind, of other weights and another order of the data."""
-    tuning_seeds: int = 3
+    tuning_seeds: int = 10
     """Further networks that choose each learning rate."""
     hidden: int = 32
     """Hidden units."""
@@ -145,7 +145,14 @@ QUESTIONS = (
     Question(
         **LOWER, treatment=CE, baselines=MSE, claim="Cross-entropy corrects confidently wrong networks, MSE does not"
     ),
-    Question(**LOWER, treatment=MSE, baselines=(0.5,), claim="MSE with its best rate gets such networks past chance"),
+    Question(
+        **LOWER,
+        treatment=MSE,
+        baselines=(0.5,),
+        expected="same",
+        margin=0.02,
+        claim="With MSE they stay at chance, even at its best rate",
+    ),
     Question(
         **LOWER, treatment=CE, baselines=many.methods(LINEAR), claim="Once corrected, they beat logistic regression"
     ),

@@ -108,7 +108,12 @@ def line_panels(
             for name, (x, y) in lines.items():
                 index = names.index(name) if len(names) <= 7 else list(lines).index(name)
                 marker = "os^DvPX"[index % 7] if len(x) <= 20 else ""
-                style: dict[str, Any] = {"color": plots.colour(index), "ls": plots.dash(index), "marker": marker, "ms": 4}
+                style: dict[str, Any] = {
+                    "color": plots.colour(index),
+                    "ls": plots.dash(index),
+                    "marker": marker,
+                    "ms": 4,
+                }
                 axes.plot(x, y, label=name, **style)
             for name, height in references[number].items() if references else ():
                 axes.axhline(height, color="#777777", ls=":", lw=1.4, label=name)

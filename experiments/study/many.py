@@ -247,12 +247,3 @@ def epochs(count: int, batch_size: int, steps: int, seed: Sequence[int]) -> np.n
     rng, per_epoch = np.random.default_rng(seed), count // batch_size
     orders = [rng.permutation(count)[: per_epoch * batch_size] for _ in range(-(-steps // per_epoch))]
     return np.concatenate(orders).reshape(-1, batch_size)[:steps].astype(np.int32)
-
-
-def operations(trainer: Trainer, runs: Runs, pool: Any) -> float:
-    """Floating-point operations of all updates together, by the compiler's own count of one.
-
-    The compiler counts the body of a loop once, so this is of runs that make one step.
-    """
-    one = runs._replace(rows=runs.rows[:, :1])
-    return float(trainer.lower(one, pool).compile().cost_analysis()["flops"])  # type: ignore[attr-defined]
