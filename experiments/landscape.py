@@ -116,7 +116,7 @@ def train_networks(bench: Bench, pool: Pool, name: str) -> list[Row]:
     outputs = outputs_of_all(model, runs.params, pool["x"][TRAIN])
     slopes = landscapes.slopes(landscapes.OF_MARGIN[of], outputs, jnp.broadcast_to(labels, outputs.shape))
     end = many.train_at(teach, rate, runs, examples(of))
-    bench.write_curves(name, config.training.log_every, end.curves)
+    bench.write_curves({"method": name}, config.training.log_every, end.curves)
     if name == "cross-entropy, SGD":
         bench.run.save(jax.tree.map(lambda leaf: leaf[0], end.params))
     parts = {

@@ -167,7 +167,7 @@ def train_arm(bench: Bench, pool: Any, name: str) -> list[Row]:
     rate = bench.rate(name, arm.middle)
     end = many.train_at(fit, rate, runs, pool)
     found = measure(model, CROSS_ENTROPY, end.curves["at"], pool)
-    bench.write_curves(name, every, found)
+    bench.write_curves({"method": name}, every, found)
     if name == "SAM":
         bench.run.save(jax.tree.map(lambda leaf: leaf[0], end.params))
     last = jax.tree.map(lambda leaf: leaf[:, -1:], end.curves["at"])

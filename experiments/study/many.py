@@ -111,7 +111,7 @@ class Bench:
     config: Any
     """A study's config with `seed`, `seeds`, `tuning_seeds` and `training`."""
     run: Run
-    trainers: Mapping[str, Trainer]
+    trainers: dict[str, Trainer]
     """The programs, by name; each is compiled once for all runs of the same shapes."""
     tuned: Sequence[Row] | None = None
     """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
@@ -139,9 +139,9 @@ class Bench:
             rows.append([method, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{tried[best]:.4g}", edge])
         return Table(["method", "rates tried", "chosen", "mean loss of the tuning runs", ""], rows)
 
-    def write_curves(self, method: str, every: int, curves: Mapping[str, Any]) -> None:
-        """Writes the means over runs of curves [R, looks] as the metrics of a method, unless this is a dry run."""
-        folder = self.run.folder(method=method)
+    def write_curves(self, setting: Row, every: int, curves: Mapping[str, Any]) -> None:
+        """Writes the means over runs of curves [R, looks] as the metrics of a setting, unless this is a dry run."""
+        folder = self.run.folder(**setting)
         if folder.config.dry_run:
             return
         make_folder(folder.path, "the folder of a run")
@@ -194,18 +194,20 @@ def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callab
         loss_of: What is lowered, [R] of R trained runs, best on validation data.
 
     Returns:
-        A row {"rate", "loss"} for each rate tried.
+        A row for each rate tried: "rate", its mean "loss", and the "losses" of the seeds.
     """
-    seeds = len(runs.rows)
+    seeds, seen = len(runs.rows), dict[float, list[float]]()
 
     def losses(rates: list[float]) -> np.ndarray:
         tiled = jax.tree.map(
             lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None)
         )
         found = loss_of(trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool))
-        return np.asarray(found).reshape(len(rates), seeds).mean(1)
+        each = np.asarray(found, np.float64).reshape(len(rates), seeds)
+        seen.update(zip(rates, each.tolist(), strict=True))
+        return each.mean(1)
 
-    return [{"rate": rate, "loss": loss} for rate, loss in search_rates(losses, middle).items()]
+    return [{"rate": rate, "loss": loss, "losses": seen[rate]} for rate, loss in search_rates(losses, middle).items()]
 
 
 def best_rate(losses: Mapping[float, float]) -> float:
