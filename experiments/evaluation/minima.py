@@ -46,10 +46,13 @@ def draw_edges(folder: Path, rows: Sequence[Row], every: int) -> Image:
         rows: A network each: "rate", and as "curve" the sharpness at all looks.
         every: Steps between two looks.
     """
-    panels, edges = {}, []
+    panels: dict[str, dict[str, Any]] = {}
+    edges = []
     for rate in dict.fromkeys(row["rate"] for row in rows):
         curve = np.mean([row["curve"] for row in rows if row["rate"] == rate], 0)
         panels[f"rate {rate:g}"] = {"sharpness": ((np.arange(len(curve)) + 1) * every, curve)}
         edges.append({"2 / rate": 2 / rate})
-    line_panels(folder / "plots" / "edge.png", panels, xlabel="step", ylabel="sharpness", references=edges)
+    limits = (0.0, 1.1 * max(float(np.max(row["curve"])) for row in rows)) if rows else None
+    path = folder / "plots" / "edge.png"
+    line_panels(path, panels, xlabel="step", ylabel="sharpness", references=edges, limits=limits)
     return Image("plots/edge.png", "Gradient descent on the squared error, means over networks")

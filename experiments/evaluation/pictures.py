@@ -101,7 +101,7 @@ def line_panels(
     """
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    with plots.drawing(path, (4.2 * columns, 3.3 * rows + 0.6), "") as figure:
+    with plots.drawing(path, (max(6.4, 4.2 * columns), 3.3 * rows + 0.9), "") as figure:
         names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
         for number, (heading, lines) in enumerate(panels.items()):
             axes = figure.add_subplot(rows, columns, number + 1)
