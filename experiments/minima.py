@@ -2,7 +2,7 @@
 
 What is studied: the largest eigenvalue of the Hessian (sharpness) and the test error of networks trained by SGD,
 momentum, Adam and SAM (Foret et al. 2021, arXiv:2010.01412), and by momentum on small and large batches (Keskar et al.
-2017, arXiv:1609.04836), all with the same operations, each at its best rate. Cross-entropy is flat where it is small, so
+2017, arXiv:1609.04836), all with the same operations, each at its best rate. Cross-entropy is flat where it is small:
 networks are compared at equal training loss. Two cautions: gradient descent goes to sharpness 2 / rate (Cohen et al.
 2021, arXiv:2103.00065), and a function has any sharpness one likes (Dinh et al. 2017, arXiv:1703.04933).
 
@@ -210,7 +210,7 @@ def correlate(rows: Sequence[Row]) -> list[Row]:
     return [{"seed": seed, "correlation": float(spearmanr(pair).statistic)} for seed, pair in pairs.items()]
 
 
-DESCENTS = tuple({"method": DESCENT, "rate": rate} for rate in Config().descent_rates)
+GD = tuple({"method": DESCENT, "rate": rate} for rate in Config().descent_rates)
 SAM, MOMENTUM, LARGE = methods("SAM", "SAM, radius 0.2"), methods("momentum"), methods("large batch")
 FLAT: Any = {"metric": "sharpness", "better": "lower"}
 ERROR: Any = {"metric": "test_error", "better": "lower"}
@@ -224,7 +224,7 @@ QUESTIONS = (
     Question(**ERROR, treatment=methods("small batch"), baselines=LARGE, claim="Small batches err less than large"),
     Question(**FLAT, treatment=methods("SGD"), baselines=methods("Adam"), claim="SGD is flatter than Adam"),
     Question("correlation", methods(ALL), (0.0,), claim="The flatter of these networks err less"),
-    Question("edge", DESCENTS, (1.0,), margin=0.1, expected="same", claim="Descent goes to sharpness 2 / rate"),
+    Question("edge", GD, (1.0,), margin=0.1, expected="same", claim="Gradient descent goes to sharpness 2 / rate"),
     Question("rescaling", MOMENTUM, (10.0,), claim="The same function can be written more than ten times as sharp"),
 )
 
