@@ -99,7 +99,7 @@ def line_panels(
         references: For each panel heights of dashed grey lines by name.
         limits: The vertical range.
     """
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     with plots.drawing(path, (max(6.4, 4.2 * columns), 3.3 * rows + 0.9), "") as figure:
         names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
