@@ -236,7 +236,7 @@ def main(config: Config) -> dict[str, Any]:
             grid = product(task=LONG, method=EIGHT, batch=[config.training.batch_size], schedule=["constant"])
             parts.append(compare(config, run, long, grid, []))
         rows = [row for part in parts for row in part.rows]
-        plain = [row for row in rows if row.get("batch", 8) not in BATCHES and row["schedule"] == "constant"]
+        plain = [row for row in rows if row.get("schedule") == "constant" and row["batch"] not in BATCHES]
         on_table = {name.split(", ")[1]: tried for name, tried in parts[0].searches.items() if TABLE in name}
         return run.report(
             [*rows, *(row for part in parts for row in part.widths)],
