@@ -73,7 +73,8 @@ def draw_noisy(
     Returns:
         `rows` and `held`: int [members, n], indices into the pool; `given` and `true` [members, n]; `matrix`
         [members, V, V] of classes. Numbers are standardised by the median and the median absolute deviation of those
-        given, which outliers do not move far: `raw` is `centre + scale * given`, of which those are [members] each.
+        given, which outliers do not move far: `raw` is `centre + scale * given`, of which those are
+        [members] each; `given_held` [members, n] are the targets to validate on, with outliers of their own.
     """
     parts: dict[str, list[Any]] = {}
     for number in seeds:
@@ -85,11 +86,11 @@ def draw_noisy(
             matrix = transition("by class" if kind == "by class" else "symmetric", share, pool.classes)
             found |= {"true": true, "given": flip_labels(true, matrix, rng), "matrix": matrix.astype(np.float32)}
         else:
-            given = add_outliers(true, share, rng)
+            given, given_held = add_outliers(true, share, rng), add_outliers(pool.y[valid], share, rng)
             centre = np.float32(np.median(given))
             scale = np.float32(1.4826 * np.median(np.abs(given - centre)))  # a normal distribution's deviation
-            standard = ((v - centre) / scale for v in (true, given))
-            found |= dict(zip(("true", "given"), (v.astype(np.float32) for v in standard), strict=True))
+            for name, value in (("true", true), ("given", given), ("given_held", given_held)):
+                found[name] = ((value - centre) / scale).astype(np.float32)
             found |= {"centre": centre, "scale": scale, "raw": given.astype(np.float32)}
         for name, value in found.items():
             parts.setdefault(name, []).append(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,3 +50,26 @@ def draw_beliefs(run: Run, settings: Mapping[str, Mapping[str, Any]], title: str
     path = run.path / "plots" / f"{name}.png"
     plots.learning_curves(path, {method: found for method, found in curves.items() if found}, title=title)
     return Image(path.relative_to(run.path), f"{title}; each point is one batch of all networks")
+
+
+def draw_losses(run: Run, rows: Sequence[Mapping[str, Any]], errors: np.ndarray) -> Image:
+    """The loss that was learnt of each kind of data over the error; mean and spread over runs.
+
+    Args:
+        run: The study.
+        rows: Each with `data`, the share of `outliers` that were added, and the `loss` at each error.
+        errors: In standard deviations of right targets.
+    """
+    learnt: dict[str, list[Any]] = {}
+    for row in rows:
+        learnt.setdefault(f"{row['data']}, {row['outliers']:.0%} outliers added", []).append(row["loss"])
+    path = run.path / "plots" / "learnt.png"
+    plots.lines_with_spread(
+        path,
+        errors.tolist(),
+        {name: np.transpose(losses) for name, losses in learnt.items()},
+        xlabel="error (standard deviations of right targets)",
+        ylabel="loss",
+        title="The loss that is learnt",
+    )
+    return Image(path.relative_to(run.path), "Barron's loss with the shape and scale that were learnt")
