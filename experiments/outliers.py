@@ -2,7 +2,7 @@
 
 What is studied: the squared error is said to be sensitive to outliers. A line is fitted by MSE, MAE, Huber, Tukey,
 Charbonnier, and Barron's loss (2019) of fixed shapes and with shape and scale learnt, to the heights that 1,014 people
-typed in inches, a fifth of which cannot be inches (the error: how far the mean of each sex is from that of the plausible
+typed in inches, a fifth of which cannot be inches (the error: how far the mean of each sex is from the plausible
 test entries, 50 to 84 inches), and to the progress of diabetes, where a share of the targets is made too large by 5 to
 15 standard deviations (the error: root of the mean square on right test targets). Targets are standardised by median
 and median absolute deviation, for which the losses' parameters here are the usual ones. Each arm has the rate with the
