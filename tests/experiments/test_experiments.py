@@ -19,7 +19,11 @@ from experiments.study.config import fields
 from train.checkpoint import Checkpointer
 from train.errors import UsageError
 
-NAMES = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
+STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
+ENSEMBLES = ("imbalance", "outliers", "robust")
+"""Studies of many small networks that are trained together, each of which compiles for half a minute."""
+NAMES = tuple(sorted((*STANDING, *ENSEMBLES)))
+RUN = [*STANDING, *(pytest.param(name, marks=pytest.mark.full) for name in ENSEMBLES)]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
 
@@ -79,7 +83,7 @@ def test_listing_has_a_line_for_each():
         assert module(name).__doc__.splitlines()[0] in done.stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_fast_dev_run_leaves_everything_behind(name, finished):
     folder = finished(name)
     config = json.loads((folder / "config.json").read_text())
@@ -100,7 +104,7 @@ def test_fast_dev_run_leaves_everything_behind(name, finished):
     assert [name for name in pictures if f"plots/{name}" not in report] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_finished_run_is_not_computed_again(name, finished, capsys):
     folder = finished(name)
     before = contents(folder)
@@ -152,7 +156,29 @@ def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
     assert results(folder) == results(finished("toy_classifier"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_killed_ensembles_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
+    study, folder, calls = module(name), tmp_path / "run", []
+    fit_members = study.fit_members
+
+    def killed_at_the_third(*args, **options):
+        calls.append(options["folder"].path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_members(*args, **options)
+
+    monkeypatch.setattr(study, "fit_members", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    assert not (folder / "summary.json").exists()
+    run(name, folder)
+    assert calls[2] == calls[3]
+    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
+    assert results(folder) == results(finished(name))
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_workdir_of_another_config_is_refused(name, finished):
     folder = finished(name)
     with pytest.raises(UsageError, match=r"seed was 0 and is now 1; give another --workdir, or delete that folder"):
@@ -333,7 +359,7 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
     assert not [word for word in ("World English", "books", "chapter") if word in said]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_model_of_a_folder_is_given_back(name, finished):
     model, params, tokenizer = load(finished(name))
     text = name in ("bert_pretrain", "causal_lm")
