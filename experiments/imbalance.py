@@ -107,6 +107,9 @@ class Config(study.StudyConfig):
     )
     """How all are trained; the learning rate here is a factor of each of `rates`."""
 
+    def __post_init__(self) -> None:
+        study.check_known("--losses", self.losses, LOSSES)
+
     def fast(self) -> Config:
         """The same path on less of everything."""
         small = dataclasses.replace(self.training, steps=10, log_every=5, steps_per_call=5)
