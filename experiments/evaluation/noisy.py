@@ -45,7 +45,7 @@ def draw_beliefs(run: Run, settings: Mapping[str, Mapping[str, Any]], title: str
         title: Of the picture.
         name: Of its file.
     """
-    labels = {"memorised": "flipped labels that are believed", "seen_through": "flipped labels that are seen through"}
+    labels = {"memorised": "flipped labels believed", "seen_through": "flipped labels seen through"}
     curves = {m: mean_curves([run.folder(**setting).path], "train", labels) for m, setting in settings.items()}
     path = run.path / "plots" / f"{name}.png"
     plots.learning_curves(path, {method: found for method, found in curves.items() if found}, title=title)
@@ -70,6 +70,7 @@ def draw_losses(run: Run, rows: Sequence[Mapping[str, Any]], errors: np.ndarray)
         {name: np.transpose(losses) for name, losses in learnt.items()},
         xlabel="error (standard deviations of right targets)",
         ylabel="loss",
+        limits=(0.0, 15.0),
         title="The loss that is learnt",
     )
     return Image(path.relative_to(run.path), "Barron's loss with the shape and scale that were learnt")
