@@ -67,11 +67,11 @@ class Config(study.StudyConfig):
     """Losses that are tried."""
     shares: tuple[float, ...] = axis((0.0, 0.2, 0.4, 0.6))
     """Shares of flipped labels."""
-    seeds: int = 10
+    seeds: int = 6
     """Runs on test data, each with flips, weights and training examples of its own; they are trained together."""
-    tuning_seeds: int = 3
+    tuning_seeds: int = 2
     """Runs on validation data for each rate."""
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     """Learning rates that each loss may choose from."""
     common_rate: float = 1e-2
     """The rate at which all losses are compared in what they memorise; it is a good one for right labels."""
