@@ -57,7 +57,8 @@ def draw_losses(run: Run, rows: Sequence[Mapping[str, Any]], errors: np.ndarray)
 
     Args:
         run: The study.
-        rows: Each with `data`, the share of `outliers` that were added, and the loss at each error as `loss examples`, which no summary keeps.
+        rows: Each with `data`, the share of `outliers` that were added, and as `loss examples` the loss at
+            each error.
         errors: In standard deviations of right targets.
     """
     learnt: dict[str, list[Any]] = {}
