@@ -19,10 +19,13 @@ from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-NAMES = ("bert_pretrain", "causal_lm", "landscape", "minima", "optimizers", "simclr", "toy_classifier")
 AT_ONCE = ("landscape", "minima", "optimizers")
 """Studies whose networks are trained in one program each, of which they compile many."""
-RUN = [pytest.param(name, marks=pytest.mark.full if name in AT_ONCE else ()) for name in NAMES]
+ENSEMBLES = ("imbalance", "outliers", "robust")
+"""Studies of many small networks that are trained together, each of which compiles for half a minute."""
+STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES)))
+RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
 
@@ -174,6 +177,28 @@ def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeyp
     assert first == 1
     assert len(calls) == 1 + len(list(folder.glob("runs/tuned=*")))  # the one that died was made again, no other
     assert results(folder) == results(whole)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_killed_ensembles_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
+    study, folder, calls = module(name), tmp_path / "run", []
+    fit_members = study.fit_members
+
+    def killed_at_the_third(*args, **options):
+        calls.append(options["folder"].path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_members(*args, **options)
+
+    monkeypatch.setattr(study, "fit_members", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    assert not (folder / "summary.json").exists()
+    run(name, folder)
+    assert calls[2] == calls[3]
+    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
+    assert results(folder) == results(finished(name))
 
 
 @pytest.mark.parametrize("name", RUN)
