@@ -33,3 +33,16 @@ def as_layer(model: Pipeline) -> dict[str, np.ndarray]:
     kernel = regression.coef_.T / scaler.scale_[:, None]
     bias = regression.intercept_ - scaler.mean_ @ kernel
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def linear_error(x: np.ndarray, y: np.ndarray, split: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    """Share of wrong answers on test rows, with the penalty chosen on validation rows.
+
+    Args:
+        x: Features [N, D].
+        y: Labels [N].
+        split: Rows to fit, to choose by and to test.
+    """
+    fit, check, test = split
+    models = [fit_linear(x[fit], y[fit], c) for c in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
+    return 1 - float(max(models, key=lambda model: model.score(x[check], y[check])).score(x[test], y[test]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 import tyro
@@ -71,6 +71,18 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UsageError(f"--ema-decay must be at least 0 and below 1, but it is {self.ema_decay}")
+
+
+def check_known(option: str, values: Sequence[str], known: Iterable[str]) -> None:
+    """Refuses a name that an option does not know.
+
+    >>> check_known("--losses", ["MSA"], ["MSE", "MAE"])
+    Traceback (most recent call last):
+    train.errors.UsageError: --losses may be MSE, MAE, but one of them is 'MSA'
+    """
+    for value in values:
+        if value not in known:
+            raise UsageError(f"{option} may be {', '.join(known)}, but one of them is {value!r}")
 
 
 Training = Annotated[TrainingConfig, tyro.conf.arg(name="")]

@@ -211,26 +211,29 @@ def write_tables(words: list[str], studies: Studies) -> None:
 
 
 def tables(studies: Studies) -> dict[Path, str]:
-    """README.md and docs/results.md as the committed summaries make them."""
+    """README.md, with the first claim of each study, and docs/results.md as the committed summaries make them."""
     summaries = {
         name: read_summary(RESULTS / f"{name}.json") for name in studies if (RESULTS / f"{name}.json").exists()
     }
     claims: list[list[str]] = []
+    headlines: list[list[str]] = []
     pages = ["# Results", "Written by `python -m experiments tables` from the summaries in `docs/results`."]
     details: list[str] = []
     for name, summary in summaries.items():
         date, minutes = summary["environment"]["date"][:10], summary["processor_seconds"] / 60
-        for entry in summary["questions"]:
-            claims.append([entry["claim"] or entry["metric"], entry["verdict"], least_favourable(entry), name])
+        answers = [[e["claim"] or e["metric"], e["verdict"], least_favourable(e), name] for e in summary["questions"]]
+        claims += answers
+        headlines += answers[:1]
         versions = ", ".join(f"{n} {summary['environment']['packages'][n]}" for n in ("jax", "flax"))
         details += [f"## {escape_markdown(summary['title'])}"]
         details += [f"`{summary['command']}`, {minutes:.1f} min of processor time, {date}, {versions}."]
         details += [markdown_table(Table(["claim", *COLUMNS], [[c, *line] for c, line, _ in lines_of(summary)]))]
-    table = markdown_table(Table(["claim", "verdict", "least favourable comparison", "study"], claims))
+    head = ["claim", "verdict", "least favourable comparison", "study"]
+    table, first = (markdown_table(Table(head, rows)) for rows in (claims, headlines))
     readme = ROOT / "README.md"
     text = re.sub(
         r"(<!-- results -->\n).*?(<!-- end of results -->)",
-        lambda match: f"{match[1]}{table}\n{match[2]}",
+        lambda match: f"{match[1]}{first}\n{match[2]}",
         readme.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )

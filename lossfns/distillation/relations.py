@@ -170,7 +170,8 @@ class _Sides(NamedTuple):
 
 
 def _first_sides(ways: jax.Array, goal: jax.Array, others: jax.Array) -> _Sides:
-    return _Sides(*(jnp.moveaxis(x, 1, 0) for x in (ways, goal, others)), jnp.arange(others.shape[1]))
+    ways, goal, other = (jnp.moveaxis(x, 1, 0) for x in (ways, goal, others))
+    return _Sides(ways, goal, other, jnp.arange(others.shape[1]))
 
 
 def _cosine_gaps(part: _Sides, ways: jax.Array, goal: jax.Array) -> jax.Array:

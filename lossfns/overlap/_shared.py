@@ -83,8 +83,16 @@ def total(counts: jax.Array, over: str, axis_name: AxisName) -> jax.Array:
 
 
 def ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    """`part / whole`, 0 where the whole is 0."""
-    return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
+    """`part / whole`, 0 where the whole is 0.
+
+    The derivative of a quotient divides by the square of the whole. That of a class without a true place may be so
+    small that its square is 0, and the gradient NaN even where it counts for nothing; in units of the whole itself
+    nothing is squared but 1. Below the smallest normal number, whose reciprocal may be infinite, there is none.
+    """
+    none = whole < jnp.finfo(whole.dtype).tiny
+    some = jnp.where(none, 1, whole)
+    per_unit = jax.lax.stop_gradient(1 / some)  # two quotients by the unit XLA would make one of products that vanish
+    return jnp.where(none, 0, (part * per_unit) / (some * per_unit))
 
 
 def mean_over_classes(costs: jax.Array, sizes: jax.Array, absent: str) -> jax.Array:

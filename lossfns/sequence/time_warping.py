@@ -108,13 +108,15 @@ def _divergence(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, ga
     together = jax.tree.map(lambda *parts: jnp.stack(parts), *pairs)
     across, of_x, of_y = _one_by_one(*together, jnp.stack([gamma] * 3))
     # Both empty or not: each series alone has a finite value, so no two infinities meet.
-    return across - (of_x + of_y) / 2
+    value: jax.Array = across - (of_x + of_y) / 2
+    return value
 
 
 @jax.custom_vjp
 def _one_by_one(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
     """`_soft_minimum` of each entry of the first axis; gradients are made with the values, so that no table is held."""
-    return jax.lax.map(lambda one: _soft_minimum(*one), (x, y, in_x, in_y, gamma))
+    values: jax.Array = jax.lax.map(lambda one: _soft_minimum(*one), (x, y, in_x, in_y, gamma))
+    return values
 
 
 def _one_by_one_fwd(*given):  # type: ignore[no-untyped-def]

@@ -14,12 +14,18 @@ import pytest
 
 from experiments.__main__ import studies
 from experiments.evaluation.few_shot import FewShotConfig, Tuning
-from experiments.study import cli, load, open_study
+from experiments.study import cli, load, many, open_study
 from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-NAMES = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
+AT_ONCE = ("landscape", "minima", "optimizers")
+"""Studies whose networks are trained in one program each, of which they compile many."""
+ENSEMBLES = ("imbalance", "outliers", "robust")
+"""Studies of many small networks that are trained together, each of which compiles for half a minute."""
+STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES)))
+RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
 
@@ -79,7 +85,7 @@ def test_listing_has_a_line_for_each():
         assert module(name).__doc__.splitlines()[0] in done.stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_fast_dev_run_leaves_everything_behind(name, finished):
     folder = finished(name)
     config = json.loads((folder / "config.json").read_text())
@@ -100,7 +106,7 @@ def test_fast_dev_run_leaves_everything_behind(name, finished):
     assert [name for name in pictures if f"plots/{name}" not in report] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_finished_run_is_not_computed_again(name, finished, capsys):
     folder = finished(name)
     before = contents(folder)
@@ -152,7 +158,50 @@ def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
     assert results(folder) == results(finished("toy_classifier"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.faults
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeypatch):
+    whole, folder, calls, tune = finished(name), tmp_path / "run", [], many.tune
+
+    def die_at_the_second(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return tune(*args)
+
+    monkeypatch.setattr(many, "tune", die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    first = len(list(folder.glob("runs/*/result.json")))
+    run(name, folder)
+    assert first == 1
+    assert len(calls) == 1 + len(list(folder.glob("runs/tuned=*")))  # the one that died was made again, no other
+    assert results(folder) == results(whole)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_killed_ensembles_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
+    study, folder, calls = module(name), tmp_path / "run", []
+    fit_members = study.fit_members
+
+    def killed_at_the_third(*args, **options):
+        calls.append(options["folder"].path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_members(*args, **options)
+
+    monkeypatch.setattr(study, "fit_members", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    assert not (folder / "summary.json").exists()
+    run(name, folder)
+    assert calls[2] == calls[3]
+    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
+    assert results(folder) == results(finished(name))
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_workdir_of_another_config_is_refused(name, finished):
     folder = finished(name)
     with pytest.raises(UsageError, match=r"seed was 0 and is now 1; give another --workdir, or delete that folder"):
@@ -178,7 +227,7 @@ def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
     for option, _, default in fields(module(name).Config()):
         assert f"--{option.replace('_', '-')}" in shown
         parts = itertools.chain(*default.items()) if isinstance(default, dict) else default
-        text = " ".join(map(str, parts)) if isinstance(default, tuple | dict) else shlex.quote(str(default))
+        text = shlex.join(map(str, parts)) if isinstance(default, tuple | dict) else shlex.quote(str(default))
         assert f"default: {text}" in shown
 
 
@@ -333,7 +382,7 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
     assert not [word for word in ("World English", "books", "chapter") if word in said]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_model_of_a_folder_is_given_back(name, finished):
     model, params, tokenizer = load(finished(name))
     text = name in ("bert_pretrain", "causal_lm")

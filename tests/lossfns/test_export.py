@@ -1,7 +1,6 @@
 """Programs that are kept as bytes, for platforms that the host need not have, and loaded again."""
 
 import functools
-import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +39,6 @@ def test_a_loss_and_its_gradient_are_exported_for_all_platforms(name):
     jax.tree.map(near, program.call(*draw()), jax.jit(run)(*draw()))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("flatbuffers") is None, reason="needs the extra `export`")
 def test_a_loss_is_loaded_from_bytes():
     program = exported(lambda a, b: LOSSES["clip"](a, b).mean(), *draw())
     loaded = export.deserialize(program.serialize())

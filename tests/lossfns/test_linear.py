@@ -3,6 +3,8 @@
 import functools
 import math
 import re
+import runpy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from lossfns import (
     linear_distillation,
     linear_log_probs,
     linear_sequence_log_probs,
+    orpo,
     softmax_cross_entropy,
 )
 from lossfns.language import _output_layer
@@ -306,3 +309,38 @@ def test_distillation_from_a_model_that_is_nearly_the_same_keeps_its_digits(nois
     terms = np.exp(log_t) * (log_t - log_p + np.expm1(log_p - log_t))
     # The logits are rounded to about 1e-7, which is `1e-7 / noise` of the gaps.
     np.testing.assert_allclose(values, temperature**2 * terms.sum(axis=-1), rtol=2e-6 / noise)
+
+
+def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
+    rng = np.random.default_rng(0)
+    answers, tokens, features, classes = 4, 6, 5, 12
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    mesh = jax.make_mesh((4,), ("tensor",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    given = {
+        "hidden": normal(answers, tokens, features),
+        "head": normal(classes, features),
+        "reference_hidden": normal(answers, tokens, features),
+        "reference_head": normal(classes, features),
+        "tokens": jnp.asarray(rng.integers(0, classes, (answers, tokens))),
+        "is_answer": jnp.arange(tokens)[None] > jnp.arange(answers)[:, None],
+        "old_log_probs": normal(answers, tokens - 1),
+        "rewards": normal(answers),
+        "desirable": jnp.array([True, False, True, False]),
+        "mismatched": normal(answers),
+        "mismatched_reference": normal(answers),
+        "jax": jax,
+        "mesh": mesh,
+        "P": P,
+    }
+    page = (Path(__file__).parents[2] / "docs" / "heads.md").read_text()
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    given |= runpy.run_path(str(program), init_globals=given)
+    logits = given["hidden"] @ given["head"].T
+    nats = softmax_cross_entropy(logits[:, :-1], given["labels"], where=given["scored"])
+    assert_near(given["per_token"], -nats)
+    assert_near(given["odds"], orpo(*(-nats.sum(1) / given["scored"].sum(1)).reshape(2, 2).T))
+    assert_near(given["values"], softmax_cross_entropy(logits, given["tokens"]))

@@ -63,7 +63,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, total_steps: int, params: Params = None
+    config: OptimizerConfig, total_steps: int, params: Params = None, *, rate_factor: float | jax.Array = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient transformation that a config describes.
 
@@ -99,6 +99,8 @@ def make_optimizer(
         config: What to build.
         total_steps: Number of updates of the run.
         params: The parameters, to check patterns against their paths now instead of in `init`.
+        rate_factor: Multiplies the learning rate of every step. Unlike the numbers of the config it may be traced, so
+            that `vmap` trains with many rates in one program.
 
     Returns:
         An Optax transformation. `update` needs the parameters; with `plateau_factor` also `value=` the loss; for Sophia
@@ -155,7 +157,11 @@ def make_optimizer(
         >>> print(params["w"])
         [0.71]
     """
-    schedule = make_schedule(config, total_steps)
+    base = make_schedule(config, total_steps)
+
+    def schedule(count: Any) -> Any:
+        return rate_factor * base(count)
+
     optimizer: optax.GradientTransformation = optax.chain(*(link.transform for link in _chain_links(config, schedule)))
     if config.name in SCHEDULE_FREE:
         optimizer = schedule_free(optimizer, schedule, config.setting("b1"))

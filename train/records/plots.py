@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -69,20 +69,20 @@ def learning_curves(
     _require(metrics, "learning curves")
     columns = min(len(metrics), 3)
     rows = -(-len(metrics) // columns)
-    with _figure(path, (4.2 * columns, 3.1 * rows + 0.5), title) as figure:
+    with drawing(path, (4.2 * columns, 3.1 * rows + 0.5), title) as figure:
         for number, metric in enumerate(metrics):
             axes = figure.add_subplot(rows, columns, number + 1)
             for index, (run, curves) in enumerate(runs.items()):
                 if metric in curves:
                     steps, values = (np.asarray(part, dtype=float) for part in curves[metric])
                     marker = _MARKERS[index % 7] if len(steps) <= 12 else ""
-                    axes.plot(steps, values, label=run, color=_colour(index), ls=_dash(index), marker=marker, ms=4)
+                    axes.plot(steps, values, label=run, color=colour(index), ls=dash(index), marker=marker, ms=4)
             if metric in log_y:
-                _log_axis(axes)
+                log_axis(axes)
             axes.set_xlabel(xlabel)
             axes.set_ylabel((labels or {}).get(metric, metric))
             axes.margins(x=0.02)
-        _legend_below(figure, len(runs) > 1)
+        legend_below(figure, len(runs) > 1)
     return Path(path)
 
 
@@ -115,7 +115,7 @@ def bars(
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     slots = len(names) if grouped else 1
     width = 0.8 / slots
-    with _figure(path, (max(4.5, 1.2 + 0.55 * len(groups) * max(slots, 2)), 3.8), title) as figure:
+    with drawing(path, (max(4.5, 1.2 + 0.55 * len(groups) * max(slots, 2)), 3.8), title) as figure:
         axes = figure.add_subplot()
         for index, name in enumerate(names):
             for position, group in enumerate(groups.values()):
@@ -124,7 +124,7 @@ def bars(
                 runs = np.atleast_1d(np.asarray(group[name], dtype=float))
                 offset = (index - (slots - 1) / 2) * width if grouped else 0.0
                 label = name if grouped and position == _first(groups, name) else None
-                _bar(axes, position + offset, runs, width * 0.92, _colour(index if grouped else 0), label)
+                _bar(axes, position + offset, runs, width * 0.92, colour(index if grouped else 0), label)
         if reference is not None:
             axes.axhline(reference[1], color="#444444", ls="--", lw=1.2, label=f"{reference[0]} ({reference[1]:.3g})")
         axes.set_xticks(range(len(groups)), [textwrap.fill(name, 16 if grouped else 14) for name in groups])
@@ -133,7 +133,7 @@ def bars(
         axes.set_ylabel(ylabel)
         if limits is not None:
             axes.set_ylim(limits)
-        _legend_below(figure, grouped or reference is not None)
+        legend_below(figure, grouped or reference is not None)
     return Path(path)
 
 
@@ -162,7 +162,7 @@ def lines_with_spread(
     """
     _require(series, "lines")
     positions = np.asarray(x, dtype=float)
-    with _figure(path, (5.6, 4.0), title) as figure:
+    with drawing(path, (5.6, 4.0), title) as figure:
         axes = figure.add_subplot()
         for index, (name, runs) in enumerate(series.items()):
             array = np.asarray(runs, dtype=float)
@@ -171,9 +171,9 @@ def lines_with_spread(
                     f"expected {name!r} as [{len(positions)}, runs], one row for each x, got shape {array.shape}"
                 )
             mean, spread = array.mean(axis=1), _spread(array)
-            axes.fill_between(positions, mean - spread, mean + spread, color=_colour(index), alpha=0.18, lw=0)
+            axes.fill_between(positions, mean - spread, mean + spread, color=colour(index), alpha=0.18, lw=0)
             marker = _MARKERS[index % 7] if len(positions) <= 20 else ""
-            axes.plot(positions, mean, label=name, color=_colour(index), ls=_dash(index), marker=marker, ms=5)
+            axes.plot(positions, mean, label=name, color=colour(index), ls=dash(index), marker=marker, ms=5)
         if log_x:
             axes.set_xscale("log", base=2)
             axes.set_xticks(positions, [f"{value:g}" for value in positions])
@@ -182,7 +182,7 @@ def lines_with_spread(
         axes.set_ylabel(ylabel)
         if limits is not None:
             axes.set_ylim(limits)
-        _legend_below(figure, len(series) > 1)
+        legend_below(figure, len(series) > 1)
     return Path(path)
 
 
@@ -200,7 +200,7 @@ def confusion_matrix(path: str | os.PathLike[str], counts: Any, classes: Sequenc
         raise UsageError(f"expected counts of shape {(len(classes),) * 2}, one row a class, got {matrix.shape}")
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = 2.4 + 0.42 * len(classes)
-    with _figure(path, (size + 1.0, size), title) as figure:
+    with drawing(path, (size + 1.0, size), title) as figure:
         axes = figure.add_subplot()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.grid(visible=False)
@@ -241,7 +241,7 @@ def image_rows(path: str | os.PathLike[str], images: Any, *, height: int = 56) -
 
 
 @contextmanager
-def _figure(path: str | os.PathLike[str], size: tuple[float, float], title: str) -> Iterator[Figure]:
+def drawing(path: str | os.PathLike[str], size: tuple[float, float], title: str) -> Iterator[Figure]:
     """A figure that is saved at the end, in a style independent of the user's configuration."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -261,7 +261,7 @@ def _figure(path: str | os.PathLike[str], size: tuple[float, float], title: str)
     write_atomic(path, buffer.getvalue())
 
 
-def _legend_below(figure: Figure, wanted: bool) -> None:
+def legend_below(figure: Figure, wanted: bool) -> None:
     """One legend for all panels, outside of them so that it covers no data."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
@@ -272,16 +272,16 @@ def _legend_below(figure: Figure, wanted: bool) -> None:
         figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
-def _log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers (the usual ones need `text.parse_math`)."""
+def log_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis with plain numbers (the usual ones need `text.parse_math`)."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
+    axes.set(**{f"{which}scale": "log"})
+    axis, (low, high) = (axes.xaxis, axes.get_xlim()) if which == "x" else (axes.yaxis, axes.get_ylim())
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_major_formatter(plain)
-    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axes.yaxis.set_minor_formatter(plain if high < 1e3 * low else NullFormatter())
+    axis.set_major_formatter(plain)
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_minor_formatter(plain if high < 1e3 * low and which == "y" else NullFormatter())
 
 
 def _bar(axes: Axes, position: float, runs: np.ndarray, width: float, colour: str, label: str | None) -> None:
@@ -304,11 +304,13 @@ def _first(groups: Mapping[str, Mapping[str, Any]], name: str) -> int:
     return next(position for position, group in enumerate(groups.values()) if name in group)
 
 
-def _colour(index: int) -> str:
+def colour(index: int) -> str:
+    """The colour of the line with this number."""
     return COLOURS[index % len(COLOURS)]
 
 
-def _dash(index: int) -> str:
+def dash(index: int) -> str:
+    """The dash of the line with this number."""
     return _DASHES[index % len(_DASHES)]
 
 

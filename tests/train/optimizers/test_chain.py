@@ -46,6 +46,28 @@ def test_decoupled_decay_is_scaled_by_the_rate_and_spares_the_bias(name):
         assert_close(ours, right, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_factor_of_the_rate_is_a_rate_also_where_it_is_traced(name):
+    params = parameters()
+    grads = [to_jax(grad) for grad in gradients(params)[:2]]
+    shape = {"name": name, "schedule": "constant", "warmup": 0 if name in ("prodigy", "dadapt_adamw") else 3}
+    factors = [0.25, 2.0]
+
+    def trained(config, factor):
+        optimizer, weights = make_optimizer(config, 10, rate_factor=factor), to_jax(params)
+        state = optimizer.init(weights)
+        for grad in grads:
+            updates, state = optimizer.update(grad, state, weights, value=0.0, grad_fn=cubes)
+            weights = optax.apply_updates(weights, updates)
+        return weights
+
+    half = OptimizerConfig(learning_rate=0.5, **shape)
+    together = jax.jit(jax.vmap(lambda factor: trained(half, factor)))(jnp.array(factors))
+    for place, factor in enumerate(factors):
+        right = jax.jit(lambda f=factor: trained(OptimizerConfig(learning_rate=0.5 * f, **shape), 1.0))()
+        assert_close(jax.tree.map(lambda leaf, i=place: leaf[i], together), right)
+
+
 @pytest.mark.parametrize(("name", "decay"), [("adamw", 0.01), ("lion", 0.01), ("lamb", 0.01), ("sgd", 0.0)])
 def test_default_weight_decay(name, decay):
     params = parameters()

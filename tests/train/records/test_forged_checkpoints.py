@@ -167,7 +167,7 @@ def test_arrays_that_are_not_listed_are_damage(folder, capsys):
 
     for step in (1, 2, 3):
         rewrite(folder / str(step), lie)
-    with pytest.raises(UsageError, match=r"none of the 3 .*its arrays are not those of its list \(\.params\['v'\]\)"):
+    with pytest.raises(UsageError, match=r"none of the 3 .*its arrays do not match its list \(\.params\['v'\]\)"):
         Checkpointer(folder).restore_latest(more)
 
 

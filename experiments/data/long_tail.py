@@ -1,0 +1,75 @@
+"""Classes of which some are rare: a tail of known length, and the 66 books of the Bible, whose verses are their own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from experiments.data.bible import read_verses
+from experiments.data.draws import Pool
+
+
+def tail_counts(classes: int, most: int, least: int) -> np.ndarray:
+    """Examples of each class, falling by the same factor from class to class; int [classes].
+
+    >>> tail_counts(3, 100, 1).tolist()
+    [100, 10, 1]
+    """
+    return np.round(most * (least / most) ** (np.arange(classes) / (classes - 1))).astype(int)
+
+
+def draw_rare(
+    pool: Pool, counts: np.ndarray | None, seeds: Sequence[int], seed: int, held: float = 0.2
+) -> dict[str, np.ndarray]:
+    """For each seed of a study the examples that it trains on and those to validate on.
+
+    Args:
+        pool: Examples with classes.
+        counts: How many of each class to train on, frequent ones first; which class is how rare is drawn. None for as
+            many as there are.
+        seeds: One a member.
+        seed: Of the study.
+        held: Share of the pool that is validated on.
+
+    Returns:
+        `rows` and `held`, int [members, n], indices into the pool; `labels` [members, n] of the rows; `counts`
+        [members, V]; `order` [members, V], the classes from the most frequent to the rarest.
+    """
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("rows", "held", "labels", "counts", "order")}
+    for number in seeds:
+        rows, valid = pool.draw(held, [seed, number])
+        labels = pool.y[rows]
+        if counts is not None:
+            order = np.random.default_rng([seed, number, 11]).permutation(pool.classes)
+            rows = np.concatenate([rows[labels == k][:n] for k, n in zip(order, counts, strict=True)])
+            labels = pool.y[rows]
+        have = np.bincount(labels, minlength=pool.classes)
+        found = (rows.astype(np.int32), valid.astype(np.int32), labels, have.astype(np.float32), np.argsort(-have))
+        for name, value in zip(parts, found, strict=True):
+            parts[name].append(value)
+    return {name: np.stack(values) for name, values in parts.items()}
+
+
+def pool_of_books(features: int = 256, limit: int | None = None) -> Pool:
+    """Which of the 66 books a verse of the World English Bible is from.
+
+    The test is every fifth chapter, of books of fewer than five chapters every fifth verse. The features are a singular
+    value decomposition of TF-IDF, both of verses outside of the test.
+    """
+    verses = read_verses("web")[:: 1 if limit is None else max(1, 31_102 // limit)]
+    chapters = Counter(book for book, _ in {(v.book, v.chapter) for v in verses})
+    is_test = np.array([(v.chapter if chapters[v.book] >= 5 else v.verse) % 5 == 0 for v in verses])
+    label = np.array([v.book - 1 for v in verses], np.int32)
+    texts = np.array([v.text for v in verses], object)
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit(texts[~is_test])
+    shape = TruncatedSVD(features, random_state=0)
+    train = shape.fit_transform(words.transform(texts[~is_test]))
+    scale = train.std()
+    x, test = (
+        np.asarray(part / scale, np.float32) for part in (train, shape.transform(words.transform(texts[is_test])))
+    )
+    return Pool("books of the World English Bible", x, label[~is_test], test, label[is_test], label[~is_test])

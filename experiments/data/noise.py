@@ -1,0 +1,97 @@
+"""Wrong labels and outliers in known shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments.data.draws import Pool
+
+Kind = Literal["symmetric", "by class"]
+LOOKALIKES = {2: 7, 3: 8, 5: 6, 6: 5, 7: 1}
+"""Digits that are taken for each other, as in Patrini et al. (2016, arXiv:1609.03683): by class, only these flip."""
+
+
+def transition(kind: Kind, share: float, classes: int = 10) -> np.ndarray:
+    """Probability of each label given the class, [V, V], rows sum to one.
+
+    Args:
+        kind: "symmetric": a flipped label is any of the others; "by class": a digit's lookalike, or of other data than
+            ten digits the next class.
+        share: Of the labels that flip; by class, of the labels of a class that has a lookalike.
+        classes: V.
+
+    >>> transition("symmetric", 0.3, 4)[0].tolist()
+    [0.7, 0.09999999999999999, 0.09999999999999999, 0.09999999999999999]
+    >>> transition("by class", 0.4)[7, [1, 7]].tolist()
+    [0.4, 0.6]
+    """
+    if kind == "symmetric":
+        return np.where(np.eye(classes, dtype=bool), 1 - share, share / (classes - 1))
+    pairs = LOOKALIKES if classes == 10 else {k: (k + 1) % classes for k in range(classes)}
+    matrix = np.eye(classes)
+    for true, label in pairs.items():
+        matrix[true, true], matrix[true, label] = 1 - share, share
+    return matrix
+
+
+def flip_labels(labels: np.ndarray, matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws a label for each class [N] from its row of a transition matrix; int32 [N].
+
+    >>> flip_labels(np.array([0, 1, 2]), np.eye(3)[[1, 2, 0]], np.random.default_rng(0)).tolist()
+    [1, 2, 0]
+    """
+    edges = np.cumsum(matrix, axis=1)[labels]
+    return np.minimum((rng.random((len(labels), 1)) >= edges).sum(1), len(matrix) - 1).astype(np.int32)
+
+
+def add_outliers(targets: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Adds 5 to 15 standard deviations to a share of the targets [N], as a wrong unit does: all to one side.
+
+    >>> round(float(add_outliers(np.arange(10.0), 0.0, np.random.default_rng(0)).max()), 1)
+    9.0
+    """
+    chosen = rng.permutation(len(targets)) < round(share * len(targets))
+    return np.where(chosen, targets + targets.std() * rng.uniform(5, 15, len(targets)), targets)
+
+
+def draw_noisy(
+    pool: Pool, share: float, kind: str, seeds: Sequence[int], seed: int, held: float = 0.2
+) -> dict[str, np.ndarray]:
+    """For each seed of a study the examples that it trains on, as given, and those to validate on.
+
+    Args:
+        pool: Classes (integers) are flipped, numbers get outliers.
+        share: Of flips or outliers.
+        kind: Of flips, see `transition`; of numbers it does not count.
+        seeds: One a member.
+        seed: Of the study.
+        held: Share of the pool that is validated on.
+
+    Returns:
+        `rows` and `held`: int [members, n], indices into the pool; `given` and `true` [members, n]; `matrix`
+        [members, V, V] of classes. Numbers are standardised by the median and the median absolute deviation of those
+        given, which outliers do not move far: `raw` is `centre + scale * given`, of which those are
+        [members] each; `given_held` [members, n] are the targets to validate on, with outliers of their own.
+    """
+    parts: dict[str, list[Any]] = {}
+    for number in seeds:
+        rng = np.random.default_rng([seed, number, round(1_000 * share)])
+        rows, valid = pool.draw(held, [seed, number])
+        true = pool.y[rows]
+        found: dict[str, Any] = {"rows": rows.astype(np.int32), "held": valid.astype(np.int32)}
+        if np.issubdtype(true.dtype, np.integer):
+            matrix = transition("by class" if kind == "by class" else "symmetric", share, pool.classes)
+            found |= {"true": true, "given": flip_labels(true, matrix, rng), "matrix": matrix.astype(np.float32)}
+        else:
+            given, given_held = add_outliers(true, share, rng), add_outliers(pool.y[valid], share, rng)
+            centre = np.float32(np.median(given))
+            scale = np.float32(1.4826 * np.median(np.abs(given - centre)))  # a normal distribution's deviation
+            for name, value in (("true", true), ("given", given), ("given_held", given_held)):
+                found[name] = ((value - centre) / scale).astype(np.float32)
+            found |= {"centre": centre, "scale": scale, "raw": given.astype(np.float32)}
+        for name, value in found.items():
+            parts.setdefault(name, []).append(value)
+    return {name: np.stack(values) for name, values in parts.items()}

@@ -1,0 +1,77 @@
+"""How well a model trained on wrong labels or with outliers knows what is right, and what it believed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.data.tables import PLAUSIBLE
+from experiments.study.report import mean_curves
+from experiments.study.workdir import Run
+from train.records import plots
+from train.records.report import Image
+
+
+def root_mean_square(said: np.ndarray, y: np.ndarray, _: np.ndarray | None = None) -> float:
+    """The root of the mean squared error.
+
+    >>> root_mean_square(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
+    3.5355339059327378
+    """
+    return float(np.sqrt(np.mean(np.square(said - y))))
+
+
+def error_of_heights(said: np.ndarray, y: np.ndarray, x: np.ndarray) -> float:
+    """By how many inches the predicted mean height of each sex misses that of the plausible entries, on average.
+
+    The inputs x [N, 1] are 1 for men.
+
+    >>> error_of_heights(np.array([64.0, 70.0, 70.0]), np.array([65.0, 69.0, 180.0]), np.array([[0], [1], [1]]))
+    1.0
+    """
+    man = x[:, 0]
+    plausible = (y >= PLAUSIBLE[0]) & (y <= PLAUSIBLE[1])
+    return float(np.mean([abs(said[man == s].mean() - y[(man == s) & plausible].mean()) for s in (0, 1)]))
+
+
+def draw_beliefs(run: Run, settings: Mapping[str, Mapping[str, Any]], title: str, name: str) -> Image:
+    """Of the flipped labels the share that a network predicts as flipped, and the share whose true class it predicts.
+
+    Args:
+        run: The study.
+        settings: Of the training of each method.
+        title: Of the picture.
+        name: Of its file.
+    """
+    labels = {"memorised": "flipped labels believed", "seen_through": "flipped labels seen through"}
+    curves = {m: mean_curves([run.folder(**setting).path], "train", labels) for m, setting in settings.items()}
+    path = run.path / "plots" / f"{name}.png"
+    plots.learning_curves(path, {method: found for method, found in curves.items() if found}, title=title)
+    return Image(path.relative_to(run.path), f"{title}; each point is one batch of all networks")
+
+
+def draw_losses(run: Run, rows: Sequence[Mapping[str, Any]], errors: np.ndarray) -> Image:
+    """The loss that was learnt of each kind of data over the error; mean and spread over runs.
+
+    Args:
+        run: The study.
+        rows: Each with `data`, the share of `outliers` that were added, and as `loss examples` the loss at
+            each error.
+        errors: In standard deviations of right targets.
+    """
+    learnt: dict[str, list[Any]] = {}
+    for row in rows:
+        learnt.setdefault(f"{row['data']}, {row['outliers']:.0%} outliers added", []).append(row["loss examples"])
+    path = run.path / "plots" / "learnt.png"
+    plots.lines_with_spread(
+        path,
+        errors.tolist(),
+        {name: np.transpose(losses) for name, losses in learnt.items()},
+        xlabel="error (standard deviations of right targets)",
+        ylabel="loss",
+        limits=(0.0, 15.0),
+        title="The loss that is learnt",
+    )
+    return Image(path.relative_to(run.path), "Barron's loss with the shape and scale that were learnt")

@@ -1,0 +1,251 @@
+"""Many small trainings as one program: `vmap` over runs that differ in rate, weights and order of the data.
+
+For models whose step is shorter than a call, where `fit_model` would cost more than the training. Nothing is
+checkpointed: a run of the study trains all of them and keeps what it gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.study.grid import Row
+from experiments.study.workdir import Run
+from train.files import make_folder
+from train.objective import Objective
+from train.optimizers import OptimizerConfig, evaluation_params, make_optimizer
+from train.records.metrics_log import MetricsWriter
+from train.records.report import Table
+from train.state import create_state
+from train.step import build_train_step
+
+STEP = math.sqrt(10)
+"""From a learning rate of a grid to the next: half a decade."""
+RATES = 5
+"""Rates of a grid, and of each extension."""
+MOST = 6
+"""Grids that are tried before a search gives up."""
+
+
+class Runs(NamedTuple):
+    """What tells runs of one program apart; every leaf has the runs as its first axis."""
+
+    rates: Any
+    """Learning rates [R]."""
+    params: Any
+    """Initial parameters [R, ...]."""
+    rows: Any
+    """Examples of each batch, int [R, steps, B], as rows of the pool."""
+    sets: Any = None
+    """What `watch` looks at, such as the rows of the validation data [R, n]."""
+
+
+class Trained(NamedTuple):
+    """Parameters after the last step [R, ...], and what was watched, by name, [R, steps // every]."""
+
+    params: Any
+    curves: dict[str, Any]
+
+
+Trainer = Callable[[Runs, Any], Trained]
+Watch = Callable[[Any, Any, Any], Mapping[str, Any]]
+
+
+def make_trainer(
+    objective: Objective,
+    loss_weights: Mapping[str, float],
+    optimizer: OptimizerConfig,
+    *,
+    every: int,
+    watch: Watch | None = None,
+    accumulate: int = 1,
+) -> Trainer:
+    """A compiled function `(runs, pool) -> trained`; called again with runs of the same shapes it compiles nothing.
+
+    Args:
+        objective: Draws nothing at random.
+        loss_weights: The terms that are trained on.
+        optimizer: The chain; its learning rate is multiplied by that of the run.
+        every: Steps between two looks, a divisor of the number of steps.
+        watch: `(params, sets, pool) -> {name: array}`, asked at every look. The mean loss of the steps since the last
+            one is there without asking, as "loss".
+        accumulate: Micro-batches of a batch.
+    """
+
+    @jax.jit
+    def train(runs: Runs, pool: Any) -> Trained:
+        steps = runs.rows.shape[1]
+
+        def one(run: Runs) -> Trained:
+            chain = make_optimizer(optimizer, steps, rate_factor=run.rates)
+            step = build_train_step(objective, chain, loss_weights=loss_weights, accumulate=accumulate)
+
+            def update(state: Any, rows: Any) -> Any:
+                state, metrics = step(state, jax.tree.map(lambda leaf: leaf[rows], pool))
+                return state, metrics["loss"][0]
+
+            def look(state: Any, rows: Any) -> Any:
+                state, losses = jax.lax.scan(update, state, rows)
+                seen = {} if watch is None else watch(evaluation_params(state), run.sets, pool)
+                return state, {"loss": jnp.mean(losses), **seen}
+
+            rows = run.rows.reshape(steps // every, every, -1)
+            state, curves = jax.lax.scan(look, create_state(run.params, chain, key=0), rows)
+            return Trained(evaluation_params(state), curves)
+
+        return jax.vmap(one)(runs)
+
+    return train
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What all of a study's programs share. Rates are chosen first, by seeds of their own; then the others are run."""
+
+    config: Any
+    """A study's config with `seed`, `seeds`, `tuning_seeds` and `training`."""
+    run: Run
+    trainers: dict[str, Trainer]
+    """The programs, by name; each is compiled once for all runs of the same shapes."""
+    tuned: Sequence[Row] | None = None
+    """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
+
+    def starts(self, init: Callable[[jax.Array], Any], rows: np.ndarray, batch_size: int, steps: int) -> Runs:
+        """For each seed of this stage the weights that `init` makes of a key, and an order of the rows; no rates."""
+        seed, first = self.config.seed, 1_000 if self.tuned is None else 0
+        numbers = range(first, first + (self.config.tuning_seeds if self.tuned is None else self.config.seeds))
+        weights = [init(jax.random.fold_in(jax.random.key(seed), number)) for number in numbers]
+        orders = np.stack([rows[epochs(len(rows), batch_size, steps, [seed, number])] for number in numbers])
+        return Runs(None, stack(weights), jnp.asarray(orders))
+
+    def rate(self, method: str, default: float) -> float:
+        """The learning rate chosen for a method; the default in a dry run, which tries none."""
+        losses = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
+        return best_rate(losses) if losses else default
+
+    def table(self) -> Table:
+        """The rates that were tried and chosen, for the report."""
+        rows = []
+        for method in dict.fromkeys(row["tuned"] for row in self.tuned or ()):
+            tried = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
+            best = best_rate(tried)
+            edge = "" if min(tried) < best < max(tried) else "at the edge"
+            rows.append([method, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{tried[best]:.4g}", edge])
+        return Table(["method", "rates tried", "chosen", "mean loss of the tuning runs", ""], rows)
+
+    def write_curves(self, setting: Row, every: int, curves: Mapping[str, Any]) -> None:
+        """Writes the means over runs of curves [R, looks] as the metrics of a setting, unless this is a dry run."""
+        folder = self.run.folder(**setting)
+        if folder.config.dry_run:
+            return
+        make_folder(folder.path, "the folder of a run")
+        with MetricsWriter(folder.path) as writer:
+            for place in range(np.shape(next(iter(curves.values())))[1]):
+                means = {name: float(np.mean(values[:, place])) for name, values in curves.items()}
+                writer.write((place + 1) * every, "train", means)
+
+
+def train_at(trainer: Trainer, rate: float, runs: Runs, pool: Any) -> Trained:
+    """Trains all runs with one learning rate."""
+    return trainer(runs._replace(rates=jnp.full(len(runs.rows), rate)), pool)
+
+
+def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
+    """The loss at each rate of a log grid, extended until the best is not at its edge.
+
+    Args:
+        loss_of: Takes `RATES` learning rates and gives the loss of each; what is not finite counts as infinite.
+        middle: Where the first grid lies.
+
+    Returns:
+        Loss by learning rate, in the order of the rates. If the best is at an edge after all, `MOST` grids were tried.
+
+    >>> found = search_rates(lambda rates: [abs(math.log10(rate / 100)) for rate in rates], middle=1.0)
+    >>> [f"{rate:.3g}" for rate in found], f"{best_rate(found):.3g}"
+    (['0.1', '0.316', '1', '3.16', '10', '31.6', '100', '316', '1e+03', '3.16e+03'], '100')
+    """
+    found: dict[int, float] = {}
+    first = -(RATES // 2)
+    for _ in range(MOST):
+        places = range(first, first + RATES)
+        losses = loss_of([middle * STEP**place for place in places])
+        found |= {p: float(loss) if np.isfinite(loss) else math.inf for p, loss in zip(places, losses, strict=True)}
+        best = min(found, key=lambda place: found[place])
+        if min(found) < best < max(found):
+            break
+        first = max(found) + 1 if best == max(found) else min(found) - RATES
+    return {middle * STEP**place: found[place] for place in sorted(found)}
+
+
+def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callable[[Trained], Any]) -> list[Row]:
+    """Searches the learning rate of a trainer by its mean loss over runs with seeds of their own.
+
+    Args:
+        trainer: From `make_trainer`.
+        pool: Its examples.
+        runs: Of S seeds; their rates are not looked at.
+        middle: Where the first grid lies.
+        loss_of: What is lowered, [R] of R trained runs, best on validation data.
+
+    Returns:
+        A row for each rate tried: "rate", its mean "loss", and the "losses" of the seeds.
+    """
+    seeds, seen = len(runs.rows), dict[float, list[float]]()
+
+    def losses(rates: list[float]) -> np.ndarray:
+        tiled = jax.tree.map(
+            lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None)
+        )
+        found = loss_of(trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool))
+        each = np.asarray(found, np.float64).reshape(len(rates), seeds)
+        seen.update(zip(rates, each.tolist(), strict=True))
+        return each.mean(1)
+
+    return [{"rate": rate, "loss": loss, "losses": seen[rate]} for rate, loss in search_rates(losses, middle).items()]
+
+
+def best_rate(losses: Mapping[float, float]) -> float:
+    """The rate with the lowest loss."""
+    return min(losses, key=lambda rate: losses[rate])
+
+
+def methods(*names: str) -> tuple[dict[str, str], ...]:
+    """The settings of methods.
+
+    >>> methods("SGD", "Adam")
+    ({'method': 'SGD'}, {'method': 'Adam'})
+    """
+    return tuple({"method": name} for name in names)
+
+
+def rows_of(values: Mapping[str, Any], **same: Any) -> list[Row]:
+    """A row for each seed, of values [R, ...] by name and of what is the same for all.
+
+    >>> rows_of({"error": np.array([0.5, 0.25])}, rate=0.1)
+    [{'seed': 0, 'error': 0.5, 'rate': 0.1}, {'seed': 1, 'error': 0.25, 'rate': 0.1}]
+    """
+    lists = {name: np.asarray(value).tolist() for name, value in values.items()}
+    count = len(next(iter(lists.values())))
+    return [{"seed": seed, **{name: value[seed] for name, value in lists.items()}, **same} for seed in range(count)]
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of the same shape as one with a first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def epochs(count: int, batch_size: int, steps: int, seed: Sequence[int]) -> np.ndarray:
+    """Rows of each batch, int [steps, batch_size]: every epoch in a new order, its last rows left out if they are few.
+
+    >>> np.sort(epochs(4, 2, 4, [0]).reshape(2, 4)).tolist()
+    [[0, 1, 2, 3], [0, 1, 2, 3]]
+    """
+    rng, per_epoch = np.random.default_rng(seed), count // batch_size
+    orders = [rng.permutation(count)[: per_epoch * batch_size] for _ in range(-(-steps // per_epoch))]
+    return np.concatenate(orders).reshape(-1, batch_size)[:steps].astype(np.int32)

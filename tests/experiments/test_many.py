@@ -1,0 +1,76 @@
+"""Many trainings as one program: each is the training that it would be alone, and rates are searched as they say."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.study import many
+from experiments.study.many import Bench, Runs, make_trainer, tune
+from train.objective import Term
+from train.optimizers import OptimizerConfig
+
+POOL = {"x": np.array([1.0, 2.0, 4.0, 9.0], np.float32)}
+
+
+def objective(params, batch, ctx):
+    """Half the squared distance from the examples: its gradient is w - mean(x)."""
+    return {"value": Term(0.5 * (params - batch["x"]) ** 2, 1.0)}
+
+
+def trainer(name="sgd", every=2, **options):
+    config = OptimizerConfig(name=name, learning_rate=1.0, schedule="constant")
+    return make_trainer(objective, {"value": 1.0}, config, every=every, **options)
+
+
+def test_each_run_has_its_own_rate_start_and_rows():
+    rows = np.array([[[0, 1], [2, 3], [0, 3], [1, 2]], [[3, 3], [0, 0], [1, 1], [2, 2]]])
+    rates, starts = [0.5, 0.1], [3.0, -1.0]
+    runs = Runs(jnp.array(rates), jnp.array(starts), jnp.array(rows), jnp.array([10.0, 20.0]))
+    found = trainer(watch=lambda w, sets, pool: {"seen": w + sets + pool["x"][0]})(runs, POOL)
+    for r in range(2):
+        w, losses, seen = starts[r], [], []
+        for step in range(4):  # w - rate (w - mean)
+            x = POOL["x"][rows[r, step]]
+            losses.append(np.mean(0.5 * (w - x) ** 2))
+            w -= rates[r] * (w - x.mean())
+            if step % 2:
+                seen.append(w + (10.0, 20.0)[r] + 1.0)
+        np.testing.assert_allclose(found.params[r], w, rtol=1e-6)
+        np.testing.assert_allclose(found.curves["seen"][r], seen, rtol=1e-6)
+        np.testing.assert_allclose(found.curves["loss"][r], np.reshape(losses, (2, 2)).mean(1), rtol=1e-6)
+
+
+def test_micro_batches_change_nothing():
+    runs = Runs(jnp.array([0.3]), jnp.array([5.0]), jnp.array([[[0, 1, 2, 3]] * 4]))
+    whole, cut = (trainer(accumulate=parts)(runs, POOL) for parts in (1, 2))
+    np.testing.assert_allclose(whole.params, cut.params, rtol=1e-6)
+
+
+def test_rates_are_tuned_by_the_mean_over_seeds():
+    runs = Runs(None, jnp.array([0.0, 8.0]), jnp.zeros((2, 2, 1), jnp.int32))
+    rows = tune(trainer(), POOL, runs, 0.1, lambda end: (end.params - 1.0) ** 2)
+    rates = [row["rate"] for row in rows]
+    np.testing.assert_allclose(rates[:5], 0.1 * 10.0 ** np.arange(-1, 1.5, 0.5))
+    for row in rows:  # two steps towards 1 leave (1 - rate)^2 of the distance
+        np.testing.assert_allclose(
+            row["losses"], [(1 - row["rate"]) ** 4, 49 * (1 - row["rate"]) ** 4], rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(row["loss"], np.mean(row["losses"]), rtol=1e-6, atol=1e-9)
+    best = many.best_rate({row["rate"]: row["loss"] for row in rows})
+    assert best == pytest.approx(1.0)
+    assert min(rates) < best < max(rates)  # the first grid ended there, so it was extended
+
+
+def test_what_diverges_is_never_chosen():
+    found = many.search_rates(lambda rates: [np.nan if rate > 0.2 else 1 - rate for rate in rates], 0.1)
+    assert many.best_rate(found) == pytest.approx(0.1)
+    assert max(found.values()) == np.inf
+
+
+def test_a_best_rate_at_the_edge_is_said():
+    rows = [{"tuned": "sgd", "rate": rate, "loss": loss} for rate, loss in ((0.1, 3.0), (1.0, 2.0))]
+    assert Bench(None, None, {}, rows).table().rows[0][-1] == "at the edge"
+    rows.append({"tuned": "sgd", "rate": 10.0, "loss": 2.5})
+    assert Bench(None, None, {}, rows).table().rows[0][-1] == ""
+    assert Bench(None, None, {}, rows).rate("sgd", 7.0) == 1.0
+    assert Bench(None, None, {}, []).rate("sgd", 7.0) == 7.0
