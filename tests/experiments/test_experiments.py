@@ -219,7 +219,7 @@ def test_mistyped_option_gets_a_suggestion(name, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "1000")  # no default is broken into lines
     with pytest.raises(SystemExit) as stop:
         call(name, "--help")
     assert stop.value.code == 0
