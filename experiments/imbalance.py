@@ -217,7 +217,10 @@ QUESTIONS = (
         claim="Once an offset is tuned for every loss, no remedy differs from cross-entropy",
     ),
     ask(
-        "balanced_accuracy", some("balanced softmax"), some(*BASELINES), claim="A network with it beats logistic models"
+        "balanced_accuracy",
+        some("balanced softmax"),
+        some(*BASELINES),
+        claim="A network with balanced softmax beats logistic models",
     ),
 )
 
