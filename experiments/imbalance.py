@@ -220,7 +220,7 @@ QUESTIONS = (
         "balanced_accuracy",
         some("balanced softmax"),
         some(*BASELINES),
-        claim="A network with balanced softmax beats logistic models",
+        claim="Balanced softmax beats logistic models",
     ),
 )
 
