@@ -217,10 +217,7 @@ QUESTIONS = (
         claim="Once an offset is tuned for every loss, no remedy differs from cross-entropy",
     ),
     ask(
-        "balanced_accuracy",
-        some("balanced softmax"),
-        some(*BASELINES),
-        claim="Balanced softmax beats logistic models",
+        "balanced_accuracy", some("balanced softmax"), some(*BASELINES), claim="Balanced softmax beats logistic models"
     ),
 )
 
