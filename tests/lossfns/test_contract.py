@@ -143,3 +143,18 @@ def test_scan_and_nested_jit_compose():
 
     total, _ = jax.jit(lambda xs: jax.lax.scan(body, jnp.float32(0), xs))(LOGITS)
     np.testing.assert_allclose(total, 4 * np.log(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.complex64(1), np.str_("a"), np.datetime64(3, "s"), jax.random.key(0)],
+    ids=["complex", "text", "date", "key"],
+)
+def test_a_scalar_that_is_no_real_number_is_refused_with_its_dtype(value):
+    with pytest.raises(TypeError, match="delta must be real numbers, got dtype"):
+        lossfns.huber(jnp.ones(1), jnp.ones(1), delta=value)
+
+
+def test_an_array_is_none_of_the_names():
+    with pytest.raises(ValueError, match="over must be one of 'example', 'batch'"):
+        lossfns.lovasz_softmax(jnp.ones((1, 2, 2)), jnp.ones((1, 2), int), over=np.array(["batch", "example"]))
