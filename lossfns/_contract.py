@@ -57,7 +57,8 @@ class Number:
             remedy = "; convert it with jnp.asarray(...)" if isinstance(value, list | tuple) else ""
             raise TypeError(f"{name} must be a number or an array, got {value!r}{remedy}")
         rank = value.ndim if is_array else 0
-        if is_array and value.dtype.kind not in "fiu" and not jnp.issubdtype(value.dtype, jnp.floating):
+        kinds = (jnp.floating, jnp.integer)
+        if (is_array or isinstance(value, np.generic)) and not any(jnp.issubdtype(value.dtype, x) for x in kinds):
             raise TypeError(f"{name} must be real numbers, got dtype {value.dtype} (shape {value.shape})")
         if rank and not self.by_entry:
             raise ValueError(f"{name} must be a scalar, got shape {value.shape}")
@@ -108,7 +109,7 @@ def one_of(*choices: str) -> Check:
     """A static choice between names."""
 
     def check(name: str, value: Any) -> Any:
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:  # an array has no single answer
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
         return value
 

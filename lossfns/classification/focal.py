@@ -332,7 +332,10 @@ def asymmetric(
     if constant_weights:
         power = jax.lax.stop_gradient(power)
         present = jax.lax.stop_gradient(jnp.exp(-plus * jax.nn.softplus(finite))) * jax.nn.softplus(-finite)
-    absent = jnp.where(free, 0, -power * jnp.logaddexp(-jax.nn.softplus(finite), jnp.log(m)))
+    # log(1 - p + m), of which the logarithm of a margin of 0 would make the derivative by the margin NaN.
+    log_rest, none = -jax.nn.softplus(finite), m == 0
+    log_sum = jnp.logaddexp(log_rest, jnp.log(jnp.where(none, 1, m)))
+    absent = jnp.where(free, 0, -power * jnp.where(none, log_rest + m * jnp.exp(jnp.minimum(-log_rest, 80)), log_sum))
     values = answer * present + (1 - answer) * absent
     at_most = -jnp.exp(minus * jnp.log1p(-m)) * jnp.log(m)
     ends = jnp.where(x > 0, _part(1 - answer, at_most), _part(answer, jnp.inf))

@@ -96,7 +96,8 @@ def clip(
     if a.shape[0] == 0:
         return jnp.zeros(0, dtype)
     factor, bound = as_scalar(scale, dtype), as_scalar(max_scale, dtype)
-    factor += jax.lax.stop_gradient(jnp.minimum(factor, bound) - factor)
+    # In this order: a scale far above the bound would leave none of its digits.
+    factor = jax.lax.stop_gradient(jnp.minimum(factor, bound)) + (factor - jax.lax.stop_gradient(factor))
     rows, columns = paired_sides(
         normalize_rows(where, a, dtype) * factor, normalize_rows(where, b, dtype), where, axis_name
     )

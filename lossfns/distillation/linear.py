@@ -97,17 +97,20 @@ def linear_distillation(
     narrowed: list[Any] = [operand_dtype(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
     block = functools.partial(_block, *narrowed)
     row_inputs["offset"] = jax.lax.stop_gradient(_mean_gap(row_inputs, columns, axis_name))
-    (of_teacher, gap), of_student, (_, excesses), (_, powers) = stream(
+    (of_teacher, gap), of_student, (_, excesses), (_, powers), of_others = stream(
         block, row_inputs, columns, block_size=block_size, axis_name=axis_name
     )
     values = gap - (of_teacher - of_student)
     # Of models that are nearly the same these sums cancel. Of second order there is KL = E[u + e^-u - 1] + log1p(B) - B
-    # with B = E[e^-u - 1]; the gradient has lost nothing.
+    # with B = E[e^-u - 1]; the gradient has lost nothing. To both, the student's mass on classes of which the teacher
+    # has none adds what it is on the teacher's scale.
+    others = jnp.exp(of_others + whole["offset"] - of_teacher)
+    powers, excesses = powers + others, excesses + others
     small = (jnp.abs(powers) < 0.5) & (values < 0.1)
-    exact = excesses - excess(-jnp.log1p(jnp.where(small, powers, 0)))
-    values += jax.lax.stop_gradient(
-        jnp.maximum(jnp.where(small, exact, values), 0) - jnp.where(values == jnp.inf, 0, values)
-    )
+    exact = jnp.where(small, excesses - excess(-jnp.log1p(jnp.where(small, powers, 0))), values)
+    # What is added to the exact value is exactly 0, whatever it lost.
+    exact, lost = jax.lax.stop_gradient((jnp.maximum(exact, 0), values))
+    values = jnp.where(values == jnp.inf, values, exact + (values - lost))
     values = jnp.square(t) * values
     return zero_masked(where, values.reshape(shape))
 
@@ -120,13 +123,20 @@ def _block(student_dtype: Any, teacher_dtype: Any, row_inputs: Any, columns: Any
 
     student, teacher = logits("student", student_dtype), logits("teacher", teacher_dtype)
     gap = jnp.where(teacher == -jnp.inf, 0, teacher - student)
-    fixed, u = jax.lax.stop_gradient((teacher, gap - row_inputs["offset"][None]))
-    u = jnp.where(fixed == -jnp.inf, 0, jnp.clip(u, -_LARGEST, _LARGEST))
-    return SoftmaxMean(teacher, gap), LogSum(student), SoftmaxMean(fixed, excess(u)), SoftmaxMean(fixed, jnp.expm1(-u))
+    fixed, others, u = jax.lax.stop_gradient((teacher, student, gap - row_inputs["offset"][None]))
+    apart = (fixed == -jnp.inf) | (u < -_LARGEST)
+    u = jnp.where(apart, 0, jnp.minimum(u, _LARGEST))
+    return (
+        SoftmaxMean(teacher, gap),
+        LogSum(student),
+        SoftmaxMean(fixed, excess(u)),
+        SoftmaxMean(fixed, jnp.expm1(-u)),
+        LogSum(jnp.where(apart, others, -jnp.inf)),
+    )
 
 
 _LARGEST = 40.0
-"""Gaps beyond it are of models that are far apart, and exponentials must stay finite."""
+"""Exponentials of gaps must stay finite. Where the student is ahead by more, the teacher's probability is nothing."""
 
 
 def _mean_gap(row_inputs: Any, columns: Any, axis_name: Any) -> jax.Array:

@@ -86,7 +86,7 @@ def koleo(
     together = squares <= (2 * jnp.finfo(units.dtype).eps) ** 2
     distance = jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
     small = as_scalar(eps, units.dtype)
-    values = -jnp.where(together, jnp.log(small), jnp.log(jnp.where(together, 1, distance) + small))
+    values = -jnp.log(distance + small)
     return zero_masked(where, jnp.where(found, values, 0))
 
 

@@ -143,3 +143,28 @@ def test_scan_and_nested_jit_compose():
 
     total, _ = jax.jit(lambda xs: jax.lax.scan(body, jnp.float32(0), xs))(LOGITS)
     np.testing.assert_allclose(total, 4 * np.log(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.complex64(1), np.str_("a"), np.datetime64(3, "s"), jax.random.key(0)],
+    ids=["complex", "text", "date", "key"],
+)
+def test_a_scalar_that_is_no_real_number_is_refused_with_its_dtype(value):
+    with pytest.raises(TypeError, match="delta must be real numbers, got dtype"):
+        lossfns.huber(jnp.ones(1), jnp.ones(1), delta=value)
+
+
+def test_an_array_is_none_of_the_names():
+    with pytest.raises(ValueError, match="over must be one of 'example', 'batch'"):
+        lossfns.lovasz_softmax(jnp.ones((1, 2, 2)), jnp.ones((1, 2), int), over=np.array(["batch", "example"]))
+
+
+def test_a_number_at_the_end_of_its_range_has_the_one_sided_slope():
+    x, y = jnp.array([[0.3, -1.0, 2.0]]), jnp.zeros((1, 3))
+    # Of -p^4 log(1 - p + m) taken at p - m: 4 p^3 log(1 - p) - p^4 / (1 - p) at m = 0.
+    p = 1 / (1 + np.exp(-np.float64(x)))
+    slope = jax.grad(lambda m: lossfns.asymmetric(x, y, margin=m, gamma_negative=4.0).sum())(0.0)
+    np.testing.assert_allclose(slope, (4 * p**3 * np.log1p(-p) - p**4 / (1 - p)).sum(), rtol=1e-5)
+    # Of -log(d + eps), two rows at right angles: -1 / sqrt 2 each.
+    np.testing.assert_allclose(jax.grad(lambda e: lossfns.koleo(jnp.eye(2), eps=e).sum())(0.0), -(2**0.5), rtol=1e-6)

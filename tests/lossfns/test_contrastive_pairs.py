@@ -58,6 +58,11 @@ def test_gradients_made_ahead_are_differentiated_like_any_other(pairs):
     np.testing.assert_allclose(jax.jit(jax.grad(slope_along_b))(jnp.ones(16)), one_by_one, rtol=1e-4)
 
 
+def test_a_scale_far_above_the_bound_is_the_bound():
+    a, b = (jnp.asarray(np.random.default_rng(i).normal(size=(4, 3)), jnp.float32) for i in (0, 1))
+    np.testing.assert_array_equal(clip(a, b, scale=1e9), clip(a, b, scale=100.0))
+
+
 def test_a_scale_at_its_bound_can_come_back(pairs):
     a, b = pairs
     score = 100 * cosines(a, b)

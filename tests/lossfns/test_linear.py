@@ -311,6 +311,30 @@ def test_distillation_from_a_model_that_is_nearly_the_same_keeps_its_digits(nois
     np.testing.assert_allclose(values, temperature**2 * terms.sum(axis=-1), rtol=2e-6 / noise)
 
 
+@pytest.mark.parametrize("gone", [-np.inf, -1e9, -100.0])
+def test_a_class_that_only_the_student_gives_mass_to_costs_what_it_takes(gone):
+    rng = np.random.default_rng(0)
+    hidden, head = (rng.normal(size=shape).astype(np.float32) / 4 for shape in ((4, 16), (300, 16)))
+    bias = np.where(np.arange(300) == 7, np.float32(gone), 0).astype(np.float32)
+    values = linear_distillation(*map(jnp.asarray, (hidden, head, hidden, head)), teacher_bias=jnp.asarray(bias))
+    logits = hidden.astype(np.float64) @ head.T.astype(np.float64)
+    masses = np.exp(logits)
+    # Equal but for one class, KL is log 1 / (1 - p) of its probability p.
+    exact = -np.log1p(-masses[:, 7] / masses.sum(axis=-1))
+    np.testing.assert_allclose(values, exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-3])
+def test_distillation_at_a_temperature_far_above_the_logits_keeps_its_digits(noise):
+    rng = np.random.default_rng(0)
+    hidden, head = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 16), (200, 16)))
+    other = (head + noise * rng.normal(size=head.shape)).astype(np.float32)
+    values = linear_distillation(hidden, jnp.asarray(head), hidden, jnp.asarray(other), temperature=1e4)
+    # Towards an infinite temperature T^2 KL is half of the variance of the gaps.
+    gaps = hidden.astype(np.float64) @ (other.astype(np.float64) - head).T
+    np.testing.assert_allclose(values, gaps.var(axis=-1) / 2, rtol=2e-6 / noise + 1e-3)
+
+
 def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     rng = np.random.default_rng(0)
     answers, tokens, features, classes = 4, 6, 5, 12
