@@ -104,7 +104,7 @@ def linear_distillation(
     # Of models that are nearly the same these sums cancel. Of second order there is KL = E[u + e^-u - 1] + log1p(B) - B
     # with B = E[e^-u - 1]; the gradient has lost nothing. To both, the student's mass on classes of which the teacher
     # has none adds what it is on the teacher's scale.
-    others = jnp.exp(of_others + whole["offset"] - of_teacher)
+    others = jnp.exp(of_others + row_inputs["offset"] - of_teacher)
     powers, excesses = powers + others, excesses + others
     small = (jnp.abs(powers) < 0.5) & (values < 0.1)
     exact = jnp.where(small, excesses - excess(-jnp.log1p(jnp.where(small, powers, 0))), values)
