@@ -227,8 +227,8 @@ def model_table() -> str:
         ]
         for model in MODELS.values()
     ]
-    head = ["model", "depth", "width", "vocabulary", "tokens in a row", "10^9 parameters", "GFLOP a token"]
-    return table([*head, "of it attention", "GB with Lion", "GB with AdamW"], rows)
+    head = ["model", "depth", "width", "vocabulary", "sequence length", "10^9 parameters", "GFLOP per token"]
+    return table([*head, "attention share", "GB with Lion", "GB with AdamW"], rows)
 
 
 def plan_table(chosen: Iterable[Plan] = ()) -> str:
@@ -255,14 +255,14 @@ def plan_table(chosen: Iterable[Plan] = ()) -> str:
                 f"{low:.0%} to {high:.0%}",
             ]
         )
-    head = ["model", "device", "devices", "data x fsdp x tensor", "tokens a step", "GB state + activations + gathered"]
+    head = ["model", "device", "devices", "data x fsdp x tensor", "tokens per step", "GB state + activations + gathered"]
     more = [
-        "of the memory",
-        "blocks twice",
+        "memory used",
+        "recompute",
         "GB sent over data / fsdp / tensor",
         "ms compute",
         "ms collectives",
-        "utilisation allowed",
+        "possible utilisation",
     ]
     return table([*head, *more], rows)
 
