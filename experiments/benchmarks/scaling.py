@@ -255,7 +255,14 @@ def plan_table(chosen: Iterable[Plan] = ()) -> str:
                 f"{low:.0%} to {high:.0%}",
             ]
         )
-    head = ["model", "device", "devices", "data x fsdp x tensor", "tokens per step", "GB state + activations + gathered"]
+    head = [
+        "model",
+        "device",
+        "devices",
+        "data x fsdp x tensor",
+        "tokens per step",
+        "GB state + activations + gathered",
+    ]
     more = [
         "memory used",
         "recompute",

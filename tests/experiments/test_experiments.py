@@ -326,7 +326,7 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
     bert.main(dataclasses.replace(config, data=data))
     report = (tmp_path / "run" / "report.md").read_text()
     assert report.startswith("# BERT on my\\_words.txt")
-    left_out = "The fine-tuning is left out: no passage read from my_words.txt has a label."
+    left_out = "Fine-tuning is skipped: no passage of my_words.txt has a label."
     assert left_out in report.replace("\\", "")
     assert left_out in capsys.readouterr().out
     said = report.replace("Labels are the groups of books", "") + (tmp_path / "run" / "summary.json").read_text()
