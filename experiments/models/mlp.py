@@ -7,11 +7,11 @@ import jax
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them and zero biases at the start.
+    """Dense layers with ReLU between them; biases start at zero.
 
     Attributes:
-        sizes: Units of each layer, the output last.
-        kernel_init: How the kernels start.
+        sizes: Units of each layer, including the output.
+        kernel_init: Initialiser of the kernels.
     """
 
     sizes: Sequence[int]
@@ -19,7 +19,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., d] to [..., sizes[-1]]."""
+        """Maps [..., d] to [..., sizes[-1]]."""
         for number, size in enumerate(self.sizes):
             x = nn.Dense(size, kernel_init=self.kernel_init, name=f"layer_{number}")(jax.nn.relu(x) if number else x)
         return x
