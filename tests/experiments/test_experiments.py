@@ -343,5 +343,5 @@ def test_model_of_a_folder_is_given_back(name, finished):
     if name == "causal_lm":
         ids = tokenizer.encode("In the beginning")[None]
         assert model.apply({"params": params}, ids, valid=ids >= 0).shape == (*ids.shape, tokenizer.vocab_size)
-    with pytest.raises(UsageError, match="holds no model"):
+    with pytest.raises(UsageError, match="contains no model"):
         load(finished(name) / "plots")
