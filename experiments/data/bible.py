@@ -14,8 +14,8 @@ Decisions:
   other (Samuel, Kings and Chronicles; Ezra and Nehemiah; Matthew and Luke) stay together in train: no test book shares
   more than 3 % of its 8-word sequences with all other books together. Mark, in validation, shares 9 %.
 - **No verse in two splits.** Formulas such as "Yahweh spoke to Moses, saying," occur in many books. A
-  training verse whose words occur as a validation or test verse is left out, and so is a validation verse that occurs
-  in test; the test books are whole.
+  training verse with the same words as a validation or test verse is dropped, and so is a validation verse that occurs
+  in test; the test books are complete.
 - **Versions.** Prepared copies are stored under the builder's `VERSION`: increase it with every change of splits or
 text.
 - **Text** is normalised (`normalize`): NFC, single spaces, straight quotes, and without the brackets that mark words

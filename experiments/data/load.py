@@ -101,7 +101,7 @@ def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
     try:
         return check_place(chosen, "the folder of prepared data").expanduser()
     except RuntimeError as error:  # of an unknown user
-        raise UsageError(f"{chosen} is not a folder ({error}); set another one by LOSSFNS_DATA_DIR") from error
+        raise UsageError(f"{chosen} is not a folder ({error}); give another one by LOSSFNS_DATA_DIR") from error
 
 
 def load(
