@@ -19,12 +19,12 @@ _NEEDED = (
 
 
 def missing_packages() -> list[str]:
-    """What the studies import and this environment does not have."""
+    """Returns the packages that the studies import and that are not installed."""
     return [name for name in _NEEDED if find_spec(name) is None]
 
 
 def how_to_install(missing: list[str]) -> str:
-    """One sentence with the command.
+    """Returns an error message with the install command.
 
     >>> how_to_install(["tyro"])
     "the studies need tyro, which is not installed here: python -m pip install -c constraints.txt -e '.[experiments]'"

@@ -1,4 +1,4 @@
-"""Lists the studies, and gathers what they found: `python -m experiments`."""
+"""Lists the studies and collects their results: `python -m experiments`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from experiments import how_to_install, missing_packages
 
 FOLDER = Path(__file__).parent
 COMMANDS = {
-    "report": "all folders of studies on one page: report [FOLDER ...] [--out FOLDER]",
+    "report": "puts all finished studies on one page: report [FOLDER ...] [--out FOLDER]",
     "sweep": "runs variants of a study: sweep NAME --a.b=1,2,3 --seeds=5",
-    "compare": "what differs between two folders of studies, in options and in results: compare A B",
+    "compare": "compares options and results of two study folders: compare A B",
     "tables": "writes the result tables of README.md and docs/results.md: tables [FOLDER ...]",
 }
 
 
 def studies() -> dict[str, str]:
-    """The name of each study and the first line of its docstring, in alphabetical order; read, not imported."""
+    """Returns name and docstring summary of each study, in alphabetical order, without importing it."""
     found = {}
     for path in sorted(FOLDER.glob("[!_]*.py")):
         found[path.stem] = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
@@ -28,7 +28,7 @@ def studies() -> dict[str, str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Lists, runs a command, or says what to do with the name of a study; returns the exit code."""
+    """Lists the studies, runs a command, or explains how to run a study; returns the exit code."""
     found = studies()
     if words and words[0] in COMMANDS:
         from experiments.study import overview
@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
 
             say(f"error: there is no study or command {words[0]!r}; `python -m experiments` lists them")
         return 2
-    print("Run one with `python -m experiments.NAME`; --help shows its options, --dry-run what it costs.\n")
+    print("Run one with `python -m experiments.NAME`; --help shows its options, --dry-run its cost.\n")
     for group in (found, {f"python -m experiments {name}": text for name, text in COMMANDS.items()}):
         width = max(map(len, group))
         print("\n".join(f"  {name:<{width}}  {line}" for name, line in group.items()) + "\n")

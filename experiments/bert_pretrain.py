@@ -1,23 +1,23 @@
 """Pretrain a small BERT on the World English Bible, then transfer it to a task with few labels.
 
-What is studied: whether masked language modelling with next-sentence prediction (Devlin et al. 2019, arXiv:1810.04805)
-on four megabytes of text already pays on a task with few labels: telling from a passage which group of books it comes
-from (law, history, gospels, ...). Whole books are held out, for the language model and for the classifier, so neither
-the text nor the author of such a test passage was seen ("new books"); a second test takes other passages of the
-training books ("same books"). The same network from random weights and TF-IDF with logistic regression are the
-baselines; each is run over several draws of the labels.
+The study asks whether masked language modelling with next-sentence prediction (Devlin et al. 2019, arXiv:1810.04805) on
+four megabytes of text helps on a task with few labels: classifying a passage by its group of books (law, history,
+gospels, ...). Whole books are held out from both the language model and the classifier, so text and author of these
+test passages are unseen ("new books"). A second test set has other passages of the training books ("same books"). The
+baselines are the same network from random weights, and TF-IDF with logistic regression. Each method is run over several
+draws of the labels.
 
     python -m experiments.bert_pretrain
-    python -m experiments.bert_pretrain --data.path my.txt    # pretraining alone: a text file has no labels
+    python -m experiments.bert_pretrain --data.path my.txt    # pretraining only: a text file has no labels
 
 Expected on the test books: masked-LM accuracy 0.436, but 0.586 on tokens seen 1,000 times or more and 0.070 on those
 seen 10 to 99 times (the known weakness of the loss); next-sentence accuracy 0.733. With 8, 32 and 128 labels a class,
 accuracy 0.416 ± 0.071, 0.391 ± 0.026 and 0.435 ± 0.018 (5 draws of the labels), against 0.256, 0.305 and 0.400 from
-scratch and 0.279, 0.326 and 0.396 of TF-IDF; on the same books 0.566, 0.621 and 0.710, against 0.333, 0.456 and 0.620
-from scratch and 0.340, 0.508 and 0.656 of TF-IDF. Twenty minutes of processor time.
+scratch and 0.279, 0.326 and 0.396 for TF-IDF; on the same books 0.566, 0.621 and 0.710, against 0.333, 0.456 and 0.620
+from scratch and 0.340, 0.508 and 0.656 for TF-IDF. Twenty minutes of processor time.
 
-The next-sentence head reads the mean over all tokens, where BERT's reads [CLS]: after 1,000 steps it had an accuracy of
-0.594 on the validation books against 0.525 (one seed each).
+The next-sentence head reads the mean over all tokens; BERT's reads [CLS]. After 1,000 steps the accuracy on the
+validation books was 0.594 with the mean and 0.525 with [CLS] (one seed each).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TESTS = ("new books", "same books")
 
 
 def question(test: str, against: tuple[str, ...], at: tuple[Any, ...], claim: str) -> Question:
-    """A question on the accuracy of the pretrained encoder."""
+    """Returns a question on the accuracy of the pretrained encoder."""
     baselines = tuple({"method": method, "test": test} for method in against)
     treatment = {"method": "pretrained", "test": test}
     return Question("accuracy", treatment, baselines, by="labels", at=at, claim=claim)
@@ -82,20 +82,20 @@ class Config(study.StudyConfig):
         eval_every=520,
         checkpoint_every=520,
     )
-    """How it is pretrained; a batch is of sentence pairs."""
+    """Pretraining; a batch consists of sentence pairs."""
     mesh: MeshConfig = MeshConfig()
-    """How the parameters are spread over the devices in pretraining."""
+    """Sharding of the parameters over the devices in pretraining."""
     processes: ProcessConfig = ProcessConfig()
-    """Several processes that make one run."""
+    """Several processes that execute one run."""
     nsp_weight: float = 1.0
     """Weight of the next-sentence loss; the masked-LM loss has weight 1."""
     eval_batches: int = 20
-    """Batches of an evaluation during training; the test at the end takes all."""
+    """Batches per evaluation during training; the final test uses all."""
     transfer: FewShotConfig = FewShotConfig()
     """The task with few labels."""
 
     def fast(self) -> Config:
-        """The same path on less of everything."""
+        """Returns a small config that runs the same code in seconds."""
         short = Tuning(steps=(4,), probe_c=(0.1,), rates=(1.0,))
         few = dataclasses.replace(self.transfer, budgets=(2,), seeds=2, pretrained=short, scratch=short, max_test=64)
         return dataclasses.replace(
@@ -109,22 +109,22 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> PairText:
-    """Reads the splits; the tokenizer is learnt from the training split alone."""
+    """Reads the splits; the tokenizer is trained on the training split only."""
     return read_pair_text(config.data)
 
 
 def make_model(config: Config, vocab_size: int) -> Bert:
-    """The encoder with its two heads."""
+    """Returns the encoder with its two heads."""
     return Bert(config.model, vocab_size, make_precision(config.training.precision).compute)
 
 
 def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Objective:
-    """Masked-LM and next-sentence losses, with their accuracies; in evaluation also by token frequency.
+    """Returns masked-LM and next-sentence losses with accuracies; in evaluation also accuracies by token frequency.
 
     Args:
         model: The model.
         token_counts: int [V], occurrences of each token in the training text.
-        capacity: Most masked positions in a row; only these reach the output layer.
+        capacity: Maximum number of masked positions per sequence; only these reach the output layer.
     """
     bins = jnp.asarray(frequency_bins(token_counts))
 
@@ -151,14 +151,14 @@ def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Obje
 
 
 def initial_parameters(model: Bert, config: Config) -> Any:
-    """Random parameters of the model."""
+    """Returns random parameters of the model."""
     tokens = jnp.zeros((1, config.data.seq_len), jnp.int32)
     init = jax.jit(lambda key: model.init(key, tokens, valid=tokens == 0, segments=tokens, positions=tokens[:, :1]))
     return init(jax.random.key(config.seed))["params"]
 
 
 def pretrain(config: Config, data: PairText, run: Run) -> tuple[Fitted, Row]:
-    """Pretrains, or gives the finished model back; with its metrics on all of the test text."""
+    """Returns the pretrained model, trained or loaded, and its metrics on the whole test text."""
     vocab_size, size = data.tokenizer.vocab_size, config.training.batch_size
     model = make_model(config, vocab_size)
     capacity = max(1, round(config.data.mask_rate * (config.data.seq_len - 3)))
@@ -178,7 +178,7 @@ def pretrain(config: Config, data: PairText, run: Run) -> tuple[Fitted, Row]:
 
 
 def transfer(config: Config, data: PairText, run: Run, pretrained: list[Row]) -> list[Row]:
-    """Every method at every budget and seed, tested on new books and on the same books."""
+    """Runs each method at each budget and seed, and tests it on new books and on the same books."""
     few, seq_len = config.transfer, min(config.transfer.seq_len, config.data.seq_len)
     passages, new = (make_passages(data.corpora[split], data.tokenizer, seq_len) for split in ("train", "test"))
     passages, same = hold_out(passages)
@@ -213,7 +213,7 @@ def main(config: Config) -> dict[str, Any]:
         results = transfer(config, data, run, pretrained) if has_labels else []
         names = ("mlm", "mlm_accuracy", "nsp", "nsp_accuracy")
         words = wording(config.data)
-        left_out = f"The fine-tuning is left out: no passage read from {words.title} has a label. "
+        left_out = f"Fine-tuning is skipped: no passage of {words.title} has a label. "
         left_out += f"Labels are the groups of books in {' and '.join(BIBLES)}."
         if not has_labels:
             print(left_out)

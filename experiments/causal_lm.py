@@ -1,17 +1,17 @@
 """Train a small GPT on the World English Bible and measure it in bits per byte on books it never saw.
 
-What is studied: next-token prediction (Radford et al. 2018) as compression. Bits per byte do not depend on the
-tokenizer, so a network on subwords stands beside an interpolated Kneser-Ney n-gram over bytes and beside xz on the
-same held-out books. Every byte of them is counted: the first token of a chapter is predicted from a start symbol, the
-end of a chapter is predicted too and stands for its line end, and a character that the tokenizer cannot write costs
-8 bits a byte. The order of the n-gram is chosen on the validation books. Each chapter is predicted on its own; the
-n-gram and xz see the chapters before it as well. They are deterministic: intervals are over the test chapters.
+The study treats next-token prediction (Radford et al. 2018) as compression. Bits per byte do not depend on the
+tokenizer, so a network on subwords can be compared with an interpolated Kneser-Ney n-gram over bytes and with xz, on
+the same held-out books. Every byte is counted: the first token of a chapter is predicted from a start symbol, the
+end-of-chapter token stands for the line end, and a character that the tokenizer cannot encode costs 8 bits per byte.
+The order of the n-gram is chosen on the validation books. The network predicts each chapter separately; the n-gram and
+xz also see the earlier chapters. Both are deterministic, so the intervals are over the test chapters.
 
     python -m experiments.causal_lm
     python -m experiments.causal_lm --data.path my.txt
 
-Expected: 1.427 ± 0.001 bits per byte (3 networks) against 1.529 of the best n-gram (order 8), 1.705 of xz after the
-training books and 1.950 of xz alone. 9 minutes of processor time.
+Expected: 1.427 ± 0.001 bits per byte (3 networks), against 1.529 for the best n-gram (order 8), 1.705 for xz after the
+training books and 1.950 for xz alone. 9 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -78,22 +78,22 @@ class Config(study.StudyConfig):
         checkpoint_every=125,
         patience_metric="bits_per_byte",
     )
-    """How it is trained; a batch is of blocks."""
+    """Training; a batch consists of blocks of tokens."""
     seeds: int = axis(3)
-    """Networks, each with weights and an order of the data of its own."""
+    """Number of networks; each has its own initial weights and data order."""
     mesh: MeshConfig = MeshConfig()
-    """How the parameters are spread over the devices."""
+    """Sharding of the parameters over the devices."""
     processes: ProcessConfig = ProcessConfig()
-    """Several processes that make one run."""
+    """Several processes that execute one run."""
     ngram_order: int = 8
-    """Longest n-gram tried, in bytes; the order used is the best on the validation text."""
+    """Longest n-gram, in bytes; the order is chosen on the validation text."""
     sample_tokens: int = axis(100)
-    """Tokens of each sample in the report, at most."""
+    """Maximum number of tokens of each sample in the report."""
     temperature: float = axis(0.8)
     """Temperature of the samples."""
 
     def fast(self) -> Config:
-        """The same path on less of everything."""
+        """Returns a small config that runs the same code in seconds."""
         return dataclasses.replace(
             self,
             data=dataclasses.replace(self.data, vocab_size=512, seq_len=32, max_examples=self.data.max_examples or 600),
@@ -106,7 +106,7 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> CausalText:
-    """Reads the splits; the tokenizer is learnt from the training split alone."""
+    """Reads the splits; the tokenizer is trained on the training split only."""
     return read_causal_text(config.data)
 
 
@@ -116,7 +116,7 @@ def make_model(config: Config, vocab_size: int) -> CausalLM:
 
 
 def make_objective(model: CausalLM) -> Objective:
-    """Next-token loss and accuracy; `bytes` counts the text behind the predicted tokens of a block."""
+    """Returns next-token loss and accuracy; `bytes` counts the bytes of the predicted tokens of a block."""
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         tokens, valid, segment_ids = batch["tokens"], batch["valid"], batch["segment_ids"]
@@ -134,19 +134,19 @@ def make_objective(model: CausalLM) -> Objective:
 
 
 def initial_parameters(model: CausalLM, config: Config, seed: int) -> Any:
-    """Random parameters of the network."""
+    """Returns random parameters of the network."""
     tokens = jnp.zeros((1, config.data.seq_len), jnp.int32)
     return model.init(jax.random.key(config.seed + seed), tokens, valid=tokens == 0)["params"]
 
 
 def shape_of(config: Config) -> dict[str, Any]:
-    """What makes a batch of this process."""
+    """Returns the arguments of the batches of this process."""
     size = config.training.batch_size
     return {"batch_size": size, "seq_len": config.data.seq_len, "rows": process_rows(size, config.mesh.make())}
 
 
 def train_network(config: Config, data: CausalText, recipe: Recipe, run: Run, seed: int) -> Fitted:
-    """Trains the network of a seed, or gives it back."""
+    """Trains the network of a seed, or loads it if it is finished."""
     model = make_model(config, data.tokenizer.vocab_size)
     return study.fit_model(
         recipe,
@@ -159,7 +159,7 @@ def train_network(config: Config, data: CausalText, recipe: Recipe, run: Run, se
 
 
 def score(config: Config, data: CausalText, fitted: Fitted, split: str) -> Row:
-    """Metrics on all of a held-out text."""
+    """Returns the metrics on a whole held-out text."""
     sums = fitted.sums(eval_batches(data.streams[split], **shape_of(config)))
     total, count = sums["next_token"]
     lost = 8 * math.log(2) * data.lost_bytes[split]
@@ -167,7 +167,7 @@ def score(config: Config, data: CausalText, fitted: Fitted, split: str) -> Row:
 
 
 def bits_of_documents(config: Config, data: CausalText, params: Any) -> list[list[float]]:
-    """Bits and bytes of each chapter of the test text."""
+    """Returns bits and bytes of each chapter of the test text."""
     objective = make_objective(make_model(config, data.tokenizer.vocab_size))
     ctx, stream = Context(jax.random.key(0), jnp.int32(0), train=False), data.streams["test"]
 
@@ -175,7 +175,7 @@ def bits_of_documents(config: Config, data: CausalText, params: Any) -> list[lis
     def nats(params: Any, batch: Any) -> jax.Array:
         terms: Any = objective(params, batch, ctx)
         values, weights = terms["next_token"].broadcast()
-        return (values * weights)[:, 1:]  # of all tokens of the stream in a row, but the first
+        return (values * weights)[:, 1:]  # of all tokens of the stream in order, except the first
 
     batches = eval_batches(stream, **shape_of(config) | {"rows": None})
     each = np.concatenate([np.ravel(nats(params, batch)) for batch in batches])[: len(stream.ids) - 1]
@@ -185,7 +185,7 @@ def bits_of_documents(config: Config, data: CausalText, params: Any) -> list[lis
 
 
 def ngrams(config: Config, data: CausalText) -> list[Row]:
-    """Bits per byte of the n-gram of each order on both held-out splits, and of each chapter of the test text."""
+    """Returns bits per byte of n-grams of each order on both held-out splits, and of each chapter of the test text."""
     rows: list[Row] = []
     for order, model in train_ngrams(data.texts["train"], config.ngram_order).items():
         held_out = {"validation": model.bits_per_byte(data.texts["validation"])}
@@ -199,7 +199,7 @@ def ngrams(config: Config, data: CausalText) -> list[Row]:
 def evaluate(
     config: Config, data: CausalText, recipe: Recipe, run: Run, *, method: str, seed: int = 0
 ) -> Row | list[Row]:
-    """Bits per byte of a network, of n-grams, or of xz."""
+    """Returns bits per byte of a network, of n-grams, or of xz."""
     if method == "n-gram":
         return ngrams(config, data)
     if method != "network":
@@ -215,7 +215,7 @@ def evaluate(
 def write_samples(
     config: Config, data: CausalText, recipe: Recipe, run: Run, *, tokens: int, temperature: float
 ) -> Row:
-    """A few texts of the first network."""
+    """Samples a few texts from the first network."""
     model = make_model(config, data.tokenizer.vocab_size)
     params, length = train_network(config, data, recipe, run, 0).params, min(tokens, config.data.seq_len)
     rows = sample(model, params, jax.random.key(config.seed), length=length, temperature=temperature)

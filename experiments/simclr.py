@@ -1,17 +1,17 @@
-"""Learn to see glyphs without labels by NT-Xent, and probe what was learnt on characters and typefaces never seen.
+"""Learn representations of glyphs without labels by NT-Xent, and probe them on unseen characters and typefaces.
 
-What is studied: contrastive learning (Chen et al. 2020, arXiv:2002.05709) where the two views of a thing are not two
-augmentations but two typefaces of one character, drawn by people (and shifted, scaled and blurred with noise besides).
-The frozen encoder is probed linearly: which of 208 characters that were not in the pretraining is this? Labels come
-from the typefaces of the pretraining, the test is on four others. Baselines are the same probe on a random encoder, on
-an encoder trained by cross-entropy on the pretraining characters, and on the pixels themselves. A pair of faces tells
-which two images are one character, so the supervised encoder has the same knowledge; what differs is the loss.
+The study is on contrastive learning (Chen et al. 2020, arXiv:2002.05709). The two views of a pair are two typefaces of
+one character, drawn by people (and also shifted, scaled, faded and noised), not two augmentations of one image. A
+linear probe on the frozen encoder classifies 208 characters that were not in pretraining. Its labels come from the
+pretraining typefaces; its test images come from four others. Baselines are the same probe on a random encoder, on an
+encoder trained with cross-entropy on the pretraining characters, and on the pixels. A pair of typefaces reveals that
+two images show one character, so the supervised encoder has the same information; only the loss differs.
 
     python -m experiments.simclr
     python -m experiments.simclr --data.name=digits    # augmented views of handwritten digits, other writers held out
 
-NT-Xent couples the examples of a batch: its negatives are the others, so accumulating over micro-batches would change
-the loss. To save memory, `--encoder-chunks` runs the encoder alone in micro-batches, which is exact.
+NT-Xent couples the examples of a batch: the other examples are the negatives, so gradient accumulation would change the
+loss. To save memory, `--encoder-chunks` splits only the encoder into micro-batches, which is exact.
 
 Expected on glyphs with 1, 3 and 9 labels a character: 0.768 ± 0.008, 0.891 ± 0.008 and 0.957 ± 0.006 (5 seeds), equal
 to the supervised encoder within the spread (0.749, 0.881, 0.955) and far above a random encoder (0.438, 0.652, 0.857)
@@ -81,7 +81,7 @@ class Config(study.StudyConfig):
     data: ImageDataConfig = ImageDataConfig()
     """The images."""
     augment: AugmentConfig = AugmentConfig()
-    """How views are made."""
+    """Augmentation of the views."""
     model: EncoderConfig = EncoderConfig()
     """The encoder."""
     training: Training = TrainingConfig(
@@ -90,22 +90,22 @@ class Config(study.StudyConfig):
         batch_size=128,
         checkpoint_every=200,
     )
-    """How it is trained, with and without labels; a batch is of pairs."""
+    """Training, with and without labels; a batch consists of pairs."""
     temperature: float = 0.2
     """Temperature of NT-Xent."""
     encoder_chunks: int = 1
-    """Parts in which the encoder processes the views of a device; changes the memory needed, not the result."""
+    """Number of parts in which the encoder processes the views of a device; affects memory, not the result."""
     seeds: int = axis(5)
-    """Encoders of each kind, each probed with labels of its own draw."""
+    """Number of encoders of each method; each is probed with its own draw of labels."""
     budgets: tuple[int, ...] = (1, 3, 9)
-    """Labels of each class in the probe."""
+    """Labels per class in the probe."""
 
     def __post_init__(self) -> None:
         if self.training.accumulate > 1:
-            raise UsageError("--accumulate would change NT-Xent's negatives; --encoder-chunks saves memory exactly")
+            raise UsageError("--accumulate would change NT-Xent's negatives; use the exact --encoder-chunks instead")
 
     def fast(self) -> Config:
-        """The same path on less of everything."""
+        """Returns a small config that runs the same code in seconds."""
         return dataclasses.replace(
             self,
             data=dataclasses.replace(self.data, max_examples=self.data.max_examples or 320),
@@ -118,22 +118,22 @@ class Config(study.StudyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What each part of the study sees; images are uint8 [N, H, W, C] and labels count from 0."""
+    """Images of each part of the study, uint8 [N, H, W, C]; labels count from 0."""
 
     pretraining: Images
     labelled: Images
     test: Images
     scale: float
-    """The largest value of a pixel."""
+    """Largest pixel value."""
     faces: bool
-    """Whether the views are two faces of a character."""
+    """Whether the two views are two typefaces of one character."""
 
 
 def make_data(config: Config) -> Data:
-    """Reads the images and divides them.
+    """Reads and splits the images.
 
-    With faces, the probe's classes are characters that the pretraining lacks, and its test is on the held-out faces.
-    Without, the pretraining's images have the labels, and the test is the data set's own test split.
+    With faces, the classes of the probe are characters that are absent from pretraining, and its test images have the
+    held-out faces. Without faces, the probe uses the pretraining images and the test split of the data set.
     """
     limits: dict[str, Any] = {"limit": config.data.max_examples, "skip_budget": config.data.skip_budget}
     train, test = (read_images(config.data.name, split, **limits) for split in ("train", "test"))
@@ -144,7 +144,7 @@ def make_data(config: Config) -> Data:
     else:
         pretraining = labelled = train
     if len(test) == 0 or len(labelled) == 0:
-        raise UsageError("Nothing is left to train or to test on; hold out some of the faces, not all and not none.")
+        raise UsageError("The training or the test set is empty: hold out at least one face, but not all of them.")
     test = test.take(np.isin(test.label, np.unique(labelled.label)))
     faces = config.data.views == "faces" and len(np.unique(pretraining.face)) > 1
     scale = float(max(train.image.max(), 1))
@@ -152,7 +152,7 @@ def make_data(config: Config) -> Data:
 
 
 def make_model(config: Config, method: str, num_classes: int) -> nn.Module:
-    """The encoder with a projection, or with a classifier."""
+    """Returns the encoder with a projection head or with a classifier."""
     dtype = make_precision(config.training.precision).compute
     if method == "supervised":
         return ImageClassifier(config.model, num_classes, dtype)
@@ -160,7 +160,7 @@ def make_model(config: Config, method: str, num_classes: int) -> nn.Module:
 
 
 def make_objective(model: nn.Module, method: str, config: Config, scale: float) -> Objective:
-    """NT-Xent between two views, or cross-entropy of both views of the same batches."""
+    """Returns NT-Xent between two views, or cross-entropy of both views of the same batches."""
 
     def outputs(params: Any, images: jax.Array) -> jax.Array:
         out: Any = model.apply({"params": params}, images)
@@ -170,7 +170,7 @@ def make_objective(model: nn.Module, method: str, config: Config, scale: float) 
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         images = jnp.concatenate([batch["view_a"], batch["view_b"]]).astype(jnp.float32) / scale
-        # Of the whole batch, before it is cut into micro-batches: the views do not depend on their number.
+        # For the whole batch, before it is split: the views do not depend on the number of micro-batches.
         out = encode(params, augment(ctx.key, images, config.augment))
         if method == "supervised":
             labels = jnp.tile(batch["label"], 2)
@@ -188,7 +188,7 @@ def make_objective(model: nn.Module, method: str, config: Config, scale: float) 
 
 
 def draw_views(config: Config, data: Data, run: Run) -> Image:
-    """A picture of some pairs of views as they are trained on."""
+    """Draws some pairs of training views."""
     pairs = min(14, config.training.batch_size)
     batch = next(pair_batches(data.pretraining, batch_size=pairs, seed=config.seed, faces=data.faces))
     images = np.concatenate([batch["view_a"], batch["view_b"]]) / np.float32(data.scale)
@@ -198,7 +198,7 @@ def draw_views(config: Config, data: Data, run: Run) -> Image:
 
 
 def evaluate(config: Config, data: Data, recipes: dict[str, Recipe], run: Run, *, method: str, seed: int) -> list[Row]:
-    """Trains the encoder of a method, if it is trained, and probes its features."""
+    """Trains the encoder of a method, unless it is random, and probes its features."""
     key, sets = config.seed + seed, (data.labelled, data.test)
     if method == "pixels":
         features = [pixels_of(images) for images in sets]

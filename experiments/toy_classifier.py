@@ -1,18 +1,18 @@
 """The tutorial network 1-10-1, on labels that mean nothing and on labels that do.
 
-What is studied: a network of one input, ten ReLU units and a sigmoid, trained by binary cross-entropy and Adam at 1e-3
-for 100 epochs, is a common first example, and it is often shown on labels drawn without a look at the inputs. Nothing
-can then be learnt: an honest held-out accuracy is 0.5 within the noise of the test set, and only the training accuracy
-creeps up. The same network is trained on labels that depend on the input (the more likely 1 the farther from 0), where
-the best possible accuracy is known. Logistic regression is the baseline; it cannot see that rule at all, because the
-rule has no slope. Three initialisations, each with zero biases: Xavier (Glorot and Bengio 2010), He (He et al. 2015,
-arXiv:1502.01852) and Gaussian of standard deviation 0.02.
+A network with one input, ten ReLU units and a sigmoid, trained with binary cross-entropy and Adam at 1e-3 for 100
+epochs, is a common first example. It is often shown on labels that are independent of the inputs. Then there is nothing
+to learn: the held-out accuracy is 0.5 up to the noise of the test set, and only the training accuracy rises. The study
+compares this with labels that depend on the input (a 1 is more likely farther from 0), for which the best possible
+accuracy is known. Logistic regression is the baseline; it cannot represent this rule, which is symmetric around 0.
+Three initialisations, each with zero biases: Xavier (Glorot and Bengio 2010), He (He et al. 2015, arXiv:1502.01852) and
+Gaussian with standard deviation 0.02.
 
     python -m experiments.toy_classifier
 
 Expected: on random labels, training accuracy 0.526 ± 0.012 and held-out accuracy 0.500 ± 0.004 (10 runs, Xavier); on
-labels that depend on the input, held-out 0.862 ± 0.003 from every start, where 0.863 is the best possible and logistic
-regression gets 0.52 ± 0.10. 1.8 minutes of processor time.
+labels that depend on the input, held-out 0.862 ± 0.003 with every initialisation, where 0.863 is the best possible and
+logistic regression gets 0.52 ± 0.10. 1.8 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BASELINE = "logistic regression"
 STEEPNESS, MIDDLE = 10.0, 0.5
 """The rule of the dependent labels: p(1 | x) = sigmoid(STEEPNESS * (|x| - MIDDLE)), x uniform in -1 .. 1."""
 GRID = np.linspace(-1, 1, 81)
-"""Where the learnt probability is drawn."""
+"""Inputs at which the learnt probability is plotted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Config(study.StudyConfig):
     labels: tuple[Labels, ...] = axis(("random", "dependent"))
     """random: coin flips, as published; dependent: more likely 1 the farther the input is from 0."""
     initializers: tuple[str, ...] = axis(("xavier_uniform", "he_normal", "gaussian"))
-    """How the weights start; the biases start at 0."""
+    """Initialisation of the weights; the biases start at 0."""
     seeds: int = axis(10)
-    """Runs of each kind, each with data of its own."""
+    """Number of runs per setting, each with its own data."""
     train_examples: int = 1_000
-    """Training examples of a run."""
+    """Training examples per run."""
     test_examples: int = 10_000
-    """Held-out examples of a run."""
+    """Held-out examples per run."""
     epochs: int = 100
-    """Passes over the training examples, unless `--steps` says how many updates to make."""
+    """Passes over the training examples, unless `--steps` sets the number of updates."""
     hidden: int = 10
     """Hidden units."""
     training: Training = TrainingConfig(
@@ -68,16 +68,16 @@ class Config(study.StudyConfig):
         batch_size=32,
         devices=1,  # there is nothing to split
     )
-    """How the network is trained; the last batch of an epoch may have fewer examples."""
+    """Training; the last batch of an epoch may have fewer examples."""
 
     def fast(self) -> Config:
-        """The same path on less of everything."""
+        """Returns a small config that runs the same code in seconds."""
         return dataclasses.replace(self, seeds=2, train_examples=70, test_examples=200, epochs=3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Inputs [N, 1] and labels [N] of both parts."""
+    """Inputs [N, 1] and labels [N] of the training and the test set."""
 
     train_x: np.ndarray
     train_y: np.ndarray
@@ -86,7 +86,7 @@ class Data:
 
 
 def probability(labels: Labels, x: np.ndarray) -> np.ndarray:
-    """p(1 | x).
+    """Returns p(1 | x).
 
     >>> probability("dependent", np.array([-0.5, 0.5])).tolist()
     [0.5, 0.5]
@@ -95,7 +95,7 @@ def probability(labels: Labels, x: np.ndarray) -> np.ndarray:
 
 
 def bayes_accuracy(labels: Labels) -> float:
-    """The accuracy of the best classifier there is: the mean over x of max(p, 1 - p).
+    """Returns the accuracy of the Bayes classifier: the mean over x of max(p, 1 - p).
 
     >>> bayes_accuracy("random"), round(bayes_accuracy("dependent"), 3)
     (0.5, 0.863)
@@ -114,9 +114,9 @@ def make_data(config: Config, labels: Labels, seed: int) -> Data:
 
 
 def epochs(data: Data, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches {"x" [B, 1], "y" [B], "valid" [B]}, every epoch in a new order.
+    """Yields endless batches {"x" [B, 1], "y" [B], "valid" [B]}, each epoch in a new order.
 
-    The last batch of an epoch is filled up with rows that are not valid.
+    The last batch of an epoch is padded with invalid rows.
     """
     rng = np.random.default_rng([seed, 1])
     count = len(data.train_y)
@@ -129,12 +129,12 @@ def epochs(data: Data, batch_size: int, seed: int) -> Iterator[dict[str, np.ndar
 
 
 def make_model(config: Config, initializer: str) -> MLP:
-    """The network; its output is the log-odds, and the sigmoid is in the loss."""
+    """Returns the network; its output is the log-odds, and the sigmoid is part of the loss."""
     return MLP((config.hidden, 1), make_initializer(initializer))
 
 
 def make_objective(model: MLP) -> Objective:
-    """Binary cross-entropy and accuracy."""
+    """Returns binary cross-entropy and accuracy."""
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         logits: Any = model.apply({"params": params}, batch["x"])
@@ -148,7 +148,7 @@ def make_objective(model: MLP) -> Objective:
 
 
 def train_network(config: Config, recipe: Recipe, run: Run, labels: Labels, method: str, seed: int) -> Row:
-    """Trains one network; gives its accuracies and what it believes over the inputs."""
+    """Trains one network; returns its accuracies and its predicted probabilities over the inputs."""
     data, model = make_data(config, labels, seed), make_model(config, method)
     size = min(config.training.batch_size, config.train_examples)
     per_epoch = -(-config.train_examples // size)
@@ -171,14 +171,14 @@ def train_network(config: Config, recipe: Recipe, run: Run, labels: Labels, meth
 
 
 def train_baseline(data: Data) -> Row:
-    """Logistic regression on the same examples."""
+    """Fits logistic regression to the same examples."""
     model = LogisticRegression().fit(data.train_x, data.train_y)
     believed = model.predict_proba(GRID[:, None])[:, 1]
     return accuracies(model.decision_function, data) | {"believed": believed.tolist()}
 
 
 def accuracies(log_odds: Any, data: Data) -> Row:
-    """Accuracy on both parts."""
+    """Returns the accuracies on the training and the test set."""
     parts = {"train_accuracy": (data.train_x, data.train_y), "test_accuracy": (data.test_x, data.test_y)}
     return {name: float(np.mean((log_odds(x) > 0) == (y > 0.5))) for name, (x, y) in parts.items()}
 
@@ -199,7 +199,7 @@ QUESTIONS = (
 
 
 def draw_beliefs(run: Run, results: list[Row], labels: Labels) -> Image:
-    """What is learnt of the labels: the probability over the inputs, mean and spread over runs."""
+    """Plots the learnt probability over the inputs, mean and spread over runs."""
     rows = [row for row in results if row["labels"] == labels]
     learnt = {m: [r["believed"] for r in rows if r["method"] == m] for m in dict.fromkeys(r["method"] for r in rows)}
     path = plots.lines_with_spread(

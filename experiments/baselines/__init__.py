@@ -1,1 +1,1 @@
-"""Baselines that need no gradient: what a trained network has to beat."""
+"""Baselines without gradient descent."""

@@ -12,16 +12,16 @@ from sklearn.preprocessing import StandardScaler
 
 
 def fit_linear(features: np.ndarray, labels: np.ndarray, c: float = 1.0) -> Pipeline:
-    """Logistic regression on standardised features; `c` is scikit-learn's, the reciprocal of the penalty's weight."""
+    """Fits logistic regression on standardised features; `c` is scikit-learn's inverse regularisation strength."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300, tol=1e-3))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits change no decision
-        warnings.filterwarnings("ignore", "The number of unique classes")  # one label a class is meant
+        warnings.simplefilter("ignore", ConvergenceWarning)  # full convergence would not change the predictions
+        warnings.filterwarnings("ignore", "The number of unique classes")  # one label per class is intended
         return model.fit(features, labels)
 
 
 def as_layer(model: Pipeline) -> dict[str, np.ndarray]:
-    """A probe of three classes or more as the parameters of a dense layer: its logits of features as they come.
+    """Returns a probe of at least three classes as the parameters of a dense layer on unstandardised features.
 
     >>> features = np.array([[0.0, 1.0], [4.0, 3.0], [2.0, 8.0]])
     >>> model = fit_linear(features, np.arange(3))

@@ -1,4 +1,4 @@
-"""Baselines of a language model, in bits per byte: interpolated Kneser-Ney n-grams over bytes, and xz."""
+"""Baselines for a language model, in bits per byte: interpolated Kneser-Ney n-grams over bytes, and xz."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_ORDER = 8
 class Counts:
     """Counts of the n-grams of one length, and of their contexts (all bytes but the last).
 
-    `grams` and `contexts` are sorted codes (see `codes`); `total` sums a context's counts, `types` counts the different
-    bytes seen after it. `discount` is what each count gives to the shorter context.
+    `grams` and `contexts` are sorted codes (see `codes`); `total` sums the counts of a context, `types` counts the
+    distinct bytes seen after it. `discount` is subtracted from each count; this mass goes to the shorter context.
     """
 
     grams: np.ndarray
@@ -33,19 +33,19 @@ class Counts:
 class NGram:
     """An interpolated Kneser-Ney model over bytes (Kneser and Ney 1995; Chen and Goodman 1999).
 
-    With c the counts of n-grams, and for all but the longest ones the number of different bytes seen before them,
+    With c the counts of the longest n-grams, and for shorter ones the number of distinct bytes seen before them,
 
         p(w | h) = max(c(h w) - D, 0) / c(h) + D N(h) / c(h) * p(w | h without its first byte)
 
-    where N(h) is the number of different bytes seen after h and D = n1 / (n1 + 2 n2), from the numbers of n-grams seen
-    once and twice. A context never seen leaves p as the shorter one has it; below all is 1 / 256. Probabilities
-    therefore sum to one over the 256 bytes, in every context.
+    where N(h) is the number of distinct bytes seen after h and D = n1 / (n1 + 2 n2), with n1 and n2 the numbers of
+    n-grams seen once and twice. An unseen context has the probabilities of the shorter one; the lowest order is the
+    uniform 1 / 256. Probabilities therefore sum to one over the 256 bytes, in every context.
     """
 
     levels: tuple[Counts, ...]
 
     def log2_probabilities(self, text: bytes) -> np.ndarray:
-        """Returns log2 p of each byte given those before it in the text, float64 [bytes]; the first has no context."""
+        """Returns log2 p of each byte given the preceding ones, float64 [bytes]; the first has no context."""
         p = np.full(len(text), 1 / 256)
         for length, level in enumerate(self.levels, 1):
             if length > len(text):
@@ -64,23 +64,23 @@ class NGram:
         return float(-self.log2_probabilities(text).mean())
 
     def bits_of_parts(self, text: bytes, sizes: np.ndarray) -> list[list[float]]:
-        """Returns bits and bytes of each part of a text; the sizes of the parts, in bytes, sum to its length."""
+        """Returns bits and bytes of each part of a text; `sizes` are in bytes and sum to its length."""
         first = (np.cumsum(sizes) - sizes).astype(int)
         return np.stack([np.add.reduceat(-self.log2_probabilities(text), first), sizes], -1).tolist()
 
 
 def train_ngrams(text: bytes, max_order: int) -> dict[int, NGram]:
-    """Counts a text once for the models of all orders.
+    """Trains the models of all orders on a text.
 
     Args:
         text: The training text.
         max_order: Length of the longest n-gram, 1 to `MAX_ORDER`.
 
     Returns:
-        The model of each order from 1 on.
+        The model of each order, 1 to `max_order`.
 
     Raises:
-        UsageError: The order is out of range, or the text shorter than it.
+        UsageError: The order is out of range, or larger than the length of the text.
     """
     if not 1 <= max_order <= MAX_ORDER:
         raise UsageError(f"The order of the n-gram must be 1 to {MAX_ORDER}, but it is {max_order}.")
@@ -92,7 +92,7 @@ def train_ngrams(text: bytes, max_order: int) -> dict[int, NGram]:
         grams, count = np.unique(codes(text, order), return_counts=True)
         models[order] = NGram((*lower, _level(grams, count)))
         if order < max_order:
-            # How many different bytes stand before each gram: the kinds of its extension by one byte to the left.
+            # Continuation counts: the number of distinct bytes before each gram.
             longer = np.unique(codes(text, order + 1))
             suffixes, kinds = np.unique(longer & np.uint64(256**order - 1), return_counts=True)
             lower.append(_level(suffixes, kinds))
@@ -100,7 +100,7 @@ def train_ngrams(text: bytes, max_order: int) -> dict[int, NGram]:
 
 
 def codes(text: bytes, length: int) -> np.ndarray:
-    """Returns each run of `length` bytes as one integer, the last byte lowest; uint64 [bytes - length + 1].
+    """Returns each window of `length` bytes as one integer, the last byte lowest; uint64 [bytes - length + 1].
 
     >>> [hex(code) for code in codes(b"abc", 2)]
     ['0x6162', '0x6263']
@@ -116,24 +116,24 @@ def codes(text: bytes, length: int) -> np.ndarray:
 def _level(grams: np.ndarray, count: np.ndarray) -> Counts:
     contexts, first, types = np.unique(grams >> np.uint64(8), return_index=True, return_counts=True)
     once, twice = int(np.sum(count == 1)), int(np.sum(count == 2))
-    # Without n-grams seen once the estimate would be 0, and a byte never seen impossible.
+    # Without n-grams seen once the estimate would be 0, and unseen bytes would have probability 0.
     discount = once / (once + 2 * twice) if once else 0.5
     return Counts(grams, count, contexts, np.add.reduceat(count, first), types, discount)
 
 
 def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns whether each wanted code is among the sorted keys, and where (somewhere valid if not)."""
+    """Returns whether each wanted code is among the sorted keys, and its index (some valid index if it is absent)."""
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return keys[place] == wanted, place
 
 
 def xz_bits_per_byte(text: bytes, before: bytes = b"") -> float:
-    """Returns the bits that xz needs for each byte of a text.
+    """Returns the bits per byte of a text compressed by xz.
 
     Args:
-        text: What is compressed.
-        before: A text that the receiver has already: the size is then that of both together less that of `before`
-            alone. xz's window of 64 MiB looks back on all of it.
+        text: The text to compress.
+        before: A text that the receiver already has. The size is then the size of both together minus the size of
+            `before` alone. xz's window of 64 MiB covers all of it.
 
     Returns:
         Bits per byte.

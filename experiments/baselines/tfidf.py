@@ -1,4 +1,4 @@
-"""Bag-of-words baseline: TF-IDF of words and pairs of words with logistic regression."""
+"""Bag-of-words baseline: TF-IDF of unigrams and bigrams with logistic regression."""
 
 from __future__ import annotations
 

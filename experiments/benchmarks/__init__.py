@@ -1,1 +1,1 @@
-"""Speed and memory, side by side with plain JAX in one run."""
+"""Benchmarks of speed and memory against plain JAX."""

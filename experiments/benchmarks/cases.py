@@ -1,4 +1,4 @@
-"""What is compared: each loss that sums over something large, and the same in plain JAX on the whole table."""
+"""Benchmark cases: losses that sum over a large axis, and the same in plain JAX on the full matrix."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Case:
     """One comparison.
 
     Attributes:
-        sizes: Name -> size; `--shape-scale` divides those in `scaled`.
+        sizes: Name -> size; `--shape-scale` divides the ones in `scaled`.
         scaled: Names of the sizes that make the problem large.
-        make: `make(key, dtype, peaked, **sizes)` gives the arrays; those that float are differentiated. `peaked` asks
-            for probabilities near 0 and 1, where digits are lost.
+        make: `make(key, dtype, peaked, **sizes)` returns the arrays; the loss is differentiated with respect to the
+            floating-point ones. `peaked` requests probabilities near 0 and 1, where precision is lost.
         ours: The mean loss of the arrays.
         plain: The same in plain JAX.
-        dtype: Of the arrays that float.
-        target: Ratio of times on CPU that must not be exceeded.
+        dtype: Dtype of the floating-point arrays.
+        target: Upper bound on the ratio of times on CPU.
     """
 
     sizes: dict[str, int]
@@ -44,7 +44,7 @@ def _states(key: jax.Array, dtype: Any, peaked: bool, *, tokens: int, features: 
     hidden = jax.random.normal(keys[0], (tokens, features))
     head = jax.random.normal(keys[1], (classes, features)) * ((30 if peaked else 1) / features**0.5)
     labels = jax.random.randint(keys[2], (tokens,), 0, classes)
-    if peaked:  # most tokens have the label that the model is sure of
+    if peaked:  # most tokens have the label that the model predicts with confidence
         labels = jnp.where(jax.random.bernoulli(keys[3], 0.8, (tokens,)), jnp.argmax(hidden @ head.T, axis=-1), labels)
     return {"hidden": hidden.astype(dtype), "head": head.astype(dtype), "labels": labels}
 
@@ -128,7 +128,7 @@ def _plain_nt_xent(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _plain_clip(a: jax.Array, b: jax.Array) -> jax.Array:
-    # At a scale of 100 no probability but the own one is left, and nothing of a gradient, in float64 either.
+    # At a scale of 100 the positive has probability 1 and the gradient vanishes, even in float64.
     scores, own = 20.0 * _unit(a) @ _unit(b).T, jnp.arange(len(a))
     return (_cross_entropy(scores, own).mean() + _cross_entropy(scores.T, own).mean()) / 2
 
@@ -206,4 +206,4 @@ CASES: dict[str, Case] = {
         target=0.25,
     ),
 }
-"""Name -> case. A loss is added by one entry: sizes, what makes the arrays, ours and the plain form as scalars."""
+"""Name -> case. To add a loss, add an entry: sizes, a function that makes the arrays, our mean loss, the plain one."""

@@ -1,10 +1,10 @@
-"""Plans from one device to a pod: memory, FLOPs, collective bytes and the utilisation they allow, by formulas.
+"""Plans from one device to a pod: formulas for memory, FLOPs, collective bytes and possible utilisation.
 
     python -m experiments.benchmarks.scaling
 
 prints the tables of docs/scaling.md. Nothing is measured: the numbers follow from the sizes of a model, the peak rates
-that the makers publish and the formulas below, which the tests hold against the real model, the real optimizers and the
-compiler's own count.
+that the vendors publish and the formulas below, which the tests compare with the real model, the real optimizers and
+the counts of the compiler.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 STATE_BYTES = {"sgd": 4, "momentum": 8, "lion": 8, "muon": 8, "adamw": 12}
-"""Bytes a parameter between two steps: itself in float32 and what the optimizer keeps of it in float32. Muon keeps one
-number of a matrix and two of the rest (embeddings, scales), which count as Adam's."""
+"""Bytes per parameter between two steps: the parameter and its optimizer state, both in float32. Muon stores one number
+per entry of a matrix; its two numbers for other parameters (embeddings, scales) are not counted here."""
 GRADIENT_BYTES = 4
 """Gradients are accumulated in float32."""
 
@@ -31,19 +31,19 @@ class Model:
 
     @property
     def matrices(self) -> int:
-        """Entries that take part in a matrix product: 12 width^2 a block, and the output layer."""
+        """Number of entries in matrix products: 12 width^2 per block, and the output layer."""
         return 12 * self.depth * self.width**2 + self.vocab * self.width
 
     @property
     def parameters(self) -> int:
-        """All entries: with scale and bias of two norms a block and of two more."""
+        """Number of parameters, including scale and bias of two norms per block and of two more."""
         return self.matrices + (4 * self.depth + 4) * self.width
 
     @property
     def flops_per_token(self) -> int:
-        """FLOPs of a token forward and backward: 6 a matrix entry, and 12 depth width seq_len of the attention.
+        """FLOPs per token, forward and backward: 6 per matrix entry, and 12 depth width seq_len for the attention.
 
-        Attention is counted whole, as the model computes it; a kernel that skips what the causal mask hides does half.
+        Full attention is counted, as the model computes it; a causal kernel needs half.
         """
         return 6 * self.matrices + 12 * self.depth * self.width * self.seq_len
 
@@ -56,7 +56,7 @@ class Hardware:
     flops: float
     memory: float
     fast_link: float
-    """Of a device to the others of its island: NVLink, or all ICI ports of a chip."""
+    """Rate of the links inside an island: NVLink, or all ICI ports of a chip."""
     island: int
     """Devices with fast links to each other: a node, or a TPU pod."""
     slow_link: float
@@ -87,10 +87,10 @@ class Plan:
     fsdp: int = 1
     tensor: int = 1
     tokens: int = 8192
-    """Tokens of a step for each row of devices (`tensor` devices work on the same ones)."""
+    """Tokens per step for each group of `tensor` devices, which share the same tokens."""
     optimizer: str = "adamw"
     gathered_bytes: int = 4
-    """Bytes of a parameter as it is gathered: 4 in float32, 2 where it is cast before."""
+    """Bytes of a gathered parameter: 4 in float32, 2 if it is cast first."""
 
     @property
     def devices(self) -> int:
@@ -99,27 +99,27 @@ class Plan:
 
     @property
     def state_bytes(self) -> float:
-        """Parameters, optimizer state and gradients on a device."""
+        """Bytes of parameters, optimizer state and gradients on a device."""
         each = STATE_BYTES[self.optimizer] + GRADIENT_BYTES
         return each * self.model.parameters / (self.fsdp * self.tensor)
 
     @property
     def kept_bytes(self) -> float:
-        """What the backward pass needs of a step, in bfloat16 with fused attention: Korthikanti et al. 2022.
+        """Bytes of all activations for the backward pass, in bfloat16 with fused attention: Korthikanti et al. 2022.
 
-        (10 + 24 / tensor) width bytes a token and block (arXiv:2205.05198, without the scores of the attention).
+        (10 + 24 / tensor) width bytes per token and block (arXiv:2205.05198, without the attention scores).
         """
         return (10 + 24 / self.tensor) * self.model.width * self.model.depth * self.tokens
 
     @property
     def recomputes(self) -> bool:
-        """Whether what is kept does not fit beside the state (a fifth left free), so that blocks are computed again."""
+        """Whether blocks are recomputed: otherwise less than a fifth of the memory would be free."""
         whole = self._gathered(self.model.parameters)
         return self.state_bytes + self.kept_bytes + whole > 0.8 * self.hardware.memory
 
     @property
     def gathered_memory(self) -> float:
-        """Gathered parameters: all of them wait for the backward pass, or a block and the embedding at a time."""
+        """Bytes of gathered parameters: all of them, or one block and the embedding if blocks are recomputed."""
         block = self.model.width * (12 * self.model.width + self.model.vocab)
         return self._gathered(block if self.recomputes else self.model.parameters)
 
@@ -128,26 +128,26 @@ class Plan:
 
     @property
     def activation_bytes(self) -> float:
-        """What is kept: all of it, or the input of each block in float32 where blocks are computed again."""
+        """Bytes of stored activations: all, or only the float32 input of each block if blocks are recomputed."""
         return 4.0 * self.model.width * self.model.depth * self.tokens if self.recomputes else self.kept_bytes
 
     @property
     def model_seconds(self) -> float:
-        """FLOPs of a device at its peak rate, without those done twice."""
+        """Seconds for the FLOPs of a device at its peak rate, without recomputation."""
         return self.model.flops_per_token * self.tokens / self.tensor / self.hardware.flops
 
     @property
     def compute_seconds(self) -> float:
-        """The same with those done twice: a second forward pass, a third more."""
+        """The same with recomputation: a second forward pass, a third more."""
         return self.model_seconds * (4 / 3 if self.recomputes else 1)
 
     def collective_bytes(self) -> dict[str, float]:
         """Bytes that a device sends in a step over each mesh axis, by ring algorithms.
 
-        Over `fsdp`: the parameters are gathered, once more where blocks are computed again, and the gradients are
-        reduced and scattered, (f - 1) / f of the bytes each. Over `data`: what is left of the gradients is all-reduced,
-        2 (d - 1) / d. Over `tensor`: in each block two all-reduces of the float32 activations forward and two backward
-        (two more where it is computed again), and one each for the embedding and the output layer.
+        Over `fsdp`: the parameters are all-gathered, twice with recomputation, and the gradients are reduce-scattered,
+        (f - 1) / f of the bytes each. Over `data`: the gradient shards are all-reduced, 2 (d - 1) / d of the bytes.
+        Over `tensor`: per block two all-reduces of the float32 activations forward and two backward (two more with
+        recomputation), and one each for the embedding and the output layer.
         """
         d, f, t = self.data, self.fsdp, self.tensor
         part = self.model.parameters / t
@@ -160,7 +160,7 @@ class Plan:
         }
 
     def collective_seconds(self) -> dict[str, float]:
-        """Time of those bytes at the peak rate of the slowest link on their way."""
+        """Seconds for these bytes at the peak rate of the slowest link in the ring."""
         inner = {"tensor": 1, "fsdp": self.tensor, "data": self.tensor * self.fsdp}
         size = {"tensor": self.tensor, "fsdp": self.fsdp, "data": self.data}
         return {
@@ -170,15 +170,15 @@ class Plan:
 
     @property
     def utilisation(self) -> tuple[float, float]:
-        """Least and most share of the peak that is left for the model: collectives hidden behind nothing, or all."""
+        """Lowest and highest share of the peak: no collective overlaps with computation, or all do."""
         compute, talk = self.compute_seconds, sum(self.collective_seconds().values())
         return self.model_seconds / (compute + talk), self.model_seconds / max(compute, talk)
 
 
 def link_rate(hardware: Hardware, size: int, inner: int) -> float:
-    """Bytes/s of a device in a ring over `size` devices, each `inner` devices apart.
+    """Returns the bytes/s of a device in a ring over `size` devices, each `inner` devices apart.
 
-    A ring that leaves the island enters and leaves it once for all of its devices there, over all their network links.
+    A ring beyond an island enters and leaves the island once for all its devices there, over all their network links.
 
     >>> h100 = HARDWARE["H100"]
     >>> [link_rate(h100, 8, 1), link_rate(h100, 64, 1), link_rate(h100, 8, 8)]
@@ -190,7 +190,7 @@ def link_rate(hardware: Hardware, size: int, inner: int) -> float:
 
 
 def plans() -> list[Plan]:
-    """The plans of the document, from one device to a pod."""
+    """Returns the plans in the document, from one device to a pod."""
     m, h = MODELS, HARDWARE
     return [
         Plan(m["125M"], h["H100"], tokens=32_768),
@@ -212,7 +212,7 @@ def plans() -> list[Plan]:
 
 
 def model_table() -> str:
-    """Parameters, FLOPs and bytes of the state of each model."""
+    """Returns the table of parameters, FLOPs and state bytes of each model."""
     rows = [
         [
             model.name,
@@ -227,12 +227,12 @@ def model_table() -> str:
         ]
         for model in MODELS.values()
     ]
-    head = ["model", "depth", "width", "vocabulary", "tokens in a row", "10^9 parameters", "GFLOP a token"]
-    return table([*head, "of it attention", "GB with Lion", "GB with AdamW"], rows)
+    head = ["model", "depth", "width", "vocabulary", "sequence length", "10^9 parameters", "GFLOP per token"]
+    return table([*head, "attention share", "GB with Lion", "GB with AdamW"], rows)
 
 
 def plan_table(chosen: Iterable[Plan] = ()) -> str:
-    """What each plan needs and allows."""
+    """Returns the table of memory, communication and utilisation of each plan."""
     rows = []
     for plan in chosen or plans():
         sent = plan.collective_bytes()
@@ -255,20 +255,27 @@ def plan_table(chosen: Iterable[Plan] = ()) -> str:
                 f"{low:.0%} to {high:.0%}",
             ]
         )
-    head = ["model", "device", "devices", "data x fsdp x tensor", "tokens a step", "GB state + activations + gathered"]
+    head = [
+        "model",
+        "device",
+        "devices",
+        "data x fsdp x tensor",
+        "tokens per step",
+        "GB state + activations + gathered",
+    ]
     more = [
-        "of the memory",
-        "blocks twice",
+        "memory used",
+        "recompute",
         "GB sent over data / fsdp / tensor",
         "ms compute",
         "ms collectives",
-        "utilisation allowed",
+        "possible utilisation",
     ]
     return table([*head, *more], rows)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown.
+    """Returns a Markdown table.
 
     >>> print(table(["a", "b"], [[1, 2]]))
     | a | b |

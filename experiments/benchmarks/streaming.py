@@ -1,17 +1,17 @@
-"""Losses that never hold their table of scores against plain JAX that does: time, memory and accuracy in one run.
+"""Compares blockwise losses with plain JAX on the full score matrix: time, memory and accuracy.
 
     python -m experiments.benchmarks.streaming
     python -m experiments.benchmarks.streaming --only clip siglip --rounds 15 --out streaming.md
 
-Value and gradient are compiled for both, then run in turns: first ours, then plain, then plain, then ours, and so on,
-with a rest before each, so that neither pays for memory that the other gives back. Whether the machine itself is slow
-is told by a product that is timed before and after each run. Rounds wait for it, but not for ever; those in which it
-was slow all the same are repeated, at most as many as there are rounds. The ratio is the median over rounds of ours
-to plain within a round. Memory is what the compiled programs need beside inputs and outputs. The error of a gradient
-is its largest, relative to the largest entry, against plain JAX in float64, on a smaller problem with probabilities
-near 0 and 1.
+Value and gradient are compiled for both, then run alternately: ours, plain, plain, ours, and so on, with a pause before
+each run, so that neither pays for memory freed by the other. A matrix product timed before and after each run shows
+whether the machine itself is slow. A round waits while it is slow, up to a limit. Rounds with a slow machine are
+repeated, at most as often as there are rounds. The ratio is the median over rounds of our time to the plain time in the
+same round. Memory is the memory of the compiled program without inputs and outputs. The error of a gradient is its
+largest absolute error, relative to the largest entry, against plain JAX in float64, on a smaller problem with
+probabilities near 0 and 1.
 
-Takes about seven minutes and 3 GB on two CPU cores that are not disturbed.
+Takes about seven minutes and 3 GB on two otherwise idle CPU cores.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ from experiments.benchmarks.timing import Probe, in_turns
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Options of the benchmark."""
 
     only: tuple[str, ...] = ()
-    """Cases whose names contain one of these; all by default."""
+    """Run cases with one of these words in their name; all by default."""
     rounds: int = 7
-    """Times that both are run; the first run of each is not counted."""
+    """Number of timed runs of each program; a first run is not counted."""
     patience: int = 300
-    """Seconds to wait, in all, while the machine is slow."""
+    """Total seconds to wait while the machine is slow."""
     shape_scale: float = 1.0
-    """Shrinks the sizes that make a problem large, to try things out; times then mean little."""
+    """Divisor of the large sizes, for a quick trial; the times are then not meaningful."""
     accuracy: bool = True
-    """Measure the errors of the gradients as well."""
+    """Also measure the errors of the gradients."""
     out: Path | None = None
     """File to write the table to, .md or .json."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What was measured of one case."""
+    """Measurements of one case."""
 
     name: str
     sizes: dict[str, int]
     dtype: str
     seconds: float
-    """Median of ours."""
+    """Median time of our loss."""
     plain_seconds: float
     ratio: float
     ratios: tuple[float, ...]
     repeated: int
-    """Rounds left out because the machine was slow."""
+    """Number of discarded rounds, in which the machine was slow."""
     target: float | None
     mib: float | None
     plain_mib: float | None
@@ -75,7 +75,7 @@ class Row:
 
 
 def measure(name: str, case: Case, options: Options, probe: Probe) -> Row:
-    """Run one case."""
+    """Runs one case."""
     sizes = {k: max(int(v * options.shape_scale), 2) if k in case.scaled else v for k, v in case.sizes.items()}
     arrays = case.make(jax.random.key(0), case.dtype, False, **sizes)
     programs = [_compile(loss, arrays) for loss in (case.ours, case.plain)]
@@ -107,7 +107,7 @@ def _floats(arrays: Arrays) -> tuple[int, ...]:
 
 
 def _compile(loss: Any, arrays: Arrays) -> tuple[Any, float | None]:
-    """The compiled value and gradient, and its MiB, where the device's compiler tells."""
+    """Returns the compiled value and gradient, and its memory in MiB if the compiler reports it."""
     run = jax.jit(jax.value_and_grad(loss, argnums=_floats(arrays)))
     program = run.lower(*arrays.values()).compile()
     memory = program.memory_analysis()
@@ -115,7 +115,7 @@ def _compile(loss: Any, arrays: Arrays) -> tuple[Any, float | None]:
 
 
 _ACCURATE = 512
-"""Largest size in the problem on which gradients are compared with float64."""
+"""Largest size of the problem for the comparison with float64."""
 
 
 def _errors(case: Case, sizes: dict[str, int]) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def _errors(case: Case, sizes: dict[str, int]) -> tuple[float, float]:
 
 
 def environment() -> dict[str, str]:
-    """On what and when this was measured."""
+    """Returns device, versions and date of the measurement."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",
@@ -157,7 +157,7 @@ def _processor() -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A table in Markdown."""
+    """Returns a Markdown table."""
 
     def number(x: float | None, form: str) -> str:
         return "" if x is None else format(x, form)
@@ -188,10 +188,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(options: Options) -> list[Row]:
-    """Measure, print, and write what was asked for."""
+    """Measures, prints, and writes the requested file."""
     chosen = {k: case for k, case in CASES.items() if not options.only or any(part in k for part in options.only)}
     if not chosen:
-        raise SystemExit(f"no case is named like {', '.join(options.only)}; there are {', '.join(CASES)}")
+        raise SystemExit(f"no case matches {', '.join(options.only)}; the cases are {', '.join(CASES)}")
     if options.rounds < 1:
         raise SystemExit(f"--rounds must be at least 1, got {options.rounds}")
     if options.out is not None and options.out.suffix not in (".md", ".json"):

@@ -1,4 +1,4 @@
-"""Times of programs that run in turns, with the rounds left out in which the machine itself was slow."""
+"""Timing of alternating programs, without the rounds in which the machine itself was slow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 _REST = 0.25
-"""Seconds before a run is timed: results are ready before the memory of their program is given back, which for a plain
-form takes the kernel up to a tenth of a second, in which ours would run."""
+"""Pause in seconds before a timed run. A result is ready before the memory of its program is freed, which takes the
+kernel up to a tenth of a second after a plain form; without the pause our run would overlap with it."""
 
 _STEADY = 1.15
-"""A machine is slow when the probe takes this many times as long as it did at its fastest."""
+"""The machine counts as slow if the probe takes more than this multiple of its fastest time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Round:
 
     seconds: tuple[float, ...]
     slowness: float
-    """The slowest probe before and after any of its runs, in seconds."""
+    """The slowest probe before or after any of its runs, in seconds."""
 
 
 class Probe:
-    """How fast the machine is now: seconds that some products take which are always the same.
+    """Measures the current speed of the machine by the time of a fixed sequence of matrix products.
 
-    A machine may have speeds of its own for seconds on end, whatever runs on it: a virtual machine whose processors are
-    now near to each other and now far, a clock that falls as the chip warms, a neighbour. Products whose
-    blocks are passed from core to core feel all of these. It waits so many seconds in all, its patience.
+    The speed of a machine may change for seconds at a time: the host moves virtual processors, the clock falls as the
+    chip warms up, or another tenant is busy. Products that pass blocks from core to core are sensitive to all of these.
+    `patience` is the total number of seconds to wait.
     """
 
     def __init__(self, patience: int) -> None:
@@ -45,19 +45,19 @@ class Probe:
             self()
 
     def __call__(self) -> float:
-        """The seconds that it takes now."""
+        """Returns the current time of the probe in seconds."""
         taken = min(self._once() for _ in range(4))
         self.fastest = min(self.fastest, taken)
         return taken
 
     def wait(self) -> None:
-        """Return when the machine is near its fastest, or patience is at an end."""
+        """Waits until the machine is near its fastest speed, or the patience is used up."""
         while self.patience > 0 and self.is_slow(self()):
             time.sleep(1)
             self.patience -= 1
 
     def is_slow(self, taken: float) -> bool:
-        """Whether the machine was not near its fastest in a probe that took so long."""
+        """Whether this time of the probe means that the machine was slow."""
         return taken > _STEADY * self.fastest
 
     def _once(self) -> float:
@@ -74,12 +74,11 @@ def _products(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def in_turns(programs: Sequence[Callable[[], Any]], rounds: int, probe: Probe) -> tuple[list[Round], int]:
-    """So many rounds of all programs, the order turning round, and how many more were left out.
+    """Returns the timed rounds of all programs, in alternating order, and the number of discarded rounds.
 
-    Each program is run once before. A round does not begin while the machine is slow, unless that lasts; one in which
-    it became so is repeated, until there are as many as asked for or twice as many have been run. Then those on the
-    fastest machine are given. What is left out is decided by the probe alone, which knows nothing of the programs'
-    times.
+    Each program runs once before. A round waits while the machine is slow, until the patience is used up. A round in
+    which the machine became slow is repeated, until there are enough rounds or twice as many have been run. The rounds
+    with the fastest probes are returned. The selection depends only on the probe, never on the times of the programs.
     """
     for program in programs:
         jax.block_until_ready(program())

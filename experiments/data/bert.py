@@ -1,9 +1,8 @@
 """BERT's input: masked sentence pairs as a Grain pipeline (Devlin et al. 2018, arXiv:1810.04805).
 
-An example is anchored at a boundary between two sentences of one document. Segment A ends there; segment B starts
-there (`is_next` = 1) or at a random boundary of another document (`is_next` = 0). How long the two are depends on a
-drawn length and on the room that their documents leave, never on the label itself, so that neither lengths nor cuts
-give it away.
+Each example belongs to a boundary between two sentences of one document. Segment A ends there; segment B starts there
+(`is_next` = 1) or at a random boundary of another document (`is_next` = 0). The lengths depend on a random number and
+on the lengths of the documents, never on the label itself, so neither lengths nor cuts reveal the label.
 
     [CLS] A [SEP] B [SEP] padding
 
@@ -32,7 +31,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class PairText:
-    """The tokenizer, and train, validation and test as sentences and as tokens."""
+    """The tokenizer, and the three splits as sentences and as tokens."""
 
     tokenizer: Tokenizer
     corpora: dict[str, Corpus]
@@ -40,7 +39,7 @@ class PairText:
 
 
 def read_pair_text(config: DataConfig) -> PairText:
-    """Reads the three splits; the tokenizer is learnt from train alone."""
+    """Reads the three splits; the tokenizer is trained on train only."""
     corpora = {split: read_corpus(config, split) for split in ("train", "validation", "test")}
     tokenizer = make_tokenizer(config, corpora["train"].sentences)
     return PairText(tokenizer, corpora, {split: tokenize(corpus, tokenizer) for split, corpus in corpora.items()})
@@ -48,10 +47,10 @@ def read_pair_text(config: DataConfig) -> PairText:
 
 @dataclass(frozen=True)
 class Boundaries:
-    """All places between two sentences of one document, in order; arrays of int64 [n].
+    """All boundaries between two sentences of one document, in order; arrays of int64 [n].
 
-    `position`: index of the first token behind it; `low`, `high`: the document's first token and the one behind its
-    last; `first`, `count`: the range of the boundaries of the same document.
+    `position`: index of the first token after the boundary; `low`, `high`: start and end (exclusive) of the document in
+    tokens; `first`, `count`: the range of the boundaries of the same document.
     """
 
     position: np.ndarray
@@ -74,7 +73,7 @@ def find_boundaries(tokens: Tokens) -> Boundaries:
         UsageError: fewer than two documents have two sentences, so that no wrong pair can be drawn.
     """
     document = tokens.document
-    inside = np.flatnonzero(document[1:] == document[:-1]) + 1  # sentences that follow one of their document
+    inside = np.flatnonzero(document[1:] == document[:-1]) + 1  # sentences after the first one of their document
     edges = np.flatnonzero(np.diff(document, prepend=-1, append=-1))  # first sentence of each document, and the end
     home = np.searchsorted(edges, inside, side="right") - 1
     _, first_of, inverse, count_of = np.unique(home, return_index=True, return_inverse=True, return_counts=True)
@@ -93,7 +92,7 @@ def find_boundaries(tokens: Tokens) -> Boundaries:
 
 
 def make_pairs(tokens: Tokens, bounds: Boundaries, index: np.ndarray, rng: np.random.Generator, seq_len: int) -> Batch:
-    """Builds the pairs anchored at some boundaries, not masked yet.
+    """Builds the pairs of some boundaries, without masking.
 
     Args:
         tokens: the tokenised corpus.
@@ -108,7 +107,7 @@ def make_pairs(tokens: Tokens, bounds: Boundaries, index: np.ndarray, rng: np.ra
     n, rows = len(bounds.position), len(index)
     is_next = rng.random(rows) < 0.5
     other = bounds.first[index] + bounds.count[index] + rng.integers(0, n - bounds.count[index])
-    second = np.where(is_next, index, other % n)  # the boundaries of other documents follow its own, cyclically
+    second = np.where(is_next, index, other % n)  # the boundaries of other documents, cyclically after its own
     room = seq_len - 3
     have_a = bounds.position[index] - bounds.low[index]
     have_b = bounds.high[second] - bounds.position[second]
@@ -122,7 +121,7 @@ def make_pairs(tokens: Tokens, bounds: Boundaries, index: np.ndarray, rng: np.ra
 
 
 def _whole_sentences(starts: np.ndarray, end: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Shortens A to start with a sentence, unless not even its last sentence fits."""
+    """Shortens A to whole sentences, unless even its last sentence is too long."""
     begin = starts[np.searchsorted(starts, end - length)]
     return np.where(begin < end, end - begin, length)
 
@@ -130,7 +129,7 @@ def _whole_sentences(starts: np.ndarray, end: np.ndarray, length: np.ndarray) ->
 def _pack(
     ids: np.ndarray, start_a: np.ndarray, length_a: np.ndarray, start_b: np.ndarray, length_b: np.ndarray, seq_len: int
 ) -> Batch:
-    """Lays out [CLS] A [SEP] B [SEP] by one gather."""
+    """Assembles [CLS] A [SEP] B [SEP] with one gather."""
     place = np.arange(seq_len)[None, :]
     a, b = length_a[:, None], length_b[:, None]
     in_a, in_b = (place >= 1) & (place <= a), (place >= a + 2) & (place <= a + b + 1)
@@ -145,7 +144,7 @@ def _pack(
 
 @dataclass(frozen=True)
 class PairSource:
-    """Turns a batch number and boundary indices into a masked batch; what the Grain pipeline maps over."""
+    """Maps a batch number and boundary indices to a masked batch, inside the Grain pipeline."""
 
     tokens: Tokens
     bounds: Boundaries
@@ -156,7 +155,7 @@ class PairSource:
     rows: np.ndarray | None = None
 
     def __call__(self, step: int, index: np.ndarray) -> Batch:
-        """Returns batch number `step`, made of the boundaries `index`, or those rows of it that are wanted."""
+        """Returns batch number `step` for the boundaries `index`, or only its `rows`."""
         rng = np.random.default_rng([self.seed, step])
         batch = make_pairs(self.tokens, self.bounds, np.asarray(index), rng, self.seq_len)
         with jax.default_device(_host()):
@@ -167,7 +166,7 @@ class PairSource:
 
 @functools.cache
 def _masker(vocab_size: int, rate: float) -> Callable[[np.uint32, np.uint32, np.ndarray], dict[str, jax.Array]]:
-    """Returns the masking of a whole batch as one compiled function of (seed, step, tokens)."""
+    """Returns the compiled masking of a batch, a function of (seed, step, tokens)."""
 
     @jax.jit
     def mask(seed: jax.Array, step: jax.Array, tokens: jax.Array) -> dict[str, jax.Array]:
@@ -180,7 +179,7 @@ def _masker(vocab_size: int, rate: float) -> Callable[[np.uint32, np.uint32, np.
 
 @functools.cache
 def _host() -> jax.Device | None:
-    """Returns the CPU, where input is prepared, or None where this run has made JAX do without it."""
+    """Returns the CPU device for input processing, or None if JAX runs without the CPU backend."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
@@ -201,12 +200,12 @@ def train_batches(
 
     Args:
         tokens: the tokenised training split.
-        vocab_size: of the tokenizer (random replacements are drawn from it).
+        vocab_size: size of the vocabulary, from which random replacements are drawn.
         batch_size: B.
         seq_len: T.
-        mask_rate: share of the tokens to predict.
-        seed: of order, pairs and masks.
-        rows: which rows of each batch to give, as from `train.process_rows`; None gives all.
+        mask_rate: fraction of the tokens to predict.
+        seed: seed of order, pairs and masks.
+        rows: which rows of each batch to return, as from `train.process_rows`; None returns all.
 
     Returns:
         Batches {"tokens" (masked), "labels" (the original tokens), "segments": int32 [B, T], "masked" (predict here),
@@ -228,10 +227,10 @@ def eval_batches(
     rows: np.ndarray | None = None,
     max_batches: int | None = None,
 ) -> grain.MapDataset:
-    """Returns one fixed pass over a held-out split: random access, the same batches at every use.
+    """Returns one fixed pass over a held-out split, with random access.
 
-    Every boundary is anchor of one pair; a last batch that is not full is left out. For the arguments and the batches
-    see `train_batches`; `max_batches` takes only the first of them (an unbiased sample: the order is shuffled).
+    Every boundary gives one pair; an incomplete last batch is dropped. See `train_batches` for arguments and batches;
+    `max_batches` keeps only the first ones (an unbiased sample, because the order is shuffled).
     """
     bounds = find_boundaries(tokens)
     make = PairSource(tokens, bounds, vocab_size, seq_len, mask_rate, seed, rows)
@@ -246,14 +245,14 @@ def eval_batches(
 
 
 READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-"""One thread keeps ahead of training: a batch costs about a millisecond."""
+"""One thread is fast enough: a batch takes about a millisecond."""
 
 
 def endless(count: int, batch_size: int, seed: int) -> grain.MapDataset:
     """Returns endless batches of the indices 0 .. count - 1, in a new order in each pass over them.
 
     Raises:
-        UsageError: there are fewer than a batch, which would then hold some of them twice.
+        UsageError: there are fewer examples than a batch needs.
     """
     if not 1 <= batch_size <= count:
         raise UsageError(

@@ -13,10 +13,11 @@ Decisions:
 - **Splits** are whole books (`HELD_OUT`): every class has books in train, validation and test. Books that retell each
   other (Samuel, Kings and Chronicles; Ezra and Nehemiah; Matthew and Luke) stay together in train: no test book shares
   more than 3 % of its 8-word sequences with all other books together. Mark, in validation, shares 9 %.
-- **No verse twice over a split boundary.** Formulas such as "Yahweh spoke to Moses, saying," occur in many books. A
-  training verse whose words occur as a validation or test verse is left out, and so is a validation verse that occurs
-  in test; the test books are whole.
-- **Versions.** Prepared copies are kept by the builder's `VERSION`: raise it with every change of splits or text.
+- **No verse in two splits.** Formulas such as "Yahweh spoke to Moses, saying," occur in many books. A
+  training verse with the same words as a validation or test verse is dropped, and so is a validation verse that occurs
+  in test; the test books are complete.
+- **Versions.** Prepared copies are stored under the builder's `VERSION`: increase it with every change of splits or
+text.
 - **Text** is normalised (`normalize`): NFC, single spaces, straight quotes, and without the brackets that mark words
   which the translators supplied (the words stay).
 """
@@ -42,7 +43,7 @@ GROUPS: tuple[str, ...] = (
     "paul_epistles",
     "general_epistles",
 )
-"""The classes in label order; a book of no class has the label -1."""
+"""The classes in label order; a book without a class has the label -1."""
 
 _MEMBERS = (
     "OLD_TESTAMENT_LAW",
@@ -125,7 +126,7 @@ def normalize(text: str) -> str:
 
 
 def key_of(text: str) -> str:
-    """Returns the words alone, lower case, by which two verses count as the same text.
+    """Returns only the words, in lower case; verses with equal words count as duplicates.
 
     >>> key_of('Yahweh spoke to Moses, saying,')
     'yahweh spoke to moses saying'
@@ -134,7 +135,7 @@ def key_of(text: str) -> str:
 
 
 def book_groups() -> dict[int, int]:
-    """Returns the class of each book: `{book id: index into GROUPS}`, without the books of no class."""
+    """Returns the class of each book, `{book id: index into GROUPS}`; books without a class are absent."""
     from pythonbible import BookGroup
 
     return {int(book.value): label for label, name in enumerate(_MEMBERS) for book in BookGroup[name].books}
@@ -171,7 +172,7 @@ def read_verses(version: str) -> list[Verse]:
 
 
 def split_verses(verses: list[Verse]) -> dict[str, list[Verse]]:
-    """Divides verses by book and drops those whose words also occur in a split that is evaluated later.
+    """Splits the verses by book, and drops a verse if its words also occur in a split that is evaluated later.
 
     Args:
         verses: all verses of a translation.
@@ -190,15 +191,15 @@ def split_verses(verses: list[Verse]) -> dict[str, list[Verse]]:
 
 
 class _Bible:
-    """What the builders of both translations share."""
+    """Common base of the builders of both translations."""
 
-    code_path = None  # no checksums to look up; TFDS would import the package importlib_resources to find their folder
+    code_path = None  # no checksums needed; TFDS would import the package importlib_resources to find their folder
     translation = ""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"{type(self).__doc__} One verse an example; whole books are held out.",
+            description=f"{type(self).__doc__} One example is one verse; whole books are held out.",
             features=tfds.features.FeaturesDict(
                 {
                     "text": tfds.features.Text(),

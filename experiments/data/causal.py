@@ -1,11 +1,11 @@
 """Input of a causal language model: documents packed into blocks, as a Grain pipeline.
 
-All documents stand in one stream, each as [CLS] text [SEP], and a block is a piece of the stream. `segment_ids` numbers
-the documents in a block from 1 (0: padding); a token is predicted from the one before it in the same segment, so [CLS]
-is never predicted and the end of a document always is.
+All documents are concatenated into one stream, each as [CLS] text [SEP], and a block is a window of the stream.
+`segment_ids` numbers the documents in a block from 1 (0: padding). Prediction stays within a segment, so [CLS] is never
+predicted and the end of a document always is.
 
-Bits per byte: [SEP] stands for the line end behind a document, so a stream predicts exactly the bytes of the text with
-one line end after each document. `bytes` counts those behind the predicted tokens of a block; their sum over a pass of
+Bits per byte: [SEP] stands for the line end after a document, so a stream predicts exactly the bytes of the text with
+one line end after each document. `bytes` counts the bytes of the predicted tokens of a block; its sum over a pass of
 `eval_batches` is the length of the text.
 """
 
@@ -29,7 +29,7 @@ HELD_OUT = ("validation", "test")
 
 @dataclass(frozen=True)
 class Stream:
-    """Tokens of all documents in a row: `ids`, `document` and `bytes` (bytes of text behind a token) are [N]."""
+    """Tokens of all documents, concatenated: `ids`, `document` and `bytes` (text bytes of a token) are [N]."""
 
     ids: np.ndarray
     document: np.ndarray
@@ -44,15 +44,15 @@ class CausalText:
     streams: dict[str, Stream]
     texts: dict[str, bytes]
     lost_bytes: dict[str, int]
-    """Of the held-out splits: bytes of the characters that the tokenizer cannot write."""
+    """For each held-out split, bytes of the characters that the tokenizer cannot encode."""
 
     def document_bytes(self, split: str) -> np.ndarray:
-        """Returns the length of each document, with its line end; float64 [documents]."""
+        """Returns the length of each document in bytes, including its line end; float64 [documents]."""
         return np.bincount(self.streams[split].document, self.streams[split].bytes)
 
 
 def read_causal_text(config: DataConfig) -> CausalText:
-    """Reads train, validation and test; the tokenizer is learnt from train alone."""
+    """Reads train, validation and test; the tokenizer is trained on train only."""
     corpora = {split: read_corpus(config, split) for split in ("train", *HELD_OUT)}
     tokenizer = make_tokenizer(config, corpora["train"].sentences)
     return CausalText(
@@ -75,12 +75,12 @@ def document_texts(corpus: Corpus) -> list[str]:
 
 
 def plain_bytes(corpus: Corpus) -> bytes:
-    """Returns the text that is predicted: each document and a line end."""
+    """Returns the text to predict: each document and a line end."""
     return "".join(f"{text}\n" for text in document_texts(corpus)).encode()
 
 
 def lost_bytes(corpus: Corpus, tokenizer: Tokenizer) -> int:
-    """Returns the number of bytes of the characters that are gone after encoding and decoding."""
+    """Returns the number of bytes lost by encoding and decoding."""
     lost: Counter[str] = Counter()
     for text in document_texts(corpus):
         lost += Counter(text) - Counter(tokenizer.decode(tokenizer.encode(text)))
@@ -88,7 +88,7 @@ def lost_bytes(corpus: Corpus, tokenizer: Tokenizer) -> int:
 
 
 def make_stream(corpus: Corpus, tokenizer: Tokenizer) -> Stream:
-    """Lays the documents of a corpus in a row.
+    """Concatenates the documents of a corpus.
 
     Args:
         corpus: the corpus.
@@ -101,7 +101,9 @@ def make_stream(corpus: Corpus, tokenizer: Tokenizer) -> Stream:
     ids, document, sizes = [], [], []
     for number, (text, encoded) in enumerate(zip(texts, tokenizer.encode_all(texts), strict=True)):
         size = _token_bytes(encoded, tokenizer)
-        rest = len(text.encode()) + 1 - int(size.sum())  # the line end, and what the tokenizer's own normalisation hid
+        rest = (
+            len(text.encode()) + 1 - int(size.sum())
+        )  # the line end, and bytes removed by the normalisation of the tokenizer
         ids.append(np.concatenate([[CLS], encoded, [SEP]]))
         sizes.append(np.concatenate([[0], size, [rest]]))
         document.append(np.full(len(encoded) + 2, number))
@@ -111,7 +113,7 @@ def make_stream(corpus: Corpus, tokenizer: Tokenizer) -> Stream:
 
 
 def _token_bytes(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Returns the bytes behind each token of a text, without the space that sentencepiece puts before the first."""
+    """Returns the text bytes of each token, without the space that sentencepiece adds before the first."""
     if isinstance(tokenizer, ByteTokenizer):
         return np.ones(len(ids), np.int64)
     size = np.asarray([len(piece.replace("▁", " ").encode()) for piece in tokenizer.pieces(ids)], np.int64)
@@ -120,7 +122,7 @@ def _token_bytes(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _blocks(stream: Stream, start: np.ndarray, seq_len: int) -> Batch:
-    """Cuts blocks out of the stream; what lies outside of it is padding."""
+    """Cuts blocks out of the stream; positions outside of it are padding."""
     place = start[:, None] + np.arange(seq_len)[None, :]
     valid = (place >= 0) & (place < len(stream.ids))
     place = np.where(valid, place, 0)
@@ -143,7 +145,7 @@ class _RandomBlocks:
     rows: np.ndarray | None
 
     def __call__(self, step: int, index: np.ndarray) -> Batch:
-        """Returns batch number `step`: the blocks `index`, each moved by less than a block."""
+        """Returns batch number `step`: the blocks `index`, each shifted by less than a block."""
         shift = np.random.default_rng([self.seed, step]).integers(0, self.seq_len, len(index))
         start = np.asarray(index) * self.seq_len + shift
         start = start if self.rows is None else start[self.rows]
@@ -158,9 +160,11 @@ class _FixedBlocks:
     rows: np.ndarray | None
 
     def __call__(self, index: np.ndarray) -> Batch:
-        """Returns the blocks `index`; rows that are missing in the last batch are padding."""
+        """Returns the blocks `index`; missing rows of the last batch are padding."""
         start = np.full(self.batch_size, len(self.stream.ids))
-        start[: len(index)] = np.asarray(index) * (self.seq_len - 1)  # a block's first token is the last one's last
+        start[: len(index)] = np.asarray(index) * (
+            self.seq_len - 1
+        )  # the first token of a block is the last token of the previous one
         return _blocks(self.stream, start if self.rows is None else start[self.rows], self.seq_len)
 
 
@@ -173,13 +177,13 @@ def train_batches(
         stream: the training documents.
         batch_size: B.
         seq_len: T.
-        seed: of the order and of where blocks begin.
+        seed: seed of the order and of the block offsets.
         rows: which rows of each batch to make, as from `train.process_rows`; None makes all. Order and position do not
             depend on it.
 
     Returns:
         Batches {"tokens", "segment_ids": int32 [B, T], "valid": bool [B, T], "bytes": int32 [B]}; a pass covers the
-        stream once on average, with blocks that begin elsewhere in each pass.
+        stream once on average, with other block offsets in each pass.
 
     Raises:
         UsageError: the text is shorter than a block.
@@ -192,9 +196,9 @@ def train_batches(
 
 
 def eval_batches(stream: Stream, *, batch_size: int, seq_len: int, rows: np.ndarray | None = None) -> grain.MapDataset:
-    """Returns one pass that predicts every token once (but each [CLS]): blocks overlap by one token.
+    """Returns one pass that predicts every token except [CLS] once; blocks overlap by one token.
 
-    The last batch is filled up with rows of padding. For the arguments and the batches see `train_batches`.
+    The last batch is padded. See `train_batches` for arguments and batches.
     """
     count = max(1, -(-(len(stream.ids) - 1) // (seq_len - 1)))
     return grain.MapDataset.range(count).batch(batch_size).map(_FixedBlocks(stream, seq_len, batch_size, rows))

@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 SHARES: dict[str, tuple[float, float]] = {"train": (0.0, 0.7), "validation": (0.7, 0.8), "test": (0.8, 1.0)}
-"""Which part of each class, in the set's own order, a split is."""
+"""Fractions of each class for a split, in the order of the data set."""
 
 
 def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Divides examples by class in their own order, so that every split has each class in the same share.
+    """Splits each class in the order of the data set, so that every split has the same class proportions.
 
-    Digits by one writer follow each other in the set, so consecutive parts separate most writers, which a shuffled
-    split would mix.
+    Digits of one writer are adjacent in the set, so consecutive parts separate most writers; a shuffled split would mix
+    them.
 
     Args:
         labels: int [N].
@@ -37,7 +37,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """Handwritten digits, 8 x 8 pixels of 0 (paper) to 16 (ink)."""
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # no checksums to look up; TFDS would import the package importlib_resources to find their folder
+    code_path = None  # no checksums needed; TFDS would import the package importlib_resources to find their folder
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

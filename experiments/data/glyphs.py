@@ -1,16 +1,15 @@
 """Glyphs as a TFDS data set: characters rendered from the fonts that matplotlib ships.
 
-One example is one character in one face; the several faces of a character are views of the same thing, drawn by
-people and not by an augmentation. All glyphs of a face share size and baseline, so that `o` and `O`, or `'` and `,`,
-stay apart.
+One example is one character in one typeface (face). The faces of a character are natural views, drawn by people and not
+by an augmentation. All glyphs of a face share size and baseline, so `o` and `O`, or `'` and `,`, stay distinct.
 
 Decisions:
 
 - **Classes** are letters, digits, punctuation and symbols that at least `MIN_FACES` of the 16 faces have, that fit into
   the image, and that look like no earlier class in the first face: Latin, Greek and Cyrillic A share one drawing, so
   only the Latin one is a class.
-- **Splits** are by character (8 : 1 : 1 of the classes, interleaved over the code points), as few-shot learning needs
-  it. Who needs known classes in new faces divides one split by its `face`.
+- **Splits** are by character (8 : 1 : 1 of the classes, interleaved over the code points), as few-shot learning
+  needs. For known classes in new faces, divide one split by `face`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ EM = 22
 BASELINE = 23
 """Row of the baseline, counted from the top."""
 MIN_FACES = 10
-"""A character that fewer faces have is no class."""
+"""Minimum number of faces with a character for it to be a class."""
 
 _KINDS = frozenset(
     {"Lu", "Ll", "Lo", "Lt", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "So"}
@@ -57,7 +56,7 @@ _KINDS = frozenset(
 
 
 class Face:
-    """One font file, opened, at one size."""
+    """One font file, opened at one size."""
 
     def __init__(self, name: str):
         import matplotlib
@@ -73,10 +72,10 @@ class Face:
         """Draws a character with its baseline in place and its ink centred from left to right.
 
         Args:
-            character: one that the face has.
+            character: a character of the face.
 
         Returns:
-            uint8 [SIZE, SIZE], 0 (paper) to 255 (ink), or None where there is no ink or it does not fit.
+            uint8 [SIZE, SIZE], 0 (paper) to 255 (ink), or None if there is no ink or it does not fit.
         """
         from matplotlib.ft2font import LoadFlags
 
@@ -125,7 +124,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     """Characters in up to 16 faces, 32 x 32 pixels of 0 (paper) to 255 (ink)."""
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # no checksums to look up; TFDS would import the package importlib_resources to find their folder
+    code_path = None  # no checksums needed; TFDS would import the package importlib_resources to find their folder
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

@@ -1,4 +1,4 @@
-"""Images as arrays, and Grain pipelines of pairs of views and of labelled batches."""
+"""Images as arrays, and Grain pipelines for pairs of views and for labelled batches."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from train.errors import UsageError
 
 @dataclass(frozen=True)
 class ImageDataConfig:
-    """Which images, and what is held out."""
+    """The images and the held-out faces."""
 
     name: str = "glyphs"
     """Data set: glyphs, digits, or the name of a TFDS data set with the features image and label."""
     views: Literal["faces", "same"] = "faces"
-    """Two typefaces of a character, or the same image twice; augmented both. Only glyphs have faces."""
+    """Views: two typefaces of a character, or the same image twice, both augmented. Only glyphs have faces."""
     held_out_faces: tuple[int, ...] = (2, 5, 10, 13)
-    """Typefaces of the test, in no training: indices into experiments.data.glyphs.FACES."""
+    """Typefaces held out for the test: indices into experiments.data.glyphs.FACES."""
     max_examples: int | None = None
     """Read at most this many images of each split (None: all)."""
     skip_budget: int = 0
-    """Damaged records of a split that are passed over; one more ends the run."""
+    """Maximum number of damaged records to skip in a split; one more ends the run."""
 
 
 @dataclass(frozen=True)
 class Images:
     """N images in memory: `image` uint8 [N, H, W] or [N, H, W, C], `label` and `face` int32 [N].
 
-    `face` tells the renderings of one glyph apart; it is 0 in sets that have no faces.
+    `face` distinguishes the renderings of one glyph; it is 0 in data sets without faces.
     """
 
     image: np.ndarray
@@ -49,7 +49,7 @@ class Images:
         return Images(self.image[index], self.label[index], self.face[index])
 
     def numbered(self) -> Images:
-        """Returns the same with a channel axis, and with labels that count the classes that occur from 0."""
+        """Returns the images with a channel axis, and the occurring classes renumbered from 0."""
         image = self.image if self.image.ndim == 4 else self.image[..., None]
         return Images(image, np.unique(self.label, return_inverse=True)[1].astype(np.int32), self.face)
 
@@ -68,8 +68,8 @@ def read_images(
         name: "digits", "glyphs" or a TFDS name with the features `image` (all of one shape) and `label`.
         split: "train", "validation", "test" or a split of the data set's own.
         limit: at most this many examples.
-        directory: where prepared data lives.
-        skip_budget: damaged records that may be passed over.
+        directory: folder of prepared data.
+        skip_budget: maximum number of damaged records to skip.
 
     Returns:
         The images.
@@ -120,7 +120,7 @@ def pair_batches(images: Images, *, batch_size: int, seed: int = 0, faces: bool 
     Args:
         images: the training images.
         batch_size: B pairs.
-        seed: of order and choice.
+        seed: seed of order and choice.
         faces: True gives two different images of one class (two faces of a glyph) and no class twice within a pass, so
             that all negatives are true ones; False gives the same image twice, to be augmented on the device.
 
@@ -128,7 +128,7 @@ def pair_batches(images: Images, *, batch_size: int, seed: int = 0, faces: bool 
         Batches {"view_a", "view_b": uint8 [B, H, W], "label": int32 [B]}; resumable by `get_state` and `set_state`.
 
     Raises:
-        UsageError: `faces` and no class with two images.
+        UsageError: `faces` is True, but no class has two images.
     """
     order, first, count = None, np.zeros(0, int), np.zeros(0, int)
     size = len(images)

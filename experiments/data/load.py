@@ -1,7 +1,7 @@
-"""One door to every data set: `load(name, split)` gives random access to examples as dicts of NumPy values.
+"""Loading of every data set: `load(name, split)` returns examples with random access, as dicts of NumPy values.
 
 The embedded sets (`EMBEDDED`) are built from installed packages at first use, without network; any other name goes to
-TFDS. A text file takes the place of a name with `path`. Prepared sets live in the folder `resolve_data_dir()`.
+TFDS. With `path`, a text file is read instead. Prepared data sets are stored in `resolve_data_dir()`.
 """
 
 from __future__ import annotations
@@ -33,55 +33,55 @@ EMBEDDED: dict[str, tuple[str, str]] = {
     "digits": ("experiments.data.digits", "Digits"),
     "glyphs": ("experiments.data.glyphs", "Glyphs"),
 }
-"""Module and class of the builders that need no network."""
+"""Module and class of the builders without network access."""
 
 BIBLES = {"bible_web": "the World English Bible", "bible_kjv": "the King James Bible"}
 """The embedded texts by their titles: splits are books, and their groups are the labels of passages."""
 
 ROLES: tuple[str, ...] = ("train", "validation", "test")
-"""The splits that an experiment may ask of any data set."""
+"""The splits of every data set."""
 
 FILE_SHARES: dict[str, tuple[float, float]] = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
-"""Which part of a text file's sentences a split is."""
+"""Range of the sentences of a text file for each split."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where text comes from and how it becomes tokens."""
+    """Source of the text, and its tokenisation."""
 
     name: str = "bible_web"
     """Data set: bible_web, bible_kjv, or the name of a TFDS data set with a text feature."""
     path: str | None = None
     """UTF-8 text file to read instead: one sentence a line, a blank line ends a document."""
     text_feature: str | None = None
-    """Feature that holds the text; found by itself where a data set has only one."""
+    """Feature with the text; detected if a data set has only one."""
     max_examples: int | None = None
     """Read at most this many examples of each split (None: all)."""
     tokenizer: Literal["sentencepiece", "bytes"] = "sentencepiece"
-    """Subwords learnt from the training split, or the 256 bytes."""
+    """Subwords trained on the training split, or the 256 bytes."""
     subwords: Literal["unigram", "bpe"] = "unigram"
-    """How sentencepiece learns its subwords."""
+    """Algorithm of sentencepiece."""
     vocab_size: int = 8192
-    """Number of subwords with the special tokens; a small text may give fewer."""
+    """Number of subwords, including the special tokens; a small text may give fewer."""
     seq_len: int = 64
-    """Tokens in a sequence."""
+    """Sequence length in tokens."""
     mask_rate: float = 0.15
-    """Share of the tokens that the masked language model predicts."""
+    """Fraction of the tokens that the masked language model predicts."""
     skip_budget: int = 0
-    """Damaged records of a split, or lines of a text file, that are passed over; one more ends the run."""
+    """Maximum number of damaged records of a split, or lines of a text file, to skip; one more ends the run."""
 
 
 class Wording(NamedTuple):
-    """What a report calls the data."""
+    """Names of the data in a report."""
 
     title: str
     parts: str
-    """What the splits are made of, as in "test books"."""
+    """Units of the splits, as in "test books"."""
     document: str
 
 
 def wording(config: DataConfig) -> Wording:
-    """The words for the text that was read.
+    """Returns the names of the text that is read.
 
     >>> wording(DataConfig())
     Wording(title='the World English Bible', parts='books', document='chapter')
@@ -100,8 +100,8 @@ def resolve_data_dir(directory: str | os.PathLike[str] | None = None) -> Path:
         return user_cache()
     try:
         return check_place(chosen, "the folder of prepared data").expanduser()
-    except RuntimeError as error:  # of a user who is not known
-        raise UsageError(f"{chosen} is no folder ({error}); give another by LOSSFNS_DATA_DIR") from error
+    except RuntimeError as error:  # of an unknown user
+        raise UsageError(f"{chosen} is not a folder ({error}); give another one by LOSSFNS_DATA_DIR") from error
 
 
 def load(
@@ -114,22 +114,22 @@ def load(
 ) -> Sequence[Example]:
     """Returns the examples of one split with random access.
 
-    `train`, `validation` and `test` work for every data set: where TFDS has no such split, it is cut from the end of
-    `train` (a tenth for each missing one). Other names are those of TFDS, slices included (`train[:10%]`).
+    `train`, `validation` and `test` work for every data set: a split that TFDS lacks is cut from the end of `train` (a
+    tenth for each missing one). Other names are TFDS splits, including slices (`train[:10%]`).
 
     Args:
         name: an embedded data set or a TFDS name.
         split: the split.
         path: a UTF-8 text file to read instead of `name`: one sentence a line, a blank line ends a document. The first
             90 % of its sentences are train, then 5 % validation and 5 % test.
-        data_dir: where prepared data lives (default: see `resolve_data_dir`).
-        skip_budget: lines of a text file that may be damaged; of a data set, see `read_all`.
+        data_dir: folder of prepared data (default: see `resolve_data_dir`).
+        skip_budget: maximum number of damaged lines of a text file; for a data set, see `read_all`.
 
     Returns:
-        A sequence of dicts; text is bytes in UTF-8, as TFDS gives it.
+        A sequence of dicts; text is bytes in UTF-8, as in TFDS.
 
     Raises:
-        UsageError: the data cannot be had; the message says why and what to do.
+        UsageError: the data are not available; the message says why and what to do.
     """
     if path is not None:
         return read_text_file(path, split, skip_budget=skip_budget)
@@ -140,33 +140,33 @@ def load(
     try:
         return builder.as_data_source(split=expression)
     except NotImplementedError as error:
-        advice = f"delete {builder.data_dir} so that it is prepared anew"
+        advice = f"delete {builder.data_dir} to prepare it again"
         raise UsageError(f"{name} was prepared in a format without random access; {advice}.") from error
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error
     except (ValueError, KeyError) as error:
         if not have:
-            raise UsageError(f"{name} as it was prepared has no splits; {remedy_for(name, data_dir)}.") from error
+            raise UsageError(f"the prepared copy of {name} has no splits; {remedy_for(name, data_dir)}.") from error
         raise UsageError(f"{name} has no split {split!r}; it has {', '.join(have)}, and slices of them.") from error
 
 
 def remedy_for(name: str, directory: str | os.PathLike[str] | None = None) -> str:
-    """What to do about a prepared data set that is damaged."""
-    return f"delete {resolve_data_dir(directory) / name.split(':')[0].split('/')[0]} so that it is prepared anew"
+    """Returns the remedy for a damaged prepared data set."""
+    return f"delete {resolve_data_dir(directory) / name.split(':')[0].split('/')[0]} to prepare it again"
 
 
 def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> Any:
-    """Returns the TFDS builder of a name, not prepared yet.
+    """Returns the TFDS builder of a name, without preparing its data.
 
     Args:
         name: an embedded data set or a TFDS name, such as "imdb_reviews" or "wiki40b/en".
-        directory: where prepared data lives.
+        directory: folder of prepared data.
 
     Returns:
         A `tfds.core.DatasetBuilder` that stores array_record files.
 
     Raises:
-        UsageError: there is no such data set, or its builder needs what is not installed.
+        UsageError: there is no such data set, or its builder needs a package that is not installed.
     """
     folder = os.fspath(resolve_data_dir(directory))
     import tensorflow_datasets as tfds
@@ -190,14 +190,14 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
     except Exception as error:
         if resolve_data_dir(directory).joinpath(base).exists():  # damaged: TFDS raises all kinds
             advice = remedy_for(name, directory)
-            raise UsageError(f"{name} as it was prepared cannot be read ({sentence_of(error)}); {advice}.") from error
+            raise UsageError(f"the prepared copy of {name} cannot be read ({sentence_of(error)}); {advice}.") from error
         if isinstance(error, AssertionError | ValueError):  # an unknown version or configuration
             raise UsageError(f"TFDS cannot open {name!r}: {sentence_of(error)}.") from error
         raise
 
 
 def prepare(builder: Any, name: str) -> None:
-    """Builds or downloads a data set unless it lies in its folder already; two processes may do so at once."""
+    """Builds or downloads a data set unless it is already prepared; two processes may do so at once."""
     if builder.data_path.exists():
         return
     try:
@@ -247,7 +247,7 @@ def read_text_file(path: str | os.PathLike[str], split: str, *, skip_budget: int
 
 
 def _decode(content: bytes, skips: Skips, *, quiet: bool) -> str:
-    """The text of a file without its damaged lines, which count from 1."""
+    """Returns the text of a file without its damaged lines, which are counted from 1."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -261,17 +261,17 @@ def _decode(content: bytes, skips: Skips, *, quiet: bool) -> str:
 
 
 def find_text_feature(source: Sequence[Example], text_feature: str | None = None) -> str:
-    """Returns the name of the feature that holds the text of a source.
+    """Returns the name of the text feature of a source.
 
     Args:
         source: examples, at least one.
-        text_feature: the wanted name, or None for "text", or else the only feature that is text.
+        text_feature: the requested name; None selects "text", or else the only text feature.
 
     Returns:
         The name.
 
     Raises:
-        UsageError: no such feature, or several to choose from; the message lists what there is.
+        UsageError: there is no such feature, or several; the message lists the features.
     """
     features = ", ".join(f"{key} ({_kind(value)})" for key, value in source[0].items())
     texts = [key for key, value in source[0].items() if _kind(value) == "text"]
@@ -281,7 +281,7 @@ def find_text_feature(source: Sequence[Example], text_feature: str | None = None
         raise UsageError(f"The data has no text feature {text_feature!r}; its features are {features}.")
     if "text" in texts or len(texts) == 1:
         return "text" if "text" in texts else texts[0]
-    advice = "choose one by --data.text-feature" if texts else "take a data set with one that is text"
+    advice = "choose one by --data.text-feature" if texts else "use a data set with a text feature"
     raise UsageError(f"The data has no feature named 'text'; its features are {features}; {advice}.")
 
 
@@ -292,7 +292,7 @@ def _kind(value: Any) -> str:
 
 
 def _cut(split: str, have: Sequence[str]) -> str:
-    """Returns the TFDS split of a role, cutting validation and test from the end of train where they do not exist.
+    """Returns the TFDS split of a role; a missing validation or test is cut from the end of train.
 
     >>> [_cut(role, ["train", "test"]) for role in ROLES]
     ['train[:90%]', 'train[90%:]', 'test']
@@ -317,7 +317,7 @@ def _registered_names() -> list[str]:
 
 
 def _register(base: str) -> None:
-    """Imports the TFDS module named like the data set: TFDS registers some only then (and it may lack a package)."""
+    """Imports the TFDS module of a data set, which registers some builders (and may need a missing package)."""
     import tensorflow_datasets as tfds
 
     if not base.isidentifier() or base in _registered_names():
@@ -332,7 +332,7 @@ def _register(base: str) -> None:
 
 @contextlib.contextmanager
 def _network_checked(builder: Any, name: str) -> Iterator[None]:
-    """Looks for the host once TFDS sets out to download: by itself it would retry for minutes."""
+    """Checks the host before TFDS downloads, because TFDS would retry for minutes."""
     make_manager = builder._make_download_manager
 
     def check_and_make(*args: Any, **kwargs: Any) -> Any:
@@ -345,7 +345,7 @@ def _network_checked(builder: Any, name: str) -> Iterator[None]:
 
 
 def _check_network(urls: Iterable[str], name: str) -> None:
-    """Raises UsageError where the host of the first download has no address (and no proxy would find it)."""
+    """Raises UsageError if the host of the first download cannot be resolved (and there is no proxy)."""
     hosts = sorted({urllib.parse.urlsplit(url).hostname or "" for url in urls} - {""})
     proxies = urllib.request.getproxies() or any(v.startswith("TFDS_") and v.endswith("_PROXY") for v in os.environ)
     if not hosts or proxies:
@@ -367,6 +367,6 @@ def _needs(name: str, error: ImportError) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS's progress bars and banners where they would report on a few seconds of work."""
+    """Silences progress bars and banners of TFDS for a few seconds of work."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

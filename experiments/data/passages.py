@@ -15,8 +15,8 @@ from train.errors import UsageError
 class Passages:
     """N passages of at most T tokens.
 
-    `tokens` int32 [N, T] is [CLS] text [SEP] padding, `valid` bool [N, T]; `label` and `book` are int32 [N]; `text` has
-    the N raw texts.
+    `tokens` int32 [N, T] is [CLS] text [SEP] padding, `valid` bool [N, T]; `label` and `book` are int32 [N]; `text` is
+    the list of N raw texts.
     """
 
     tokens: np.ndarray
@@ -29,17 +29,17 @@ class Passages:
         return len(self.text)
 
     def take(self, index: np.ndarray) -> Passages:
-        """Returns the passages of an index array."""
+        """Returns the passages at an array of indices."""
         return Passages(
             self.tokens[index], self.valid[index], self.label[index], self.book[index], [self.text[i] for i in index]
         )
 
 
 def make_passages(corpus: Corpus, tokenizer: Tokenizer, seq_len: int = 64) -> Passages:
-    """Joins consecutive verses of a chapter for as long as they fit into a sequence.
+    """Joins consecutive verses of a chapter into passages of at most `seq_len` tokens.
 
-    Verses of books without a class are left out. A verse longer than the sequence is cut; the text is then that of the
-    tokens kept, so that a bag-of-words model sees no more than a token model.
+    Verses of books without a class are dropped. A verse longer than the sequence is truncated, as tokens and as text,
+    so that a bag-of-words model sees no more than a token model.
 
     Args:
         corpus: a split of a data set with groups (`bible_web`, `bible_kjv`).
@@ -84,20 +84,20 @@ def few_shot(passages: Passages, per_class: int, seed: int) -> Passages:
 
     Args:
         passages: the training passages.
-        per_class: how many of each class.
-        seed: of the draw.
+        per_class: number per class.
+        seed: seed of the draw.
 
     Returns:
         `per_class` times the number of classes, in a shuffled order.
 
     Raises:
-        UsageError: a class has too few.
+        UsageError: a class has too few passages.
     """
     rng = np.random.default_rng([seed, per_class])
     chosen = []
     for label in np.unique(passages.label):
         members = np.flatnonzero(passages.label == label)
         if len(members) < per_class:
-            raise UsageError(f"Class {label} has {len(members)} passages, fewer than the {per_class} asked for.")
+            raise UsageError(f"Class {label} has {len(members)} passages, fewer than the requested {per_class}.")
         chosen.append(rng.choice(members, per_class, replace=False))
     return passages.take(rng.permutation(np.concatenate(chosen)))

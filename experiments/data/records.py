@@ -1,4 +1,4 @@
-"""Reading the records of a data set one by one, and what to do about those that are damaged."""
+"""Reading of records one by one, with a limit on skipped damaged records."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Example = Mapping[str, Any]
 
 @dataclass
 class Skips:
-    """Counts the damaged records of a split and passes over as many as may be."""
+    """Skips the damaged records of a split, up to a budget."""
 
     what: str
-    """Where they are, as in "record 3 of WHAT"."""
+    """Name of the source, as in "record 3 of WHAT"."""
     budget: int = 0
-    remedy: str = "mend it"
-    """What to do about it."""
+    remedy: str = "fix it"
+    """Remedy in the error message."""
     skipped: list[int] = field(default_factory=list)
 
     def skip(self, unit: str, index: int, error: BaseException, *, quiet: bool = False) -> None:
@@ -29,8 +29,8 @@ class Skips:
         Args:
             unit: "record" or "line".
             index: its number.
-            error: what reading it gave.
-            quiet: whether to say nothing of it.
+            error: the error from reading it.
+            quiet: whether to print no warning.
 
         Raises:
             UsageError: the budget is used up.
@@ -38,13 +38,13 @@ class Skips:
         self.skipped.append(index)
         problem = f"{unit} {index} of {self.what} is damaged ({type(error).__name__}: {sentence_of(error)})"
         if len(self.skipped) > self.budget:
-            more = f", the {len(self.skipped)} damaged so far are more than --data.skip-budget" if self.budget else ""
+            more = f", the {len(self.skipped)} damaged so far exceed --data.skip-budget" if self.budget else ""
             option = f"--data.skip-budget {max(10, 2 * self.budget)}"
             raise UsageError(
-                f"{problem[0].upper()}{problem[1:]}{more}; {self.remedy}, or pass over such {unit}s by {option}."
+                f"{problem[0].upper()}{problem[1:]}{more}; {self.remedy}, or skip such {unit}s by {option}."
             ) from error
         if not quiet:
-            warn(f"{problem}; passed over")
+            warn(f"{problem}; skipped")
 
 
 def read_all(
@@ -53,24 +53,24 @@ def read_all(
     *,
     what: str = "the data",
     skip_budget: int = 0,
-    remedy: str = "mend it",
+    remedy: str = "fix it",
     check: Callable[[Example], Any] = bool,
 ) -> list[Example]:
     """Returns examples as a list.
 
     Args:
-        source: what `load` returned.
-        limit: the first so many (None: all).
+        source: the source from `load`.
+        limit: maximum number of examples (None: all).
         what: name and split, for messages.
-        skip_budget: damaged records that may be passed over.
-        remedy: what to do about a damaged record.
-        check: raises for an example that can be read but not used.
+        skip_budget: maximum number of damaged records to skip.
+        remedy: remedy for a damaged record, for messages.
+        check: raises an error for an example that can be read but not used.
 
     Returns:
-        The examples that are not damaged.
+        The undamaged examples.
 
     Raises:
-        UsageError: a record is damaged and the budget used up, or there is none to read.
+        UsageError: too many records are damaged, or there are none.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--data.max-examples must be at least 1, but it is {limit}.")
@@ -95,5 +95,5 @@ def read_all(
 
 
 def sentence_of(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """Returns the first line of an error message."""
     return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".:")

@@ -1,7 +1,7 @@
 """Text as documents of sentences, and as one flat array of token ids.
 
-A document of the Bible is a chapter. In other sets it is an example, whose text is cut into sentences, or what blank
-lines bound in a text file.
+A document of the Bible is a chapter. In a text file, blank lines separate documents. In other data sets an example is a
+document, and its text is split into sentences.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from experiments.data.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences in order; `document[i]` is the number of sentence i's document and never falls.
+    """Sentences in order; `document[i]` is the document number of sentence i and never decreases.
 
-    `group` and `book` (-1 where there is none) carry the labels of the Bible's passages.
+    `group` and `book` (-1 if there is none) carry the labels of the Bible's passages.
     """
 
     sentences: list[str]
@@ -32,17 +32,17 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised corpus: sentence i is `ids[starts[i]:starts[i + 1]]` and lies in `document[i]`."""
+    """A tokenised corpus: sentence i is `ids[starts[i]:starts[i + 1]]` and belongs to `document[i]`."""
 
     ids: np.ndarray
     starts: np.ndarray
     document: np.ndarray
     sentence_bytes: np.ndarray
-    """int64 [sentences]: the length of each sentence in UTF-8 with the space or line end that follows."""
+    """int64 [sentences]: the length of each sentence in UTF-8, including the following space or line end."""
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cuts a text behind sentence ends; a text that has none is cut in two, so that it still has a boundary.
+    """Splits a text into sentences; a single sentence is cut in two, so that there is a boundary.
 
     >>> split_sentences("It rained. It stopped!")
     ['It rained.', 'It stopped!']
@@ -62,7 +62,7 @@ def read_corpus(config: DataConfig, split: str, *, directory: str | os.PathLike[
     Args:
         config: `name`, `path`, `text_feature`, `max_examples` and `skip_budget` are used.
         split: "train", "validation", "test" or a split of the data set's own.
-        directory: where prepared data lives.
+        directory: folder of prepared data.
 
     Returns:
         The corpus.
@@ -76,7 +76,7 @@ def read_corpus(config: DataConfig, split: str, *, directory: str | os.PathLike[
         config.max_examples,
         what=f"{config.path or config.name}, split {split}",
         skip_budget=budget,
-        remedy=remedy_for(config.name, directory) if config.path is None else "mend it",
+        remedy=remedy_for(config.name, directory) if config.path is None else "fix it",
         check=lambda example: _text(example[find_text_feature([example], config.text_feature)]),
     )
     feature = find_text_feature(source, config.text_feature)
@@ -115,7 +115,7 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
         tokenizer: the tokenizer.
 
     Returns:
-        Its tokens; sentences that give none are left out.
+        Its tokens; sentences without tokens are dropped.
     """
     encoded = tokenizer.encode_all(corpus.sentences)
     lengths = np.asarray([len(ids) for ids in encoded], np.int64)

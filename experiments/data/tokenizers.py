@@ -1,4 +1,4 @@
-"""Tokenizers: sentencepiece subwords learnt from the training text, cached by content, and plain bytes.
+"""Tokenizers: sentencepiece subwords trained on the training text, cached by content, and plain bytes.
 
 Both share five special tokens at fixed ids, so that a model's code does not depend on the tokenizer.
 """
@@ -28,11 +28,11 @@ SPECIAL_NAMES: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Tokenizer(Protocol):
-    """What the pipelines use of a tokenizer."""
+    """Interface of a tokenizer."""
 
     vocab_size: int
     counts: np.ndarray
-    """int64 [vocab_size]: how often each token occurs in the training text."""
+    """int64 [vocab_size]: occurrences of each token in the training text."""
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, int32 [n], without special tokens around it."""
@@ -76,7 +76,7 @@ class ByteTokenizer:
 
 
 class SentencePieceTokenizer:
-    """Subwords of a sentencepiece model whose first five ids are the special tokens."""
+    """Subwords of a sentencepiece model; its first five ids are the special tokens."""
 
     def __init__(self, model: bytes, counts: np.ndarray | None = None):
         self.model = model
@@ -108,14 +108,14 @@ def make_tokenizer(
 
     Args:
         config: `tokenizer`, `subwords` and `vocab_size` are used.
-        texts: sentences of the training split, and of no other.
-        directory: where prepared data lives (default: see `load.resolve_data_dir`).
+        texts: sentences of the training split only.
+        directory: folder of prepared data (default: see `load.resolve_data_dir`).
 
     Returns:
-        A tokenizer; equal arguments give the same one, byte for byte.
+        A tokenizer; equal arguments give the same tokenizer, byte for byte.
 
     Raises:
-        UsageError: the vocabulary size does not fit the text, or what is learnt cannot be kept in `directory`.
+        UsageError: the vocabulary size does not fit the text, or the tokenizer cannot be stored in `directory`.
         RunFailed: the disk is full.
     """
     if config.tokenizer == "bytes":
@@ -128,16 +128,16 @@ def make_tokenizer(
 
 
 def _cached_model(config: DataConfig, texts: Sequence[str], folder: Path) -> bytes:
-    """The model learnt from exactly this text and these settings, read if it was kept and is whole, else learnt.
+    """Returns the model for exactly this text and these settings, read from the cache if it is intact, else trained.
 
-    What is kept is the SHA-256 sum of the model, on a line of its own, and the model: sentencepiece reads many a
-    damaged one without a word, and gives other ids.
+    The file starts with the SHA-256 sum of the model on a separate line, because sentencepiece reads many damaged
+    models without an error and returns other ids.
     """
     settings = {"type": config.subwords, "size": config.vocab_size, "version": sentencepiece.__version__, "format": 2}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for text in texts:
         data = text.encode()
-        digest.update(b"%d:" % len(data) + data)  # the length tells two texts from one that holds both
+        digest.update(b"%d:" % len(data) + data)  # the length distinguishes two texts from their concatenation
     file = folder / f"{config.subwords}-{config.vocab_size}-{digest.hexdigest()[:24]}.model"
     try:
         told, _, model = read_bytes(file).partition(b"\n")
@@ -149,7 +149,7 @@ def _cached_model(config: DataConfig, texts: Sequence[str], folder: Path) -> byt
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
     if problem:
-        warn(f"the tokenizer {file} {problem}; it is learnt again")
+        warn(f"the tokenizer {file} {problem}; it is trained again")
     model = train_sentencepiece(texts, config.vocab_size, config.subwords)
     make_folder(folder, "the folder of tokenizers")
     write_atomic(file, _sum_of(model) + b"\n" + model)
@@ -161,7 +161,7 @@ def _sum_of(model: bytes) -> bytes:
 
 
 def train_sentencepiece(texts: Sequence[str], vocab_size: int, subwords: str) -> bytes:
-    """Learns a sentencepiece model, silently and on one thread (so that the result does not depend on the machine)."""
+    """Trains a sentencepiece model, silently and on one thread, so that the result does not depend on the machine."""
     if vocab_size < 32:
         raise UsageError(f"--data.vocab-size must be at least 32, but it is {vocab_size}.")
     model = io.BytesIO()
@@ -170,7 +170,7 @@ def train_sentencepiece(texts: Sequence[str], vocab_size: int, subwords: str) ->
             sentence_iterator=iter(texts),
             model_writer=model,
             vocab_size=vocab_size,
-            hard_vocab_limit=False,  # a small text gives as many subwords as it has
+            hard_vocab_limit=False,  # a small text gives fewer subwords
             model_type=subwords,
             character_coverage=1.0,
             pad_id=PAD,
@@ -186,14 +186,14 @@ def train_sentencepiece(texts: Sequence[str], vocab_size: int, subwords: str) ->
         )
     except RuntimeError as error:
         raise UsageError(
-            f"sentencepiece cannot learn {vocab_size} subwords from this text ({error}); choose a smaller "
+            f"sentencepiece cannot train {vocab_size} subwords on this text ({error}); choose a smaller "
             "--data.vocab-size, or --data.tokenizer=bytes."
         ) from error
     return model.getvalue()
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The files that keep a tokenizer in a folder, by name; `read_tokenizer` reads them."""
+    """Returns the files of a tokenizer by name; `read_tokenizer` reads them."""
     kind = "bytes" if isinstance(tokenizer, ByteTokenizer) else "sentencepiece"
     files = {"tokenizer.json": json.dumps({"kind": kind, "counts": tokenizer.counts.tolist()}).encode()}
     if isinstance(tokenizer, SentencePieceTokenizer):
@@ -202,7 +202,7 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
 
 
 def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer | None:
-    """The tokenizer that a folder keeps, or None.
+    """Returns the tokenizer stored in a folder, or None.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

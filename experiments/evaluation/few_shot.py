@@ -1,6 +1,6 @@
-"""Fine-tuning with few labels, pretrained and from scratch: the head starts as a linear probe, then all is trained.
+"""Fine-tuning with few labels: the head starts as a linear probe, then all parameters are trained.
 
-A head that knows nothing would first have the encoder change for its sake (Kumar et al. 2022, arXiv:2202.10054).
+A random head would distort the pretrained features first (Kumar et al. 2022, arXiv:2202.10054).
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ from train.optimizers.names import Overrides
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How an encoder is fine-tuned at each budget of labels."""
+    """Hyper-parameters of fine-tuning at each budget of labels."""
 
     steps: tuple[int, ...]
-    """Updates, one number for each of the budgets."""
+    """Number of updates, one for each budget."""
     probe_c: tuple[float, ...]
-    """scikit-learn's C of the logistic regression as which the head starts, likewise; the smaller, the more it is held
-    back."""
+    """scikit-learn's C of the logistic regression that initialises the head, one for each budget; a smaller C means
+    stronger regularisation."""
     rates: tuple[float, ...]
-    """Learning rate as a multiple of the optimizer's, likewise."""
+    """Factors of the optimizer's learning rate, one for each budget."""
     embedding_rate: float = 1.0
-    """Learning rate of the token embeddings as a multiple of that of everything else."""
+    """Factor of the learning rate for the token embeddings."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FewShotConfig:
     """A task with few labels.
 
-    The tunings, one for a pretrained encoder and one for a random one, were chosen on the validation books and on
-    passages of the training books that are in no test.
+    The hyper-parameters, one set for a pretrained encoder and one for a random encoder, were chosen on the validation
+    books and on training-book passages that are in no test set.
 
     Raises:
-        UsageError: A tuning's numbers are not one for each budget, a `probe_c` is not positive, or a rate is negative.
+        UsageError: The number of values differs from the number of budgets, a `probe_c` is not positive, or a rate is
+            negative.
     """
 
     budgets: tuple[int, ...] = (8, 32, 128)
-    """Labels of each class."""
+    """Labels per class."""
     seeds: int = axis(5)
-    """Draws of the labels, each with random weights of its own."""
+    """Number of draws of the labels; each has its own random weights."""
     pretrained: Tuning = Tuning(steps=(30, 80, 200), probe_c=(0.003, 0.03, 0.1), rates=(0.3, 1.0, 1.0))
     """For a pretrained encoder."""
     scratch: Tuning = Tuning(steps=(30, 60, 120), probe_c=(0.01, 0.03, 0.1), rates=(0.3, 1.0, 1.0), embedding_rate=10.0)
@@ -68,11 +69,11 @@ class FewShotConfig:
         devices=1,  # few rows on purpose
         keep_final=False,
     )
-    """How the classifier is trained; a batch is of passages, the steps are those of the tuning."""
+    """Training of the classifier; a batch consists of passages, and the tuning sets the steps."""
     seq_len: int = 64
-    """Tokens of a passage, at most those of the pretraining."""
+    """Tokens per passage, at most the sequence length of pretraining."""
     max_test: int = 500
-    """Most passages of each of the two test sets; an even sample of them."""
+    """Maximum number of passages in each of the two test sets, evenly sampled."""
 
     def __post_init__(self) -> None:
         for name, tuning in {"pretrained": self.pretrained, "scratch": self.scratch}.items():
@@ -91,7 +92,7 @@ class FewShotConfig:
 
 
 def make_objective(model: Classifier) -> Objective:
-    """Cross-entropy of the class."""
+    """Returns the cross-entropy of the class."""
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         logits: Any = model.apply(
@@ -110,10 +111,10 @@ def make_learner(config: FewShotConfig, model: Classifier, seq_len: int, encoder
     """Returns `(labelled, budget, seed, folder) -> predict`, compiled once for all seeds of a budget.
 
     Args:
-        config: How it is tuned.
+        config: The hyper-parameters.
         model: The encoder with a linear head.
-        seq_len: Tokens of a passage.
-        encoder: Gives the pretrained parameters; None trains from scratch.
+        seq_len: Tokens per passage.
+        encoder: Returns the pretrained parameters; None trains from scratch.
     """
     tuning = config.scratch if encoder is None else config.pretrained
     objective = make_objective(model)
@@ -154,7 +155,7 @@ def make_learner(config: FewShotConfig, model: Classifier, seq_len: int, encoder
 
 
 def hold_out(passages: Passages, part: int = 5) -> tuple[Passages, Passages]:
-    """Every `part`-th passage of each class is kept apart: the rest, and these."""
+    """Holds out every `part`-th passage of each class; returns the rest and the held-out passages."""
     order = np.concatenate([np.arange(n) for n in np.bincount(passages.label)])
     rank = np.empty(len(passages), int)
     rank[np.argsort(passages.label, kind="stable")] = order
@@ -163,12 +164,12 @@ def hold_out(passages: Passages, part: int = 5) -> tuple[Passages, Passages]:
 
 
 def sample(passages: Passages, most: int) -> Passages:
-    """An evenly spaced sample of limited size."""
+    """Returns an evenly spaced sample of limited size."""
     return passages.take(np.unique(np.linspace(0, len(passages) - 1, min(most, len(passages))).astype(int)))
 
 
 def resampled(passages: Passages, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches; each pass takes every passage once, in a new order, and goes on into the next one."""
+    """Yields endless batches; each pass has every passage once in a new order, and batches may span two passes."""
     rng = np.random.default_rng([seed, 1])
     queue = np.zeros(0, np.int64)
     while True:
@@ -179,7 +180,7 @@ def resampled(passages: Passages, batch_size: int, seed: int) -> Iterator[dict[s
 
 
 def chunks(passages: Passages, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens and validity in blocks of one size; the last is filled up with its first row."""
+    """Yields tokens and validity in blocks of equal size; the last is padded with its first row."""
     for start in range(0, len(passages), size):
         index = np.arange(start, start + size)
         index = np.where(index < len(passages), index, start)
@@ -187,7 +188,7 @@ def chunks(passages: Passages, size: int) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def score(predictions: Sequence[int] | np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy and macro-F1."""
+    """Returns accuracy and macro-F1."""
     return {
         "accuracy": float(np.mean(predictions == labels)),
         "macro_f1": float(f1_score(labels, predictions, average="macro")),

@@ -1,4 +1,4 @@
-"""A linear probe: what logistic regression makes of frozen features with few labels and with many."""
+"""Linear probe: logistic regression on frozen features with few and with many labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from experiments.baselines.linear import fit_linear
 
 
 def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Returns the indices of `shots` examples of each class, or of all of a class that has fewer.
+    """Returns the indices of `shots` examples per class, or of all examples of a smaller class.
 
-    More shots of the same seed contain the fewer ones.
+    With the same seed, a larger draw contains the smaller ones.
 
     >>> draw_shots(np.array([0, 0, 1, 1, 1]), 1, seed=0).shape
     (2,)
@@ -32,11 +32,11 @@ def probe(
     Args:
         train: Features [N, D] and labels [N] to draw from.
         test: Features and labels to test on.
-        budgets: Labels of each class.
-        seed: Of the draw.
+        budgets: Labels per class.
+        seed: Seed of the draw.
 
     Returns:
-        `{"labels": budget, "accuracy": accuracy}` of each budget.
+        `{"labels": budget, "accuracy": accuracy}` for each budget.
     """
     rows = []
     for budget in budgets:

@@ -11,13 +11,13 @@ import numpy as np
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them and zero biases at the start.
+    """Dense layers with ReLU between them; biases start at zero.
 
     Attributes:
-        sizes: Units of each layer, the output last.
-        kernel_init: How the kernels start.
-        cosine: Whether the outputs are cosines between the last features and the columns of the last kernel, for
-            losses with a margin.
+        sizes: Units of each layer, including the output.
+        kernel_init: Initialiser of the kernels.
+        cosine: Whether outputs are cosines between the last features and the columns of the last kernel, for losses with
+            a margin.
     """
 
     sizes: Sequence[int]
@@ -26,7 +26,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., d] to [..., sizes[-1]]."""
+        """Maps [..., d] to [..., sizes[-1]]."""
         for number, size in enumerate(self.sizes):
             x = jax.nn.relu(x) if number else x
             name = f"layer_{number}"

@@ -1,4 +1,4 @@
-"""Texts drawn from a language model, token by token."""
+"""Autoregressive sampling from a language model."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from experiments.data.tokenizers import CLS, SEP, SPECIAL_IDS, Tokenizer
 def sample(
     model: Any, params: Any, key: jax.Array, *, length: int, rows: int = 3, temperature: float = 1.0
 ) -> np.ndarray:
-    """Draws texts from a causal language model, from the start symbol on.
+    """Samples texts from a causal language model, beginning with the start symbol.
 
     Args:
-        model: The network; called with tokens [B, T] and `valid`, it gives logits [B, T, V].
+        model: The network; it maps tokens [B, T] and `valid` to logits [B, T, V].
         params: Its parameters.
         key: PRNG key.
-        length: Tokens in a row, the start symbol included.
+        length: Sequence length, including the start symbol.
         rows: Number of texts.
         temperature: Divides the logits.
 
     Returns:
-        int32 [rows, length]; what follows a [SEP] does not belong to the text.
+        int32 [rows, length]; a text ends at its first [SEP].
     """
     never = np.asarray([i for i in SPECIAL_IDS if i != SEP])
 
@@ -41,5 +41,5 @@ def sample(
 
 
 def texts_of(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> list[str]:
-    """The texts of sampled rows, without the start symbol and up to the end."""
+    """Decodes sampled rows, without the start symbol and up to the end."""
     return [tokenizer.decode(row[1 : row.index(SEP) if SEP in row else None]) for row in map(list, rows)]

@@ -4,7 +4,7 @@ Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745), rotary positions (Su et a
 biases in the products. Attention is written as two einsums: at the short lengths of these studies that is faster on a
 CPU than `jax.nn.dot_product_attention`.
 
-`dtype` is the type of what matrix products multiply; their sums and everything else, the parameters too, are float32.
+`dtype` is the input dtype of matrix products; their sums, the parameters and everything else are float32.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ SHARDING_RULES = (
     ("(qkv|mlp_in)/kernel$", (None, ("tensor", "fsdp"))),
     ("(attention_out|mlp_out)/kernel$", ("tensor", "fsdp")),
 )
-"""How `train.shard_state` spreads these models.
+"""Sharding rules of these models for `train.shard_state`.
 
-Over `tensor`: of two products in a row, columns of the first and rows of the second go to one device, so that only
-their sum has to travel (Shoeybi et al. 2019, arXiv:1909.08053). Over `fsdp`: columns of both, because over the rows the
-compiler gathers the activations of all devices instead of the kernel.
+Over `tensor`: of two consecutive products, the first is split by columns and the second by rows, so that one all-reduce
+is enough (Shoeybi et al. 2019, arXiv:1909.08053). Over `fsdp`: both by columns, because with rows the compiler gathers
+the activations of all devices instead of the kernel.
 """
 
 
@@ -35,17 +35,17 @@ class TransformerConfig:
     width: int = 128
     """Size of a token's representation; a multiple of twice the number of heads."""
     depth: int = 4
-    """Number of blocks, each attention and a feed-forward layer."""
+    """Number of blocks; each has attention and a feed-forward layer."""
     heads: int = 2
     """Number of attention heads."""
     dropout: float = 0.0
-    """Probability that an entry of a block's output is dropped in training."""
+    """Dropout rate of the outputs of a block in training."""
     recompute: bool = False
-    """Compute each block again in the backward pass rather than keep what it needs: less memory, a third more work."""
+    """Recompute each block in the backward pass instead of storing its activations: less memory, a third more FLOPs."""
 
 
 class Dense(nn.Module):
-    """`x @ kernel (+ bias)` with products of `dtype` and sums of float32."""
+    """`x @ kernel (+ bias)` with inputs in `dtype` and sums in float32."""
 
     features: int
     dtype: str = "float32"
@@ -54,9 +54,9 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., d] to [..., features]."""
+        """Maps [..., d] to [..., features]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        # XLA's fast CPU product wants two matrices: with three axes the gradient takes twice as long.
+        # XLA's fast CPU product needs two matrices: with three axes the gradient takes twice as long.
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         if self.use_bias:
@@ -65,13 +65,13 @@ class Dense(nn.Module):
 
 
 def rotate(x: jax.Array, *, base: float = 10_000.0) -> jax.Array:
-    """Rotate each pair of entries of [B, T, H, D] by an angle in proportion to its position.
+    """Rotates each pair of entries of [B, T, H, D] by an angle proportional to its position.
 
     >>> float(rotate(jnp.ones((1, 2, 1, 2)))[0, 1, 0, 0])  # cos(1) - sin(1)
     -0.3011...
     """
     length, half = x.shape[1], x.shape[-1] // 2
-    # By NumPy, so that they are constants: XLA would compute them anew for every row of the batch.
+    # With NumPy, so that they are constants: XLA would recompute them for every row of the batch.
     angles = np.arange(length)[:, None] * base ** (-np.arange(half)[None, :] / half)
     cos, sin = (jnp.asarray(f(angles)[None, :, None, :], x.dtype) for f in (np.cos, np.sin))
     first, second = x[..., :half], x[..., half:]
@@ -86,7 +86,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, visible: jax.Array, train: bool) -> jax.Array:
-        """Map [B, T, D] to [B, T, D]; `visible` [B, 1, T, T] says which key (last) a query sees."""
+        """Maps [B, T, D] to [B, T, D]; `visible` [B, 1, T, T] marks the keys (last axis) that a query attends to."""
         config, dtype = self.config, self.dtype
         drop = nn.Dropout(config.dropout, deterministic=not train)
         out = nn.initializers.variance_scaling(0.5 / config.depth, "fan_in", "normal")
@@ -96,7 +96,7 @@ class Block(nn.Module):
         query, key, value = jnp.split(qkv.reshape(batch, length, 3 * config.heads, -1), 3, axis=2)
         query, key, value = rotate(query).astype(dtype), rotate(key).astype(dtype), value.astype(dtype)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        # Not -inf: the row of a padding query that sees nothing would be NaN, also in the gradient.
+        # Not -inf: a padding query without any visible key would give NaN, in the gradient too.
         scores = jnp.where(visible, scores / query.shape[-1] ** 0.5, -1e30)
         attention = jax.nn.softmax(scores).astype(dtype)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value, preferred_element_type=jnp.float32)
@@ -107,7 +107,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Tokens to contextual representations; `attend` gives the logits of the tied output layer."""
+    """Maps tokens to contextual representations; `attend` computes the logits of the tied output layer."""
 
     config: TransformerConfig
     vocab_size: int
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
     dtype: str = "float32"
 
     def setup(self) -> None:
-        """Declare the layers, so that `attend` can use the embedding."""
+        """Declares the layers, so that `attend` can use the embedding."""
         small = nn.initializers.normal(0.02)
         self.embedding = nn.Embed(self.vocab_size, self.config.width, embedding_init=small, name="embedding")
         if self.segments:
@@ -136,14 +136,14 @@ class Encoder(nn.Module):
         segment_ids: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Encode tokens.
+        """Encodes tokens.
 
         Args:
-            tokens: integers [B, T].
-            valid: boolean [B, T], False at padding, which no token attends to.
-            segments: integers [B, T], BERT's sentence A or B, added as an embedding.
-            segment_ids: integers [B, T] of packed documents; a token attends within its own only.
-            train: whether dropout acts (rng `dropout`).
+            tokens: Integers [B, T].
+            valid: Boolean [B, T], False at padding; no token attends to it.
+            segments: Integers [B, T], BERT's sentence A or B, added as an embedding.
+            segment_ids: Integers [B, T], the number of each packed document; attention stays within a document.
+            train: Whether dropout is active (rng `dropout`).
 
         Returns:
             Representations, float32 [B, T, width].
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         return self.final_norm(x)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
-        """Logits [..., V] of representations [..., D] by the embedding matrix itself."""
+        """Returns the logits [..., V] of representations [..., D], with the embedding matrix as output layer."""
         rows, table = hidden.reshape(-1, hidden.shape[-1]), self.embedding.embedding
         rows, table = rows.astype(self.dtype), table.astype(self.dtype)
         logits = jnp.einsum("nd,vd->nv", rows, table, preferred_element_type=jnp.float32)
@@ -171,7 +171,7 @@ class Encoder(nn.Module):
 
 
 def mean_over(hidden: jax.Array, valid: jax.Array) -> jax.Array:
-    """Mean of the representations [B, T, D] of the valid tokens [B, T].
+    """Returns the mean of the representations [B, T, D] over the valid tokens [B, T].
 
     >>> mean_over(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]])).tolist()
     [[2.0]]
@@ -194,7 +194,7 @@ class Bert(nn.Module):
     dtype: str = "float32"
 
     def setup(self) -> None:
-        """Declare the encoder and the heads."""
+        """Declares the encoder and the heads."""
         self.encoder = Encoder(self.config, self.vocab_size, segments=2, dtype=self.dtype)
         self.mlm_dense = Dense(self.config.width, self.dtype, use_bias=True)
         self.mlm_norm = nn.LayerNorm()
@@ -211,7 +211,7 @@ class Bert(nn.Module):
         positions: jax.Array,
         train: bool = False,
     ) -> BertOutput:
-        """Logits at the masked `positions` [B, P] only (float32 [B, P, V]) and for the pair [B, 2]."""
+        """Returns logits at the masked `positions` [B, P] (float32 [B, P, V]) and for the pair [B, 2]."""
         hidden = self.encoder(tokens, valid=valid, segments=segments, train=train)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
         transformed = self.mlm_norm(jax.nn.gelu(self.mlm_dense(chosen)))
@@ -220,23 +220,23 @@ class Bert(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A linear classifier on the mean representation of an encoder of BERT's shape, so that BERT's weights fit."""
+    """A linear classifier on the mean representation; the encoder has the shapes of BERT's, so BERT's weights fit."""
 
     config: TransformerConfig
     vocab_size: int
     num_classes: int
 
     def setup(self) -> None:
-        """Declare the encoder and the head."""
+        """Declares the encoder and the head."""
         self.encoder = Encoder(self.config, self.vocab_size, segments=2)
         self.head = Dense(self.num_classes, use_bias=True, kernel_init=nn.initializers.zeros)
 
     def __call__(self, tokens: jax.Array, *, valid: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [B, num_classes] of tokens [B, T]."""
+        """Returns the logits [B, num_classes] of tokens [B, T]."""
         return self.head(self.features(tokens, valid=valid, train=train))
 
     def features(self, tokens: jax.Array, *, valid: jax.Array, train: bool = False) -> jax.Array:
-        """What the head reads, [B, width]."""
+        """Returns the input of the head, [B, width]."""
         hidden = self.encoder(tokens, valid=valid, segments=jnp.zeros_like(tokens), train=train)
         return mean_over(hidden, valid)
 
@@ -249,12 +249,12 @@ class CausalLM(nn.Module):
     dtype: str = "float32"
 
     def setup(self) -> None:
-        """Declare the causal encoder."""
+        """Declares the causal encoder."""
         self.encoder = Encoder(self.config, self.vocab_size, causal=True, dtype=self.dtype)
 
     def __call__(
         self, tokens: jax.Array, *, valid: jax.Array, segment_ids: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
-        """Next-token logits [B, T, V] of tokens [B, T]."""
+        """Returns the next-token logits [B, T, V] of tokens [B, T]."""
         hidden = self.encoder(tokens, valid=valid, segment_ids=segment_ids, train=train)
         return self.encoder.attend(hidden)

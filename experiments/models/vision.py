@@ -1,4 +1,4 @@
-"""A small convolutional encoder, and random views of images as matrix products."""
+"""A small convolutional encoder, and image augmentation by matrix products."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 CHUNK = 256
-"""Images that are encoded at once."""
+"""Number of images per encoder call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,17 +18,17 @@ class EncoderConfig:
     """Size of the encoder."""
 
     channels: tuple[int, ...] = (16, 32, 64)
-    """Channels of each convolution; each halves height and width."""
+    """Channels of each convolution; a convolution halves height and width."""
     features: int = 128
-    """Size of the representation that is probed."""
+    """Size of the probed representation."""
     projection: int = 64
-    """Size of the embedding that the contrastive loss compares."""
+    """Size of the embedding in the contrastive loss."""
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions of stride 2 and a dense layer. Norms are of one example, so that an example depends on no other.
+    """Convolutions with stride 2 and a dense layer. LayerNorm keeps the examples independent.
 
-    `dtype` is the type in which convolutions and products are computed; parameters, norms and outputs are float32.
+    `dtype` is the dtype of convolutions and matrix products; parameters, norms and outputs are float32.
     """
 
     config: EncoderConfig
@@ -36,7 +36,7 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Map [N, H, W, C] to representations [N, features]."""
+        """Maps [N, H, W, C] to representations [N, features]."""
         x = images
         for number, channels in enumerate(self.config.channels):
             x = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype, name=f"conv_{number}")(x)
@@ -46,21 +46,21 @@ class ConvEncoder(nn.Module):
 
 
 class Embedding(NamedTuple):
-    """What a network makes of an image: `features` [N, features] is probed, `output` [N, ...] is trained on."""
+    """Outputs of a network: the probe reads `features` [N, features], the loss reads `output` [N, ...]."""
 
     features: jax.Array
     output: jax.Array
 
 
 class Projector(nn.Module):
-    """The encoder with SimCLR's projection, a hidden layer and an embedding."""
+    """The encoder with SimCLR's projection head: a hidden layer and an embedding."""
 
     config: EncoderConfig
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Embedding:
-        """Map [N, H, W, C] to representations and embeddings [N, projection]."""
+        """Maps [N, H, W, C] to representations and embeddings [N, projection]."""
         features = ConvEncoder(self.config, self.dtype, name="encoder")(images)
         hidden = jax.nn.relu(nn.Dense(self.config.features, dtype=self.dtype, name="hidden")(features))
         return Embedding(features, nn.Dense(self.config.projection, use_bias=False, name="embedding")(hidden))
@@ -75,35 +75,35 @@ class ImageClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Embedding:
-        """Map [N, H, W, C] to representations and logits [N, num_classes]."""
+        """Maps [N, H, W, C] to representations and logits [N, num_classes]."""
         features = ConvEncoder(self.config, self.dtype, name="encoder")(images)
         return Embedding(features, nn.Dense(self.num_classes, name="head")(features))
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How a view differs from its image."""
+    """Strength of the augmentation."""
 
     shift: float = 0.08
-    """Largest shift, as a part of the image's size, in each direction."""
+    """Largest shift in each direction, as a fraction of the image size."""
     zoom: float = 0.15
-    """Largest change of size, in height and in width apart; 0.15 is up to 15 % larger or smaller."""
+    """Largest change of scale, drawn separately for height and width; 0.15 is up to 15 % larger or smaller."""
     contrast: float = 0.4
-    """Largest part of the contrast that is taken away."""
+    """Largest reduction of the contrast, as a fraction."""
     noise: float = 0.05
     """Standard deviation of the noise; the image's range is 0 to 1."""
 
 
 def augment(key: jax.Array, images: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Returns a random view of each image: shifted, scaled, fainter, noisy.
+    """Returns a random view of each image: shifted, scaled, with less contrast and with noise.
 
     Args:
         key: PRNG key.
         images: [N, H, W, C], 0 to 1.
-        config: How strongly.
+        config: Strength of the augmentation.
 
     Returns:
-        [N, H, W, C]. Shift and scale are bilinear, exactly; outside of an image all is 0.
+        [N, H, W, C]. Shift and scale use exact bilinear interpolation, with zeros outside the image.
     """
     count, height, width, _ = images.shape
     keys = jax.random.split(key, 4)
@@ -118,9 +118,9 @@ def augment(key: jax.Array, images: jax.Array, config: AugmentConfig) -> jax.Arr
 
 
 def resampling(size: int, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """Returns the matrices [N, size, size] that shift (in pixels) and scale an axis about its middle, bilinearly.
+    """Returns matrices [N, size, size] that shift (in pixels) and scale an axis about its centre, bilinearly.
 
-    >>> resampling(3, jnp.array([1.0]), jnp.array([1.0]))[0].tolist()  # what was at 0 comes to 1
+    >>> resampling(3, jnp.array([1.0]), jnp.array([1.0]))[0].tolist()  # moves index 0 to 1
     [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
     middle = (size - 1) / 2
@@ -130,13 +130,13 @@ def resampling(size: int, shift: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def encode(config: EncoderConfig, params: Any, images: np.ndarray, scale: float) -> np.ndarray:
-    """Representations [N, features] of images as they are, without augmentation, some hundred at once.
+    """Returns the representations [N, features] of images without augmentation, in chunks of `CHUNK`.
 
     Args:
-        config: Of the encoder.
+        config: Size of the encoder.
         params: Its parameters.
         images: uint8 [N, H, W, C].
-        scale: The largest value of a pixel.
+        scale: Largest pixel value.
     """
     blocks = []
     for start in range(0, len(images), CHUNK):

@@ -1,4 +1,4 @@
-"""The harness of all studies: a study says what is asked, the harness says how it is run."""
+"""Harness of all studies: a study states its questions, the harness runs and evaluates it."""
 
 from experiments.study.cli import run as run
 from experiments.study.compare import Question as Question

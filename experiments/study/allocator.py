@@ -1,4 +1,4 @@
-"""How the C library of this process hands out memory."""
+"""Settings of the memory allocator of this process."""
 
 import ctypes
 
@@ -7,19 +7,19 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what a training step frees for the next step, instead of giving it back to the system.
+    """Makes glibc keep the memory that a training step frees, instead of returning it to the system.
 
-    XLA takes the buffers of a step anew at each call. From the system they come as untouched pages, and touching them
-    was a fifth of the processor time of a small BERT's steps on CPU (29,000 page faults a step; with this, 500). What a
-    step needs on an accelerator is not this memory.
+    XLA allocates the buffers of a step at each call. Fresh pages from the system cause page faults, which took a fifth
+    of the processor time of a small BERT on CPU (29,000 page faults per step; with these settings, 500). Accelerator
+    memory is not affected.
 
     Returns:
-        Whether the C library took the settings; False where there is no glibc.
+        Whether the C library accepted the settings; False without glibc.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    # One arena, as what one thread frees is of no use to the arena of another.
+    # One arena, because memory freed in one arena cannot be reused by another.
     taken = [mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)]
     return all(code == 1 for code in taken)

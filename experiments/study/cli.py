@@ -1,4 +1,4 @@
-"""The command line of all studies: options from a dataclass, and one sentence for an error."""
+"""Command line of all studies: options from a dataclass, errors in one sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRETRAINING = ("mesh", "processes")
 
 
 def study_name(config: type) -> str:
-    """The name of the study that a config belongs to, also where its file is run as a program."""
+    """Returns the name of the study of a config, even if its file is run as a program."""
     module = sys.modules[config.__module__]
     spec = getattr(module, "__spec__", None)
     return (spec.name if spec is not None else Path(module.__file__ or config.__name__).stem).rpartition(".")[2]
@@ -42,13 +42,13 @@ def run(main: Callable[[C], Any], config: type[C], doc: str | None, argv: Sequen
     """Parses the command line and runs a study, with a compilation cache in the user's cache folder.
 
     Args:
-        main: Takes the config; what it prints last is its closing table.
+        main: The study, a function of the config; it prints the final table last.
         config: The study's dataclass; its field docstrings are the `--help`.
         doc: The module's docstring.
-        argv: The arguments, those of the process if None. `--config.a.b=3` means `--a.b=3`.
+        argv: The arguments; None takes the ones of the process. `--config.a.b=3` means `--a.b=3`.
 
     Raises:
-        SystemExit: Code 2 for what the user can mend, 1 for a run that failed; the message is one sentence on stderr.
+        SystemExit: Code 2 for an error that the user can fix, 1 for a failed run; stderr gets one sentence.
     """
     arguments = [
         "--" + word.removeprefix("--config.") if word.startswith("--config.") else word
@@ -70,11 +70,11 @@ def run(main: Callable[[C], Any], config: type[C], doc: str | None, argv: Sequen
         _leave(error, 2)
     except (RunFailed, MemoryError) as error:
         _leave(error if isinstance(error, RunFailed) else RunFailed("the machine has too little memory"), 1)
-    except jax.errors.JaxRuntimeError as error:  # outside of a training, which says more
+    except jax.errors.JaxRuntimeError as error:  # outside of a training, which would give details
         if not is_out_of_memory(error):
             raise
         _leave(RunFailed(f"out of memory ({str(error).splitlines()[0]}); try a smaller batch or model"), 1)
-    except BrokenPipeError:  # The reader, `head` say, has seen enough.
+    except BrokenPipeError:  # The reader, such as `head`, has closed the pipe.
         _give_up_stdout()
         raise SystemExit(1) from None
     finally:
@@ -96,20 +96,20 @@ def _parse(config: type[C], doc: str | None, arguments: Sequence[str]) -> C:
     try:
         with _printing():
             parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
-    except (RunFailed, BrokenPipeError):  # it had something to say
+    except (RunFailed, BrokenPipeError):  # the message could not be printed
         if {"-h", "--help"} & {*arguments}:
             raise
         raise SystemExit(2) from None
     check_values(parsed)
     if parsed.tensorboard:
-        summary_writer()  # not only when the data is there
+        summary_writer()  # fails before the data are read
     if parsed.profile is not None:
         check_steps(*parsed.profile)
     return parsed
 
 
 def check_values(config: StudyConfig) -> None:
-    """Refuses an empty list, and a number below 1 where the default is at least 1, or below 0."""
+    """Rejects empty lists, numbers below 0, and numbers below 1 if the default is at least 1."""
     defaults = {name: value for name, _, value in fields(type(config)())}
     for name, _, value in fields(config):
         usual, option = defaults.get(name), "--" + name.replace("_", "-")
@@ -129,11 +129,11 @@ def _leave(error: Exception, code: int) -> None:
 
 
 def print_results(text: str) -> None:
-    """Prints what was asked for, to standard output.
+    """Prints results to standard output.
 
     Raises:
         RunFailed: It cannot be written.
-        BrokenPipeError: The reader has seen enough.
+        BrokenPipeError: The reader has closed the pipe.
     """
     with _printing():
         print(text, flush=True)
@@ -148,17 +148,17 @@ def _printing() -> Iterator[None]:
     except OSError as error:
         _give_up_stdout()
         raise RunFailed(
-            f"cannot print ({error.strerror or error}); run the same command again with standard output elsewhere"
+            f"cannot print ({error.strerror or error}); run the same command again with another standard output"
         ) from error
 
 
 def _give_up_stdout() -> None:
-    """Lets go of what standard output did not take, or Python would end with code 120."""
+    """Discards unwritten standard output; otherwise Python would exit with code 120."""
     with unheard():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def mention(text: str) -> None:
-    """Prints a line to standard output that is no result: where that is closed or full, the run goes on without."""
+    """Prints a line that is not a result; if standard output is closed or full, the line is dropped."""
     if sys.stdout is not None:
         say(text, sys.stdout)

@@ -1,12 +1,12 @@
-"""Questions that a study asks before it is run, and what its results answer: differences, intervals, verdicts.
+"""Questions of a study and their answers: differences, confidence intervals, verdicts.
 
-The unit is a pair: two runs that share a seed, a fold, or whatever else `pairs` names. A difference over pairs has a
-t interval. Where the pairs share examples (folds, or seeds that each draw a split) they are not independent, and the
-variance of the mean is that of Nadeau and Bengio (2003), `s^2 (1/n + n_test / n_train)`: a run says so by giving
-`n_test` and `n_train`. A baseline that is deterministic (xz, an n-gram) has one result and no spread of its own. The
-chance is then in the test examples, which both share: they are resampled (Efron 1979), and the spread over the
-treatment's seeds is added. For this a run gives `"METRIC examples"`, a number for each example, or a pair (value,
-weight) where the metric is a ratio of sums.
+The unit is a pair: two runs with the same seed, the same fold, or the same values of the settings in `pairs`. A
+difference over pairs has a t interval. If the pairs share examples (folds, or seeds that each draw a split), they are
+not independent. The variance of the mean is then `s^2 (1/n + n_test / n_train)` (Nadeau and Bengio 2003); runs request
+it by returning `n_test` and `n_train`. A deterministic baseline (xz, an n-gram) has one result without spread. The
+randomness is then in the shared test examples: they are resampled (bootstrap, Efron 1979), and the variance over the
+treatment's seeds is added. For this a run returns `"METRIC examples"`: a number for each example, or a pair (value,
+weight) if the metric is a ratio of sums.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ LEVEL = 0.05
 LEAST_PAIRS = 5
 RESAMPLES = 1_000
 CURVE = "step"
-"""A question by this is judged at the last one."""
+"""A question by this name is evaluated at its last value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is asked of the results, stated before the run.
+    """A question about the results, stated before the run.
 
     Args:
-        metric: A value that the runs give.
-        treatment: The settings that name the runs in question; or several such settings, each asked about.
-        baselines: What each is compared with: settings, or numbers as thresholds.
-        by: A setting or value over which the comparison is made and drawn, such as the number of labels.
-        at: Where the claim is made: values of `by`. A pair of values asks for the difference of the differences,
-            whether the treatment helps more at the first. All values if left out; of a curve (by="step") the last.
+        metric: A value that the runs return.
+        treatment: The settings of the runs in question; or several of them, each compared.
+        baselines: Settings to compare with, or numbers as thresholds.
+        by: A setting or value; the comparison is made and plotted for each, such as the number of labels.
+        at: Values of `by` for the claim. A pair of values compares the differences: does the treatment help more at
+            the first? By default all values; for a curve (by="step") the last.
         better: Whether higher or lower values are better.
-        expected: What is claimed of the treatment: better, worse, or the same within the margin.
-        margin: Differences within it are the same for all practical purposes.
+        expected: The claim about the treatment: better, worse, or the same within the margin.
+        margin: Largest difference without practical relevance.
         pairs: The settings that two runs must share to be compared.
         claim: The claim in words.
 
@@ -66,7 +66,7 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.expected == "same" and not self.margin > 0:
-            raise UsageError(f"the question on {self.metric} expects 'same': say within which margin, more than 0")
+            raise UsageError(f"the question on {self.metric} expects 'same': give a margin above 0")
         if not self.baselines or self.margin < 0 or self.better not in ("higher", "lower"):
             raise UsageError(
                 f"the question on {self.metric} needs a baseline, a margin >= 0 and better=higher or lower"
@@ -79,7 +79,7 @@ class Question:
 
 
 class Estimate(NamedTuple):
-    """A difference, its standard error and degrees of freedom, and how they were found."""
+    """A difference, its standard error and degrees of freedom, and the method."""
 
     difference: float
     error: float
@@ -87,14 +87,14 @@ class Estimate(NamedTuple):
     method: str
 
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval; without an error it is everything."""
+        """Returns the 95 % interval; without a standard error it is unbounded."""
         if not math.isfinite(self.error):
             return -math.inf, math.inf
         half = float(stats.t.ppf(1 - LEVEL / 2, self.freedom)) * self.error
         return self.difference - half, self.difference + half
 
     def p_value(self, margin: float = 0.0) -> float:
-        """Two-sided p of no difference; with a margin, of a difference beyond it (two one-sided tests, doubled)."""
+        """Returns the two-sided p of no difference; with a margin, of a larger one (two one-sided tests, doubled)."""
         if not math.isfinite(self.error):
             return 1.0
         if margin == 0:
@@ -105,7 +105,7 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A treatment against a baseline at one place, in figures and in a word."""
+    """A treatment against a baseline at one value of `by`: figures and verdict."""
 
     treatment: str
     baseline: str
@@ -119,7 +119,7 @@ class Comparison:
     low: float
     high: float
     p: float
-    """Of no difference, after Holm's correction for all comparisons of the question."""
+    """P value of no difference, after Holm's correction for all comparisons of the question."""
     method: str
     verdict: str
 
@@ -132,7 +132,7 @@ class Answer:
     comparisons: tuple[Comparison, ...]
     verdict: Literal["holds", "does not hold", "undecided"]
     missing: tuple[str, ...] = ()
-    """What the question names and nobody ran."""
+    """Settings of the question without runs."""
 
 
 def _ratio(distance: float, error: float) -> float:
@@ -140,11 +140,11 @@ def _ratio(distance: float, error: float) -> float:
 
 
 def paired(differences: Any, share: float = 0.0) -> Estimate:
-    """The mean of differences over pairs.
+    """Returns the mean difference over pairs.
 
     Args:
         differences: One for each pair.
-        share: n_test / n_train where the pairs share examples; 0 where they are independent.
+        share: n_test / n_train if the pairs share examples; 0 if they are independent.
 
     >>> paired([1.0, 2.0, 3.0]).interval()  # 2 -+ 4.303 / sqrt(3)
     (-0.48..., 4.48...)
@@ -157,15 +157,15 @@ def paired(differences: Any, share: float = 0.0) -> Estimate:
 
 
 def resampled(treatment: Any, baseline: Any, seed: int = 0) -> Estimate:
-    """The difference of two means over the same examples, of which the baseline's come without chance.
+    """Returns the difference of two means over the same examples, against a deterministic baseline.
 
-    The variance is that over resampled examples plus, for several runs, that of their mean; the degrees of freedom are
-    Welch and Satterthwaite's.
+    The variance is the bootstrap variance over examples plus, for several runs, the variance of their mean; the degrees
+    of freedom follow Welch and Satterthwaite.
 
     Args:
         treatment: [runs, examples, 2], value and weight of each.
         baseline: [examples, 2].
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     x, y = np.asarray(treatment, np.float64), np.asarray(baseline, np.float64)
     runs, count = x.shape[:2]
@@ -188,7 +188,7 @@ def resampled(treatment: Any, baseline: Any, seed: int = 0) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for their number (Holm 1979).
+    """Returns p values corrected for multiple comparisons (Holm 1979).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -202,7 +202,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def choose(rows: Sequence[Row], question: Question, setting: Setting, at: Any = None) -> Runs:
-    """The rows with a setting at a place, by pair; of a curve the last of each pair.
+    """Returns the rows with a setting at a value of `by`, keyed by pair; for a curve the last row of each pair.
 
     Raises:
         UsageError: There are none, or two have the same pair, or one lacks the metric.
@@ -220,12 +220,10 @@ def choose(rows: Sequence[Row], question: Question, setting: Setting, at: Any = 
             found[pair] = row
     if not found:
         place = "" if at is None else f" at {question.by} = {at}"
-        raise UsageError(
-            f"no run has the setting {dict(setting)}{place}, which the question on {question.metric} names"
-        )
+        raise UsageError(f"no run has the setting {dict(setting)}{place} of the question on {question.metric}")
     lacking = [row for row in found.values() if not isinstance(row.get(question.metric), int | float)]
     if lacking:
-        raise UsageError(f"a run gives no number {question.metric!r}; it has {', '.join(sorted(lacking[0]))}")
+        raise UsageError(f"a run returns no number {question.metric!r}; it has {', '.join(sorted(lacking[0]))}")
     return found
 
 
@@ -233,11 +231,11 @@ def _ambiguous(question: Question, setting: Setting, one: Row, other: Row) -> st
     short = {name for name in one if not isinstance(one[name], list | float) and one[name] != other.get(name)}
     advice = f"they differ in {', '.join(sorted(short))}: name it in the setting, in by= or in pairs=" if short else ""
     pair = {name: one[name] for name in question.pairs if name in one}
-    return f"two results of {dict(setting)} are of the same pair {pair}; {advice or 'a run was counted twice'}"
+    return f"two results of {dict(setting)} belong to the same pair {pair}; {advice or 'a run was counted twice'}"
 
 
 def estimate(question: Question, treatment: Runs, baseline: Runs | float) -> Estimate:
-    """The difference of a treatment from a baseline, with the interval that their runs allow."""
+    """Estimates the difference between a treatment and a baseline, with the method that fits their runs."""
     metric, examples = question.metric, f"{question.metric} examples"
     if not isinstance(baseline, float) and () not in baseline and () not in treatment:
         common = [pair for pair in treatment if pair in baseline]
@@ -273,7 +271,7 @@ def _mean(runs: Runs, metric: str) -> float:
 
 
 def label_of(setting: Setting | float) -> str:
-    """What a treatment or baseline is called.
+    """Returns the label of a treatment or baseline.
 
     >>> label_of({"labels": "random", "method": "deep", "chosen": True}), label_of(0.5)
     ('random, deep, chosen', '0.5')
@@ -284,9 +282,9 @@ def label_of(setting: Setting | float) -> str:
 
 
 def answer(rows: Sequence[Row], question: Question) -> Answer:
-    """Compares every treatment with every baseline at every place where the claim is made, and judges the claim.
+    """Compares every treatment with every baseline at every value of the claim, and decides whether it holds.
 
-    What was not run (a method left out on the command line) is named in `missing`.
+    Settings without runs (a method excluded on the command line) are listed in `missing`.
 
     Raises:
         UsageError: Two results have the same pair, or a run lacks the metric.
@@ -335,7 +333,7 @@ def answer(rows: Sequence[Row], question: Question) -> Answer:
 
 
 def places_of(rows: Sequence[Row], question: Question) -> tuple[Any, ...]:
-    """Where the comparison is made: `at` as far as it was run, else all values of `by`; None for no place."""
+    """Returns the values of `by` to compare at: the ones in `at` that were run, else all; None without `by`."""
     if question.by is None or (question.by == CURVE and not question.at):
         return (None,)
     values = tuple(dict.fromkeys(row[question.by] for row in rows if question.by in row))
@@ -346,7 +344,7 @@ def places_of(rows: Sequence[Row], question: Question) -> tuple[Any, ...]:
 
 
 def _runs(rows: Sequence[Row], question: Question, setting: Setting | float, at: Any) -> Any:
-    """The runs of one side, a threshold as it is, or None where nothing was run."""
+    """Returns the runs of one side, the threshold itself, or None if nothing was run."""
     if not isinstance(setting, Mapping):
         return 0.0 if isinstance(at, tuple) else float(setting)
     if isinstance(at, tuple):

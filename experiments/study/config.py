@@ -1,4 +1,4 @@
-"""What a study can be told: the options of every study, those of a training, and which of them count."""
+"""Options of every study and of a training, and which of them identify a run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from train.optimizers import OptimizerConfig
 T = TypeVar("T")
 C = TypeVar("C")
 OF_THE_CALL = ("workdir", "allow_changed", "dry_run", "profile", "tensorboard", "jobs", "debug_nans", "print_config")
-"""Options of a call: they change nothing that is computed, and may differ when a run is resumed."""
+"""Options that do not change results; they may differ when a run is resumed."""
 NESTED_OF_THE_CALL = ("data.skip_budget", "mesh", "processes")
 
 
 def axis(default: T) -> T:
-    """A field that lists runs, such as the number of seeds or the methods, or says what is shown of them.
+    """Declares a field that lists runs, such as seeds or methods, or selects what is shown.
 
-    It changes no run's result. So a study is resumed with another value of it: `--seeds 5` after `--seeds 3` adds two.
+    It changes no result, so a study can be resumed with another value: `--seeds 5` after `--seeds 3` adds two runs.
     """
     return dataclasses.field(default=default, metadata={"axis": True})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained."""
+    """Training of a model."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
@@ -39,34 +39,34 @@ class TrainingConfig:
     batch_size: int = 16
     """Examples in a batch, over all devices."""
     accumulate: int = 1
-    """Micro-batches that a batch is processed in; changes the memory needed, not the result."""
+    """Number of micro-batches per batch; affects memory, not the result."""
     backend: Literal["jit", "pmap", "shard_map"] = "jit"
-    """How a step is spread over the devices; a mesh needs jit."""
+    """Parallelisation over the devices; a mesh needs jit."""
     devices: int | None = None
     """Number of devices used (None: all)."""
     precision: PrecisionName = "float32"
-    """Type of what matrix products multiply; the rest is float32. With float16 gradients are scaled."""
+    """Input dtype of matrix products; the rest is float32. float16 uses loss scaling."""
     checks: bool = False
     """Check losses, weights and gradients inside the compiled step."""
     log_every: int = 50
-    """Steps between two lines of metrics."""
+    """Steps between two log lines."""
     eval_every: int = 100
     """Steps between two evaluations on validation data."""
     checkpoint_every: int | None = None
-    """Steps between two checkpoints (None: none before the end, for a training of seconds)."""
+    """Steps between two checkpoints (None: only the final state, for very short training)."""
     steps_per_call: int = 1
-    """Steps that the device makes in one call, for models whose step is shorter than a call."""
+    """Number of steps per call to the device, for very fast steps."""
     keep_final: bool = True
     """Whether a training without checkpoints keeps its last state."""
     patience: int | None = None
-    """Evaluations in a row without a better value of `patience_metric` after which the training ends and its best
-    checkpoint is the one that counts (None: all steps are made and the last counts)."""
+    """Number of evaluations without improvement of `patience_metric` before training stops; the best checkpoint is then
+    used (None: no early stopping, the last state is used)."""
     patience_metric: str = "loss"
-    """Validation metric that `patience` watches."""
+    """Validation metric for early stopping."""
     patience_mode: Literal["min", "max"] = "min"
-    """Whether the smaller or the larger value of that metric is the better."""
+    """Whether a lower or a higher value of that metric is better."""
     ema_decay: float | None = None
-    """Decay of a moving average of the parameters, which is then what is evaluated (None: no average)."""
+    """Decay of the moving average of the parameters, which is then evaluated (None: no average)."""
 
     def __post_init__(self) -> None:
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
@@ -86,50 +86,50 @@ def check_known(option: str, values: Sequence[str], known: Iterable[str]) -> Non
 
 
 Training = Annotated[TrainingConfig, tyro.conf.arg(name="")]
-"""The type of a study's field `training`: its options have no prefix. A second training is a plain TrainingConfig."""
+"""Type of the field `training`: its options have no prefix. A second training uses a plain TrainingConfig."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """What every study can be told."""
+    """Options of every study."""
 
     seed: int = 0
-    """Seed of everything random; a study of several seeds counts up from it."""
+    """Random seed; a study with several seeds counts up from it."""
     workdir: str | None = None
     """Folder of the study, resumed if it exists (default: runs/NAME, or runs/NAME-fast with --fast-dev-run)."""
     jobs: int = 1
-    """Processes that share the runs of the study."""
+    """Number of processes that share the runs of the study."""
     max_consecutive_bad: int = 10
-    """Updates with a loss or gradient that is not finite are skipped. After this many in a row training returns to the
-    last checkpoint, with fresh data."""
+    """Updates with a non-finite loss or gradient are skipped. After this many in a row, training returns to the last
+    checkpoint, with fresh data."""
     fast_dev_run: bool = False
-    """Run the whole path on little data for a few steps, to see that it works; the numbers mean nothing."""
+    """Run all code on little data for a few steps, as a smoke test; the numbers are not meaningful."""
     allow_changed: str = ""
-    """What may differ from the start of a run that is resumed, by name and with commas: any option, data, dtype, x64.
-    A run that is finished is made again with the new values."""
+    """Comma-separated names that may change when a run is resumed: any option, data, dtype, x64. A finished run is
+    repeated with the new values."""
     dry_run: bool = False
-    """Print parameters, operations, memory and time of a training step of each method, then leave; writes nothing."""
+    """Print parameters, operations, memory and time of a training step of each method, then exit without writing."""
     print_config: bool = False
-    """Print all options as they are, then leave."""
+    """Print the values of all options, then exit."""
     debug_nans: bool = False
-    """Stop at the operation that gives the first NaN (slow)."""
+    """Stop at the operation with the first NaN (slow)."""
     profile: tuple[int, int] | None = None
     """First and last update to trace by jax.profiler, into the folder `profile` of each training."""
     tensorboard: bool = False
-    """Log for TensorBoard as well (needs the extra `tensorboard`)."""
+    """Also log for TensorBoard (needs the extra `tensorboard`)."""
 
     def fast(self) -> Self:
-        """What `--fast-dev-run` starts from; an option that is given with it still counts."""
+        """Returns the defaults for `--fast-dev-run`; other options on the command line override them."""
         return self
 
     @property
     def allowed_names(self) -> tuple[str, ...]:
-        """The names in `allow_changed`; the command line's hyphens mean underscores."""
+        """The names in `allow_changed`, with hyphens replaced by underscores."""
         return tuple(name.strip().replace("-", "_") for name in self.allow_changed.split(",") if name.strip())
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-    """Name, field and value of every option that holds no further ones, with the names that the command line has.
+    """Yields name, field and value of every leaf option, with the names of the command line.
 
     >>> [name for name, _, _ in fields(StudyConfig())][:3]
     ['seed', 'workdir', 'jobs']
@@ -144,12 +144,12 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fie
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """All options that a run's folder is known by, by dotted name: those of the call are left out."""
+    """Returns all options that identify a folder, by dotted name."""
     return {name: to_json(value, nonfinite=str) for name, _, value in fields(config) if not _of_the_call(name)}
 
 
 def axes(config: Any) -> set[str]:
-    """The dotted names of the fields that only list runs."""
+    """Returns the dotted names of the fields that only list runs."""
     return {name for name, field, _ in fields(config) if field.metadata.get("axis")}
 
 
@@ -158,7 +158,7 @@ def _of_the_call(name: str) -> bool:
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names as nested objects.
+    """Converts dotted names to nested objects.
 
     >>> nested({"seed": 0, "data.name": "digits"})
     {'seed': 0, 'data': {'name': 'digits'}}
@@ -174,7 +174,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_settings(kind: type[C], values: Mapping[str, Any]) -> C:
-    """The config that `nested(settings(config))` was made of; options of the call have their defaults.
+    """Inverts `nested(settings(config))`; options that are not part of it get their defaults.
 
     Raises:
         UsageError: A name is no option of this config.
@@ -193,7 +193,7 @@ def from_settings(kind: type[C], values: Mapping[str, Any]) -> C:
             given[field.name] = from_settings(inner, value) if is_group else _tuples(value)
     if left:
         raise UsageError(
-            f"{kind.__name__} has no option {', '.join(map(repr, left))}: this folder is of another version"
+            f"{kind.__name__} has no option {', '.join(map(repr, left))}: this folder was written by another version"
         )
     return kind(**given)
 
@@ -203,7 +203,7 @@ def _tuples(value: Any) -> Any:
 
 
 def command_line(config: StudyConfig, name: str) -> list[str]:
-    """The words of a command that runs this config: `python -m experiments.NAME` and every option that differs.
+    """Returns the command for this config: `python -m experiments.NAME` and every option that is not the default.
 
     >>> command_line(StudyConfig(seed=3), "toy_classifier")
     ['python', '-m', 'experiments.toy_classifier', '--seed', '3']
@@ -231,7 +231,7 @@ def command_line(config: StudyConfig, name: str) -> list[str]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Keys and values of a mapping, at any depth, as the command line takes them.
+    """Yields keys and values of a nested mapping in command-line form.
 
     >>> list(_words({"embed": {"rate_factor": 0.1, "b1": 0.8}, "head": {"name": "sgd"}}))
     ['embed', 'rate_factor', '0.1', 'b1', '0.8', 'head', 'name', 'sgd']

@@ -1,4 +1,4 @@
-"""Where an experiment runs: options for a mesh of devices and for several processes."""
+"""Options for a mesh of devices and for several processes."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from train.files import is_writer
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How parameters are spread over the devices; what the two leave over splits the batch only."""
+    """Sharding of the parameters over the devices; the remaining factor of devices splits only the batch."""
 
     fsdp: int = 1
-    """Parts of the parameters, each on devices with rows of the batch of their own."""
+    """Number of parameter shards over devices with different rows of the batch."""
     tensor: int = 1
-    """Parts of the parameters, all on the same rows: neighbours that talk in every layer."""
+    """Number of parameter shards over devices with the same rows, which communicate in every layer."""
 
     def make(self) -> Mesh | None:
-        """The mesh of all devices, or None where no parameter is to be spread."""
+        """Returns the mesh of all devices, or None without sharding."""
         return None if self.fsdp == self.tensor == 1 else make_mesh(fsdp=self.fsdp, tensor=self.tensor)
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessConfig:
-    """Several processes that make one run, started by the same command."""
+    """Several processes that execute one run, started by the same command."""
 
     join: bool = False
-    """Join the other processes by jax.distributed.initialize(), which finds them under SLURM and on TPU VMs."""
+    """Join the other processes with jax.distributed.initialize(), which finds them under SLURM and on TPU VMs."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where JAX cannot find it."""
+    """HOST:PORT of process 0, if JAX cannot detect it."""
     count: int | None = None
-    """Number of processes, where JAX cannot find it."""
+    """Number of processes, if JAX cannot detect it."""
     index: int | None = None
-    """Which of them this is, where JAX cannot find it."""
+    """Index of this process, if JAX cannot detect it."""
     heartbeat_seconds: int = 60
-    """A process not heard of for so long is taken for dead, and the others end."""
+    """Seconds without a heartbeat after which a process counts as lost and the others end."""
     start_seconds: int = 300
-    """How long to wait at the start until all processes are there."""
+    """Seconds to wait at the start for all processes."""
 
 
 @contextlib.contextmanager
 def joined(config: Any) -> Iterator[None]:
-    """Joins the processes of an experiment whose config has `processes`, and lets only process 0 print results."""
+    """Joins the processes if the config has `processes`; only process 0 then prints results."""
     options = getattr(config, "processes", None)
     if options is None or not options.join:
         yield
@@ -67,7 +67,7 @@ def joined(config: Any) -> Iterator[None]:
             start_seconds=options.start_seconds,
         )
     except UsageError as error:
-        if jax.distributed.is_initialized():  # It still waits for the others, and the usual end would wait for it.
+        if jax.distributed.is_initialized():  # JAX still waits for the others, and a normal exit would wait for JAX.
             _end_at_once(f"error: {error}", 2)
         raise
     with contextlib.ExitStack() as stack:
@@ -79,7 +79,7 @@ def joined(config: Any) -> Iterator[None]:
         except (UsageError, RunFailed, SystemExit):
             raise  # the same in all of them
         except BaseException as error:
-            # Of this process alone: the usual end would wait for the others, who wait for this one.
+            # Only this process failed: a normal exit would wait for the others, which wait for this one.
             if (told := explain_lost_process(error)) is None:
                 say(traceback.format_exc())
             _end_at_once(f"error: {told or 'this process failed, and the others end with it'}", 1)

@@ -1,10 +1,10 @@
-"""The runs of a study: each is made once, resumed if it was killed, and known by everything that can change its result.
+"""Runs of a study: each is executed once, resumed if killed, and identified by everything that can change its result.
 
     results = run.all(product(method=("linear", "deep"), seed=range(5)), evaluate)
 
 A run has a folder `runs/NAME` with `run.json`, its identity, and at the end `result.json`. The identity holds the
-setting, all options that can change a result, the fingerprints of the data and of the study's own code, and the keys of
-the runs that it builds on. A result of another identity is never read: that run is put aside and made again.
+setting, all options that can change a result, the fingerprints of the data and of the study's code, and the keys of the
+runs that it depends on. A result with another identity is never used: that run is moved aside and executed again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from train.records.fingerprint import is_allowed, refuse_changes
 from train.records.lock import FolderInUse, lock_folder, unlock_folder
 
 Row = dict[str, Any]
-"""A setting and the values that its run gave; a run that gave a list of mappings has a row for each."""
+"""A setting and the values from its run; a run that returned a list of mappings has a row for each."""
 Function = Callable[..., Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 RESULT, RUN, USER = "result.json", "run.json", "a run of a study"
 NOT_WORTH_KEEPING = {"code", "on"}
-"""What may change under an unfinished run without a word from the user; it is then begun again."""
+"""Parts of the identity that may change without `--allow-changed`; an unfinished run then starts again."""
 
 
 def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
-    """All combinations of settings, the last one varying fastest.
+    """Returns all combinations of settings; the last one varies fastest.
 
     >>> product(labels=["random"], seed=range(2))
     [{'labels': 'random', 'seed': 0}, {'labels': 'random', 'seed': 1}]
@@ -47,7 +47,7 @@ def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def run_name(setting: Mapping[str, Any]) -> str:
-    """The name of a run's folder; the order of the settings does not matter.
+    """Returns the folder name of a run; the order of the settings does not matter.
 
     >>> run_name({"seed": 0, "method": "xz"}), run_name({}), run_name({"rate": "1/3"})
     ('method=xz,seed=0', 'run', 'rate=1_3,...')
@@ -60,7 +60,7 @@ def run_name(setting: Mapping[str, Any]) -> str:
 
 
 def code_fingerprint(path: Path) -> str:
-    """A text for what a study's file does: its syntax tree without docstrings, comments and the questions it asks."""
+    """Returns the fingerprint of a study's code: its syntax tree without docstrings, comments and questions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
@@ -76,12 +76,12 @@ def _says_nothing(node: ast.AST) -> bool:
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
-    """The short text that tells a run from others."""
+    """Returns the key of a run: a short hash of its identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parents_of(setting: Mapping[str, Any], rows: Sequence[Row], known: Mapping[str, tuple[Row, str]]) -> list[str]:
-    """The keys of the earlier runs behind these rows that agree with the setting wherever both have a name."""
+    """Returns the keys of the earlier runs in `rows` that agree with the setting in all common names."""
     found = set()
     for earlier, key in known.values():
         agrees = all(setting[name] == value for name, value in earlier.items() if name in setting)
@@ -91,7 +91,7 @@ def parents_of(setting: Mapping[str, Any], rows: Sequence[Row], known: Mapping[s
 
 
 def read_result(folder: Path, key: str) -> list[Row] | None:
-    """The rows of a finished run with this key, or None."""
+    """Returns the rows of a finished run with this key, or None."""
     record = _read(folder / RESULT)
     if record is None or record.get("key") != key:
         return None
@@ -100,12 +100,14 @@ def read_result(folder: Path, key: str) -> list[Row] | None:
 
 
 def write_result(folder: Path, key: str, setting: Row, values: Any, record: Mapping[str, Any]) -> None:
-    """Keeps what a run gave, with what the record says of how (commit, seconds)."""
+    """Writes the result of a run and its record (commit, seconds)."""
     is_list = not isinstance(values, Mapping)
     plain = to_json([dict(row) for row in values] if is_list else dict(values), nonfinite=_nonfinite_name)
     clash = sorted({*setting} & {name for row in (plain if is_list else [plain]) for name in row})
     if clash:
-        raise UsageError(f"a run of {setting} gives values named {clash} as well: rename them, they are its settings")
+        raise UsageError(
+            f"a run of {setting} returns values with the names of its settings, {clash}: rename these values"
+        )
     whole = {"key": key, "setting": setting, **record, "values": plain}
     write_atomic(folder / RESULT, dump_json(whole))
 
@@ -131,23 +133,23 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is damaged ({error}); delete it, and its run is made again") from error
+        raise UsageError(f"{path} is damaged ({error}); delete it, and its run is executed again") from error
     return found
 
 
 def claim(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str]) -> bool:
-    """Takes the folder of a run for this process and makes it one of this identity, or says that another has it.
+    """Claims the folder of a run for this process and identity, unless another process has claimed it.
 
     Args:
         folder: The run's folder.
-        identity: Of the run to be made.
-        allowed: Names in which an unfinished run may differ and yet be resumed.
+        identity: Identity of the run.
+        allowed: Names that may differ in an unfinished run that is resumed.
 
     Returns:
-        Whether it is this process's now, until `release`.
+        Whether this process owns the folder, until `release`.
 
     Raises:
-        UsageError: The folder holds an unfinished run that differs in something else.
+        UsageError: The folder contains an unfinished run that differs in another name.
     """
     on_process_zero(lambda: make_folder(folder, "the folder of a run"))
     try:
@@ -179,7 +181,7 @@ def _make_ready(folder: Path, identity: Mapping[str, Any], allowed: Sequence[str
             refuse_changes(str(folder), "an unfinished run", old, identity, allowed=allowed, ways_out=ways_out)
         if finished or not all(is_allowed(name, allowed) for name in changed):
             _put_aside(folder, f"{folder.name}~{key_of(old)[:6]}")
-            say(f"note: {folder.name} is made again, because of another {', '.join(sorted(changed))}")
+            say(f"note: {folder.name} is executed again, because of another {', '.join(sorted(changed))}")
     write_atomic(folder / RUN, dump_json(dict(identity)))
 
 
@@ -193,13 +195,13 @@ def _put_aside(folder: Path, name: str) -> None:
 
 
 class Clock:
-    """Processor and wall seconds since it was made."""
+    """Measures processor and wall time since its creation."""
 
     def __init__(self) -> None:
         self._processor, self._wall = time.process_time(), time.monotonic()
 
     def read(self) -> dict[str, float]:
-        """The seconds of both, rounded to tenths."""
+        """Returns both times in seconds, rounded to tenths."""
         return {
             "processor_seconds": round(time.process_time() - self._processor, 1),
             "wall_seconds": round(time.monotonic() - self._wall, 1),

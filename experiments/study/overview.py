@@ -1,4 +1,4 @@
-"""Over several studies: one page of all folders, variants of a study, two folders compared, result tables."""
+"""Commands over several studies: report page, sweep of variants, comparison of two folders, result tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 Studies = Mapping[str, str]
 SHOWN = (0, 1, 2, 3, 5, 6)
-"""The columns of a comparison that a sweep shows."""
+"""Columns of a comparison in a sweep."""
 
 
 def run(command: str, words: Sequence[str], studies: Studies) -> int:
@@ -50,21 +50,21 @@ def run(command: str, words: Sequence[str], studies: Studies) -> int:
 
 
 def read_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The summary of a finished study.
+    """Reads the summary of a finished study.
 
     Raises:
-        UsageError: The folder has none.
+        UsageError: The folder has no summary.
     """
     path = Path(folder)
     path = path / "summary.json" if path.is_dir() else path
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is no folder of a finished study ({error})") from error
+        raise UsageError(f"{folder} is not the folder of a finished study ({error})") from error
 
 
 def lines_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], str]]:
-    """Claim, line of the table, and verdict on the claim, for each comparison of a summary."""
+    """Returns claim, table line, and verdict on the claim, for each comparison of a summary."""
     found = []
     for entry in summary["questions"]:
         question = Question(entry["metric"], {}, (0.0,), by=entry["by"], margin=entry["margin"])
@@ -77,7 +77,7 @@ def lines_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], str]]:
 
 
 class _Figures:
-    """A comparison read from JSON, where null stands for what is not finite."""
+    """Reads a comparison from JSON, in which null stands for non-finite numbers."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.__dict__ |= {name: float("nan") if v is None and name != "at" else v for name, v in values.items()}
@@ -117,7 +117,7 @@ def report_all(words: list[str], studies: Studies) -> None:
 
 
 def sweep(words: list[str], studies: Studies) -> None:
-    """Runs a study once for each combination of the values with commas; what is finished is not run again."""
+    """Runs a study for each combination of the comma-separated values; finished variants are skipped."""
     if not words or words[0] not in studies:
         raise UsageError(f"sweep needs the name of a study, one of {', '.join(studies)}, and options --a.b=1,2,3")
     name, given = words[0], words[1:]
@@ -150,7 +150,7 @@ def sweep(words: list[str], studies: Studies) -> None:
 
 
 def compare(words: list[str], studies: Studies) -> None:
-    """Prints in which options two folders differ and the paired differences of their runs; draws both curves."""
+    """Prints differing options and paired differences of the runs of two folders; plots both curves."""
     out = Path(_option(words, "--out") or "compare.png")
     if len(words) != 2:
         raise UsageError("compare needs two folders of finished studies: compare A B")
@@ -167,9 +167,7 @@ def compare(words: list[str], studies: Studies) -> None:
         rows.append([metric, f"{e.difference:+.4g}", interval, str(len(differing))])
     print()
     print_results(
-        report.table(
-            "B less A, over runs of the same setting", ["metric", "difference", "95 % interval", "pairs"], rows
-        )
+        report.table("B - A, over runs with the same setting", ["metric", "difference", "95 % interval", "pairs"], rows)
     )
     curves = {}
     for word in words:
@@ -184,7 +182,7 @@ def compare(words: list[str], studies: Studies) -> None:
 
 
 def _paired_rows(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Differences of each metric over rows that agree in everything that is no real number."""
+    """Returns the differences of each metric over rows that agree in all other values."""
 
     def known_by(row: Mapping[str, Any]) -> str:
         return json.dumps({n: v for n, v in row.items() if not isinstance(v, float | list)}, sort_keys=True)
@@ -199,7 +197,7 @@ def _paired_rows(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[st
 
 
 def write_tables(words: list[str], studies: Studies) -> None:
-    """Takes over the summaries of the given folders, then writes the tables that the summaries in docs/results make."""
+    """Copies the summaries of the given folders, then writes the tables from the summaries in docs/results."""
     make_folder(RESULTS)
     for word in words:
         summary = read_summary(word)
@@ -211,7 +209,7 @@ def write_tables(words: list[str], studies: Studies) -> None:
 
 
 def tables(studies: Studies) -> dict[Path, str]:
-    """README.md, with the first claim of each study, and docs/results.md as the committed summaries make them."""
+    """Returns README.md, with the first claim of each study, and docs/results.md, with all, from the summaries."""
     summaries = {
         name: read_summary(RESULTS / f"{name}.json") for name in studies if (RESULTS / f"{name}.json").exists()
     }
@@ -241,7 +239,7 @@ def tables(studies: Studies) -> dict[Path, str]:
 
 
 def least_favourable(entry: Mapping[str, Any]) -> str:
-    """The comparison of a question that speaks least for its claim, with both means and the interval."""
+    """Returns the comparison with the least support for the claim, with both means and the interval."""
 
     def support(number: int) -> float:
         difference = entry["comparisons"][number]["difference"]
@@ -261,7 +259,7 @@ def least_favourable(entry: Mapping[str, Any]) -> str:
 
 
 def _option(words: list[str], name: str) -> str | None:
-    """Takes `--name value` or `--name=value` out of the words."""
+    """Removes `--name value` or `--name=value` from the arguments."""
     for i, word in enumerate(words):
         if word == name and i + 1 < len(words):
             del words[i]

@@ -1,4 +1,4 @@
-"""What a study leaves to read: answers first, then pictures; `report.md`, `summary.json`, and a closing table."""
+"""Report of a study: answers, then plots, in `report.md`; `summary.json`; and a final table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = ["metric", "of", "mean ± sd (n)", "against", "mean ± sd", "differenc
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a study adds to its report."""
+    """Additions of a study to its report."""
 
     figures: Sequence[Any] = ()
     notes: Sequence[Any] = ()
@@ -37,7 +37,7 @@ class Parts:
 def write(
     workdir: Path, rows: Sequence[Row], questions: Sequence[Question], parts: Parts, *, command: str, doc: str
 ) -> dict[str, Any]:
-    """Writes report and summary and prints the closing table; see `Run.report`. Returns the summary."""
+    """Writes report and summary, prints the final table, and returns the summary; see `Run.report`."""
     heading = parts.title or doc.strip().partition("\n")[0].rstrip(".")
     answers = [answer(rows, question) for question in questions]
     records, folders = _records(workdir, rows)
@@ -49,7 +49,7 @@ def write(
     times = {name: round(sum(r[name] for r in records), 1) for name in ("processor_seconds", "wall_seconds")}
     commits = sorted({str(r["commit"]) for r in records})
     cost = f"{len(records)} runs, {times['processor_seconds'] / 60:.1f} min of processor time. Command: `{command}`."
-    mixed = f" The runs are of {len(commits)} commits: {', '.join(commits)}." if len(commits) > 1 else ""
+    mixed = f" The runs are from {len(commits)} commits: {', '.join(commits)}." if len(commits) > 1 else ""
     sections.append(Section("How it was made", [cost + mixed]))
     write_report(workdir, heading, sections)
     summary = {
@@ -71,12 +71,12 @@ def write(
 
 
 def lines_of(found: Answer) -> list[list[str]]:
-    """A line of the closing table for each comparison."""
+    """Returns a line of the final table for each comparison."""
     return [line_of(found.question, comparison) for comparison in found.comparisons]
 
 
 def line_of(question: Question, c: Any) -> list[str]:
-    """The cells of `COLUMNS` for one comparison."""
+    """Returns the cells of `COLUMNS` for one comparison."""
     place = "" if c.at is None else f", {question.by} {' - '.join(map(str, c.at)) if isinstance(c.at, tuple) else c.at}"
     base = "" if math.isnan(c.baseline_deviation) else f"{c.baseline_mean:.3f} ± {c.baseline_deviation:.3f}"
     base = base or f"{c.baseline_mean:.3f}"
@@ -101,7 +101,7 @@ def _question(workdir: Path, rows: Sequence[Row], found: Answer, number: int) ->
 
 
 def _plot(path: Path, rows: Sequence[Row], question: Question) -> Image:
-    """Means and spread of all that a question names, over `by` if there is one."""
+    """Plots means and spread of all treatments and baselines of a question, over `by` if there is one."""
     named = [s for s in (*question.treatments, *question.baselines) if isinstance(s, Mapping)]
     thresholds = [float(s) for s in question.baselines if not isinstance(s, Mapping)]
     metric, by = question.metric, question.by
@@ -132,7 +132,7 @@ def _plot(path: Path, rows: Sequence[Row], question: Question) -> Image:
 
 
 def _curves(workdir: Path, folders: Mapping[str, Sequence[Path]], names: Mapping[str, str]) -> list[Section]:
-    """Learning curves of each kind of run, averaged over its runs."""
+    """Plots the learning curves of each kind of run, averaged over its runs."""
     drawn = {}
     for kind, group in folders.items():
         for split in ("train", "validation"):
@@ -147,12 +147,12 @@ def _curves(workdir: Path, folders: Mapping[str, Sequence[Path]], names: Mapping
 def mean_curves(
     folders: Sequence[Path], split: str, labels: Mapping[str, str]
 ) -> dict[str, tuple[list[int], list[float]]]:
-    """Learning curves averaged over the runs that have a finite value there, as `plots.learning_curves` takes them.
+    """Returns learning curves for `plots.learning_curves`, averaged over the runs with a finite value at each step.
 
     Args:
-        folders: The runs' folders; all wrote at the same steps.
+        folders: The folders of the runs; all runs logged at the same steps.
         split: "train", "validation", ...
-        labels: What a curve is called, by the metric's name.
+        labels: Labels of the curves, by metric.
 
     Returns:
         `{label: (steps, values)}` of the metrics that the runs have.
@@ -169,7 +169,7 @@ def mean_curves(
 
 
 def _records(workdir: Path, rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, list[Path]]]:
-    """What the results say of their making, and the folders of trained runs by kind; gathers their metrics."""
+    """Returns the records of the results and the folders of trained runs by kind; collects their metrics."""
     records: list[dict[str, Any]] = []
     folders: dict[str, list[Path]] = {}
     write_atomic(workdir / "metrics.jsonl", "")
@@ -202,7 +202,7 @@ def _summary(found: Answer) -> dict[str, Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table with aligned columns; floats get three decimals.
+    """Returns a table with aligned columns; floats have three decimals.
 
     >>> print(table("Result", ["model", "accuracy"], [["linear", 0.5], ["deep", 0.75]]))
     Result
@@ -220,7 +220,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation over runs.
+    """Formats mean and sample standard deviation over runs.
 
     >>> mean_and_spread([0.4, 0.6])
     '0.500 ± 0.141'

@@ -1,4 +1,4 @@
-"""Models on disk: what a finished training leaves, and what `load` gives back.
+"""Saving and loading of trained models.
 
 model, params, tokenizer = load("runs/causal_lm")
 logits = model.apply({"params": params}, tokens, valid=tokens >= 0)
@@ -30,7 +30,7 @@ PARAMETERS, MODEL = "parameters.safetensors", "model.json"
 
 
 class Loaded(NamedTuple):
-    """A model of a study: ready to be called, or to be trained further."""
+    """A trained model of a study, ready to use or to train further."""
 
     model: Any
     params: Any
@@ -38,7 +38,7 @@ class Loaded(NamedTuple):
 
 
 def save_model(workdir: Path, params: Any, arguments: Sequence[Any], tokenizer: Any = None) -> None:
-    """Writes `model/`: the parameters as safetensors, how the model is made, its tokenizer."""
+    """Writes `model/`: parameters as safetensors, arguments of `make_model`, tokenizer."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     for keys, _ in leaves:
         bad = [key for key in keys if not isinstance(getattr(key, "key", None), str) or "/" in key.key]
@@ -54,13 +54,13 @@ def save_model(workdir: Path, params: Any, arguments: Sequence[Any], tokenizer: 
 
 
 def load(workdir: str | os.PathLike[str]) -> Loaded:
-    """The model of a study's folder.
+    """Loads the model of a study's folder.
 
     Args:
         workdir: The folder of a finished study, such as `runs/causal_lm`.
 
     Returns:
-        The model (a Flax module, as the study's `make_model` makes it), its parameters, and its tokenizer or None.
+        The model (a Flax module from the study's `make_model`), its parameters, and its tokenizer or None.
 
     Raises:
         UsageError: The folder has no model.
@@ -73,7 +73,7 @@ def load(workdir: str | os.PathLike[str]) -> Loaded:
         study = importlib.import_module(f"experiments.{values.pop('study')}")
     except (OSError, ValueError, KeyError, ModuleNotFoundError) as error:
         raise UsageError(
-            f"{workdir} holds no model ({error}); give the folder of a finished study that keeps one"
+            f"{workdir} contains no model ({error}); give the folder of a finished study that saves one"
         ) from error
     model = study.make_model(from_settings(study.Config, values), *made["arguments"])
     params: dict[str, Any] = {}
@@ -87,14 +87,14 @@ def load(workdir: str | os.PathLike[str]) -> Loaded:
 
 
 def write_state(path: Path, state: Any) -> None:
-    """Keeps the whole training state of a finished run, for one that had no checkpoints."""
+    """Writes the whole training state of a finished run without checkpoints."""
     leaves, description = flatten_state(gather(state))
     arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
     write_atomic(path, save(arrays, metadata={"layout": json.dumps(description)}))
 
 
 def read_state(path: Path, state: Any) -> Any:
-    """The state that `write_state` kept, in the layout of the given one; None where there is none.
+    """Returns the state from `write_state`, in the layout of the given state; None if there is no file.
 
     Raises:
         UsageError: It has another layout, or is damaged.
@@ -105,7 +105,7 @@ def read_state(path: Path, state: Any) -> Any:
         with safe_open(path, framework="np") as file:
             layout = json.loads(file.metadata()["layout"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except Exception as error:  # safetensors raises its own kinds
-        raise UsageError(f"{path} is damaged ({error}); delete its folder, and the run is made again") from error
+    except Exception as error:  # safetensors raises its own exceptions
+        raise UsageError(f"{path} is damaged ({error}); delete its folder, and the run is executed again") from error
     check_layout(state, layout)
     return rebuild(state, arrays)

@@ -1,9 +1,9 @@
-"""Training of one model: the only place that knows in which order a step is wrapped, resumed, measured and profiled.
+"""Training of one model: wraps, resumes, measures and profiles the step in the right order.
 
     recipe = Recipe(make_objective(model), {"mlm": 1.0})
     fitted = fit_model(recipe, Start(params, seed), batches, training=config.training, folder=run.folder(seed=seed))
 
-A recipe is compiled once, however many runs of a study use it.
+A recipe is compiled once for all runs of a study that use it.
 """
 
 from __future__ import annotations
@@ -53,17 +53,16 @@ FINAL = "final.safetensors"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recipe:
-    """What is trained on. Made once a method, it is compiled once for all of its runs.
+    """Objective and optimizer of a method. Create it once per method, so that it is compiled once for all runs.
 
     Args:
         objective: `(params, batch, ctx) -> terms`.
-        loss_weights: The terms trained on, each with a number or a schedule of the step.
-        optimizer: In place of the config's, for a pruning or a weighting of tasks.
+        loss_weights: The weights of the trained terms: numbers, or schedules of the step.
+        optimizer: Replaces the optimizer of the config, for pruning or task weighting.
         task_gradients: Whether that optimizer combines the gradients of all terms.
-        teacher_decay: Decay of `ctx.ema`, a number or a schedule, where an average of the parameters is a teacher.
-        cast: Whether `--precision` casts parameters and batches, for models that have no type of their own.
-        split: The option that cuts a batch into parts and its value, to be named when memory is short; `--accumulate`
-            if left out.
+        teacher_decay: Decay of `ctx.ema`, a number or a schedule, if a parameter average is the teacher.
+        cast: Whether `--precision` casts parameters and batches, for models without a dtype option.
+        split: Option and value that split a batch, for the out-of-memory message; `--accumulate` by default.
     """
 
     objective: Objective
@@ -77,7 +76,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where a run starts. `params` may be a function that makes them, for those that only a mesh can hold."""
+    """Start of a run. `params` may be a function, for parameters that fit only on a mesh."""
 
     params: Any
     seed: int | jax.Array
@@ -87,17 +86,17 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A trained model: the parameters to evaluate, their average (a teacher, say), the whole state, and a judge."""
+    """A trained model: parameters to evaluate, their average (such as a teacher), full state, and evaluation."""
 
     params: Any
     ema: Any
     state: TrainState
     sums: Callable[[Iterable[Any]], dict[str, tuple[Any, Any]]]
-    """Of batches, each term of the objective as `(sum, weight)`."""
+    """Maps batches to the terms of the objective, each as `(sum, weight)`."""
     loss_weights: Mapping[str, Rate]
 
     def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
-        """The mean of each term over all batches, and the weighted total as "loss"."""
+        """Returns the mean of each term over all batches, and the weighted total as "loss"."""
         sums, step = self.sums(batches), self.state.step
         rates = {name: float(rate(step) if callable(rate) else rate) for name, rate in self.loss_weights.items()}
         return means(sums) | {"loss": weighted_loss(sums, rates)}
@@ -107,7 +106,7 @@ Validation = Iterable[Any] | Callable[[Fitted], Mapping[str, float]]
 
 
 class Compiled(NamedTuple):
-    """The steps of a recipe with one config."""
+    """The compiled steps of a recipe with one config."""
 
     optimizer: optax.GradientTransformation
     precision: Precision
@@ -120,7 +119,7 @@ _COMPILED: weakref.WeakKeyDictionary[Recipe, dict[str, Compiled]] = weakref.Weak
 
 
 def compiled(recipe: Recipe, training: TrainingConfig, mesh_config: Any) -> Compiled:
-    """The steps of a recipe; the same ones for the same recipe and config."""
+    """Returns the compiled steps of a recipe, cached by recipe and config."""
     made = _COMPILED.setdefault(recipe, {})
     key = json.dumps([to_json(training, nonfinite=str), to_json(mesh_config)])
     if key not in made:
@@ -130,7 +129,7 @@ def compiled(recipe: Recipe, training: TrainingConfig, mesh_config: Any) -> Comp
 
 def _build(recipe: Recipe, training: TrainingConfig, mesh: Mesh | None) -> Compiled:
     if recipe.teacher_decay is not None and training.ema_decay is not None:
-        raise UsageError("this method averages the parameters already, for its teacher: leave out --ema-decay")
+        raise UsageError("this method already averages the parameters, for its teacher: remove --ema-decay")
     precision = make_precision(training.precision)
     objective = precision.wrap(recipe.objective, cast=recipe.cast)
     optimizer = recipe.optimizer or make_optimizer(training.optimizer, training.steps)
@@ -145,7 +144,7 @@ def _build(recipe: Recipe, training: TrainingConfig, mesh: Mesh | None) -> Compi
     )
     place: dict[str, Any] = {"mesh": mesh}
     if training.devices is not None:
-        there = jax.local_devices()  # of several processes each then trains the same by itself
+        there = jax.local_devices()  # with several processes, each trains the same model separately
         if training.devices > len(there):
             raise UsageError(f"--devices is {training.devices}, but there are {len(there)}")
         place["devices"] = there[: training.devices]
@@ -168,20 +167,20 @@ def fit_model(
     folder: Folder,
     validation: Validation | None = None,
 ) -> Fitted:
-    """Trains one model, or goes on from its latest checkpoint; a finished one is given back at once.
+    """Trains one model, or resumes from its latest checkpoint; a finished model is returned at once.
 
     Args:
-        recipe: What is trained on.
-        start: Parameters, seed, and what the objective needs besides.
-        batches: An iterator; to be checkpointed it needs `get_state` and `set_state`. Or, for on-policy learning, a
-            function of the state that draws from `state.key` and `state.step` alone, so that it resumes exactly.
-        training: How.
-        folder: Where, from `run.folder(...)`: gets `metrics.jsonl`, `metrics.csv`, checkpoints or the final state.
-        validation: Batches to evaluate on, or a function of the `Fitted` that gives metrics by name. It is asked every
+        recipe: Objective and optimizer.
+        start: Parameters, seed, and other inputs of the objective.
+        batches: An iterator; checkpoints need `get_state` and `set_state`. Or, for on-policy learning, a function of
+            the state that uses only `state.key` and `state.step` as random seed, so that it resumes exactly.
+        training: Options of the training.
+        folder: From `run.folder(...)`, for `metrics.jsonl`, `metrics.csv`, checkpoints or the final state.
+        validation: Batches to evaluate on, or a function of the `Fitted` that returns metrics by name; evaluated every
             `training.eval_every` steps.
 
     Returns:
-        The model after the last step, or with `training.patience` the best one. In a dry run it has made a few steps.
+        The model after the last step, or with `training.patience` the best one; in a dry run after a few steps.
     """
     steps = compiled(recipe, training, getattr(folder.config, "mesh", None))
 
@@ -276,7 +275,7 @@ def _train(
 
 
 class _Judge:
-    """A hook that evaluates and writes, and that early stopping reads."""
+    """Hook that evaluates and logs; early stopping reads its values."""
 
     def __init__(self, every: int, values: Callable[[TrainState], Mapping[str, float]], writer: MetricsWriter) -> None:
         self.every, self._values, self._writer = every, values, writer
@@ -290,9 +289,9 @@ class _Judge:
 
 
 def _stopping(judge: Any, training: TrainingConfig) -> EarlyStopping:
-    """Stops on a metric of an evaluation at whose steps checkpoints are saved, so that the best of them is there."""
+    """Returns early stopping on a metric; checkpoints must be saved at its evaluations, to keep the best one."""
     if not isinstance(judge, _Judge):
-        raise UsageError("--patience watches an evaluation on validation data, which this training has not")
+        raise UsageError("--patience needs an evaluation on validation data, which this training does not have")
     every, saves = training.eval_every, training.checkpoint_every
     if saves is None or every % saves:
         raise UsageError(
@@ -305,7 +304,7 @@ def _stopping(judge: Any, training: TrainingConfig) -> EarlyStopping:
 
 
 def _on_policy(step: Any, batches: Callable[[TrainState], Any]) -> Any:
-    """A step that makes its own batch. The old state is read before the step reuses its memory."""
+    """Returns a step that generates its own batch. It reads the old state before the step reuses its memory."""
 
     def on_policy(state: TrainState, _: Any) -> Any:
         return step(state, batches(state))
@@ -314,7 +313,7 @@ def _on_policy(step: Any, batches: Callable[[TrainState], Any]) -> Any:
 
 
 def _dry_run(state: TrainState, step: Any, batches: Batches, steps: int, folder: Folder) -> TrainState:
-    """Prints what a step costs and ends this run of the dry run; asked again, gives the state after a few steps."""
+    """Prints the cost of a step and ends this dry run; a second call returns the state after a few steps."""
     if folder.path in folder.measured:
         found: TrainState = folder.measured[folder.path]
         return found

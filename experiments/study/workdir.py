@@ -1,4 +1,4 @@
-"""A study's folder, and what a study does in it.
+"""Folder of a study, and the runs in it.
 
 with open_study(config, __doc__) as run:
     data = make_data(config)
@@ -31,30 +31,30 @@ from train.records.progress import Progress
 from train.records.workdir import environment, open_workdir
 
 WORKER = "LOSSFNS_STUDY_WORKER"
-"""Set in the copies of a command that `--jobs` starts."""
+"""Environment variable of the processes that `--jobs` starts."""
 MANY = 20
-"""With more runs than this the progress shown is that of the study, not of each run."""
+"""With more runs than this, the progress bar shows the study instead of each run."""
 
 
 class Measured(Exception):
-    """Ends a run of a dry run: what its training would cost has been printed."""
+    """Ends one run of a dry run, after its cost was printed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """The place of one run, and the options of the study that a training needs."""
+    """The folder of one run, and the options of the study."""
 
     path: Path
     label: str
-    """What the progress calls the run; no progress is shown without one."""
+    """Label of the progress bar; no bar if empty."""
     config: StudyConfig
     measured: dict[Path, Any]
-    """What a dry run has trained for a few steps."""
+    """States of a dry run after a few steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A study under way; `open_study` makes it."""
+    """A running study, from `open_study`."""
 
     name: str
     doc: str
@@ -65,17 +65,17 @@ class Run:
     worker: bool = False
     data: list[str] = dataclasses.field(default_factory=list)
     known: dict[str, tuple[Row, str]] = dataclasses.field(default_factory=dict)
-    """Setting and key of each run so far, by name."""
+    """Setting and key of each known run, by name."""
     measured: dict[Path, Any] = dataclasses.field(default_factory=dict)
     workers: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
 
     def uses(self, *data: Any) -> None:
-        """Says on what data the runs are made, as `train.fingerprint` takes it; results of other data are not kept."""
+        """Declares the data of the runs, for `train.fingerprint`; results from other data are not reused."""
         self.data.append(fingerprint(data))
         check_same({"data": self.data[-1]})
 
     def folder(self, **setting: Any) -> Folder:
-        """The folder of the run with this setting, which is one of `all`."""
+        """Returns the folder of the run with this setting, one of the settings passed to `all`."""
         name = grid.run_name(setting)
         if self.known and name not in self.known:
             raise UsageError(f"no run of the study has the setting {setting}; name all of its settings")
@@ -83,15 +83,15 @@ class Run:
         return Folder(child_path(self.path / "runs", name), label, self.config, self.measured)
 
     def all(self, wanted: Sequence[Mapping[str, Any]], function: Function, on: Sequence[Row] = ()) -> list[Row]:
-        """Makes every run that is not there yet.
+        """Executes every missing run.
 
         Args:
             wanted: The grid: the setting of each run, of JSON types.
-            function: Called with the setting; gives a mapping, or a list of them (a curve, several probes).
-            on: Results of an earlier `all` that these runs build on: those whose settings agree.
+            function: Called with the setting; returns a mapping, or a list of them (a curve, several probes).
+            on: Results of an earlier `all`; each run depends on the ones with an agreeing setting.
 
         Returns:
-            The rows of all runs, in the order of the settings: setting and values. Of a dry run none.
+            The rows of all runs, setting and values, in the order of the settings. Empty in a dry run.
         """
         plain = [to_json(dict(setting)) for setting in wanted]
         identities = [self._identity(setting, on) for setting in plain]
@@ -114,11 +114,11 @@ class Run:
         return counted | fixed
 
     def save(self, params: Any, *arguments: Any, tokenizer: Any = None) -> None:
-        """Keeps a model in the folder, for `experiments.study.load`.
+        """Saves a model in the folder, for `experiments.study.load`.
 
         Args:
             params: Its parameters, nested dicts of arrays.
-            *arguments: What the study's `make_model` takes after the config, of JSON types.
+            *arguments: Arguments of the study's `make_model` after the config, of JSON types.
             tokenizer: Its tokenizer, if it has one.
         """
         if not self.config.dry_run:
@@ -134,18 +134,18 @@ class Run:
         curves: Mapping[str, str] | None = None,
         title: str = "",
     ) -> dict[str, Any]:
-        """Answers the questions: closing table, plots, `report.md`, `summary.json`.
+        """Answers the questions: final table, plots, `report.md`, `summary.json`.
 
         Args:
             results: The rows of all runs.
-            questions: What was asked before the run.
-            figures: Images of the study's own, or functions that draw one and return it.
+            questions: The questions, stated before the run.
+            figures: Additional images, or functions that draw and return one.
             notes: Paragraphs and tables, or functions that return one.
-            curves: Metrics whose learning curves are drawn, with what the axis says.
-            title: Heading of the report; the first line of the study's docstring if left out.
+            curves: Metrics with a learning curve, and their axis labels.
+            title: Heading of the report; by default the first line of the study's docstring.
 
         Returns:
-            The summary; of a dry run an empty one.
+            The summary; empty in a dry run.
         """
         if self.worker:
             raise SystemExit(0)
@@ -158,17 +158,17 @@ class Run:
 
 @contextlib.contextmanager
 def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
-    """Opens the study's folder, for this process alone, and says where it is.
+    """Opens the study's folder for this process only, and prints its path.
 
     Args:
-        config: Its config; all of it but axes and what `allow_changed` names must equal that of a study resumed.
+        config: The config; to resume a study it must be equal, except for axes and names in `allow_changed`.
         doc: The study's docstring; its first line is the report's heading.
 
     Yields:
         The run.
 
     Raises:
-        UsageError: The folder holds a study of another config, or another process is writing there.
+        UsageError: The folder belongs to another config, or another process is writing there.
     """
     name, worker = study_name(type(config)), os.environ.get(WORKER) is not None
     usual = child_path("runs", f"{name}-fast" if config.fast_dev_run else name)
@@ -190,7 +190,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
         yield run
     except BaseException:
         for process in run.workers:
-            process.terminate()  # it saves what it has and leaves
+            process.terminate()  # it saves its state and exits
         raise
     finally:
         for process in run.workers:
@@ -198,7 +198,7 @@ def open_study(config: StudyConfig, doc: str | None) -> Iterator[Run]:
 
 
 def _make_all(run: Run, wanted: list[Row], identities: list[dict[str, Any]], function: Function) -> list[Row]:
-    """The loop of `Run.all`: makes what is neither there nor made by another process at this moment."""
+    """Loop of `Run.all`: executes each run that is missing and not claimed by another process."""
     names = [grid.run_name(setting) for setting in wanted]
     keys = [run.known[name][1] for name in names]
     places = [child_path(run.path / "runs", name) for name in names]
@@ -211,19 +211,19 @@ def _make_all(run: Run, wanted: list[Row], identities: list[dict[str, Any]], fun
             for i in range(len(wanted)):
                 if i in found or not grid.claim(places[i], identities[i], run.config.allowed_names):
                     continue
-                try:  # another process may have made it since
+                try:  # another process may have finished it since
                     rows = grid.read_result(places[i], keys[i])
                     found[i] = rows if rows is not None else _make(run, wanted[i], keys[i], function)
                 finally:
                     grid.release(places[i])
                 shown.update(len(found))
                 if run.worker and os.getppid() != parent:
-                    raise SystemExit("the command that started this one is gone")
+                    raise SystemExit("the process that started this one has ended")
             for i in range(len(wanted)):
                 if i not in found and (rows := grid.read_result(places[i], keys[i])) is not None:
                     found[i] = rows
             if len(found) == before:
-                time.sleep(0.2)  # all that is left is being made by other processes
+                time.sleep(0.2)  # other processes are executing all remaining runs
     return [row for i in range(len(wanted)) for row in found[i]]
 
 
@@ -239,7 +239,7 @@ def _make(run: Run, setting: Row, key: str, function: Function) -> list[Row]:
 
 
 def _dry_run(wanted: Sequence[Row], function: Callable[..., Any]) -> None:
-    """Tries the first setting of each method and prints how long all runs would take."""
+    """Tries the first setting of each method and prints the estimated time of all runs."""
     seconds: dict[Any, float] = {}
     for setting in wanted:
         method = setting.get("method")
@@ -252,13 +252,13 @@ def _dry_run(wanted: Sequence[Row], function: Callable[..., Any]) -> None:
         except Measured as measured:
             seconds[method] = float(measured.args[0])
     total = sum(seconds[setting.get("method")] for setting in wanted)
-    print_results(f"all {len(wanted)} runs: about {total / 60:.1f} min, evaluation of what is trained aside")
+    print_results(f"all {len(wanted)} runs: about {total / 60:.1f} min, without the evaluation of trained models")
 
 
 def _start_workers(run: Run) -> None:
-    """Starts copies of the command that share the runs; what they say goes to `jobs/N.log`."""
+    """Starts processes with the same command that share the runs; their output goes to `jobs/N.log`."""
     if not is_writer() or getattr(getattr(run.config, "processes", None), "join", False):
-        raise UsageError("--jobs shares the runs of one process's study; leave it at 1 with --processes.join")
+        raise UsageError("--jobs needs a study in one process; leave it at 1 with --processes.join")
     command = command_line(dataclasses.replace(run.config, workdir=str(run.path.absolute())), run.name)
     folder = run.path / "jobs"
     make_folder(folder)

@@ -59,7 +59,7 @@ def test_the_form_for_accelerators_computes_the_same(name, monkeypatch):
 
 
 def test_an_unknown_case_or_file_and_no_rounds_are_refused():
-    with pytest.raises(SystemExit, match="no case is named like nothing"):
+    with pytest.raises(SystemExit, match="no case matches nothing"):
         streaming.main(streaming.Options(only=("nothing",)))
     with pytest.raises(SystemExit, match="--rounds must be at least 1, got 0"):
         streaming.main(streaming.Options(only=("clip",), rounds=0))

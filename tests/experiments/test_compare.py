@@ -162,7 +162,7 @@ def test_a_deterministic_baseline_is_compared_over_examples():
 
 
 def test_two_results_of_a_pair_are_an_error():
-    with pytest.raises(UsageError, match=r"of the same pair \{'seed': 0\}; a run was counted twice"):
+    with pytest.raises(UsageError, match=r"belong to the same pair \{'seed': 0\}; a run was counted twice"):
         ask([*ROWS, ROWS[0]], B)
     rows = [row | {"labels": n} for n in (1, 2) for row in ROWS]
     with pytest.raises(UsageError, match="they differ in labels: name it in the setting, in by= or in pairs="):
@@ -196,12 +196,12 @@ def test_what_was_not_run_is_named():
     assert found.missing == ("labels = 8", "c at labels = 2")
     assert found.verdict == "undecided"
     assert ask(rows, B, by="labels", at=((2, 8),)).comparisons == ()
-    with pytest.raises(UsageError, match="gives no number 'loss'; it has accuracy"):
+    with pytest.raises(UsageError, match="returns no number 'loss'; it has accuracy"):
         ask(ROWS, B, metric="loss")
 
 
 def test_questions_that_make_no_sense_are_refused():
-    with pytest.raises(UsageError, match="expects 'same': say within which margin"):
+    with pytest.raises(UsageError, match="expects 'same': give a margin above 0"):
         Question("accuracy", A, (B,), expected="same")
     with pytest.raises(UsageError, match="needs a baseline"):
         Question("accuracy", A, ())

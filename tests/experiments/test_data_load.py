@@ -142,7 +142,7 @@ def test_text_feature_is_found_or_the_features_are_listed():
         find_text_feature([row])
     with pytest.raises(UsageError, match="no text feature 'image'"):
         find_text_feature([row], "image")
-    with pytest.raises(UsageError, match="take a data set with one that is text"):
+    with pytest.raises(UsageError, match="use a data set with a text feature"):
         find_text_feature([{"image": row["image"]}])
 
 

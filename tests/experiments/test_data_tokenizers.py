@@ -129,7 +129,7 @@ def test_a_flipped_bit_changes_no_token(kept, capfd):
         file.write_bytes(harmed)
         assert tokenizers._cached_model(SMALL, TEXTS, file.parent) == model
         printed = capfd.readouterr()
-        assert printed.err == f"warning: the tokenizer {file} is damaged; it is learnt again\n"
+        assert printed.err == f"warning: the tokenizer {file} is damaged; it is trained again\n"
         assert printed.out == ""
         assert file.read_bytes() == whole
     assert again().encode(TEXTS[0]).tolist() == ids
@@ -152,7 +152,7 @@ def test_a_kept_tokenizer_that_is_no_whole_file_is_learnt_again(kept, capfd, har
     file, ids, again = kept
     harm(file)
     assert again().encode(TEXTS[0]).tolist() == ids
-    assert capfd.readouterr().err.count("it is learnt again") == 1
+    assert capfd.readouterr().err.count("it is trained again") == 1
     assert file.is_file()
     assert not file.is_symlink()
 

@@ -375,7 +375,7 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
     bert.main(dataclasses.replace(config, data=data))
     report = (tmp_path / "run" / "report.md").read_text()
     assert report.startswith("# BERT on my\\_words.txt")
-    left_out = "The fine-tuning is left out: no passage read from my_words.txt has a label."
+    left_out = "Fine-tuning is skipped: no passage of my_words.txt has a label."
     assert left_out in report.replace("\\", "")
     assert left_out in capsys.readouterr().out
     said = report.replace("Labels are the groups of books", "") + (tmp_path / "run" / "summary.json").read_text()
@@ -392,5 +392,5 @@ def test_model_of_a_folder_is_given_back(name, finished):
     if name == "causal_lm":
         ids = tokenizer.encode("In the beginning")[None]
         assert model.apply({"params": params}, ids, valid=ids >= 0).shape == (*ids.shape, tokenizer.vocab_size)
-    with pytest.raises(UsageError, match="holds no model"):
+    with pytest.raises(UsageError, match="contains no model"):
         load(finished(name) / "plots")

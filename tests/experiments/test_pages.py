@@ -88,7 +88,7 @@ def test_all_studies_stand_on_one_page(tmp_path, capsys):
     assert page.count("data:image/png;base64,iVBORw") == 2
     assert "+0.400 (+0.300 to +0.500)" in page
     assert main(["report", str(tmp_path / "page")]) == 2
-    assert "is no folder of a finished study" in capsys.readouterr().err
+    assert "is not the folder of a finished study" in capsys.readouterr().err
 
 
 def test_a_page_shows_what_looks_like_html_as_text(tmp_path, capsys):

@@ -36,7 +36,7 @@ class Records:
 
 def test_corrupt_record_names_its_index():
     with pytest.raises(
-        UsageError, match=r"Record 3 of the data is damaged \(ValueError: bad checksum\); mend it, or.*skip-budget"
+        UsageError, match=r"Record 3 of the data is damaged \(ValueError: bad checksum\); fix it, or.*skip-budget"
     ):
         read_all(Records(9, broken=[3]))
     assert len(read_all(Records(9, broken=[3]), limit=3)) == 3  # it is not read
@@ -47,9 +47,9 @@ def test_corrupt_records_within_the_budget_are_passed_over(capsys):
     assert [int(row["text"].split()[1]) for row in rows] == [0, 1, 2, 4, 6, 7, 8]
     warnings = capsys.readouterr().err.splitlines()
     assert warnings == [
-        f"warning: record {i} of verses, split train is damaged (ValueError: bad checksum); passed over" for i in (3, 5)
+        f"warning: record {i} of verses, split train is damaged (ValueError: bad checksum); skipped" for i in (3, 5)
     ]
-    message = r"Record 5 of .*, the 2 damaged so far are more than --data.skip-budget; .*--data.skip-budget 10"
+    message = r"Record 5 of .*, the 2 damaged so far exceed --data.skip-budget; .*--data.skip-budget 10"
     with pytest.raises(UsageError, match=message):
         read_all(Records(9, broken=[3, 5]), skip_budget=1)
 
@@ -88,7 +88,9 @@ def damaged_digits(tmp_path_factory):
 
 def test_corrupt_record_in_a_file(damaged_digits, capsys):
     folder, index, count = damaged_digits
-    message = rf"Record {index} of digits, split test is damaged \(.*hash mismatch.*\); delete .*digits so that"
+    message = (
+        rf"Record {index} of digits, split test is damaged \(.*hash mismatch.*\); delete .*digits to prepare it again"
+    )
     with pytest.raises(UsageError, match=message):
         read_images("digits", "test", directory=folder)
     images = read_images("digits", "test", directory=folder, skip_budget=1)
@@ -104,7 +106,7 @@ def test_file_that_is_gone_or_cut_short(tmp_path, harm):
     (file,) = builder.data_path.glob("*test*array_record*")
     harm(file)
     with pytest.raises(
-        UsageError, match=r"Record 0 of digits, split test is damaged .*delete .*digits so that it is prepared anew"
+        UsageError, match=r"Record 0 of digits, split test is damaged .*delete .*digits to prepare it again"
     ):
         read_images("digits", "test", directory=tmp_path)
 
@@ -123,7 +125,7 @@ def test_corrupt_line_of_a_text_file(tmp_path, capsys):
         "warning: line 4",
         "warning: line 9",
     ]
-    with pytest.raises(UsageError, match=r"Line 9 of .*more than --data.skip-budget"):
+    with pytest.raises(UsageError, match=r"Line 9 of .*exceed --data.skip-budget"):
         read_text_file(file, "train", skip_budget=1)
 
 
@@ -134,7 +136,7 @@ def test_text_that_is_no_text_counts_as_damaged(monkeypatch, capsys):
         read_corpus(DataConfig(name="lm1b"), "train")
     corpus = read_corpus(DataConfig(name="lm1b", skip_budget=1), "train")
     assert corpus.sentences == ["One.", "Two.", "Three."]
-    assert "passed over" in capsys.readouterr().err
+    assert "skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "batch"), [(5, 6), (0, 1), (5, 0)])
@@ -226,7 +228,7 @@ def test_a_prepared_set_whose_description_is_damaged(damaged_digits, tmp_path, h
     (source,) = (damaged_digits[0] / "digits").glob("*/dataset_info.json")
     (prepared / source.name).write_bytes(source.read_bytes())
     harm(prepared / source.name)
-    with pytest.raises(UsageError, match=r"digits as it was prepared .*; delete .*digits so that it is prepared anew"):
+    with pytest.raises(UsageError, match=r"the prepared copy of digits .*; delete .*digits to prepare it again"):
         load("digits", "test", data_dir=tmp_path)
 
 

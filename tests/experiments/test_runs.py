@@ -128,7 +128,7 @@ def test_the_average_is_what_is_evaluated(tmp_path):
         dataclasses.replace(RECIPE, teacher_decay=0.9),
         dataclasses.replace(TRAINING, ema_decay=0.5),
     )
-    with pytest.raises(UsageError, match="averages the parameters already"):
+    with pytest.raises(UsageError, match="already averages the parameters"):
         train(tmp_path / "x", recipe=with_teacher, training=averaged)
 
 
@@ -153,7 +153,7 @@ def test_a_run_stops_early_and_gives_the_best(tmp_path):
 def test_patience_without_what_it_needs_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"between two evaluations \(2\) must be a multiple of .* \(4\)"):
         train(tmp_path, training=dataclasses.replace(PATIENT, checkpoint_every=4), validation=judge)
-    with pytest.raises(UsageError, match="watches an evaluation on validation data, which this training has not"):
+    with pytest.raises(UsageError, match="needs an evaluation on validation data, which this training does not have"):
         train(tmp_path, training=PATIENT)
 
 
@@ -284,7 +284,7 @@ def test_a_model_multiplies_in_its_type(dtype):
 def test_a_result_of_another_form_is_refused(tmp_path, text):
     path = tmp_path / "result.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(UsageError, match=r"result\.json is damaged .* delete it, and its run is made again"):
+    with pytest.raises(UsageError, match=r"result\.json is damaged .* delete it, and its run is executed again"):
         read_result(tmp_path, "key")
     assert path.read_text(encoding="latin-1") == text
 

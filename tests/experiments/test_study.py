@@ -139,7 +139,7 @@ def test_numbers_that_are_not_finite_come_back(tmp_path):
             (row,) = run.all([{}], lambda: values)
             assert math.isnan(row["value"])
             assert (row["other"], row["name"]) == ([math.inf, 1.5], "x")
-        with pytest.raises(UsageError, match="gives values named"):
+        with pytest.raises(UsageError, match="returns values with the names of its settings"):
             run.all([{"dose": 1}], lambda dose: {"dose": 2})
         with pytest.raises(UsageError, match="two runs of the study have the same setting"):
             run.all([{"dose": 1}, {"dose": 1}], lambda dose: {"value": 2})
@@ -220,7 +220,7 @@ def test_a_report_says_when_its_runs_are_of_several_commits(tmp_path):
     path = tmp_path / "runs" / "method=a,seed=0" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "0123abc"}))
     assert "0123abc" in study(tmp_path, report=True)["commits"]
-    assert "The runs are of 2 commits: 0123abc" in (tmp_path / "report.md").read_text()
+    assert "The runs are from 2 commits: 0123abc" in (tmp_path / "report.md").read_text()
 
 
 def test_a_config_survives_its_file_and_its_command():
