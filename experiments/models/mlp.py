@@ -16,8 +16,8 @@ class MLP(nn.Module):
     Attributes:
         sizes: Units of each layer, including the output.
         kernel_init: Initialiser of the kernels.
-        cosine: Whether outputs are cosines between the last features and the columns of the last kernel, for losses with
-            a margin.
+        cosine: Whether outputs are cosines between the last features and the columns of the last kernel, as losses with
+            a margin expect.
     """
 
     sizes: Sequence[int]
