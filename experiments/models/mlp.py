@@ -77,8 +77,8 @@ def outputs_of_all(model: MLP, params: Any, x: Any) -> jax.Array:
 def unit(x: jax.Array, axis: int) -> jax.Array:
     """Normalises the vectors along an axis; 0 stays 0, with a finite gradient.
 
-    >>> unit(jnp.array([3.0, 4.0]), 0).round(2).tolist()
-    [0.6000000238418579, 0.800000011920929]
+    >>> print(unit(jnp.array([2.0, 0.0]), 0))
+    [1. 0.]
     """
     square = jnp.sum(jnp.square(x), axis, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-12))

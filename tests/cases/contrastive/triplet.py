@@ -90,7 +90,7 @@ SEMI_HARD_TRIPLET = LossCase(
     variants=({}, {"margin": 1.0, "norm": "l2"}),
     sweep={"margin": (0.2, 0.5, 1.0)},
     # Which negative is semi-hard hangs on differences of distances that are lost between rows of unlike magnitudes.
-    magnitudes=(0.1, 1e15),
+    magnitudes=(0.1, 100.0),
     batch_coupled=True,
     hostile=lambda rng: hostile_classes(rng) | {"all + 1e3": (far(labelled(rng, 6)), {})},
     limits={
