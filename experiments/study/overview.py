@@ -29,6 +29,7 @@ from train.records.report import Table, escape_markdown, markdown_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
+EXPERIMENTS = Path(__file__).parents[1]
 Studies = Mapping[str, str]
 HEAD = ("loss", "studies")
 """The columns of the losses in use."""
@@ -252,10 +253,10 @@ def losses_of(studies: Iterable[str]) -> dict[str, list[str]]:
     """Returns the studies that call each loss, in their file or in modules of `evaluation` or `models` it imports."""
     found: dict[str, list[str]] = {}
     for study in studies:
-        text = (ROOT / "experiments" / f"{study}.py").read_text(encoding="utf-8")
+        text = (EXPERIMENTS / f"{study}.py").read_text(encoding="utf-8")
         imports = re.findall(r"from experiments\.(evaluation|models)(?:\.| import )(\w+)", text)
         for wing, module in sorted(set(imports)):
-            text += (ROOT / "experiments" / wing / f"{module}.py").read_text(encoding="utf-8")
+            text += (EXPERIMENTS / wing / f"{module}.py").read_text(encoding="utf-8")
         for loss in sorted(set(re.findall(r"\blossfns\.([a-z_0-9]+)\b", text)) & {*lossfns.__all__}):
             found.setdefault(loss, []).append(study)
     return dict(sorted(found.items()))
