@@ -24,13 +24,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import spearmanr
 
 import lossfns
 from experiments import study
 from experiments.baselines.linear import linear_error
 from experiments.data.mnist5k import CLASSES, read_mnist5k
-from experiments.evaluation.minima import draw_edges, draw_minima
+from experiments.evaluation.minima import draw_edges, draw_minima, rank_correlation
 from experiments.evaluation.sharpness import first_at, rescaled, sharpness
 from experiments.models.mlp import MLP, errors, init_of, mean_loss, outputs_of
 from experiments.study import Question, Row, Training, TrainingConfig, axis, many
@@ -207,7 +206,7 @@ def evaluate(bench: Bench, pool: Any, method: str, rate: float = 0.0) -> Row | l
 def correlate(rows: Sequence[Row]) -> list[Row]:
     """For each seed the rank correlation of sharpness and test error over the arms."""
     pairs = {row["seed"]: [(r["sharpness"], r["test_error"]) for r in rows if r["seed"] == row["seed"]] for row in rows}
-    return [{"seed": seed, "correlation": float(spearmanr(pair).statistic)} for seed, pair in pairs.items()]
+    return [{"seed": seed, "correlation": rank_correlation(pair)} for seed, pair in pairs.items()]
 
 
 GD = tuple({"method": DESCENT, "rate": rate} for rate in Config().descent_rates)

@@ -36,7 +36,7 @@ def test_the_wheel_holds_losses_alone_and_works_outside_of_the_repository(tmp_pa
         names = archive.namelist()
         archive.extractall(tmp_path / "installed")
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lossfns"}
-    assert {"lossfns/py.typed", "lossfns/references.bib", "lossfns/testing.py"} <= set(names)
+    assert {"lossfns/py.typed", "lossfns/references.bib", "lossfns/testing/__init__.py"} <= set(names)
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r})\n"
         "import jax.numpy as jnp, lossfns\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from experiments.evaluation.pictures import line_panels, scatter
 from train.records.report import Image, Table
@@ -38,7 +39,7 @@ def draw_minima(folder: Path, rows: Sequence[Row]) -> list[Any]:
     ]
 
 
-def draw_edges(folder: Path, rows: Sequence[Row], every: int) -> Image:
+def draw_edges(folder: Path, rows: Sequence[Row], every: int) -> list[Image]:
     """The sharpness on the way of gradient descent, and 2 / rate.
 
     Args:
@@ -46,13 +47,25 @@ def draw_edges(folder: Path, rows: Sequence[Row], every: int) -> Image:
         rows: A network each: "rate", and as "curve" the sharpness at all looks.
         every: Steps between two looks.
     """
+    if not rows:
+        return []
     panels: dict[str, dict[str, Any]] = {}
     edges = []
     for rate in dict.fromkeys(row["rate"] for row in rows):
         curve = np.mean([row["curve"] for row in rows if row["rate"] == rate], 0)
         panels[f"rate {rate:g}"] = {"sharpness": ((np.arange(len(curve)) + 1) * every, curve)}
         edges.append({"2 / rate": 2 / rate})
-    limits = (0.0, 1.1 * max(float(np.max(row["curve"])) for row in rows)) if rows else None
+    limits = (0.0, 1.1 * max(float(np.max(row["curve"])) for row in rows))
     path = folder / "plots" / "edge.png"
     line_panels(path, panels, xlabel="step", ylabel="sharpness", references=edges, limits=limits)
-    return Image("plots/edge.png", "Gradient descent on the squared error, means over networks")
+    return [Image("plots/edge.png", "Gradient descent on the squared error, means over networks")]
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    """Returns Spearman's rank correlation of pairs; NaN where one side does not vary.
+
+    >>> [round(rank_correlation(pairs), 3) for pairs in ([(1, 2), (2, 8), (3, 9)], [(1, 2), (1, 8)])]
+    [1.0, nan]
+    """
+    varies = all(len(set(side)) > 1 for side in zip(*pairs, strict=True))
+    return float(spearmanr(pairs).statistic) if varies else float("nan")

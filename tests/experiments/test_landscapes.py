@@ -222,6 +222,7 @@ def mean_error(summary, **setting):
 def test_optimizers_learn_digits(rate, learns, tmp_path, monkeypatch):
     monkeypatch.setattr(optimizers, "BATCHES", ())
     monkeypatch.setattr(optimizers, "SCHEDULES", ())
+    monkeypatch.setattr(optimizers, "QUESTIONS", ())  # they ask of more than one optimizer
     config = small(optimizers, optimizers=("adam",), tasks=("digits",), epochs=5, workdir=str(tmp_path / "run"))
     summary = optimizers.main(with_rate(config, rate))
     assert (mean_error(summary, task="digits", method="adam") < 0.9 - 0.6) == learns  # of ten classes
@@ -240,6 +241,7 @@ def test_confidently_wrong_networks_are_corrected(rate, learns, tmp_path, monkey
 @pytest.mark.study
 @pytest.mark.parametrize(("rate", "learns"), [(1.0, True), (0.0, False)])
 def test_minima_are_those_of_networks_that_learn(rate, learns, tmp_path, monkeypatch):
+    monkeypatch.setattr(minima, "QUESTIONS", ())  # they ask of more than these two
     monkeypatch.setattr(minima, "ARMS", {name: minima.ARMS[name] for name in ("momentum", "SAM")})
     config = small(minima, epochs=4, looks=2, descent_rates=(), workdir=str(tmp_path / "run"))
     summary = minima.main(with_rate(config, rate))
