@@ -90,6 +90,8 @@ def term(loss: Callable[..., Any], /, *args: Any, where: Any = None, weights: An
     >>> print(total / weight)  # (1 + 2) / 2
     1.5
     """
+    if not callable(loss):
+        raise UsageError(f"term calls a loss, as in term(lossfns.next_token, logits, tokens), got {loss!r}.")
     name = _name(loss)
     if where is not None:
         _check_mask(loss, name, where)

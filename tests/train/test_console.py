@@ -162,7 +162,7 @@ def test_an_experiment_whose_output_is_broken(tmp_path, place, code):
     assert "Traceback" not in done.stderr
     if place == ">/dev/full":
         assert done.stderr.endswith(
-            "error: cannot print (No space left on device); run the same command again with standard output elsewhere\n"
+            "error: cannot print (No space left on device); run the same command again with another standard output\n"
         )
 
 

@@ -361,3 +361,9 @@ def test_every_loss_weighs_its_values_as_the_property_of_the_matrix_does(name):
     weights = np.asarray(jax.jit(weigh)(*inputs))
     assert weights.shape == seen["values"]
     np.testing.assert_allclose(weights / weights.sum(), _shares(case, inputs, where, kwargs), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [None, "mse", 3])
+def test_what_is_no_loss_is_refused(loss):
+    with pytest.raises(UsageError, match="term calls a loss, as in"):
+        term(loss, jnp.ones(3))
