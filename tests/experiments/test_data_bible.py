@@ -136,7 +136,7 @@ def test_few_shot_draws_each_class_alike_and_repeats_by_seed():
     assert np.bincount(a.label).tolist() == [4, 4]
     assert a.text == b.text
     assert not np.array_equal(a.label, c.label)
-    with pytest.raises(UsageError, match="20 passages, fewer than the 21"):
+    with pytest.raises(UsageError, match="20 passages, fewer than the requested 21"):
         few_shot(passages, 21, 0)
 
 
