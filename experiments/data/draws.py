@@ -1,4 +1,4 @@
-"""Examples in memory, of which some are the test of all runs, and the others are drawn from anew by each seed."""
+"""Data sets in memory with one fixed test set; each seed draws its training and validation examples from the rest."""
 
 from __future__ import annotations
 

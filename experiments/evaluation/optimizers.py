@@ -13,7 +13,7 @@ from train.records.report import Image
 
 Row = Mapping[str, Any]
 NEAR = 1.1
-"""A loss of at most so many times the best is as good as tuned."""
+"""Rates with a loss of at most this multiple of the best count as good."""
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "gradient descent": ("sgd", "momentum", "nesterov", "schedule_free_sgd"),
     "running squares": ("rmsprop", "adagrad", "adadelta", "adafactor", "lamb"),

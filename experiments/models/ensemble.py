@@ -1,6 +1,6 @@
-"""Several small networks trained as one: every parameter has a leading axis of members, as has every batch.
+"""Several small networks trained as one: every parameter and every batch has a leading axis of members.
 
-A network of a few thousand weights takes less time to train than a call takes to make. The members of an ensemble
+A step of a network with a few thousand weights is shorter than the call of its program. The members of an ensemble
 share the compiled step, and differ in seed, data and learning rate. Adam and its relatives work by the entry, so that
 no member knows of the others; an optimizer that works by the matrix or by the norm of all gradients is not for this.
 """
@@ -69,7 +69,7 @@ def classify(model: nn.Module, params: Any, x: np.ndarray) -> np.ndarray:
 def index_batches(count: int, batch_size: int, seeds: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches {"index": int32 [members, B]}: each member sees its `count` examples in an order of its own.
 
-    What is left of an epoch after the last whole batch is passed over; a batch is no larger than the data. Members of
+    The last, incomplete batch of an epoch is dropped; a batch is no larger than the data. Members of
     one seed have the same order.
     """
     size = min(batch_size, count)

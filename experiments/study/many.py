@@ -1,7 +1,7 @@
-"""Many small trainings as one program: `vmap` over runs that differ in rate, weights and order of the data.
+"""Trains many small networks as one program: `vmap` over runs that differ in rate, weights and order of the data.
 
-For models whose step is shorter than a call, where `fit_model` would cost more than the training. Nothing is
-checkpointed: a run of the study trains all of them and keeps what it gives.
+Use it for models with a step shorter than its call, where `fit_model` would cost more than the training. Nothing is
+checkpointed: one run of the study trains all networks and keeps their results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST = 6
 
 
 class Runs(NamedTuple):
-    """What tells runs of one program apart; every leaf has the runs as its first axis."""
+    """The inputs in which the runs of one program differ; the first axis of every leaf is the run."""
 
     rates: Any
     """Learning rates [R]."""
@@ -43,11 +43,11 @@ class Runs(NamedTuple):
     rows: Any
     """Examples of each batch, int [R, steps, B], as rows of the pool."""
     sets: Any = None
-    """What `watch` looks at, such as the rows of the validation data [R, n]."""
+    """Input of `watch`, such as the rows of the validation data [R, n]."""
 
 
 class Trained(NamedTuple):
-    """Parameters after the last step [R, ...], and what was watched, by name, [R, steps // every]."""
+    """Parameters after the last step [R, ...], and the watched values by name, [R, steps // every]."""
 
     params: Any
     curves: dict[str, Any]
@@ -69,12 +69,12 @@ def make_trainer(
     """A compiled function `(runs, pool) -> trained`; called again with runs of the same shapes it compiles nothing.
 
     Args:
-        objective: Draws nothing at random.
+        objective: Without random numbers.
         loss_weights: The terms that are trained on.
         optimizer: The chain; its learning rate is multiplied by that of the run.
-        every: Steps between two looks, a divisor of the number of steps.
-        watch: `(params, sets, pool) -> {name: array}`, asked at every look. The mean loss of the steps since the last
-            one is there without asking, as "loss".
+        every: Steps between two evaluations, a divisor of the number of steps.
+        watch: `(params, sets, pool) -> {name: array}`, called at every evaluation. The mean loss of the steps since the
+            last evaluation is always recorded, as "loss".
         accumulate: Micro-batches of a batch.
     """
 
@@ -106,7 +106,7 @@ def make_trainer(
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What all of a study's programs share. Rates are chosen first, by seeds of their own; then the others are run."""
+    """State shared by the programs of a study. Rates are chosen first, with separate seeds; then the study is run."""
 
     config: Any
     """A study's config with `seed`, `seeds`, `tuning_seeds` and `training`."""
@@ -189,9 +189,9 @@ def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callab
     Args:
         trainer: From `make_trainer`.
         pool: Its examples.
-        runs: Of S seeds; their rates are not looked at.
+        runs: Of S seeds; their rates are ignored.
         middle: Where the first grid lies.
-        loss_of: What is lowered, [R] of R trained runs, best on validation data.
+        loss_of: The loss to minimise, [R] of R trained runs; use validation data.
 
     Returns:
         A row for each rate tried: "rate", its mean "loss", and the "losses" of the seeds.

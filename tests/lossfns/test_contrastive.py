@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as Spec
 
-from lossfns import nt_xent
+from lossfns import nt_xent, semi_hard_triplet
 
 
 def published(view_a, view_b, temperature):
@@ -152,3 +152,22 @@ def test_errors_name_both_sides():
         nt_xent(jnp.zeros((4, 3)), jnp.zeros((4, 3)), temperature=0)
     with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
         nt_xent(jnp.zeros((4, 3)), jnp.zeros((4, 3)), block_size=0)
+
+
+@pytest.mark.parametrize("norm", ["l2", "squared_l2", "l1"])
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_semi_hard_triplets_far_apart_or_close_together_stay_finite(norm, scale):
+    """The fuzz tests stop at 100: beyond, rounding decides which negative is the next farther one."""
+    rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    labels, two = jnp.array([0, 0, 1, 1, 2, 9]), rows.copy()
+    two[0, 0] = two[3, 3] = scale
+    for x in (two, rows * np.float32(scale)):  # squares of up to 1e30, which float32 holds
+
+        def total(x):
+            values = semi_hard_triplet(x, labels, norm=norm)
+            return jnp.sum(values), values
+
+        slopes, values = jax.grad(total, has_aux=True)(jnp.asarray(x))
+        assert np.isfinite(slopes).all()
+        assert (np.asarray(values) >= 0).all()
+        assert np.isfinite(values).all()

@@ -1,4 +1,4 @@
-"""What losses that couple rows hold beside inputs and gradients: a few tables [rows, columns], never their cubes."""
+"""Temporary memory of losses that couple rows: a few tables [rows, columns], never [rows, columns, features]."""
 
 import jax
 import jax.numpy as jnp
