@@ -44,6 +44,8 @@ class Runs(NamedTuple):
     """Examples of each batch, int [R, steps, B], as rows of the pool."""
     sets: Any = None
     """Input of `watch`, such as the rows of the validation data [R, n]."""
+    loss_weights: Any = None
+    """Weights of the trained terms by name, [R] each, if they differ; they replace those of the trainer."""
 
 
 class Trained(NamedTuple):
@@ -84,7 +86,8 @@ def make_trainer(
 
         def one(run: Runs) -> Trained:
             chain = make_optimizer(optimizer, steps, rate_factor=run.rates)
-            step = build_train_step(objective, chain, loss_weights=loss_weights, accumulate=accumulate)
+            weights = loss_weights if run.loss_weights is None else run.loss_weights
+            step = build_train_step(objective, chain, loss_weights=weights, accumulate=accumulate)
 
             def update(state: Any, rows: Any) -> Any:
                 state, metrics = step(state, jax.tree.map(lambda leaf: leaf[rows], pool))
@@ -183,26 +186,37 @@ def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[f
     return {middle * STEP**place: found[place] for place in sorted(found)}
 
 
-def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callable[[Trained], Any]) -> list[Row]:
-    """Searches the learning rate of a trainer by its mean loss over runs with seeds of their own.
+def with_rates(runs: Runs, rates: jax.Array) -> Runs:
+    """The runs with learning rates [R]."""
+    return runs._replace(rates=rates)
+
+
+def tune(
+    trainer: Trainer,
+    pool: Any,
+    runs: Runs,
+    middle: float,
+    loss_of: Callable[[Trained], Any],
+    vary: Callable[[Runs, jax.Array], Runs] = with_rates,
+) -> list[Row]:
+    """Searches the learning rate of a trainer, or another number, by its mean loss over runs with seeds of their own.
 
     Args:
         trainer: From `make_trainer`.
         pool: Its examples.
-        runs: Of S seeds; their rates are ignored.
+        runs: Of S seeds; their rates are ignored, unless something else is searched.
         middle: Where the first grid lies.
         loss_of: The loss to minimise, [R] of R trained runs; use validation data.
+        vary: Puts the numbers [R] into runs: as learning rates, or as the weights of a loss.
 
     Returns:
-        A row for each rate tried: "rate", its mean "loss", and the "losses" of the seeds.
+        A row for each number tried: "rate", its mean "loss", and the "losses" of the seeds.
     """
     seeds, seen = len(runs.rows), dict[float, list[float]]()
 
     def losses(rates: list[float]) -> np.ndarray:
-        tiled = jax.tree.map(
-            lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None)
-        )
-        found = loss_of(trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool))
+        tiled = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs)
+        found = loss_of(trainer(vary(tiled, jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool))
         each = np.asarray(found, np.float64).reshape(len(rates), seeds)
         seen.update(zip(rates, each.tolist(), strict=True))
         return each.mean(1)
