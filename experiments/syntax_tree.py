@@ -61,7 +61,7 @@ class Config(study.StudyConfig):
     """Arms and baselines that run."""
     seeds: int = axis(8)
     """Networks of each arm."""
-    tuning_seeds: int = 3
+    tuning_seeds: int = 2
     """Further networks that choose each rate and weight."""
     few: int = 200
     """Trees of a network that is trained on few."""
@@ -74,7 +74,7 @@ class Config(study.StudyConfig):
     probe_steps: int = 150
     """Updates of the probe."""
     training: Training = TrainingConfig(
-        OptimizerConfig(name="adam", learning_rate=1.0, schedule="cosine", warmup=0.05), 300, batch_size=16, devices=1
+        OptimizerConfig(name="adam", learning_rate=1.0, schedule="cosine", warmup=0.05), 240, batch_size=16, devices=1
     )
     """How all are trained; the learning rate here multiplies those tried."""
 

@@ -40,7 +40,7 @@ class Parser(nn.Module):
         with_root = jnp.concatenate([jnp.broadcast_to(root, (*states.shape[:-2], 1, self.width)), states], -2)
         head = nn.gelu(nn.Dense(self.width, name="head")(with_root))
         arcs = nn.Dense(self.width, name="arc")(dependent) @ jnp.swapaxes(head, -1, -2) / self.width**0.5
-        arcs = arcs + nn.Dense(1, name="prior")(head)[..., 0][..., None, :] + self._of_distances(parts.shape[-2])
+        arcs = arcs + nn.Dense(1, name="prior")(head)[..., 0][..., None, :] + self._of_distances(parts.shape[-2])[None]
         return states, arcs, nn.Dense(self.tags, name="tag")(states)
 
     def _of_distances(self, length: int) -> jax.Array:
