@@ -71,7 +71,7 @@ class Config(study.StudyConfig):
     """Layers; the last sees 7 words to each side."""
     rank: int = 32
     """Dimensions of the probe."""
-    probe_steps: int = 150
+    probe_steps: int = 200
     """Updates of the probe."""
     training: Training = TrainingConfig(
         OptimizerConfig(name="adam", learning_rate=1.0, schedule="cosine", warmup=0.05), 240, batch_size=16, devices=1

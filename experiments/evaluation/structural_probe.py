@@ -18,7 +18,7 @@ from experiments.study import many
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig
 
-MIDDLE, BATCH = 0.01, 16
+MIDDLE, BATCH = 0.03, 16
 """Middle of the grid of learning rates, and sentences of a batch."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.data.treebank import BUCKETS
 
@@ -30,7 +31,7 @@ class Parser(nn.Module):
         """
         present = words[..., None]
         x = nn.Embed(BUCKETS, self.width, name="parts")(parts).sum(-2)
-        x = jnp.where(present, x, 0)
+        x = jnp.where(present, x + jnp.asarray(waves(parts.shape[-2], self.width), x.dtype)[None], 0)
         for layer in range(self.depth):
             y = _near(nn.LayerNorm(name=f"norm_{layer}")(x) * present, 2**layer)
             x = x + nn.Dense(self.width, name=f"out_{layer}")(nn.gelu(nn.Dense(self.width, name=f"near_{layer}")(y)))
@@ -49,6 +50,18 @@ class Parser(nn.Module):
         distance = jnp.arange(1, length + 1)[None, :] - jnp.arange(1, length + 1)[:, None]
         of_words = jnp.clip(distance, -REACH, REACH) + REACH
         return bias[jnp.pad(of_words, ((0, 0), (1, 0)), constant_values=2 * REACH + 1)]
+
+
+def waves(length: int, width: int) -> np.ndarray:
+    """Places in the sentence as sines and cosines [N, D]; without them no distance could be read off two states.
+
+    Vaswani et al. 2017, arXiv:1706.03762, with shorter waves and of the size of a word's parts at the start.
+
+    >>> waves(2, 4).round(2).tolist()
+    [[0.0, 0.0, 0.35, 0.35], [0.29, 0.03, 0.19, 0.35]]
+    """
+    angles = np.arange(length)[:, None] * 100.0 ** (-2 * np.arange(width // 2) / width)
+    return 0.35 * np.concatenate([np.sin(angles), np.cos(angles)], -1)
 
 
 def _near(x: jax.Array, step: int) -> jax.Array:
