@@ -59,7 +59,7 @@ class TreebankConfig:
     """Words of a sentence of the test, at most."""
     most: int = 10_000
     """Sentences to train on, at most."""
-    most_test: int = 1_000
+    most_test: int = 600
     """Sentences of a test, at most."""
 
 

@@ -14,7 +14,7 @@ from experiments.baselines.heads import draw_rows
 from experiments.data.treebank import TreeData
 from experiments.evaluation import trees
 from experiments.evaluation.structural_probe import MIDDLE as PROBE_RATE
-from experiments.evaluation.structural_probe import Probes, fit_probes, outputs
+from experiments.evaluation.structural_probe import Probes, fit_probes, outputs, tag_accuracy
 from experiments.models.parser import Parser
 from experiments.study import many
 from experiments.study.grid import Row
@@ -109,15 +109,18 @@ def tune_arms(lab: Lab, settings: Sequence[Row]) -> Lab:
 def search(lab: Lab, setting: Row, *, is_weight: bool) -> list[Row]:
     """Tries the weights of what an arm adds, at the rate of the plain arm, or else its rates.
 
-    Judged by validation sentences: by the arcs that a probe misses where tags are learnt, or else by attachment.
+    Judged by validation sentences: by the words that are attached wrong. Where tags are learnt, rates are judged by
+    wrong tags, and what is added by the arcs that a probe misses.
     """
     arm, held, runs = lab.arms[setting["method"]], lab.data.validation, lab.runs(setting)
 
     def errors(end: Trained) -> Any:
-        if arm.main == "tag":
+        if arm.main == "tag" and is_weight:
             return lab.probes(end.params, [PROBE_RATE]).errors
-        arcs = outputs(lab.model, end.params, held)[1]
-        return [1 - trees.share(trees.right_heads(trees.best_trees(each, held["words"]), held)) for each in arcs]
+        found = outputs(lab.model, end.params, held)
+        if arm.main == "tag":
+            return [1 - tag_accuracy(tags, held) for tags in found.tags]
+        return [1 - trees.share(trees.right_heads(trees.best_trees(arcs, held["words"]), held)) for arcs in found.arcs]
 
     fit, pool = lab.bench.trainers[arm.main], lab.data.pool
     if not is_weight:

@@ -48,18 +48,29 @@ def make_probe(model: Parser) -> Objective:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _outputs(model: Parser, params: Any, parts: Any, words: Any) -> tuple[jax.Array, jax.Array]:
-    found: tuple[jax.Array, jax.Array] = jax.lax.map(
-        lambda net: model.apply({"params": net}, parts, words)[:2],
-        params,
-    )
-    return found
+def _outputs(model: Parser, params: Any, parts: Any, words: Any) -> Any:
+    return jax.lax.map(lambda net: model.apply({"params": net}, parts, words), params)
 
 
-def outputs(model: Parser, params: Any, sentences: trees.Sentences) -> tuple[np.ndarray, np.ndarray]:
-    """States [R, S, N, D] and scores of arcs [R, S, N, N + 1] of networks with parameters [R, ...]."""
-    states, arcs = _outputs(model, params, sentences["parts"], sentences["words"])
-    return np.asarray(states), np.asarray(arcs)
+class Outputs(NamedTuple):
+    """What R networks make of sentences."""
+
+    states: np.ndarray
+    """[R, S, N, D]."""
+    arcs: np.ndarray
+    """Scores of arcs, [R, S, N, N + 1]."""
+    tags: np.ndarray
+    """Logits of tags, [R, S, N, T]."""
+
+
+def outputs(model: Parser, params: Any, sentences: trees.Sentences) -> Outputs:
+    """What networks with parameters [R, ...] make of sentences."""
+    return Outputs(*map(np.asarray, _outputs(model, params, sentences["parts"], sentences["words"])))
+
+
+def tag_accuracy(logits: np.ndarray, gold: Mapping[str, np.ndarray]) -> float:
+    """Share of words with the right tag, by logits [S, N, T]."""
+    return float((logits.argmax(-1) == gold["tags"])[gold["words"]].mean())
 
 
 def state_distances(states: np.ndarray) -> np.ndarray:
@@ -93,7 +104,7 @@ def fit_probes(
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(count))
     start = jax.vmap(lambda key: jax.random.normal(key, (model.width, rank)) / model.width)(keys)
     orders = np.stack([many.epochs(size, min(BATCH, size), steps, [7, i]) for i in range(count)])
-    states, _ = outputs(model, params, data.validation)
+    states = outputs(model, params, data.validation).states
     found: dict[float, Probes] = {}
 
     def errors(grid: Sequence[float]) -> np.ndarray:

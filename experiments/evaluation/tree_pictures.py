@@ -115,7 +115,7 @@ def draw_distances(path: Path, rows: Sequence[Mapping[str, Any]], groups: Mappin
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Means over runs of what was measured, for each method and text."""
-    parts = ("attachment", "word_by_word", "closeness", "uuas", "spearman")
+    parts = ("attachment", "word_by_word", "tag_accuracy", "closeness", "uuas", "spearman")
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["trained_on"], row["method"], row["text"]), []).append(row)
@@ -123,4 +123,6 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
         [*names, *(f"{np.mean([row[part] for row in some]):.3f}" if part in some[0] else "" for part in parts)]
         for names, some in groups.items()
     ]
-    return Table(["trained on", "method", "text", "attachment", "word by word", "closeness", "UUAS", "Spearman"], lines)
+    return Table(
+        ["trained on", "method", "text", "attachment", "word by word", "tags", "closeness", "UUAS", "Spearman"], lines
+    )
