@@ -14,6 +14,10 @@ Data: turkish-treebanks (Apache-2.0), web pages to train on, other web pages and
 
     python -m experiments.syntax_tree
     python -m experiments.syntax_tree --data.path my.conllu
+
+Seen while tuning, on validation web sentences (2 networks each): attachment 0.684 by arc cross-entropy and 0.687 by the
+tree CRF with all trees, 0.569 and 0.566 with few; 0.567 at the best weight of tree smoothness with few trees, and less
+from 0.1 on. About 10 minutes of processor time.
 """
 
 from __future__ import annotations
