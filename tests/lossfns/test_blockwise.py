@@ -10,6 +10,7 @@ import pytest
 
 import lossfns
 from lossfns import _blockwise as engine
+from lossfns._blockwise import Operands
 from lossfns._blockwise.blocks import get_at
 from lossfns._blockwise.table import block_sizes
 
@@ -300,7 +301,7 @@ def products(a, b, dtype):
     """All forms of a product, with operands and results that XLA may lay out as it likes."""
     out = []
     for axes in itertools.product((0, 1), (0, 1)):
-        contract = functools.partial(engine.contract, axes=axes, dtype=dtype)
+        contract = functools.partial(engine.contract, axes=axes, operands=Operands(dtype))
         x, y = a if axes[0] else a.T, b if axes[1] else b.T
         out += [contract(x, y), contract((x.astype(jnp.float32) * 2).astype(dtype), y).T + 1]
         out.append(jax.lax.scan(lambda c, x, y=y, contract=contract: (c + contract(x, y), None), out[-2], x[None])[0])

@@ -368,3 +368,25 @@ def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     assert_near(given["per_token"], -nats)
     assert_near(given["odds"], orpo(*(-nats.sum(1) / given["scored"].sum(1)).reshape(2, 2).T))
     assert_near(given["values"], softmax_cross_entropy(logits, given["tokens"]))
+
+
+TOTALS = {
+    "by tokens": lambda h, w, y, **options: linear_cross_entropy(h, w, y, **options).sum(),
+    "by vocabulary": lambda h, w, y, **options: linear_cross_entropy(h, w, y, block_size=3, **options).sum(),
+    "log-probabilities": lambda h, w, y, **options: linear_log_probs(h, w, y, **options).sum(),
+    "sequences": lambda h, w, y, **options: linear_sequence_log_probs(h, w, y, **options).sum(),
+    "distillation": lambda h, w, y, **options: linear_distillation(h, w, 2 * h, w, **options).sum(),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+@pytest.mark.parametrize("precision", ["highest", "high", "default"])
+def test_every_product_of_value_and_gradient_has_the_precision(name, precision):
+    hidden, head, _, labels = draw()
+    total = functools.partial(TOTALS[name], precision=precision)
+    program = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).trace(hidden, head, labels).lower().as_text()
+    matrices = r"\(tensor<\d+x\d+xf32>, tensor<\d+x\d+xf32>\)"  # not vectors: an offset of distillation is always exact
+    products = [line for line in program.splitlines() if "dot_general" in line and re.search(matrices, line)]
+    found = {re.search(r"precision = \[(\w+), \1\]|$", line).group(1) or "DEFAULT" for line in products}
+    assert len(products) >= 4
+    assert found == {precision.upper()}
