@@ -108,13 +108,11 @@ def cross_entropy(
 def by_default(inputs: Inputs, weights: jax.Array, precision: str) -> tuple[jax.Array, jax.Array]:
     """Loss and log-normaliser of each row, by the algorithm that suits memory and platform.
 
-    By tokens the gradient of the head is summed in float32. For a head in half precision that is a second array, twice
-    as large. By vocabulary each block of that gradient is written once, in the dtype of the head: the default for such
-    a head, but on CPU only if the sum is larger than `ACCUMULATED` bytes, since tokens are faster there.
+    On CPU by tokens, which is faster there, unless the gradient of a head in half precision would need a sum in float32
+    of more than `ACCUMULATED` bytes. Elsewhere by vocabulary: each block of that gradient is written once, in the dtype
+    of the head, tokens that are spread over devices stay there, and the program is compiled in half the time.
     """
-    if not is_half(inputs.head):
-        return by_tokens(inputs, weights, precision)
-    if 4 * inputs.head.size > ACCUMULATED:
+    if is_half(inputs.head) and 4 * inputs.head.size > ACCUMULATED:
         return _by_vocabulary(precision, inputs)
     # Marked together, or the results of the two branches would vary over different axes under `shard_map`.
     inputs, weights = vary_together((inputs, weights))

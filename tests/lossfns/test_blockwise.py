@@ -220,9 +220,9 @@ def test_rows_that_are_not_the_last_axis_are_refused():
 @pytest.mark.parametrize(
     ("rows", "columns", "block_size", "cpu", "default"),  # columns, rows
     [
-        (8192, 8192, None, (1024, 1024), (2048, 2048)),  # 4 MiB and 16 MiB
+        (8192, 8192, None, (1024, 1024), (512, 8192)),  # 4 MiB and 16 MiB
         (100, 65536, None, (9363, 100), (32768, 100)),  # 7 and 2 even blocks of columns
-        (16384, 248320, None, (1022, 1024), (2036, 2048)),
+        (16384, 248320, None, (1022, 1024), (512, 16384)),  # at least 512 columns
         (8192, 8192, 512, (512, 2048), (512, 8192)),
         (8192, 8192, (512, 256), (512, 256), (512, 256)),
         (5, 7, None, (7, 5), (7, 5)),

@@ -342,7 +342,7 @@ def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-    mesh = jax.make_mesh((4,), ("tensor",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    mesh = jax.make_mesh((1, 2, 4), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     given = {
         "hidden": normal(answers, tokens, features),
         "head": normal(classes, features),
@@ -368,6 +368,20 @@ def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     assert_near(given["per_token"], -nats)
     assert_near(given["odds"], orpo(*(-nats.sum(1) / given["scored"].sum(1)).reshape(2, 2).T))
     assert_near(given["values"], softmax_cross_entropy(logits, given["tokens"]))
+
+    def total(loss, hidden, head):
+        values = loss(hidden, head, given["tokens"])
+        return jnp.sum(values * jnp.arange(tokens)[None])
+
+    def plain(hidden, head, labels):
+        return softmax_cross_entropy(hidden @ head.T, labels)
+
+    assert_near(given["split_values"], plain(given["hidden"], given["head"], given["tokens"]))
+    slopes = [
+        jax.jit(jax.grad(functools.partial(total, loss), argnums=(0, 1)))(given["hidden"], given["head"])
+        for loss in (given["on_mesh"], plain)
+    ]
+    assert_near(*slopes)
 
 
 TOTALS = {
