@@ -41,14 +41,16 @@ class SampleOptions:
     count: int = 1
     """Number of texts."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("count", 1), ("seed", 0), ("top_k", 1)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, but it is {value}")
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"--temperature must be a number from 0 on, but it is {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-p must be above 0 and at most 1, but it is {self.top_p}")
+
+def check(options: SampleOptions) -> None:
+    """Refuses numbers out of range; tyro would print in a box what `__post_init__` raises."""
+    for name, least in (("tokens", 1), ("count", 1), ("seed", 0), ("top_k", 1)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, but it is {value}")
+    if not 0 <= options.temperature < math.inf:
+        raise UsageError(f"--temperature must be a number from 0 on, but it is {options.temperature}")
+    if not 0 < options.top_p <= 1:
+        raise UsageError(f"--top-p must be above 0 and at most 1, but it is {options.top_p}")
 
 
 def sample_prompt(words: list[str], studies: Mapping[str, str]) -> None:
@@ -62,8 +64,10 @@ def continuations(options: SampleOptions) -> list[str]:
     """Returns the texts.
 
     Raises:
-        UsageError: The folder has no language model, or its tokenizer has no token for a character of the prompt.
+        UsageError: An option is out of range, the folder has no language model, or its tokenizer has no token for a
+            character of the prompt.
     """
+    check(options)
     model, params, tokenizer = load(options.folder)
     if not isinstance(model, CausalLM) or tokenizer is None:
         raise UsageError(
@@ -97,7 +101,7 @@ def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
     if UNK in ids:
         unknown = [letter for letter in dict.fromkeys(prompt) if UNK in tokenizer.encode(letter)]
         raise UsageError(
-            f"the tokenizer never saw {' '.join(unknown) or prompt!r}, so the model knows nothing of it; give a prompt "
-            "in the characters of its training text"
+            f"the tokenizer never saw {' '.join(unknown) or repr(prompt)}, so the model knows nothing of it; give a "
+            "prompt in the characters of its training text"
         )
     return ids
