@@ -98,6 +98,22 @@ def test_temperature_0_takes_the_likeliest_token_by_hand(trained, capsys):
     assert continuations(SampleOptions(folder, "the c", tokens=12, top_k=1)) == [expected]
 
 
+class Sums:
+    """Its likeliest next token is 5 plus the sum of the tokens that it sees up to here, modulo 7."""
+
+    def apply(self, variables, tokens, valid):
+        return jax.nn.one_hot(5 + jnp.cumsum(tokens, axis=1) % 7, 12)
+
+
+@pytest.mark.parametrize("window", [3, 4, 9, None])
+def test_the_network_sees_the_last_tokens_of_the_window(window):
+    ids = [CLS, 6, 11, 8, 10, 7]
+    found = sample(Sums(), {}, jax.random.key(0), length=14, rows=1, temperature=0, prompt=ids[1:], window=window)
+    while len(ids) < 14:
+        ids.append(5 + sum(ids[-(window or 99) :]) % 7)
+    assert found.tolist() == [ids]
+
+
 def test_draws_follow_the_probabilities(trained):
     params, _ = trained
     given = TOKENIZER.encode("the ").tolist()
