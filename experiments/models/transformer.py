@@ -148,6 +148,21 @@ class Encoder(nn.Module):
         Returns:
             Representations, float32 [B, T, width].
         """
+        x, visible = self.trunk(tokens, valid=valid, segments=segments, segment_ids=segment_ids, train=train)
+        for block in self.blocks[-1:]:
+            x = block(x, visible, train)
+        return self.final_norm(x)
+
+    def trunk(
+        self,
+        tokens: jax.Array,
+        *,
+        valid: jax.Array,
+        segments: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the input of the last block [B, T, width] and what is visible; the arguments are as in a call."""
         visible = valid[:, None, None, :]
         if self.causal:
             length = tokens.shape[1]
@@ -158,9 +173,9 @@ class Encoder(nn.Module):
         if segments is not None:
             x = x + self.segment_embedding(segments)
         x = self.drop(self.embedding_norm(x), deterministic=not train)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, visible, train)
-        return self.final_norm(x)
+        return x, visible
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Returns the logits [..., V] of representations [..., D], with the embedding matrix as output layer."""
@@ -257,4 +272,30 @@ class CausalLM(nn.Module):
     ) -> jax.Array:
         """Returns the next-token logits [B, T, V] of tokens [B, T]."""
         hidden = self.encoder(tokens, valid=valid, segment_ids=segment_ids, train=train)
+        return self.encoder.attend(hidden)
+
+
+class MultiTokenLM(nn.Module):
+    """A GPT-like model that predicts several next tokens, each by its own last block (Gloeckle et al. 2024).
+
+    Its parameters "encoder" are those of the `CausalLM` that predicts the first of them. arXiv:2404.19737.
+    """
+
+    config: TransformerConfig
+    vocab_size: int
+    heads: int = 2
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        """Declares the causal encoder and the last blocks of the further heads."""
+        self.encoder = Encoder(self.config, self.vocab_size, causal=True, dtype=self.dtype)
+        self.further = [Block(self.config, self.dtype, name=f"further_{h}") for h in range(1, self.heads)]
+
+    def __call__(
+        self, tokens: jax.Array, *, valid: jax.Array, segment_ids: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Returns the logits [B, heads, T, V] of the next tokens of tokens [B, T]."""
+        x, visible = self.encoder.trunk(tokens, valid=valid, segment_ids=segment_ids, train=train)
+        last = [self.encoder.blocks[-1], *self.further]
+        hidden = jnp.stack([self.encoder.final_norm(block(x, visible, train)) for block in last], 1)
         return self.encoder.attend(hidden)

@@ -151,6 +151,17 @@ class Bench:
                 writer.write((place + 1) * every, "train", means)
 
 
+def one_by_one(trainer: Trainer) -> Trainer:
+    """Trains the runs one after the other: where a step is longer than its call, `vmap` over runs gains nothing."""
+
+    def train(runs: Runs, pool: Any) -> Trained:
+        count = len(runs.rows)
+        each = [trainer(jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], runs), pool) for n in range(count)]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
+
+    return train
+
+
 def train_at(trainer: Trainer, rate: float, runs: Runs, pool: Any) -> Trained:
     """Trains all runs with one learning rate."""
     return trainer(runs._replace(rates=jnp.full(len(runs.rows), rate)), pool)

@@ -19,7 +19,7 @@ from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-AT_ONCE = ("landscape", "minima", "optimizers")
+AT_ONCE = ("causal_variants", "landscape", "minima", "optimizers")
 """Studies whose networks are trained in one program each, of which they compile many."""
 ENSEMBLES = ("imbalance", "outliers", "robust")
 """Studies of many small networks that are trained together, each of which compiles for half a minute."""
@@ -385,11 +385,11 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
 @pytest.mark.parametrize("name", RUN)
 def test_model_of_a_folder_is_given_back(name, finished):
     model, params, tokenizer = load(finished(name))
-    text = name in ("bert_pretrain", "causal_lm")
+    text = name in ("bert_pretrain", "causal_lm", "causal_variants")
     assert (tokenizer is not None) == text
     if name == "toy_classifier":
         assert model.apply({"params": params}, np.zeros((2, 1), np.float32)).shape == (2, 1)
-    if name == "causal_lm":
+    if name in ("causal_lm", "causal_variants"):
         ids = tokenizer.encode("In the beginning")[None]
         assert model.apply({"params": params}, ids, valid=ids >= 0).shape == (*ids.shape, tokenizer.vocab_size)
     with pytest.raises(UsageError, match="contains no model"):

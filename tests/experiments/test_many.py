@@ -40,6 +40,21 @@ def test_each_run_has_its_own_rate_start_and_rows():
         np.testing.assert_allclose(found.curves["loss"][r], np.reshape(losses, (2, 2)).mean(1), rtol=1e-6)
 
 
+def test_runs_one_after_the_other_are_those_at_once():
+    rows = jnp.array([[[0, 1], [2, 3]], [[3, 3], [0, 0]], [[1, 1], [2, 2]]])
+    runs = Runs(jnp.array([0.5, 0.1, 0.2]), {"w": jnp.array([3.0, -1.0, 0.0])}, rows)
+    train = make_trainer(
+        lambda params, batch, ctx: objective(params["w"], batch, ctx),
+        {"value": 1.0},
+        OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant"),
+        every=1,
+    )
+    at_once, in_turn = train(runs, POOL), many.one_by_one(train)(runs, POOL)
+    np.testing.assert_allclose(in_turn.params["w"], at_once.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(in_turn.curves["loss"], at_once.curves["loss"], rtol=1e-6)
+    assert in_turn.curves["loss"].shape == (3, 2)
+
+
 def test_micro_batches_change_nothing():
     runs = Runs(jnp.array([0.3]), jnp.array([5.0]), jnp.array([[[0, 1, 2, 3]] * 4]))
     whole, cut = (trainer(accumulate=parts)(runs, POOL) for parts in (1, 2))
