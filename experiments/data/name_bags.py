@@ -27,6 +27,11 @@ class NameBags:
     frequency: np.ndarray
     """Inverse document frequency of the n-grams of each bucket, in the names to train on."""
 
+    @property
+    def languages(self) -> list[str]:
+        """The L languages, the asking one first."""
+        return [*self.names.texts]
+
     def at(self, temperature: float) -> dict[str, np.ndarray]:
         """The pool with the temperature of a loss for every row, so that one program serves all temperatures."""
         return self.pool | {"temperature": np.full(len(self.pool["concept"]), temperature, np.float32)}

@@ -85,10 +85,10 @@ def misses(scores: Mapping[str, np.ndarray]) -> float:
     return float(np.mean([np.mean(ranks_of(found) >= 1) for found in scores.values()]))
 
 
-def recalls(groups: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """A row of recall for each group of languages, of scores [n, n] by language."""
+def recalls(groups: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray], **same: Any) -> list[dict[str, Any]]:
+    """A row of recall for each group of languages, of scores [n, n] by language, with what is the same for all."""
     ranks = {language: ranks_of(found) for language, found in scores.items()}
-    return [{"to": name, **measure([ranks[one] for one in languages])} for name, languages in groups.items()]
+    return [same | {"to": name} | measure([ranks[one] for one in languages]) for name, languages in groups.items()]
 
 
 def nearest_names(
@@ -147,18 +147,22 @@ def table_of(results: Sequence[Row]) -> Table:
     return Table(["recall@1", *groups], lines)
 
 
-def table_of_temperatures(tuned: Sequence[Row], temperatures: Sequence[float]) -> Table:
-    """The loss of each temperature that was tried, for the arms of rows with "tuned", "temperature", "temperatures"."""
+def tables_of_choices(tuned: Sequence[Row], temperatures: Sequence[float], results: Sequence[Row]) -> list[Table]:
+    """What was chosen on validation data.
+
+    Args:
+        tuned: Rows with "tuned" (the arm), "temperature" (the chosen one) and "temperatures" (the loss of each).
+        temperatures: Those that were tried.
+        results: Rows of which those of baselines have "chosen" and "validation".
+    """
     first = {row["tuned"]: row for row in reversed(tuned)}
     lines = []
     for arm in dict.fromkeys(row["tuned"] for row in tuned):
         best = first[arm]["temperature"]
         edge = "" if min(temperatures) < best < max(temperatures) else "at the edge"
         lines.append([arm, f"{best:g}", *first[arm]["temperatures"], edge])
-    return Table(["arm", "temperature", *(f"{t:g}" for t in temperatures), ""], lines)
-
-
-def table_of_baselines(results: Sequence[Row]) -> Table:
-    """The options of baselines with "chosen" and their recall "validation"."""
     found = dict.fromkeys((row["method"], row["chosen"], row["validation"]) for row in results if "chosen" in row)
-    return Table(["baseline", "chosen", "recall@1 on validation"], [*map(list, found)])
+    return [
+        Table(["method", "temperature", *(f"loss at {t:g}" for t in temperatures), ""], lines),
+        Table(["baseline", "chosen", "recall@1 on validation"], [*map(list, found)]),
+    ]
