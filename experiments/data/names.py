@@ -31,7 +31,9 @@ LEAST = 100
 _SAME_PERSON = {ord(sign): "🧑" for sign in "👨👩🧑"} | {ord(sign): "🧒" for sign in "👦👧🧒"}
 _SAME_PERSON |= {ord(sign): "🧓" for sign in "👴👵🧓"}
 _JOINERS = dict.fromkeys(map(ord, "♂♀\u200d\ufe0f"))
-_GENDERS = {*["man", "woman", "person", "men", "women", "people", "mr", "mrs", "mx", "santa", "boy", "girl", "child"]}
+_GENDERS = {
+    "man", "woman", "person", "men", "women", "people", "mr", "mrs", "mx", "santa", "boy", "girl", "child",
+}  # fmt: skip
 _CROWNED = ("prince", "princess", "with crown")
 
 
