@@ -19,7 +19,7 @@ from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-AT_ONCE = ("causal_variants", "landscape", "minima", "optimizers")
+AT_ONCE = ("causal_variants", "landscape", "minima", "optimizers", "sentence_embeddings")
 """Studies whose networks are trained in one program each, of which they compile many."""
 ENSEMBLES = ("imbalance", "outliers", "robust")
 """Studies of many small networks that are trained together, each of which compiles for half a minute."""
