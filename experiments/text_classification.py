@@ -80,7 +80,7 @@ class Config(study.StudyConfig):
     """Adapters and layer-wise rates."""
     topics: int = 50
     """Singular vectors of LSA."""
-    epochs: int = 3
+    epochs: int = 2
     """Passes over the labelled texts at least."""
     training: Training = TrainingConfig(
         OptimizerConfig(learning_rate=1.0, warmup=0.1, weight_decay=0.05, clip_norm=1.0),
@@ -140,7 +140,7 @@ def pretrained(config: Config, data: Data, run: Run, pretraining: str) -> study.
     ids, size = data.tokenizer.encode_all(data.texts[0].text), data.tokenizer.vocab_size
     how = config.pretraining if pretraining == PRETRAINED else dataclasses.replace(config.pretraining, halves=0.0)
     folder = run.folder(pretraining=pretraining)
-    return pretrain(how, Bert(config.model, size), ids, config.data.seq_len, config.seed, folder)
+    return pretrain(how, Bert(config.model, size), ids, config.data.seq_len // 2, config.seed, folder)
 
 
 def deliver(lab: Lab, labels: int) -> Row:

@@ -46,7 +46,7 @@ class LabelledConfig:
     """Number of damaged rows or records that are skipped; one more ends the run."""
     vocab_size: int = 2_048
     """Number of subwords, trained on the training texts."""
-    seq_len: int = 64
+    seq_len: int = 128
     """Tokens of a text that the network reads, from its beginning."""
 
     def __post_init__(self) -> None:
@@ -106,11 +106,20 @@ def read_labelled(config: LabelledConfig) -> tuple[Labelled, Labelled]:
     else:
         train, test = _of_tfds(config)
     if config.max_examples is not None:
-        train, test = (part.take(np.arange(min(len(part), config.max_examples))) for part in (train, test))
+        train, test = (part.take(_spread(len(part), config.max_examples)) for part in (train, test))
     test = _distinct(test, set())
     train = _distinct(train, {key_of(text) for text in test.text})
     _check(train, test)
     return train, test
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Rows spread evenly, at most some: rows may be sorted by label.
+
+    >>> _spread(9, 3).tolist()
+    [0, 4, 8]
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 def _distinct(part: Labelled, seen: set[str]) -> Labelled:
@@ -164,7 +173,7 @@ def _verses() -> tuple[Labelled, Labelled]:
     """Verses of the training books, spread evenly over them; every fifth chapter is the test."""
     corpus = read_corpus(DataConfig(name="bible_web"), "train")
     known = np.flatnonzero(corpus.group >= 0)
-    rows = known[np.unique(np.linspace(0, len(known) - 1, VERSES_READ).astype(int))]
+    rows = known[_spread(len(known), VERSES_READ)]
     present, label = np.unique(corpus.group[rows], return_inverse=True)
     names = tuple(GROUPS[i] for i in present)
     whole = Labelled(
@@ -176,7 +185,7 @@ def _verses() -> tuple[Labelled, Labelled]:
 
 def _of_tfds(config: LabelledConfig) -> tuple[Labelled, Labelled]:
     parts = []
-    names = getattr(make_builder(config.name).info.features.get("label"), "names", None)
+    features = make_builder(config.name).info.features
     for split in ("train", "test"):
         source, what = load(config.name, split), f"{config.name}, split {split}"
         kind: dict[str, object] = {"what": what, "skip_budget": config.skip_budget, "remedy": remedy_for(config.name)}
@@ -187,9 +196,10 @@ def _of_tfds(config: LabelledConfig) -> tuple[Labelled, Labelled]:
                 f"{config.name} has the features {', '.join(examples[0])}, expected {config.label_column!r} among "
                 "them; name the label by --data.label-column"
             )
-        texts = [one_line(example[feature].decode(errors="replace")) for example in examples]
+        words = [example[feature] for example in examples]
+        texts = [one_line(text.decode(errors="replace") if isinstance(text, bytes) else text) for text in words]
         parts.append((texts, [int(example[config.label_column]) for example in examples]))
-    return _numbered(config.name, parts, names)
+    return _numbered(config.name, parts, getattr(features[config.label_column], "names", None))
 
 
 def _numbered(
