@@ -46,7 +46,7 @@ class LabelledConfig:
     """Number of damaged rows or records that are skipped; one more ends the run."""
     vocab_size: int = 2_048
     """Number of subwords, trained on the training texts."""
-    seq_len: int = 128
+    seq_len: int = 96
     """Tokens of a text that the network reads, from its beginning."""
 
     def __post_init__(self) -> None:

@@ -32,10 +32,10 @@ class HalvesConfig:
     """Temperature of that contrast."""
     training: TrainingConfig = TrainingConfig(
         OptimizerConfig(name="muon", learning_rate=4e-3, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0),
-        steps=1_500,
+        steps=1_000,
         batch_size=32,
         devices=1,
-        checkpoint_every=500,
+        checkpoint_every=250,
     )
     """The optimizer and its steps."""
 
