@@ -192,7 +192,7 @@ def pictures(lab: Lab, results: list[Row], final: list[Row]) -> list[Any]:
         shown[method] = reliability(np.asarray(sure), np.asarray(right))
     title = f"{labels} labels, the draws together"
     return [
-        lambda: draw_confusion(path, final[0]["confusion"], names, "The network trained with all labels, on the test"),
+        lambda: draw_confusion(path, final[0]["confusion"], names, "All labels, on the test"),
         lambda: draw_reliability(path, shown, title),
     ]
 

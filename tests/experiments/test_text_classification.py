@@ -11,15 +11,17 @@ import pytest
 
 from experiments import text_classification
 from experiments.data.halves import Halves, cut_in_two, half_batches, pack
+from experiments.data.labelled import Labelled
 from experiments.data.tokenizers import CLS, MASK, PAD, SEP
 from experiments.evaluation import few_labels
 from experiments.evaluation.calibration import area_under_roc, expected_calibration_error, judge, reliability
 from experiments.evaluation.fine_tuning import AdaptConfig, TextClassifier, adapted, draw, probabilities, start, whole
 from experiments.evaluation.halves import halves_objective
 from experiments.models.transformer import Bert, TransformerConfig
-from experiments.study import cli
+from experiments.study import cli, many
 from train.errors import UsageError
 from train.objective import Context
+from train.optimizers import OptimizerConfig
 
 SMALL, VOCABULARY = TransformerConfig(width=8, depth=2, heads=2), 30
 CTX = Context(jax.random.key(0), jnp.int32(0))
@@ -137,6 +139,31 @@ def test_every_way_starts_at_equal_probabilities_and_trains_what_it_says():
         else:
             assert moved["encoder/embedding/embedding"] > 0
         assert moved["head/kernel"] > 0
+
+
+def test_lower_layers_have_lower_rates():
+    model, encoder, batch = classifier()
+    texts = Labelled("made", [""] * 9, batch["label"].astype(np.int32), ("bad", "good"))
+    data = few_labels.Data((texts, texts), None, (batch["tokens"], batch["tokens"]), (np.zeros((9, 1)),) * 2)
+    plain = dataclasses.replace(
+        text_classification.Config().fast().training,
+        optimizer=OptimizerConfig(learning_rate=1.0, schedule="constant", weight_decay=0.0),
+    )
+    config = text_classification.Config(training=plain, seeds=1, adapt=AdaptConfig(layer_decay=0.5))
+    objective = text_classification.make_objective(model)
+    lab = few_labels.Lab(config, None, data, model, objective, lambda kind: encoder, tried=[])
+    moved = {}
+    for method in (few_labels.PRETRAINED, few_labels.LAYERS):
+        fit, runs, _ = few_labels.networks(lab, method, [np.arange(8)])
+        params = jax.tree.map(jnp.asarray, runs.params)
+        params["head"]["kernel"] = jnp.asarray(np.ones((1, 8, 2)) * [1.0, -1.0], jnp.float32)
+        end = many.train_at(fit, 1e-5, runs._replace(params=params), few_labels.pool_of(lab))
+        moved[method] = jax.tree.map(lambda a, b: float(jnp.abs(a - b).mean()), end.params, params)
+    rates = jax.tree.map(lambda a, b: b / a if a else 1.0, *moved.values())
+    assert rates["head"]["kernel"] == pytest.approx(1, rel=0.02)
+    for name, wanted in (("block_1", 0.5), ("block_0", 0.25)):
+        assert rates["encoder"][name]["mlp_in"]["kernel"] == pytest.approx(wanted, rel=0.02)
+    assert rates["encoder"]["embedding"]["embedding"] == pytest.approx(0.125, rel=0.02)
 
 
 def test_the_objective_is_the_cross_entropy_of_one_batch():
