@@ -230,6 +230,7 @@ def main(config: Config) -> dict[str, Any]:
             QUESTIONS + (LONGER if config.longer else ()),
             notes=[*notes, lambda: few_labels.table_of(lab)],
             figures=pictures(lab, results, final) if results else (),
+            title="" if config.data == Config().data and has_tables() else f"Classify {train.name} with few labels",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+
+from train.errors import UsageError
 
 
 def fit_tfidf(texts: Sequence[str], labels: np.ndarray, c: float) -> Any:
@@ -38,14 +41,24 @@ def topics(unlabelled: Sequence[str], tests: Sequence[str], size: int) -> tuple[
     Args:
         unlabelled: N texts.
         tests: M texts, which the vectors are not made from.
-        size: Number D of singular vectors, at most the number of words that occur in two texts.
+        size: Number D of singular vectors; fewer if the texts are few.
 
     Returns:
         Features [N, D] and [M, D] in one unit, so that the first, of the largest variance, count most.
+
+    Raises:
+        UsageError: There are no words.
     """
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    model = make_pipeline(words, TruncatedSVD(size, random_state=0))
-    features, others = model.fit_transform(unlabelled), model.transform(tests)
+    try:
+        found = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(unlabelled)
+    except ValueError as error:
+        raise UsageError(f"the texts have no words ({error}), expected some of two letters or more") from error
+    common = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    with contextlib.suppress(ValueError):  # no word occurs in two texts
+        found = common.fit(unlabelled)
+    words = found.transform(unlabelled)
+    model = TruncatedSVD(max(1, min(size, *(side - 1 for side in words.shape))), random_state=0)
+    features, others = model.fit_transform(words), model.transform(found.transform(tests))
     unit = features.std()
     return features / unit, others / unit
 

@@ -125,15 +125,26 @@ def run_of(params: Any, number: int) -> Any:
 def of_words(lab: Lab, method: str, rows: np.ndarray, c: float, part: int) -> np.ndarray:
     """Probabilities [N, K] by a model without training of a network, fitted on rows, for all texts of a part."""
     texts, label = lab.data.texts, lab.data.texts[0].label[rows]
-    if method == TFIDF:
-        return np.asarray(fit_tfidf([texts[0].text[i] for i in rows], label, c).predict_proba(texts[part].text))
-    if method == LSA:
-        return np.asarray(fit_topics(lab.data.topics[0][rows], label, c).predict_proba(lab.data.topics[part]))
+    found = np.zeros((len(texts[part]), len(texts[0].classes)))
+    if len(present := np.unique(label)) == 1:  # scikit-learn refuses a single class
+        found[:, present] = 1.0
+    elif method == TFIDF:
+        model = fit_tfidf([texts[0].text[i] for i in rows], label, c)
+        found[:, model.classes_] = model.predict_proba(texts[part].text)
+    else:
+        features = lab.data.topics if method == LSA else features_of(lab)
+        model = (fit_topics if method == LSA else fit_linear)(features[0][rows], label, c)
+        found[:, model.classes_] = model.predict_proba(features[part])
+    return found
+
+
+def features_of(lab: Lab) -> tuple[np.ndarray, ...]:
+    """The probe's inputs: what the pretrained encoder makes of the texts of each part."""
     if PROBE not in lab.made:
         params = {"encoder": lab.encoder(PRETRAINED)}
-        lab.made[PROBE] = [outputs(lab.model, "features", params, tokens) for tokens in lab.data.tokens]
-    features = lab.made[PROBE]
-    return np.asarray(fit_linear(features[0][rows], label, c).predict_proba(features[part]))
+        lab.made[PROBE] = tuple(outputs(lab.model, "features", params, tokens) for tokens in lab.data.tokens)
+    found: tuple[np.ndarray, ...] = lab.made[PROBE]
+    return found
 
 
 def tune(lab: Lab, tuned: str, labels: int) -> list[Row]:

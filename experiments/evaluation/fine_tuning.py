@@ -21,6 +21,7 @@ from experiments.data.halves import pack
 from experiments.data.labelled import one_line
 from experiments.data.tokenizers import PAD, Tokenizer
 from experiments.models.transformer import Classifier
+from train.errors import UsageError
 from train.objective import Context, Objective, Term
 from train.objectives.lora import lora_init, lora_merge
 
@@ -142,6 +143,10 @@ def classify(model: TextClassifier, params: Any, tokenizer: Tokenizer, texts: Se
 
 def answers(model: TextClassifier, params: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> str:
     """A line for each text: its class, the probability of it, and the text."""
+    if not isinstance(model, TextClassifier):
+        raise UsageError(
+            "the model in --workdir classifies no texts; give the folder of a finished text_classification"
+        )
     found = classify(model, params, tokenizer, texts)
     width = max(map(len, model.classes))
     lines = zip(found.argmax(-1), found.max(-1), texts, strict=True)

@@ -10,12 +10,22 @@ import numpy as np
 import pytest
 
 from experiments import text_classification
+from experiments.baselines.tfidf import topics
 from experiments.data.halves import Halves, cut_in_two, half_batches, pack
 from experiments.data.labelled import Labelled
 from experiments.data.tokenizers import CLS, MASK, PAD, SEP
 from experiments.evaluation import few_labels
 from experiments.evaluation.calibration import area_under_roc, expected_calibration_error, judge, reliability
-from experiments.evaluation.fine_tuning import AdaptConfig, TextClassifier, adapted, draw, probabilities, start, whole
+from experiments.evaluation.fine_tuning import (
+    AdaptConfig,
+    TextClassifier,
+    adapted,
+    answers,
+    draw,
+    probabilities,
+    start,
+    whole,
+)
 from experiments.evaluation.halves import halves_objective
 from experiments.models.transformer import Bert, TransformerConfig
 from experiments.study import cli, many
@@ -245,6 +255,35 @@ def test_a_folder_without_a_model_is_refused(tmp_path, capsys):
         cli.run(text_classification.main, text_classification.Config, "", ["--workdir", str(tmp_path), "--ask", "a"])
     assert stop.value.code == 2
     assert "contains no model" in capsys.readouterr().err
+
+
+def test_a_model_of_another_study_is_not_asked():
+    with pytest.raises(UsageError, match="classifies no texts; give the folder of a finished text_classification"):
+        answers(Bert(SMALL, VOCABULARY), {}, None, ["a"])
+
+
+def test_topics_of_few_words_are_fewer():
+    texts = ["one apple", "two apple", "three pears", "apple pears"]
+    features, others = topics(texts, ["apple", "nothing known"], 50)
+    assert features.shape[0] == 4
+    assert features.shape[1] == others.shape[1] < 4
+    assert others[0].any()
+    assert not others[1].any()
+    assert topics(["one", "two", "three"], ["one"], 2)[0].shape == (3, 2)
+    with pytest.raises(UsageError, match="the texts have no words"):
+        topics(["a", "b"], ["c"], 2)
+
+
+def test_a_class_without_labels_has_no_probability():
+    texts = Labelled("made", ["good day", "bad day", "good bad"], np.array([0, 2, 1]), ("a", "b", "c"))
+    data = few_labels.Data((texts, texts), None, (None, None), (np.eye(3), np.eye(3)))
+    lab = few_labels.Lab(text_classification.Config(), None, data, None, None, None)
+    for method in (few_labels.TFIDF, few_labels.LSA):
+        found = few_labels.of_words(lab, method, np.array([0, 1]), 10.0, 1)
+        np.testing.assert_allclose(found.sum(1), 1)
+        assert not found[:, 1].any()
+        assert found[:2].argmax(1).tolist() == [0, 2]
+        np.testing.assert_array_equal(few_labels.of_words(lab, method, np.array([1]), 10.0, 1), np.eye(3)[[2, 2, 2]])
 
 
 def test_fewer_labels_than_a_batch_are_refused():
