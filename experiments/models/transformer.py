@@ -8,6 +8,7 @@ CPU than `jax.nn.dot_product_attention`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -227,11 +228,29 @@ class Bert(nn.Module):
         train: bool = False,
     ) -> BertOutput:
         """Returns logits at the masked `positions` [B, P] (float32 [B, P, V]) and for the pair [B, 2]."""
+        logits, mean = self.masked(tokens, valid=valid, segments=segments, positions=positions, train=train)
+        return BertOutput(logits, self.nsp_head(jnp.tanh(self.pooler(mean))))
+
+    def masked(
+        self,
+        tokens: jax.Array,
+        *,
+        valid: jax.Array,
+        segments: jax.Array,
+        positions: jax.Array,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns logits at the masked `positions` [B, P] and the mean representation [B, width]."""
         hidden = self.encoder(tokens, valid=valid, segments=segments, train=train)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
         transformed = self.mlm_norm(jax.nn.gelu(self.mlm_dense(chosen)))
-        pooled = jnp.tanh(self.pooler(mean_over(hidden, valid)))
-        return BertOutput(self.encoder.attend(transformed) + self.mlm_bias[None, None], self.nsp_head(pooled))
+        return self.encoder.attend(transformed) + self.mlm_bias[None, None], mean_over(hidden, valid)
+
+
+def masked_places(batch: Mapping[str, jax.Array], capacity: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns positions, labels and validity [B, capacity] of the masked tokens of {"masked", "labels": [B, T]}."""
+    masked, positions = jax.lax.top_k(batch["masked"].astype(jnp.int32), capacity)
+    return positions, jnp.take_along_axis(batch["labels"], positions, axis=1), masked > 0
 
 
 class Classifier(nn.Module):
