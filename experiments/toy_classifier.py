@@ -12,7 +12,7 @@ Gaussian with standard deviation 0.02. The report also works out the tutorial's 
 
 Expected: on random labels, training accuracy 0.526 ± 0.012 and held-out accuracy 0.500 ± 0.004 (10 runs, Xavier); on
 labels that depend on the input, held-out 0.862 ± 0.003 with every initialisation, where 0.863 is the best possible and
-logistic regression gets 0.52 ± 0.10. 1.8 minutes of processor time.
+logistic regression gets 0.52 ± 0.10. 1.3 minutes of processor time.
 """
 
 from __future__ import annotations
