@@ -69,7 +69,7 @@ def make_trainer(
     """A compiled function `(runs, pool) -> trained`; called again with runs of the same shapes it compiles nothing.
 
     Args:
-        objective: Without random numbers.
+        objective: Its key is the same for all runs; for dropout fold something of the batch into it.
         loss_weights: The terms that are trained on.
         optimizer: The chain; its learning rate is multiplied by that of the run.
         every: Steps between two evaluations, a divisor of the number of steps.

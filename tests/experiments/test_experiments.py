@@ -19,7 +19,7 @@ from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-AT_ONCE = ("causal_variants", "landscape", "minima", "optimizers", "sentence_embeddings")
+AT_ONCE = ("causal_variants", "landscape", "minima", "optimizers", "sentence_embeddings", "tabular")
 """Studies whose networks are trained in one program each, of which they compile many."""
 ENSEMBLES = ("imbalance", "outliers", "robust")
 """Studies of many small networks that are trained together, each of which compiles for half a minute."""
@@ -177,7 +177,7 @@ def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeyp
     first = len(list(folder.glob("runs/*/result.json")))
     run(name, folder)
     assert first == 1
-    assert len(calls) == 1 + len(list(folder.glob("runs/tuned=*")))  # the one that died was made again, no other
+    assert len(calls) == 1 + len(list(folder.glob("runs/*tuned=*")))  # the one that died was made again, no other
     assert results(folder) == results(whole)
 
 
