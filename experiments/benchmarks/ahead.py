@@ -68,7 +68,7 @@ def step_row(name: str) -> list[Any]:
     memory: Any = compiled.memory_analysis()
     sent = {
         kind: sum(bytes_of(x) * count for x, count in of_kind.items()) / 1e9
-        for kind, of_kind in collectives(compiled.as_text()).items()
+        for kind, of_kind in collectives(compiled.as_text() or "").items()
     }
     return [
         name,

@@ -19,14 +19,22 @@ from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-AT_ONCE = ("causal_variants", "landscape", "minima", "optimizers", "sentence_embeddings", "tabular")
-"""Studies whose networks are trained in one program each, of which they compile many."""
-ENSEMBLES = ("imbalance", "outliers", "robust")
-"""Studies of many small networks that are trained together, each of which compiles for half a minute."""
+AT_ONCE = (
+    "causal_variants",
+    "imbalance",
+    "landscape",
+    "minima",
+    "optimizers",
+    "outliers",
+    "robust",
+    "sentence_embeddings",
+    "tabular",
+)
+"""Studies that train all networks of a method in one program, and compile for half a minute."""
 TEXTS = ("text_classification",)
 """Studies that pretrain once, and train the rest in one program each."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
-NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES, *TEXTS)))
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *TEXTS)))
 RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
@@ -163,15 +171,15 @@ def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeypatch):
-    whole, folder, calls, tune = finished(name), tmp_path / "run", [], many.tune
+    whole, folder, calls, search = finished(name), tmp_path / "run", [], many.search_rates
 
     def die_at_the_second(*args):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return tune(*args)
+        return search(*args)
 
-    monkeypatch.setattr(many, "tune", die_at_the_second)
+    monkeypatch.setattr(many, "search_rates", die_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(name, folder)
     first = len(list(folder.glob("runs/*/result.json")))
@@ -179,28 +187,6 @@ def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeyp
     assert first == 1
     assert len(calls) == 1 + len(list(folder.glob("runs/*tuned=*")))  # the one that died was made again, no other
     assert results(folder) == results(whole)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", ENSEMBLES)
-def test_killed_ensembles_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
-    study, folder, calls = module(name), tmp_path / "run", []
-    fit_members = study.fit_members
-
-    def killed_at_the_third(*args, **options):
-        calls.append(options["folder"].path.name)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return fit_members(*args, **options)
-
-    monkeypatch.setattr(study, "fit_members", killed_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        run(name, folder)
-    assert not (folder / "summary.json").exists()
-    run(name, folder)
-    assert calls[2] == calls[3]
-    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
-    assert results(folder) == results(finished(name))
 
 
 @pytest.mark.parametrize("name", RUN)
