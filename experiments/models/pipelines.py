@@ -92,7 +92,11 @@ USUAL = "the usual pipeline"
 ARMS = {USUAL: Arm()} | {name: arm for arms in AXES.values() for name, arm in arms.items()}
 CURVES: dict[str, tuple[str, str, dict[str, float]]] = {
     "data": ("Loss by the share of the training data", "share", {f"{s:g} of the data": s for s in SHARES} | {USUAL: 1}),
-    "capacity": ("Loss by capacity", "hidden units", {f"{w} hidden units": w for w in WIDTHS} | {USUAL: Arm().width}),
+    "capacity": (
+        "Loss by capacity",
+        "hidden units",
+        {f"{w} hidden units": float(w) for w in WIDTHS} | {USUAL: Arm().width},
+    ),
     "l2": ("Loss by the strength of L2", "strength of L2", {f"L2 {s:g}": s for s in STRENGTHS}),
 }
 """Pictures: title, what the horizontal axis says, and the place of each arm on it."""
