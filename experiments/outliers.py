@@ -171,9 +171,8 @@ def evaluate(bench: Bench, pools: Any, arm: Row) -> list[Row]:
         if arm == {"data": "patients", "outliers": 0.0, "method": "MSE"}:
             bench.run.save(jax.tree.map(lambda leaf: leaf[0], params["line"]))
         if method == ADAPTIVE:
-            shape = shape_of(params)
-            at = [dict(zip(shape, pair, strict=True)) for pair in zip(*shape.values(), strict=True)]
-            losses = [lossfns.barron(jnp.asarray(ERRORS, jnp.float32), **one) for one in at]
+            shape, errors = shape_of(params), jnp.asarray(ERRORS, jnp.float32)
+            losses = [lossfns.barron(errors, alpha=a, scale=c) for a, c in zip(*shape.values(), strict=True)]
             parts = {"shape": shape["alpha"], "scale": shape["scale"], "loss examples": losses}
     else:
         fits = zip(own["rows"], own["raw"], strict=True)
@@ -234,7 +233,7 @@ def main(config: Config) -> dict[str, Any]:
     with study.open_study(config, __doc__) as run:
         pools = make_data(config)
         run.uses({name: pool[1:] for name, pool in pools.items()})
-        bench = Bench(config, run, {method: make_trainer(config, method) for method in config.losses})
+        bench = Bench(config, run, {m: make_trainer(config, m) for m in config.losses}, central=True)
         sets: list[Row] = [{"data": "patients", "outliers": share} for share in config.outliers]
         sets += [{"data": "heights", "outliers": 0.0}] if "heights" in pools else []
         arms = [of | {"method": method} for of in sets for method in config.losses]
@@ -243,7 +242,7 @@ def main(config: Config) -> dict[str, Any]:
         notes = [] if "heights" in pools else [how_to_install("diabetes alone")]
         notes.append(f"Tables: {', '.join(pool.name for pool in pools.values())}. Learning rates:")
         learnt = [row for row in results if row["method"] == ADAPTIVE]
-        figures = [lambda: draw_losses(run, learnt, ERRORS)] if learnt else []
+        figures = [lambda: draw_losses(run, learnt, ERRORS)] * bool(learnt)
         return run.report(results, QUESTIONS, notes=[*notes, bench.table], figures=figures)
 
 

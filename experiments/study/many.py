@@ -119,6 +119,9 @@ class Bench:
     """The programs, by name; each is compiled once for all runs of the same shapes."""
     tuned: Sequence[Row] | None = None
     """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
+    central: bool = False
+    """Choose, of the rates within a standard error of the best (paired by seed), the middle one. Where many are as good,
+    the best may be one at which other seeds diverge."""
 
     @property
     def numbers(self) -> range:
@@ -146,15 +149,20 @@ class Bench:
 
     def rate(self, method: str, default: float) -> float:
         """The learning rate chosen for a method; the default in a dry run, which tries none."""
-        losses = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
-        return best_rate(losses) if losses else default
+        rows = [row for row in self.tuned or () if row["tuned"] == method]
+        return self._choice(rows) if rows else default
+
+    def _choice(self, rows: Sequence[Row]) -> float:
+        best = min(rows, key=lambda row: row["loss"])
+        equal = [row["rate"] for row in rows if is_within_error(row["losses"], best["losses"])] if self.central else []
+        return sorted(equal)[(len(equal) - 1) // 2] if equal else best["rate"]
 
     def table(self) -> Table:
         """The rates that were tried and chosen, for the report."""
         rows = []
         for method in dict.fromkeys(row["tuned"] for row in self.tuned or ()):
             tried = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
-            best = best_rate(tried)
+            best = self._choice([row for row in self.tuned or () if row["tuned"] == method])
             edge = "" if min(tried) < best < max(tried) else "at the edge"
             rows.append([method, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{tried[best]:.4g}", edge])
         return Table(["method", "rates tried", "chosen", "mean loss of the tuning runs", ""], rows)
@@ -275,6 +283,16 @@ def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callab
 def best_rate(losses: Mapping[float, float]) -> float:
     """The rate with the lowest loss."""
     return min(losses, key=lambda rate: losses[rate])
+
+
+def is_within_error(losses: Sequence[float], best: Sequence[float]) -> bool:
+    """Whether the mean difference of losses of the same seeds is at most its standard error.
+
+    >>> is_within_error([1.0, 2.0, 3.0], [1.1, 1.8, 3.0]), is_within_error([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
+    (True, False)
+    """
+    gaps = np.subtract(losses, best)
+    return bool(abs(gaps.mean()) <= gaps.std(ddof=1) / math.sqrt(len(gaps))) if len(gaps) > 1 else bool(gaps[0] == 0)
 
 
 def methods(*names: str, **setting: Any) -> tuple[Row, ...]:

@@ -89,3 +89,10 @@ def test_a_best_rate_at_the_edge_is_said():
     assert Bench(None, None, {}, rows).table().rows[0][-1] == ""
     assert Bench(None, None, {}, rows).rate("sgd", 7.0) == 1.0
     assert Bench(None, None, {}, []).rate("sgd", 7.0) == 7.0
+
+
+def test_the_middle_of_equally_good_rates_is_chosen_if_asked():
+    losses = {0.1: [3.0, 3.1, 3.2], 1.0: [1.0, 2.0, 3.0], 10.0: [1.1, 1.8, 3.0], 100.0: [1.0, 1.9, 2.95]}
+    rows = [{"tuned": "a", "rate": rate, "loss": np.mean(each), "losses": each} for rate, each in losses.items()]
+    assert Bench(None, None, {}, rows).rate("a", 7.0) == 100.0
+    assert Bench(None, None, {}, rows, central=True).rate("a", 7.0) == 10.0
