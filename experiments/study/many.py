@@ -120,7 +120,7 @@ class Bench:
     tuned: Sequence[Row] | None = None
     """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
     central: bool = False
-    """Choose, of the rates within a standard error of the best (paired by seed), the middle one. Where many are as good,
+    """Choose the middle one of the rates within a standard error of the best, paired by seed. Where many are as good,
     the best may be one at which other seeds diverge."""
 
     @property
