@@ -153,7 +153,7 @@ def share_found(said: np.ndarray, true: np.ndarray) -> float:
         said: Predictions [n, D].
         true: What came, [n, D]; the candidates are the rows of the same group of a fixed random grouping.
 
-    >>> share_found(np.eye(20), np.eye(20)), share_found(np.ones((20, 2)), np.ones((20, 2)))
+    >>> share_found(np.eye(20), np.eye(20)), round(share_found(np.ones((20, 2)), np.ones((20, 2))), 6)
     (1.0, 0.05)
     """
     size = min(CANDIDATES, len(true))
@@ -267,12 +267,12 @@ def draw_changes(path: Path, rows: Sequence[Mapping[str, Any]], base: str) -> Im
     with plots.drawing(path / "plots" / "changes.png", (7.6, 0.75 * len(methods) + 1.9), "") as figure:
         axes = figure.add_subplot()
         image = axes.imshow(better * mean / np.maximum(error, 1e-12), cmap="RdBu", vmin=-10, vmax=10, aspect="auto")
-        axes.set_xticks(range(len(METRICS)), list(METRICS.values()))
+        axes.set_xticks(range(len(METRICS)), [name.replace(" (", "\n(") for name in METRICS.values()])
         axes.set_yticks(range(len(methods)), list(methods))
         axes.grid(visible=False)
         for (row, column), value in np.ndenumerate(mean):
             dark = abs(value) / max(error[row, column], 1e-12) > 6
             text = f"{value:+.3f} ± {error[row, column]:.3f}" if np.isfinite(error[row, column]) else f"{value:+.3f}"
             axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-        figure.colorbar(image, ax=axes, label="standard errors; blue is better")
+        figure.colorbar(image, ax=axes, label="standard errors,\nblue is better")
     return Image("plots/changes.png", f"Change of each metric on the test text against {base}, ± its standard error")
