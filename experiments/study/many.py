@@ -280,6 +280,36 @@ def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callab
     return [{"rate": rate, "loss": loss, "losses": seen[rate]} for rate, loss in search_rates(losses, middle).items()]
 
 
+def tune_runs(
+    run: Run, names: Sequence[str], loss_of: Callable[..., Row], middle: float, *, extend: bool = True
+) -> list[Row]:
+    """Searches the learning rate of each method where every training is a run of the study, as of a larger network.
+
+    Args:
+        run: The study.
+        names: The methods.
+        loss_of: Called with `tuned`, a method, and `rate`; returns {"loss": ...}, from validation data.
+        middle: Where the first grid lies.
+        extend: Whether to search; otherwise only the middle is tried.
+
+    Returns:
+        The rows of these runs: "tuned", "rate" and "loss".
+    """
+    rows: list[Row] = []
+    for name in names:
+
+        def losses(rates: list[float], name: str = name) -> list[float]:
+            tried = run.all([{"tuned": name, "rate": rate} for rate in rates], loss_of)
+            rows.extend(tried)
+            return [row["loss"] for row in tried]
+
+        if extend:
+            search_rates(losses, middle)
+        else:
+            losses([middle])
+    return rows
+
+
 def best_rate(losses: Mapping[float, float]) -> float:
     """The rate with the lowest loss."""
     return min(losses, key=lambda rate: losses[rate])

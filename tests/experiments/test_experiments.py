@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import study
 from experiments.__main__ import studies
 from experiments.evaluation.few_shot import FewShotConfig, Tuning
 from experiments.study import cli, load, many, open_study
@@ -33,8 +34,10 @@ AT_ONCE = (
 """Studies that train all networks of a method in one program, and compile for half a minute."""
 TEXTS = ("text_classification",)
 """Studies that pretrain once, and train the rest in one program each."""
+TUNED = ("hierarchical_lm",)
+"""Studies whose rates are tried by runs of their own."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
-NAMES = tuple(sorted((*STANDING, *AT_ONCE, *TEXTS)))
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *TEXTS, *TUNED)))
 RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
@@ -186,6 +189,26 @@ def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeyp
     run(name, folder)
     assert first == 1
     assert len(calls) == 1 + len(list(folder.glob("runs/*tuned=*")))  # the one that died was made again, no other
+    assert results(folder) == results(whole)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TUNED)
+def test_killed_study_of_tuned_runs_keeps_those_that_are_done(name, finished, tmp_path, monkeypatch):
+    whole, folder, calls, fit_model = finished(name), tmp_path / "run", [], study.fit_model
+
+    def die_at_the_third(*args, **options):
+        calls.append(options["folder"].path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_model(*args, **options)
+
+    monkeypatch.setattr(study, "fit_model", die_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    run(name, folder)
+    assert calls[2] == calls[3]
+    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
     assert results(folder) == results(whole)
 
 

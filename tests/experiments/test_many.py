@@ -96,3 +96,26 @@ def test_the_middle_of_equally_good_rates_is_chosen_if_asked():
     rows = [{"tuned": "a", "rate": rate, "loss": np.mean(each), "losses": each} for rate, each in losses.items()]
     assert Bench(None, None, {}, rows).rate("a", 7.0) == 100.0
     assert Bench(None, None, {}, rows, central=True).rate("a", 7.0) == 10.0
+
+
+class Study:
+    """Runs of a study that are counted and not kept."""
+
+    def __init__(self):
+        self.settings = []
+
+    def all(self, wanted, function):
+        self.settings += wanted
+        return [{**setting, **function(**setting)} for setting in wanted]
+
+
+def test_rates_are_searched_by_runs_of_the_study():
+    study = Study()
+    rows = many.tune_runs(study, ("a", "b"), lambda tuned, rate: {"loss": abs(np.log10(rate) + (tuned == "b"))}, 0.1)
+    assert [{name: row[name] for name in ("tuned", "rate")} for row in rows] == study.settings
+    bench = Bench(None, None, {}, rows)
+    assert (bench.rate("a", 7.0), bench.rate("b", 7.0)) == (pytest.approx(1.0), pytest.approx(0.1))
+    assert [row["tuned"] for row in rows] == ["a"] * 10 + ["b"] * 5  # the best of the first grid for a is at its edge
+    assert [row[-1] for row in bench.table().rows] == ["", ""]
+    only = many.tune_runs(study, ("a",), lambda tuned, rate: {"loss": 0.0}, 0.1, extend=False)
+    assert [row["rate"] for row in only] == [0.1]
