@@ -15,7 +15,8 @@ Data: the World English Bible (public domain). Sentences end at `.!?`, phrases a
     python -m experiments.hierarchical_lm
     python -m experiments.hierarchical_lm --weight 0.03 --steps 2000
 
-Expected: see `docs/results.md`.
+Expected: bits per character 2.43 for characters alone, 2.49 with words, 2.45 with phrases, 2.42 with sentences, 2.58
+with all: at equal compute no level helps another beyond chance. 14 minutes of processor time.
 """
 
 from __future__ import annotations
