@@ -4,19 +4,20 @@ L = alpha char + beta word + gamma phrase + delta sentence. A small causal trans
 pooled over words, phrases and sentences (`pool_spans`), and each pooled state predicts what comes next in the text: the
 next word of 2,000 and the next character by `hierarchical_cross_entropy`, the words of the next phrase by
 `soft_cross_entropy` with their bag, the next sentence among those of the batch by `info_nce`. No level sees what it
-predicts. A weight is 0 or that of `--weight`. Every arm takes the operations of the arm of characters alone, within
+predicts. A weight is 0 or `--weight`. Every arm takes the operations of the arm of characters alone, within
 2 %, so costly levels leave fewer steps; each is trained at the best of a log grid of rates, by bits per character of
 validation books. Then all levels are measured on test books, as in `experiments.evaluation.levels`, of every arm.
-Baselines: characters alone, an untrained network, an n-gram of characters, pairs of words, bags of words.
-InfoNCE: Oord et al. 2018, arXiv:1807.03748; n-gram: Kneser and Ney 1995.
+Baselines: characters alone, an untrained network, n-grams, pairs and bags of words. InfoNCE is arXiv:1807.03748.
 
 Data: the World English Bible (public domain). Sentences end at `.!?`, phrases also at `,;:`, words at spaces.
 
     python -m experiments.hierarchical_lm
     python -m experiments.hierarchical_lm --weight 0.03 --steps 2000
 
-Expected: bits per character 2.43 for characters alone, 2.49 with words, 2.45 with phrases, 2.42 with sentences, 2.58
-with all: at equal compute no level helps another beyond chance. 14 minutes of processor time.
+Expected: in 300 steps at weight 0.1 no level is seen to help. Test bits per character are 2.431 ± 0.054 of characters
+alone, 2.489, 2.451 and 2.422 with words, phrases or sentences (undecided), 2.582 with all (worse). Counts are better
+at every level than all levels are: an n-gram has 1.528 bits, pairs of words name 0.307 of the next words, states 0.270.
+14 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from train.optimizers import OptimizerConfig
 CHARS, WORD, PHRASE, SENTENCE, ALL = "characters", "+ words", "+ phrases", "+ sentences", "all levels"
 ARMS: dict[str, tuple[str, ...]] = {CHARS: (), WORD: ("word",), PHRASE: ("phrase",), SENTENCE: ("sentence",)}
 ARMS[ALL] = ("word", "phrase", "sentence")
-"""Levels that an arm is trained on beside the characters."""
+"""Levels that an arm is trained on in addition to the characters."""
 OTHERS, UNTRAINED, COUNTS = tuple(ARMS)[1:], "untrained", "counts of characters and words"
 
 
