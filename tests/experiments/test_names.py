@@ -215,4 +215,4 @@ def test_translations_are_found_that_tf_idf_does_not_find(rate, learns, tmp_path
     summary = sentence_embeddings.main(dataclasses.replace(usual, training=training, workdir=str(tmp_path / "run")))
     rows = [row for row in summary["runs"] if row["to"] == "Latin script"]
     recall = {m: np.mean([row["recall_at_1"] for row in rows if row["method"] == m]) for m in (INFO, "TF-IDF")}
-    assert (recall[INFO] > recall["TF-IDF"] + 0.1) == learns
+    assert (recall[INFO] > recall["TF-IDF"] + 0.05) == learns
