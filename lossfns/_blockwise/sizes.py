@@ -61,8 +61,8 @@ def table_sizes(columns: int, rows: int, block_size: BlockSize, *, all_rows: boo
     Args:
         columns: Number in the table.
         rows: Number in the table.
-        block_size: None cuts rows to the side of a square block and takes as many columns as fit. A number is columns;
-            two are columns and rows.
+        block_size: None cuts rows to the side of a square block on CPU, takes all rows elsewhere, and as many columns
+            as fit. A number is columns; two are columns and rows.
         all_rows: Whether each block must have all rows on CPU too.
     """
     if isinstance(block_size, tuple):

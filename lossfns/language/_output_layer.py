@@ -110,7 +110,7 @@ def by_default(inputs: Inputs, weights: jax.Array, precision: str) -> tuple[jax.
 
     On CPU by tokens, which is faster there, unless the gradient of a head in half precision would need a sum in float32
     of more than `ACCUMULATED` bytes. Elsewhere by vocabulary: each block of that gradient is written once, in the dtype
-    of the head, tokens that are spread over devices stay there, and the program is compiled in half the time.
+    of the head, and tokens that are spread over devices stay there.
     """
     if is_half(inputs.head) and 4 * inputs.head.size > ACCUMULATED:
         return _by_vocabulary(precision, inputs)

@@ -69,12 +69,12 @@ def linear_cross_entropy(
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all classes that exist.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
-        block_size: None computes the gradient with the value, a tile of at most an eighth of the tokens at a time:
-            fastest where all tokens that count have the same weight, as in their mean; if it turns out otherwise, the
-            gradient is computed again. A head in half precision is processed in blocks of classes instead, except on
-            CPU if it has no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32. A
-            number takes that many classes at a time and computes the gradient afterwards, for any weights: least
-            memory, and fastest where tokens have weights of their own.
+        block_size: None chooses by platform. On CPU the gradient is computed with the value, a tile of at most an
+            eighth of the tokens at a time: fastest where all tokens that count have the same weight, as in their mean;
+            if it turns out otherwise, the gradient is computed again. On GPU and TPU, and on CPU for a head in half
+            precision with more than 2^26 entries, blocks of classes are processed instead. A number takes that many
+            classes at a time on every platform and computes the gradient afterwards, for any weights: least memory on
+            CPU, and fastest there where tokens have weights of their own.
         return_lse: Whether to return the log-normalisers as well.
         axis_name: Name of a mapped device axis over which the vocabulary is spread: `head` and `bias` are then those of
             this device's classes, in order of the devices, while the tokens are the same on all devices and labels are

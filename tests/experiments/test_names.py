@@ -211,8 +211,8 @@ def test_translations_are_found_that_tf_idf_does_not_find(rate, learns, tmp_path
     monkeypatch.setattr(sentence_embeddings, "RANGES", ((1, 3),))
     usual = sentence_embeddings.Config(methods=(INFO,), temperatures=(0.1,), buckets=16_384, features=32, seeds=2)
     optimizer = dataclasses.replace(usual.training.optimizer, learning_rate=rate)
-    training = dataclasses.replace(usual.training, steps=100, optimizer=optimizer)
+    training = dataclasses.replace(usual.training, optimizer=optimizer)
     summary = sentence_embeddings.main(dataclasses.replace(usual, training=training, workdir=str(tmp_path / "run")))
     rows = [row for row in summary["runs"] if row["to"] == "Latin script"]
     recall = {m: np.mean([row["recall_at_1"] for row in rows if row["method"] == m]) for m in (INFO, "TF-IDF")}
-    assert (recall[INFO] > recall["TF-IDF"] + 0.05) == learns
+    assert (recall[INFO] > recall["TF-IDF"] + 0.1) == learns

@@ -384,6 +384,28 @@ def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     assert_near(*slopes)
 
 
+@pytest.mark.parametrize("options", [{}, {"block_size": 2048}], ids=["default", "blocks"])
+def test_tokens_spread_under_jit_are_never_gathered_on_accelerators(options, monkeypatch):
+    """Here CPU compiles the forms of accelerators: value and gradient for a batch on 8 devices, in the global view."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, default, **_: default(*given))
+    tokens, features, classes = 4096, 16, 2048
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def shape(spec, dtype, *sizes):
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=jax.sharding.NamedSharding(mesh, spec))
+
+    arrays = (
+        shape(P("data"), jnp.float32, tokens, features),
+        shape(P(), jnp.float32, classes, features),
+        shape(P("data"), jnp.int32, tokens),
+    )
+    total = jax.jit(jax.value_and_grad(lambda h, w, y: linear_cross_entropy(h, w, y, **options).mean(), argnums=(0, 1)))
+    program = total.lower(*arrays).compile().as_text()
+    assert "all-reduce" in program  # of the loss, and of the gradient of the head
+    assert "all-gather" not in program
+    assert f"[{tokens // 8}," in program or f",{tokens // 8}]" in program
+
+
 TOTALS = {
     "by tokens": lambda h, w, y, **options: linear_cross_entropy(h, w, y, **options).sum(),
     "by vocabulary": lambda h, w, y, **options: linear_cross_entropy(h, w, y, block_size=3, **options).sum(),
