@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.ahead losses
     python -m experiments.benchmarks.ahead steps --only "GPT 1.3B"
 
-prints the tables of README.md and docs/scaling.md. Needs the extra `aot`; takes 3 minutes and about half an hour on two cores.
+prints the tables of README.md and docs/scaling.md. Needs the extra `aot`; the losses take 3 minutes.
 """
 
 from __future__ import annotations
