@@ -15,9 +15,11 @@ Data: turkish-treebanks (Apache-2.0), web pages to train on, other web pages and
     python -m experiments.syntax_tree
     python -m experiments.syntax_tree --data.path my.conllu
 
-Seen while tuning, on validation web sentences (2 networks each): attachment 0.684 by arc cross-entropy and 0.687 by the
-tree CRF with all trees, 0.569 and 0.566 with few; 0.567 at the best weight of tree smoothness with few trees, and less
-from 0.1 on. About 10 minutes of processor time.
+Expected: smoothness along trees brings neighbours in unseen web text closer where tags are learnt (0.89 of the distance
+of other words, from 0.98), and the probe finds 0.335 of the arcs instead of 0.290, but no more than in an untrained
+encoder (0.334). Where arcs are learnt it gives the parser nothing: 0.680 of the words are attached right, 0.688 without
+it; the tree CRF has 0.689, logistic regression 0.612. Trained on 200 trees the parsers are no better than logistic
+regression (0.559 and 0.557; on Wikipedia 0.531 and 0.561). 11 minutes of processor time.
 """
 
 from __future__ import annotations
