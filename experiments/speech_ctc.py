@@ -22,32 +22,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import lossfns
 from experiments import study
 from experiments.baselines.templates import read_by_templates
 from experiments.data.espeak import INSTALL, has_espeak
-from experiments.data.log_mel import HOP, spec_augment
-from experiments.data.speech import FRAMES, Corpus, SpeechConfig, read_corpus
-from experiments.evaluation.alignments import draw_alignments
-from experiments.evaluation.reading import error_rate, letter_errors, measure
-from experiments.models.speech import (
-    STRIDE,
-    EncoderConfig,
-    FrameReader,
-    Transducer,
-    output_frames,
-    probabilities,
-    read,
-    uniform_alignment,
-)
-from experiments.study import Fitted, Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, product
-from experiments.study.many import methods
+from experiments.data.log_mel import spec_augment
+from experiments.data.speech import Corpus, SpeechConfig, read_corpus
+from experiments.evaluation.alignments import draw_utterance
+from experiments.evaluation.reading import Reader, measure
+from experiments.models.speech import EncoderConfig, FrameReader, Transducer, initial, output_frames, uniform_alignment
+from experiments.study import Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, product
+from experiments.study.many import Bench, methods
 from train.devices.cost import count_flops
 from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
-from train.records.report import Image, Table
+from train.records.report import Image
 
 
 class Arm(NamedTuple):
@@ -67,8 +57,6 @@ ARMS = {
 TEMPLATES, TEST = "templates", "unheard voices"
 TESTS = {TEST: "", "heard voices": "_heard", "new words": "_new_words"}
 """Test sets, and the ends of their metrics' names; the voices of new words are unheard too."""
-WIDTHS = (1, 3, 5, 7, 9)
-"""Frames that may be averaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +116,9 @@ def make_objective(model: Any, arm: Arm) -> Objective:
         frames = output_frames(batch["frames"])
         net = {"params": params}
         if arm.loss == "transducer":
-            return {"reading": term(lossfns.rnn_transducer, model.apply(net, features, labels), labels, frames, letters)}
+            return {
+                "reading": term(lossfns.rnn_transducer, model.apply(net, features, labels), labels, frames, letters)
+            }
         logits = model.apply(net, features)
         if arm.loss == "ctc":
             return {"reading": term(lossfns.ctc, logits, labels, frames, letters)}
@@ -139,98 +129,69 @@ def make_objective(model: Any, arm: Arm) -> Objective:
     return objective
 
 
-def initial(config: Config, arm: Arm, corpus: Corpus, seed: int) -> Any:
-    """Random parameters."""
-    features = jnp.zeros((1, FRAMES, corpus.sets["train"].features.shape[-1]))
-    inputs = (features, jnp.zeros((1, 1), jnp.int32)) if arm.loss == "transducer" else (features,)
-    return make_model(config, arm.loss, corpus.classes).init(jax.random.key(seed), *inputs)["params"]
-
-
-class Bench(NamedTuple):
+class Readers(NamedTuple):
     """What all runs share."""
 
     config: Config
     corpus: Corpus
     recipes: dict[str, Recipe]
     run: Run
+    tuned: Bench
+    """The rates that were tried."""
+
+    def start(self, method: str, seed: int) -> Any:
+        """Initial parameters."""
+        model = make_model(self.config, ARMS[method].loss, self.corpus.classes)
+        return initial(model, self.corpus.sets["train"].features, seed)
 
     def cost(self, method: str) -> int:
         """Operations of the gradient of a batch."""
-        batch, ctx = next(self.corpus.batches(self.config.training.batch_size, 0)), Context(jax.random.key(0), 0)
-        params = jax.eval_shape(lambda: initial(self.config, ARMS[method], self.corpus, 0))
-        return count_flops(jax.grad(lambda p: self.recipes[method].objective(p, batch, ctx)["reading"].sums()[0]), params)
+        batch = next(self.corpus.batches(self.config.training.batch_size, 0))
+        objective, ctx = self.recipes[method].objective, Context(jax.random.key(0), jnp.int32(0))
+        gradient = jax.grad(lambda params: objective(params, batch, ctx)["reading"].sums()[0])
+        return count_flops(gradient, jax.eval_shape(lambda: self.start(method, 0)))
 
-    def fit(self, learning_rate: float, seed: int, setting: Row) -> tuple[Any, Fitted, float]:
+    def fit(self, method: str, rate: float, seed: int, setting: Row) -> tuple[Reader, float]:
         """The network of a setting, trained or loaded, and its operations over those of CTC."""
-        config, method = self.config, setting["method"]
-        cost = self.cost(method) / self.cost("CTC")
+        config, cost = self.config, self.cost(method) / self.cost("CTC")
+        optimizer = dataclasses.replace(config.training.optimizer, learning_rate=rate)
         steps = max(1, round(config.training.steps / cost))
-        optimizer = dataclasses.replace(config.training.optimizer, learning_rate=learning_rate)
         training = dataclasses.replace(config.training, optimizer=optimizer, steps=steps)
-        start = Start(lambda: initial(config, ARMS[method], self.corpus, config.seed + seed), config.seed + seed)
-        batches, folder = self.corpus.batches(training.batch_size, config.seed + seed), self.run.folder(**setting)
-        fitted = study.fit_model(self.recipes[method], start, batches, training=training, folder=folder)
-        return make_model(config, ARMS[method].loss, self.corpus.classes), fitted, steps * cost / config.training.steps
+        start, batches = Start(self.start(method, seed), seed), self.corpus.batches(training.batch_size, seed)
+        place: Any = {"training": training, "folder": self.run.folder(**setting)}
+        fitted = study.fit_model(self.recipes[method], start, batches, **place)
+        model = make_model(config, ARMS[method].loss, self.corpus.classes)
+        return Reader(self.corpus, model, fitted.params).tuned(), steps * cost / config.training.steps
 
-    def read(self, model: Any, params: Any, name: str, width: int) -> list[str]:
-        """What a network reads in a set."""
-        part = self.corpus.sets[name]
-        return self.corpus.spell(read(model, params, part.features, part.frames, width))
+    def tune(self, tuned: str, rate: float) -> Row:
+        """The error of an arm on validation voices at a rate, with a seed of its own."""
+        reader, _ = self.fit(tuned, rate, self.config.seed + 1_000, {"tuned": tuned, "rate": rate})
+        return {"loss": reader.validate()}
 
-    def validate(self, model: Any, params: Any) -> tuple[float, int]:
-        """The least character error rate on validation voices, and the number of averaged frames that has it."""
-        truth, widths = self.corpus.sets["validation"].texts, WIDTHS if isinstance(model, FrameReader) else (1,)
-        return min(
-            (error_rate(letter_errors(truth, self.read(model, params, "validation", width))), width) for width in widths
-        )
+    def fit_chosen(self, method: str, seed: int) -> tuple[Reader, float]:
+        """The network of an arm at the rate that was chosen."""
+        rate = self.tuned.rate(method, self.config.rates[0])
+        return self.fit(method, rate, self.config.seed + seed, {"method": method, "seed": seed})
 
-    def tune(self, method: str, learning_rate: float) -> Row:
-        """One rate of an arm, with a seed of its own."""
-        model, fitted, _ = self.fit(learning_rate, 1_000, {"method": method, "learning_rate": learning_rate})
-        return {"validation": self.validate(model, fitted.params)[0]}
-
-    def evaluate(self, tried: list[Row], method: str, seed: int = 0) -> Row:
-        """Error rates of a network at the rate that was chosen, or of the templates."""
-        tests = [name for name in TESTS if name in self.corpus.sets]
+    def evaluate(self, method: str, seed: int = 0) -> Row:
+        """Error rates of a network or of the templates."""
+        tests = {name: end for name, end in TESTS.items() if name in self.corpus.sets}
+        found: Row = {}
         if method == TEMPLATES:
-            written, found = read_by_templates(self.corpus, tests), {}
+            written = read_by_templates(self.corpus, [*tests])
         else:
-            learning_rate = chosen(tried, method) or self.config.rates[0]
-            model, fitted, operations = self.fit(learning_rate, seed, {"method": method, "seed": seed})
-            width = self.validate(model, fitted.params)[1]
-            written = {name: self.read(model, fitted.params, name, width) for name in tests}
-            found = {"averaged": width, "operations": operations}
+            reader, operations = self.fit_chosen(method, seed)
+            found, written = {"averaged": reader.width, "operations": operations}, {n: reader.read(n) for n in tests}
             if (method, seed) == ("CTC", 0):
-                self.run.save(fitted.params, ARMS[method].loss, self.corpus.classes)
-        for name in tests:
-            found |= measure(self.corpus.sets[name].texts, written[name], TESTS[name])
+                self.run.save(reader.params, ARMS[method].loss, self.corpus.classes)
+        for name, end in tests.items():
+            found |= measure(self.corpus.sets[name].texts, written[name], end)
         return found
 
-    def draw(self, tried: list[Row]) -> list[Image]:
-        """What CTC and the classifier of frames say of a test utterance."""
-        part, readers = self.corpus.sets[TEST], {}
-        row = next(row for row, text in enumerate(part.texts) if self.corpus.between in text)
-        frames = int(part.frames[row])
-        for method in ("CTC", "frame-wise"):
-            model, fitted, _ = self.fit(chosen(tried, method), 0, {"method": method, "seed": 0})
-            found = np.asarray(probabilities(model, fitted.params, part.features[row : row + 1].astype(np.float32)))[0]
-            readers[method] = found[: -(-frames // STRIDE)]
-        place, title = self.run.path / "plots" / "alignment.png", f'"{part.texts[row]}", read by an unheard voice'
-        draw_alignments(place, part.features[row, :frames], readers, self.corpus.alphabet, frames * HOP, title)
-        return [Image("plots/alignment.png", "Letters over time; CTC says when it knows, mostly in peaks")]
-
-
-def chosen(tried: list[Row], method: str) -> float:
-    """The rate with the least validation error; 0 in a dry run, which has none."""
-    found = {row["learning_rate"]: row["validation"] for row in tried if row["method"] == method}
-    return min(found, key=lambda rate: found[rate], default=0.0)
-
-
-def table(config: Config, tried: list[Row]) -> Table:
-    """The validation errors of all rates."""
-    each = {(row["method"], row["learning_rate"]): row["validation"] for row in tried}
-    rows = [[method, *(each[method, rate] for rate in config.rates), chosen(tried, method)] for method in config.arms]
-    return Table(["arm", *(f"{rate:g}" for rate in config.rates), "chosen"], rows)
+    def draw(self) -> Image:
+        """What CTC and the classifier of frames say during the first test utterance."""
+        readers = {method: self.fit_chosen(method, 0)[0] for method in ("CTC", "frame-wise")}
+        return draw_utterance(self.run.path, readers, TEST, 0)
 
 
 LOWER: Any = {"better": "lower"}
@@ -257,17 +218,20 @@ def main(config: Config) -> dict[str, Any]:
             name: Recipe(make_objective(make_model(config, arm.loss, corpus.classes), arm), {"reading": 1.0})
             for name, arm in ARMS.items()
         }
-        bench = Bench(config, corpus, recipes, run)
-        tried = run.all(product(method=config.arms, learning_rate=config.rates), bench.tune)
+        bench = Bench(config, run, {})
+        tried = run.all(
+            product(tuned=config.arms, rate=config.rates), Readers(config, corpus, recipes, run, bench).tune
+        )
+        readers = Readers(config, corpus, recipes, run, dataclasses.replace(bench, tuned=tried))
         grid = [*product(method=config.arms, seed=range(config.seeds)), *methods(TEMPLATES)]
-        results = run.all(grid, lambda **setting: bench.evaluate(tried, **setting), on=tried)
+        results = run.all(grid, readers.evaluate, on=tried)
         notes: list[Any] = [f"Data: {corpus.name}."]
         notes += [] if config.data.name != "speech" or has_espeak() else [f"For speech: {INSTALL}"]
         return run.report(
             results,
             QUESTIONS,
-            figures=[lambda: bench.draw(tried)] if {"CTC", "frame-wise"} <= {*config.arms} else [],
-            notes=[*notes, "Character error rates on validation voices:", lambda: table(config, tried)],
+            figures=[readers.draw] if {"CTC", "frame-wise"} <= {*config.arms} else [],
+            notes=[*notes, "By the character error rate on validation voices:", readers.tuned.table],
             curves={"reading": "training loss (nats)"},
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -26,7 +27,7 @@ from experiments.data.espeak import ACCENTS, SAMPLE_RATE, Utterance, speak
 from experiments.data.load import resolve_data_dir
 from experiments.data.log_mel import BANDS, add_noise, log_mel, trimmed
 from experiments.data.mnist5k import read_mnist5k
-from train.files import make_folder
+from train.files import make_folder, write_atomic
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"
@@ -211,9 +212,9 @@ def read_speech(config: SpeechConfig) -> Corpus:
     if not path.exists():
         features, frames = _listen(everything, np.random.default_rng(17))
         make_folder(path.parent)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, features=features, frames=frames)
-        part.replace(path)
+        buffer = io.BytesIO()
+        np.savez(buffer, features=features, frames=frames)
+        write_atomic(path, buffer.getvalue())
     with np.load(path) as kept:
         features, frames = kept["features"], kept["frames"]
     found, start = {}, 0

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.data.log_mel import HOP
+from experiments.evaluation.reading import Reader
+from experiments.models.speech import STRIDE, probabilities
 from train.records import plots
+from train.records.report import Image
 
 
 def draw_alignments(
@@ -45,3 +49,27 @@ def draw_alignments(
             axes.set(title=name, ylabel="probability", ylim=(0, 1.15), xlim=(0, seconds))
             axes.set_xlabel("seconds" if number == count else "")
     return path
+
+
+def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str, row: int) -> Image:
+    """Draws what readers say during an utterance.
+
+    Args:
+        folder: The study's folder.
+        readers: Readers with a `FrameReader` by name.
+        name: The set.
+        row: The utterance.
+    """
+    corpus = next(iter(readers.values())).corpus
+    part = corpus.sets[name]
+    frames, features = int(part.frames[row]), part.features[row : row + 1].astype(np.float32)
+    said = {
+        f"{which}: {reader.read(name)[row]}": np.asarray(probabilities(reader.model, reader.params, features))[0]
+        for which, reader in readers.items()
+    }
+    said = {heading: found[: -(-frames // STRIDE)] for heading, found in said.items()}
+    title = f'"{part.texts[row]}", of the set {name}'
+    draw_alignments(
+        folder / "plots" / "alignment.png", features[0, :frames], said, corpus.alphabet, frames * HOP, title
+    )
+    return Image("plots/alignment.png", "What each says over time, and what it reads")

@@ -1,11 +1,17 @@
-"""Errors of a reader in letters and words."""
+"""What networks read, and their errors in letters and words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from experiments.data.speech import Corpus
+from experiments.models.speech import FrameReader, Transducer, read
+
+WIDTHS = (1, 3, 5, 7, 9)
+"""Frames that may be averaged."""
 
 
 def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -59,3 +65,26 @@ def measure(truth: Sequence[str], written: Sequence[str], end: str = "") -> dict
     found = {"cer": letter_errors(truth, written), "wer": word_errors(truth, written)}
     rates = {f"{name}{end}": error_rate(errors) for name, errors in found.items()}
     return rates | {f"{name}{end} examples": errors for name, errors in found.items()}
+
+
+class Reader(NamedTuple):
+    """A network that reads the sets of a corpus, and over how many frames its probabilities are averaged."""
+
+    corpus: Corpus
+    model: FrameReader | Transducer
+    params: Any
+    width: int = 1
+
+    def read(self, name: str) -> list[str]:
+        """What it reads in a set."""
+        part = self.corpus.sets[name]
+        return self.corpus.spell(read(self.model, self.params, part.features, part.frames, self.width))
+
+    def validate(self) -> float:
+        """The character error rate on the validation set."""
+        return error_rate(letter_errors(self.corpus.sets["validation"].texts, self.read("validation")))
+
+    def tuned(self) -> Reader:
+        """The reader with the number of averaged frames that is best on the validation set."""
+        widths = WIDTHS if isinstance(self.model, FrameReader) else (1,)
+        return min((self._replace(width=width) for width in widths), key=Reader.validate)

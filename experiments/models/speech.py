@@ -97,6 +97,12 @@ class Transducer(nn.Module):
         return self.head(jnp.tanh(frame + letters))
 
 
+def initial(model: FrameReader | Transducer, features: np.ndarray, seed: int) -> Any:
+    """Random parameters for features like these."""
+    labels = () if isinstance(model, FrameReader) else (jnp.zeros((1, 1), jnp.int32),)
+    return model.init(jax.random.key(seed), features[:1].astype(np.float32), *labels)["params"]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def probabilities(model: FrameReader, params: Any, features: jax.Array) -> jax.Array:
     """The probabilities of the classes at each output frame, [B, T / STRIDE, classes]."""
