@@ -31,7 +31,7 @@ from train.files import make_folder, write_atomic
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"
-FRAMES = 144
+FRAMES = 128
 """Frames of the longest utterance; longer ones are left out."""
 
 
@@ -41,13 +41,13 @@ class SpeechConfig:
 
     name: Literal["speech", "strips"] = "speech"
     """Speech, which needs the extra `speech`, or strips of handwritten digits, which are read without it."""
-    words: int = 240
+    words: int = 200
     """Words that training utterances consist of."""
     new_words: int = 60
     """Further words, for a test on words never heard."""
     train: int = 3_200
     """Utterances to train on."""
-    held_out: int = 400
+    held_out: int = 300
     """Utterances of each test set; half of it for validation."""
 
 
@@ -70,7 +70,7 @@ class Readings:
 
     def take(self, rows: Any) -> Readings:
         """The given rows."""
-        return Readings(self.features[rows], self.frames[rows], tuple(self.texts[row] for row in rows))
+        return Readings(self.features[rows], self.frames[rows], tuple(np.array(self.texts)[rows].tolist()))
 
 
 @dataclasses.dataclass(frozen=True)

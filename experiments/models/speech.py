@@ -29,6 +29,8 @@ class EncoderConfig:
     """Frames that a convolution sees."""
     context: int = 4
     """Last letters that the transducer's predictor sees."""
+    joint: int = 32
+    """Units of the transducer's joint network."""
 
 
 def output_frames(frames: jax.Array) -> jax.Array:
@@ -73,9 +75,9 @@ class Transducer(nn.Module):
     def setup(self) -> None:
         """Makes the layers."""
         self.encoder = Encoder(self.config)
-        self.of_frame = nn.Dense(self.config.width)
-        self.letter = nn.Embed(self.classes, self.config.width // 4)
-        self.of_letters = nn.Dense(self.config.width)
+        self.of_frame = nn.Dense(self.config.joint)
+        self.letter = nn.Embed(self.classes, self.config.joint)
+        self.of_letters = nn.Dense(self.config.joint)
         self.head = nn.Dense(self.classes)
 
     def __call__(self, features: jax.Array, labels: jax.Array) -> jax.Array:
@@ -85,11 +87,11 @@ class Transducer(nn.Module):
         return self.joint(self.encode(features)[:, :, None], self.predict(padded[:, places])[:, None])
 
     def encode(self, features: jax.Array) -> jax.Array:
-        """Maps [B, T, M] to [B, T / STRIDE, width]."""
+        """Maps [B, T, M] to [B, T / STRIDE, joint]."""
         return self.of_frame(self.encoder(features))
 
     def predict(self, last: jax.Array) -> jax.Array:
-        """Maps the last letters [..., context], 0 before the first, to [..., width]."""
+        """Maps the last letters [..., context], 0 before the first, to [..., joint]."""
         return self.of_letters(self.letter(last).reshape(*last.shape[:-1], -1))
 
     def joint(self, frame: jax.Array, letters: jax.Array) -> jax.Array:
@@ -97,10 +99,11 @@ class Transducer(nn.Module):
         return self.head(jnp.tanh(frame + letters))
 
 
-def initial(model: FrameReader | Transducer, features: np.ndarray, seed: int) -> Any:
-    """Random parameters for features like these."""
+@functools.partial(jax.jit, static_argnums=0)
+def initial(model: FrameReader | Transducer, features: jax.Array, seed: int) -> Any:
+    """Random parameters for an utterance like [1, T, M]."""
     labels = () if isinstance(model, FrameReader) else (jnp.zeros((1, 1), jnp.int32),)
-    return model.init(jax.random.key(seed), features[:1].astype(np.float32), *labels)["params"]
+    return model.init(jax.random.key(seed), features.astype(jnp.float32), *labels)["params"]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -23,8 +23,10 @@ AT_ONCE = ("landscape", "minima", "optimizers")
 """Studies whose networks are trained in one program each, of which they compile many."""
 ENSEMBLES = ("imbalance", "outliers", "robust")
 """Studies of many small networks that are trained together, each of which compiles for half a minute."""
+CALLED = ("speech_ctc",)
+"""Studies of many trainings of a few seconds each, with a call for every step."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
-NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES)))
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES, *CALLED)))
 RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
