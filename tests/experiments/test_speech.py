@@ -247,7 +247,7 @@ def test_a_killed_study_trains_no_network_twice(tmp_path, monkeypatch):
 @pytest.mark.study
 @pytest.mark.parametrize("rate", [1.6e-2, 0.0])
 def test_ctc_learns_to_read_unless_its_rate_is_0(rate, tmp_path):
-    """Digits of unseen writers; who writes the most frequent digit five times has at least two letters in three wrong."""
+    """Strips of digits that are in no training strip; writing one digit always gets most letters wrong."""
     data = SpeechConfig(name="strips", train=1_000, held_out=100)
     options = {"data": data, "arms": ("CTC",), "seeds": 1, "rates": (rate,), "workdir": str(tmp_path / "run")}
     config = speech_ctc.Config(**options, model=EncoderConfig(width=32, depth=2))
