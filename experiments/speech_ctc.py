@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 import lossfns
@@ -33,9 +32,10 @@ from experiments.data.speech import Corpus, SpeechConfig, read_corpus
 from experiments.evaluation.alignments import draw_utterance
 from experiments.evaluation.reading import Reader, measure
 from experiments.models.speech import EncoderConfig, FrameReader, Transducer, initial, output_frames, uniform_alignment
-from experiments.study import Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, product
+from experiments.study import Question, Recipe, Row, Run, Start, Training, TrainingConfig, axis, many, product
 from experiments.study.many import Bench, methods
-from train.devices.cost import count_flops
+from experiments.study.training import count_operations
+from train.errors import UsageError
 from train.objective import Context, Objective, Term, term
 from train.optimizers import OptimizerConfig
 from train.records.report import Image
@@ -73,18 +73,22 @@ class Config(study.StudyConfig):
     """Arms that are trained."""
     seeds: int = axis(5)
     """Networks of each arm, each with its own initial weights and order of the data."""
-    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
-    """Learning rates that each arm may choose from."""
     training: Training = TrainingConfig(
-        optimizer=OptimizerConfig(name="adam", warmup=0.1, clip_norm=10.0),
-        steps=300,
-        batch_size=32,
+        optimizer=OptimizerConfig(name="adam", learning_rate=8e-3, warmup=0.1, clip_norm=10.0),
+        steps=1_000,
+        batch_size=16,
         devices=1,
     )
-    """Training; `rates` replace the learning rate, and RNN-T has fewer steps."""
+    """Steps are those of CTC. The learning rate is the middle of the grid that is tried."""
+    tuning_steps: int = 300
+    """Steps of CTC when rates are tried."""
 
     def __post_init__(self) -> None:
         study.check_known("--arms", self.arms, ARMS)
+        if self.training.batch_size > self.data.train:
+            raise UsageError(
+                f"--batch-size must be at most --data.train, {self.data.train}, but it is {self.training.batch_size}"
+            )
 
     def fast(self) -> Config:
         """Returns a small config that runs the same code in seconds."""
@@ -94,7 +98,7 @@ class Config(study.StudyConfig):
             model=dataclasses.replace(self.model, width=8, depth=1, joint=8),
             training=dataclasses.replace(self.training, steps=4, log_every=2, batch_size=8),
             arms=tuple(ARMS)[:3],
-            rates=(1e-2,),
+            tuning_steps=2,
             seeds=2,
         )
 
@@ -130,50 +134,68 @@ def make_objective(model: FrameReader | Transducer, arm: Arm) -> Objective:
     return objective
 
 
+def make_start(config: Config, corpus: Corpus, method: str, seed: int) -> tuple[FrameReader | Transducer, Start]:
+    """The network of an arm, and its random parameters."""
+    model = make_model(config, ARMS[method].loss, corpus.classes)
+    return model, Start(initial(model, corpus.sets["train"].features[:1], seed), seed)
+
+
+def make_readers(config: Config, corpus: Corpus, run: Run) -> Readers:
+    """Makes the recipes, and counts the operations of a step of each arm."""
+    readers = Readers(config, corpus, {}, {}, run, Bench(config, run, {}))
+    batch = next(corpus.batches(config.training.batch_size, 0))
+    for name in dict.fromkeys(("CTC", *config.arms)):
+        model, start = make_start(config, corpus, name, 0)
+        readers.recipes[name] = Recipe(make_objective(model, ARMS[name]), {"reading": 1.0})
+        readers.operations[name] = count_operations(readers.recipes[name], start, batch, config.training)
+    return readers
+
+
 class Readers(NamedTuple):
     """What all runs share."""
 
     config: Config
     corpus: Corpus
     recipes: dict[str, Recipe]
-    costs: dict[str, float]
-    """Operations of a step of each arm over those of CTC's."""
+    operations: dict[str, int]
+    """Of a step of each arm."""
     run: Run
     tuned: Bench
     """The rates that were tried."""
 
-    def fit(self, method: str, rate: float, seed: int, setting: Row) -> Reader:
-        """The network of a setting, trained or loaded."""
+    def fit(self, setting: Row, method: str, rate: float, seed: int, steps: int) -> Reader:
+        """The network of a setting, trained for the operations of `steps` steps of CTC, or loaded."""
         config, corpus = self.config, self.corpus
         optimizer = dataclasses.replace(config.training.optimizer, learning_rate=rate)
-        training = dataclasses.replace(config.training, optimizer=optimizer, steps=self.steps(method))
-        model = make_model(config, ARMS[method].loss, corpus.classes)
-        start = Start(initial(model, corpus.sets["train"].features[:1], seed), seed)
+        training = dataclasses.replace(config.training, optimizer=optimizer, steps=self.steps(method, steps))
+        model, start = make_start(config, corpus, method, seed)
         place: Any = {"training": training, "folder": self.run.folder(**setting)}
         batches = corpus.batches(training.batch_size, seed)
         fitted = study.fit_model(self.recipes[method], start, batches, **place)
         return Reader(corpus, model, fitted.params).tuned()
 
-    def steps(self, method: str) -> int:
-        """Steps that take the operations of CTC's."""
-        return max(1, round(self.config.training.steps / self.costs[method]))
+    def steps(self, method: str, steps: int) -> int:
+        """Steps of an arm that take the operations of `steps` steps of CTC."""
+        return max(1, round(steps * self.operations["CTC"] / self.operations[method]))
 
     def tune(self, tuned: str, rate: float) -> Row:
         """The error of an arm on validation voices at a rate, with a seed of its own."""
-        return {"loss": self.fit(tuned, rate, self.config.seed + 1_000, {"tuned": tuned, "rate": rate}).validate()}
+        setting, seed = {"tuned": tuned, "rate": rate}, self.config.seed + 1_000
+        return {"loss": self.fit(setting, tuned, rate, seed, self.config.tuning_steps).validate()}
 
     def fit_chosen(self, method: str, seed: int) -> Reader:
         """The network of an arm at the rate that was chosen."""
-        rate = self.tuned.rate(method, self.config.rates[0])
-        return self.fit(method, rate, self.config.seed + seed, {"method": method, "seed": seed})
+        training, setting = self.config.training, {"method": method, "seed": seed}
+        rate = self.tuned.rate(method, training.optimizer.learning_rate)
+        return self.fit(setting, method, rate, self.config.seed + seed, training.steps)
 
     def evaluate(self, method: str, seed: int = 0) -> Row:
         """Error rates of a network, or of the templates on the test."""
         if method == TEMPLATES:
             return measure(self.corpus.sets[TEST].texts, read_by_templates(self.corpus, TEST))
         reader = self.fit_chosen(method, seed)
-        operations = self.steps(method) * self.costs[method] / self.config.training.steps
-        found: Row = {"averaged": reader.width, "operations": operations}
+        steps, ratio = self.config.training.steps, self.operations[method] / self.operations["CTC"]
+        found: Row = {"averaged": reader.width, "operations": self.steps(method, steps) * ratio / steps}
         for name, end in TESTS.items():
             if name in self.corpus.sets:
                 found |= measure(self.corpus.sets[name].texts, reader.read(name), end)
@@ -185,17 +207,6 @@ class Readers(NamedTuple):
         """What CTC and the classifier of frames say during the first test utterance."""
         readers = {method: self.fit_chosen(method, 0) for method in ("CTC", "frame-wise")}
         return draw_utterance(self.run.path, readers, TEST, 0)
-
-
-def count_costs(config: Config, corpus: Corpus, recipes: dict[str, Recipe]) -> dict[str, float]:
-    """Operations of the gradient of a batch, over those of CTC."""
-    batch, ctx = next(corpus.batches(config.training.batch_size, 0)), Context(jax.random.key(0), jnp.int32(0))
-    costs = {}
-    for name in dict.fromkeys(("CTC", *config.arms)):
-        model, objective = make_model(config, ARMS[name].loss, corpus.classes), recipes[name].objective
-        gradient = jax.grad(lambda params, objective=objective: objective(params, batch, ctx)["reading"].sums()[0])
-        costs[name] = count_flops(gradient, initial(model, batch["features"][:1], 0))
-    return {name: cost / costs["CTC"] for name, cost in costs.items()}
 
 
 LOWER: Any = {"better": "lower"}
@@ -215,12 +226,9 @@ def main(config: Config) -> dict[str, Any]:
     with study.open_study(config, __doc__) as run:
         corpus = make_data(config)
         run.uses([(part.features, part.frames, *corpus.labels(part.texts)) for part in corpus.sets.values()])
-        recipes = {
-            name: Recipe(make_objective(make_model(config, arm.loss, corpus.classes), arm), {"reading": 1.0})
-            for name, arm in ARMS.items()
-        }
-        readers = Readers(config, corpus, recipes, count_costs(config, corpus, recipes), run, Bench(config, run, {}))
-        tried = run.all(product(tuned=config.arms, rate=config.rates), readers.tune)
+        readers, middle = make_readers(config, corpus, run), config.training.optimizer.learning_rate
+        search = not (config.dry_run or config.fast_dev_run)
+        tried = many.tune_runs(run, config.arms, readers.tune, middle, extend=search)
         readers = readers._replace(tuned=Bench(config, run, {}, tried))
         grid = [*product(method=config.arms, seed=range(config.seeds)), *methods(TEMPLATES)]
         results = run.all(grid, readers.evaluate, on=tried)

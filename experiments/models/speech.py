@@ -21,10 +21,10 @@ STRIDE = 2
 class EncoderConfig:
     """Size of the network."""
 
-    width: int = 64
+    width: int = 96
     """Channels."""
     depth: int = 3
-    """Residual convolutions after the first, which halves the number of frames."""
+    """Residual convolutions after the first, which halves the number of frames; each sees twice as far as the last."""
     kernel: int = 5
     """Frames that a convolution sees."""
     context: int = 4
@@ -49,7 +49,9 @@ class Encoder(nn.Module):
         width, kernel = self.config.width, (self.config.kernel,)
         x = nn.Conv(width, kernel, strides=(STRIDE,), name="conv_0")(features)
         for number in range(1, self.config.depth + 1):
-            hidden = nn.Conv(width, kernel, name=f"conv_{number}")(nn.LayerNorm(name=f"norm_{number}")(x))
+            hidden = nn.Conv(width, kernel, kernel_dilation=(2 ** (number - 1),), name=f"conv_{number}")(
+                nn.LayerNorm(name=f"norm_{number}")(x)
+            )
             x = x + nn.relu(hidden)
         return nn.LayerNorm(name="norm")(x)
 
