@@ -4,8 +4,8 @@ What is studied: CTC (Graves et al. 2006) needs no alignment of letters to frame
 on frames that are aligned uniformly. RNN-T (Graves 2012, arXiv:1211.3711) adds a predictor of the next letter; a step
 costs more, so it has fewer steps of the same operations (of matrix products and convolutions). SpecAugment (Park et al.
 2019, arXiv:1904.08779) hides bands and times. All have the same encoder, greedy decoding, and of the same learning
-rates the best on validation voices, by one network for each. Probabilities of frames are averaged over the number of
-frames that is best there. The simple baseline is time warping to the words of training voices (Ney 1984), which knows
+rates the best on validation voices, by a short training of one network at each. Probabilities of frames are averaged
+over the number of frames that is best there. The simple baseline is time warping to the words of training voices (Ney 1984), which knows
 the list of words. Seeds share the data: intervals are over initial weights and orders, not over voices.
 
 Data: synthetic speech by eSpeak NG (GPL-3, called at run time and never shipped; extra `speech`) of words of the World
@@ -128,7 +128,7 @@ def make_objective(model: FrameReader | Transducer, arm: Arm) -> Objective:
         if arm.loss == "ctc":
             return {"reading": term(lossfns.ctc, logits, labels, frames, letters)}
         aligned = uniform_alignment(labels, letters, frames, logits.shape[1])
-        present = jnp.arange(logits.shape[1]) < frames[:, None]
+        present = jnp.arange(logits.shape[1])[None] < frames[:, None]
         return {"reading": term(lossfns.softmax_cross_entropy, logits, aligned, where=present)}
 
     return objective
@@ -236,7 +236,7 @@ def main(config: Config) -> dict[str, Any]:
         notes += [] if config.data.name != "speech" or has_espeak() else [f"For speech: {INSTALL}"]
         return run.report(
             results,
-            QUESTIONS,
+            [question for question in QUESTIONS if any(question.metric in row for row in results)],
             figures=[readers.draw] if {"CTC", "frame-wise"} <= {*config.arms} else [],
             notes=[*notes, "By the character error rate on validation voices:", readers.tuned.table],
             curves={"reading": "training loss (nats)"},

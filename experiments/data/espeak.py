@@ -98,6 +98,7 @@ def _start() -> Callable[[Utterance], np.ndarray]:
         raise RunFailed("eSpeak NG did not start")
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it would be the time of day, which breathy voices let hear
     heard: list[np.ndarray] = []
+    known = {"", *voices()}
 
     @_Callback
     def hear(samples: Any, count: int, _: Any) -> int:
@@ -108,7 +109,8 @@ def _start() -> Callable[[Utterance], np.ndarray]:
     library.espeak_SetSynthCallback(hear)
 
     def read(utterance: Utterance) -> np.ndarray:
-        if library.espeak_SetVoiceByName(utterance.voice.encode()) != 0:
+        variant = utterance.voice.partition("+")[2]  # of one that is not there the library would read in its own voice
+        if variant not in known or library.espeak_SetVoiceByName(utterance.voice.encode()) != 0:
             raise RunFailed(f"eSpeak NG has no voice {utterance.voice!r}")
         library.espeak_SetParameter(_RATE, utterance.rate, 0)
         library.espeak_SetParameter(_PITCH, utterance.pitch, 0)

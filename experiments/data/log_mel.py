@@ -88,10 +88,10 @@ def spec_augment(
         keys = jax.random.split(jax.random.fold_in(key, number), 4)
         width = jnp.floor(jax.random.uniform(keys[0], (batch, 1)) * (bands + 1))
         start = jnp.floor(jax.random.uniform(keys[1], (batch, 1)) * (height - width + 1))
-        places = jnp.arange(height)
+        places = jnp.arange(height)[None]
         hidden |= ((places >= start) & (places < start + width))[:, None, :]
         width = jnp.floor(jax.random.uniform(keys[2], (batch, 1)) * share * frames[:, None])
         start = jnp.floor(jax.random.uniform(keys[3], (batch, 1)) * (frames[:, None] - width + 1))
-        places = jnp.arange(length)
+        places = jnp.arange(length)[None]
         hidden |= ((places >= start) & (places < start + width))[:, :, None]
     return jnp.where(hidden, 0, features)

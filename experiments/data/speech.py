@@ -34,6 +34,8 @@ LETTERS = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"
 FRAMES = 96
 """Frames of the longest utterance; longer ones are left out."""
+STRIP = 5 * (28 + 6)
+"""Columns of the longest strip: five digits, each after a gap."""
 
 NOISE = (20.0, 30.0)
 """Decibels of the speech over the noise."""
@@ -252,7 +254,7 @@ def read_strips(config: SpeechConfig) -> Corpus:
     sets = {}
     for name, (low, high) in edges.items():
         count = {"train": config.train, "validation": config.held_out // 2}.get(name, config.held_out)
-        features, frames, texts = np.zeros((count, FRAMES, 28), np.float16), np.zeros(count, np.int32), []
+        features, frames, texts = np.zeros((count, STRIP, 28), np.float16), np.zeros(count, np.int32), []
         for row in range(count):
             chosen = rng.integers(low, high, rng.integers(1 if name == "train" else 3, 6))
             texts.append("".join(map(str, digits[chosen])))

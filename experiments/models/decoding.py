@@ -61,7 +61,7 @@ def transduce(
             written.append(letter)
         return last, jnp.stack(written, -1)
 
-    there = jnp.arange(encoded.shape[1])[:, None] < frames
+    there = jnp.arange(encoded.shape[1])[:, None] < frames[None]
     start = jnp.zeros((len(encoded), context), jnp.int32)
     _, letters = jax.lax.scan(step, start, (jnp.moveaxis(encoded, 1, 0), there))
     return jnp.moveaxis(letters, 0, 1).reshape(len(encoded), -1).astype(jnp.int32)

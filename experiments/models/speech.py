@@ -85,7 +85,7 @@ class Transducer(nn.Module):
     def __call__(self, features: jax.Array, labels: jax.Array) -> jax.Array:
         """Maps [B, T, M] and labels [B, L], 0 where there is none, to logits [B, T / STRIDE, L + 1, classes]."""
         padded = jnp.pad(labels, ((0, 0), (self.config.context, 0)))
-        places = jnp.arange(labels.shape[1] + 1)[:, None] + jnp.arange(self.config.context)
+        places = jnp.arange(labels.shape[1] + 1)[:, None] + jnp.arange(self.config.context)[None]
         return self.joint(self.encode(features)[:, :, None], self.predict(padded[:, places])[:, None])
 
     def encode(self, features: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ def uniform_alignment(labels: jax.Array, letters: jax.Array, frames: jax.Array, 
     [[1, 1, 2, 2, 0, 0, 2, 2, 0]]
     """
     batch, most = labels.shape
-    index = jnp.arange(most)
+    index = jnp.arange(most)[None]
     again = jnp.pad(labels[:, 1:] == labels[:, :-1], ((0, 0), (1, 0))) & (index < letters[:, None])
     place = index + jnp.cumsum(again, -1)  # of each letter among letters and blanks
     place = jnp.where(index < letters[:, None], place, 2 * most)
@@ -168,4 +168,4 @@ def uniform_alignment(labels: jax.Array, letters: jax.Array, frames: jax.Array, 
     count = letters + jnp.sum(again, -1)
     at = jnp.arange(length)[None] * count[:, None] // jnp.maximum(frames, 1)[:, None]
     found = jnp.take_along_axis(spread, jnp.minimum(at, 2 * most - 1), -1)
-    return jnp.where(jnp.arange(length) < frames[:, None], found, 0)
+    return jnp.where(jnp.arange(length)[None] < frames[:, None], found, 0)

@@ -17,7 +17,7 @@ from experiments.data.speech import SpeechConfig, plan, read_corpus, split_voice
 from experiments.evaluation.reading import edit_distance, measure
 from experiments.models.decoding import MOST, collapse, transduce
 from experiments.models.speech import EncoderConfig, FrameReader, Transducer, initial, read, uniform_alignment
-from train.errors import RunFailed
+from train.errors import RunFailed, UsageError
 from train.objective import Context
 
 SMALL = SpeechConfig(words=12, new_words=6, train=64, held_out=12)
@@ -149,7 +149,7 @@ def test_templates_find_the_cheapest_sequence():
 
 
 def test_voices_and_texts_of_the_test_are_new():
-    sets = plan(SMALL)
+    sets = plan(SpeechConfig(words=60, new_words=20, train=1_000, held_out=200))
     of_voice = lambda u: u.voice.split("+")[1].lower().rstrip("0123456789")  # noqa: E731
     families = {name: {of_voice(utterance) for utterance in part} for name, part in sets.items()}
     for one, other in itertools.combinations(("train", "validation", "unheard voices"), 2):
@@ -222,35 +222,31 @@ def test_the_objective_of_a_batch(method):
     assert (float(loss(params, True)) != float(value)) == arm.augment
 
 
-@pytest.mark.faults
-def test_a_killed_study_trains_no_network_twice(tmp_path, monkeypatch):
-    config = dataclasses.replace(speech_ctc.Config().fast(), data=STRIPS, arms=("CTC",), fast_dev_run=True)
-    whole = speech_ctc.main(dataclasses.replace(config, workdir=str(tmp_path / "whole")))
-    fit, calls = speech_ctc.study.fit_model, []
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"words": 3, "train": 200}, "15 texts that are not in training were expected, but 3 words give almost none"),
+        ({"words": 9_000_000}, "--data.words and --data.new-words may be [0-9]+ together, but they are 9000000 and 6"),
+    ],
+)
+def test_words_that_cannot_be_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        plan(dataclasses.replace(SMALL, held_out=30, **options))
 
-    def killed_at_the_second(*args, **options):
-        calls.append(options["folder"].path.name)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return fit(*args, **options)
 
-    monkeypatch.setattr(speech_ctc.study, "fit_model", killed_at_the_second)
-    config = dataclasses.replace(config, workdir=str(tmp_path / "run"))
-    with pytest.raises(KeyboardInterrupt):
-        speech_ctc.main(config)
-    resumed = speech_ctc.main(config)
-    assert len(calls) == 1 + 2 + 1  # one rate, two seeds, and the one that died
-    assert resumed["runs"] == whole["runs"]
-    assert resumed["questions"] == whole["questions"]
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(UsageError, match=r"--batch-size must be at most --data.train, 9, but it is 16"):
+        speech_ctc.Config(data=dataclasses.replace(SMALL, train=9))
 
 
 @pytest.mark.study
-@pytest.mark.parametrize("rate", [1.6e-2, 0.0])
+@pytest.mark.parametrize("rate", [8e-3, 0.0])
 def test_ctc_learns_to_read_unless_its_rate_is_0(rate, tmp_path):
     """Strips of digits that are in no training strip; writing one digit always gets most letters wrong."""
     data = SpeechConfig(name="strips", train=1_000, held_out=100)
-    options = {"data": data, "arms": ("CTC",), "seeds": 1, "rates": (rate,), "workdir": str(tmp_path / "run")}
-    config = speech_ctc.Config(**options, model=EncoderConfig(width=32, depth=2))
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=250))
-    error = speech_ctc.main(config)["runs"][0]["cer"]
+    usual = speech_ctc.Config(data=data, model=EncoderConfig(width=32, depth=2), arms=("CTC",), seeds=1)
+    optimizer = dataclasses.replace(usual.training.optimizer, learning_rate=rate)
+    training = dataclasses.replace(usual.training, optimizer=optimizer, steps=300)
+    config = dataclasses.replace(usual, training=training, tuning_steps=1, fast_dev_run=True)
+    error = speech_ctc.main(dataclasses.replace(config, workdir=str(tmp_path / "run")))["runs"][0]["cer"]
     assert error < 0.4 if rate else error > 0.6
