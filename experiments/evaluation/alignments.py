@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,13 @@ from train.records.report import Image
 
 
 def draw_alignments(
-    path: Path, features: np.ndarray, readers: Mapping[str, np.ndarray], alphabet: str, seconds: float, title: str = ""
+    path: Path,
+    features: np.ndarray,
+    readers: Mapping[str, np.ndarray],
+    alphabet: str,
+    length: float,
+    unit: str = "seconds",
+    title: str = "",
 ) -> Path:
     """The features of an utterance, and below them the probability of each letter over time, a panel for each reader.
 
@@ -24,31 +31,38 @@ def draw_alignments(
         features: [T, M].
         readers: Probabilities [T', 1 + letters] by the reader's name; the first class is the blank.
         alphabet: The letters.
-        seconds: How long the utterance is.
+        length: How long the utterance is.
+        unit: Unit of that length.
         title: Heading of the figure.
     """
     count = 1 + len(readers)
     with plots.drawing(path, (8.0, 2.3 + 2.5 * len(readers)), title) as figure:
         axes = figure.add_subplot(count, 1, 1)
-        axes.imshow(features.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, features.shape[1]))
+        axes.imshow(features.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, length, 0, features.shape[1]))
         axes.set(title="features", ylabel="band")
         axes.grid(visible=False)
-        for number, (name, probabilities) in enumerate(readers.items(), 2):
+        highest = np.max([said[:, 1:].max(0) for said in readers.values()], 0)
+        shown = np.flatnonzero(highest > 0.2)  # the same colours for all readers
+        for number, (name, said) in enumerate(readers.items(), 2):
             axes = figure.add_subplot(count, 1, number)
-            times = (np.arange(len(probabilities)) + 0.5) * seconds / len(probabilities)
-            axes.plot(times, probabilities[:, 0], color="#aaaaaa", ls=":", label="blank")
-            shown = np.flatnonzero(probabilities[:, 1:].max(0) > 0.2)
+            times = (np.arange(len(said)) + 0.5) * length / len(said)
+            axes.plot(times, said[:, 0], color="#aaaaaa", ls=":")
             for index, letter in enumerate(shown):
-                line = probabilities[:, 1 + letter]
-                colour = plots.colour(index % len(plots.COLOURS))
-                axes.plot(times, line, color=colour, ls=plots.dash(index // len(plots.COLOURS)))
-                peaks = [t for t in range(len(line)) if line[t] > 0.2 and line[t] == line[max(t - 2, 0) : t + 3].max()]
-                for peak in peaks:
-                    text = alphabet[letter].replace(" ", "␣")
-                    axes.annotate(text, (times[peak], line[peak] + 0.03), color=colour, ha="center", weight="bold")
-            axes.set(title=name, ylabel="probability", ylim=(0, 1.15), xlim=(0, seconds))
-            axes.set_xlabel("seconds" if number == count else "")
+                _draw_letter(axes, times, said, letter, alphabet[letter].replace(" ", "␣"), index)
+            axes.set(title=f"{name}, dotted: blank", ylabel="probability", ylim=(0, 1.2), xlim=(0, length))
+            axes.set_xlabel(unit if number == count else "")
     return path
+
+
+def _draw_letter(axes: Any, times: np.ndarray, said: np.ndarray, letter: int, text: str, index: int) -> None:
+    """The probability of a letter over time, named where it is highest and the likeliest class."""
+    line, likeliest = said[:, 1 + letter], said.max(1)
+    colour = plots.colour(index % len(plots.COLOURS))
+    axes.plot(times, line, color=colour, ls=plots.dash(index // len(plots.COLOURS)))
+    for t, value in enumerate(line):
+        if value == likeliest[t] and value == line[max(t - 2, 0) : t + 3].max():
+            place: Any = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axes.annotate(text, (times[t], value), color=colour, weight="bold", **place)
 
 
 def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str, row: int) -> Image:
@@ -69,7 +83,7 @@ def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str, row: 
     }
     said = {heading: found[: -(-frames // STRIDE)] for heading, found in said.items()}
     title = f'"{part.texts[row]}", of the set {name}'
-    draw_alignments(
-        folder / "plots" / "alignment.png", features[0, :frames], said, corpus.alphabet, frames * HOP, title
-    )
+    step, unit = (HOP, "seconds") if corpus.between else (1, "columns")
+    picture = folder / "plots" / "alignment.png"
+    draw_alignments(picture, features[0, :frames], said, corpus.alphabet, frames * step, unit, title)
     return Image("plots/alignment.png", "What each says over time, and what it reads")
