@@ -49,7 +49,7 @@ def draw_alignments(
             axes.plot(times, said[:, 0], color="#aaaaaa", ls=":")
             for index, letter in enumerate(shown):
                 _draw_letter(axes, times, said, letter, alphabet[letter].replace(" ", "␣"), index)
-            axes.set(title=f"{name}, dotted: blank", ylabel="probability", ylim=(0, 1.2), xlim=(0, length))
+            axes.set(title=f"{name} (dotted: blank)", ylabel="probability", ylim=(0, 1.2), xlim=(0, length))
             axes.set_xlabel(unit if number == count else "")
     return path
 
@@ -78,7 +78,7 @@ def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str, row: 
     part = corpus.sets[name]
     frames, features = int(part.frames[row]), part.features[row : row + 1].astype(np.float32)
     said = {
-        f"{which}: {reader.read(name)[row]}": np.asarray(probabilities(reader.model, reader.params, features))[0]
+        f'{which}: "{reader.read(name)[row]}"': np.asarray(probabilities(reader.model, reader.params, features))[0]
         for which, reader in readers.items()
     }
     said = {heading: found[: -(-frames // STRIDE)] for heading, found in said.items()}
