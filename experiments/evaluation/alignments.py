@@ -47,7 +47,7 @@ def draw_alignments(
             axes = figure.add_subplot(count, 1, number)
             times = (np.arange(len(said)) + 0.5) * length / len(said)
             axes.plot(times, said[:, 0], color="#aaaaaa", ls=":")
-            for index, letter in enumerate(shown):
+            for index, letter in enumerate(shown.tolist()):
                 _draw_letter(axes, times, said, letter, alphabet[letter].replace(" ", "␣"), index)
             axes.set(title=f"{name} (dotted: blank)", ylabel="probability", ylim=(0, 1.2), xlim=(0, length))
             axes.set_xlabel(unit if number == count else "")
