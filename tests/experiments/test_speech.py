@@ -201,7 +201,7 @@ def test_without_the_library_there_are_strips(monkeypatch):
     assert corpus.spell([row[:n] for row, n in zip(batch["labels"], batch["letters"], strict=True)])[0].isdigit()
 
 
-@pytest.mark.parametrize("method", speech_ctc.ARMS)
+@pytest.mark.parametrize("method", speech_ctc.Config().arms)
 def test_the_objective_of_a_batch(method):
     config = dataclasses.replace(speech_ctc.Config(data=STRIPS).fast(), data=STRIPS)
     corpus, arm = read_corpus(STRIPS), speech_ctc.ARMS[method]
@@ -219,7 +219,7 @@ def test_the_objective_of_a_batch(method):
     value, gradient = jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, False)
     assert np.isfinite(value)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
-    assert (float(loss(params, True)) != float(value)) == arm.augment
+    assert (abs(float(loss(params, True)) / float(value) - 1) > 1e-4) == arm.augment  # only masks change it
 
 
 @pytest.mark.parametrize(
