@@ -262,6 +262,8 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
 
     >>> collectives("%a = (f32[2]{0}, bf16[3,4]{1,0}) all-reduce(%x, %y), channel_id=1")
     {'all-reduce': {'f32[2]': 1, 'bf16[3,4]': 1}}
+    >>> collectives("%a = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%x), channel_id=1")
+    {'collective-permute': {'f32[2]': 1}}
     """
     found: dict[str, dict[str, int]] = {}
     for line in program.splitlines():
@@ -269,7 +271,8 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
         if match:
             results, kind, start = match.groups()
             arrays = re.findall(r"[a-z]+\d*\[[\d,]*\]", results)
-            if start and kind != "all-reduce" and len(arrays) > 1:  # what begins one lists its operands first
+            if start and kind != "all-reduce":  # what begins one lists its operands first, and a TPU's flags last
+                arrays = [array for array in arrays if array != "u32[]"]
                 arrays = arrays[len(arrays) // 2 :]
             of_kind = found.setdefault(kind, {})
             for array in arrays:
