@@ -24,7 +24,9 @@ AT_ONCE = ("landscape", "minima", "optimizers")
 ENSEMBLES = ("imbalance", "outliers", "robust")
 """Studies of many small networks that are trained together, each of which compiles for half a minute."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
-NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES)))
+ONE_BY_ONE = ("mlm_variants",)
+"""Studies that tune methods and then train each network by itself."""
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES, *ONE_BY_ONE)))
 RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
@@ -197,6 +199,27 @@ def test_killed_ensembles_end_like_those_that_were_not(name, finished, tmp_path,
     assert not (folder / "summary.json").exists()
     run(name, folder)
     assert calls[2] == calls[3]
+    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
+    assert results(folder) == results(finished(name))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_killed_networks_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
+    folder, calls, evaluate = tmp_path / "run", [], module(name).Lab.evaluate
+
+    def killed_at_the_second(self, method, seed):
+        calls.append((method, seed))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(self, method, seed)
+
+    monkeypatch.setattr(module(name).Lab, "evaluate", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, folder)
+    assert not (folder / "summary.json").exists()
+    run(name, folder)
+    assert calls[1] == calls[2]
     assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
     assert results(folder) == results(finished(name))
 
