@@ -176,8 +176,9 @@ def draw_frequency(run: Run, rows: Sequence[Mapping[str, Any]], methods: Sequenc
     """Accuracy on rare, middle and frequent tokens, of each method; mean, spread and each run."""
     path = run.path / "plots" / "frequency.png"
     edges = (f"< {EDGES[0]}", f"{EDGES[0]} to {EDGES[1] - 1}", f">= {EDGES[1]:,}")
+    there = [method for method in methods if any(row["method"] == method for row in rows)]
     groups = {
-        f"{name} ({edge})": {m: [row[f"{name}_accuracy"] for row in rows if row["method"] == m] for m in methods}
+        f"{name} ({edge})": {m: [row[f"{name}_accuracy"] for row in rows if row["method"] == m] for m in there}
         for name, edge in zip(CLASSES, edges, strict=True)
     }
     plots.bars(path, groups, ylabel="accuracy on masked tokens, test", title="By occurrences of the token in training")

@@ -120,7 +120,7 @@ def test_tokens_are_counted_by_how_frequent_they_are():
 
 
 def test_evidence_is_used_by_a_model_that_copies():
-    """The model says the token that stands twice as far from the end as from the start: the copy, if it is shown."""
+    """The model knows the two places of each token, and says what stands at the one that is not masked."""
     rng = np.random.default_rng(0)
     labels = np.stack([rng.permutation(np.arange(5, 45))[:SEQ_LEN] for _ in range(8)]).astype(np.int32)
     labels[:, 20] = labels[:, 2]
