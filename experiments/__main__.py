@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "runs variants of a study: sweep NAME --a.b=1,2,3 --seeds=5",
     "compare": "compares options and results of two study folders: compare A B",
     "tables": "writes the result tables of README.md and docs/results.md: tables [FOLDER ...]",
+    "sample": 'continues a text by a trained language model: sample runs/causal_lm "In the beginning"',
 }
 
 

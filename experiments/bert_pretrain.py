@@ -39,7 +39,7 @@ from experiments.data.load import BIBLES, DataConfig, wording
 from experiments.data.passages import few_shot, make_passages
 from experiments.evaluation.few_shot import FewShotConfig, Learn, Tuning, hold_out, make_learner, sample, score
 from experiments.evaluation.frequency import BINS, frequency_bins, report_frequency
-from experiments.models.transformer import Bert, Classifier, TransformerConfig
+from experiments.models.transformer import Bert, Classifier, TransformerConfig, masked_places
 from experiments.study import Fitted, MeshConfig, ProcessConfig, Question, Recipe, Row, Run, Start, TrainingConfig
 from train.devices.mesh import process_rows
 from train.objective import Context, Objective, Term, term
@@ -129,8 +129,7 @@ def make_objective(model: Bert, token_counts: np.ndarray, capacity: int) -> Obje
     bins = jnp.asarray(frequency_bins(token_counts))
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
-        masked, positions = jax.lax.top_k(batch["masked"].astype(jnp.int32), capacity)
-        masked, labels = masked > 0, jnp.take_along_axis(batch["labels"], positions, axis=1)
+        positions, labels, masked = masked_places(batch, capacity)
         places = {"valid": batch["valid"], "segments": batch["segments"], "positions": positions}
         out: Any = model.apply(
             {"params": params}, batch["tokens"], **places, train=ctx.train, rngs={"dropout": ctx.key}

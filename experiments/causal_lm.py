@@ -26,7 +26,7 @@ import numpy as np
 
 import lossfns
 from experiments import study
-from experiments.baselines.ngrams import train_ngrams, xz_bits_per_byte
+from experiments.baselines.ngrams import score_orders, xz_bits_per_byte
 from experiments.data.causal import HELD_OUT, CausalText, eval_batches, read_causal_text, train_batches
 from experiments.data.load import DataConfig, wording
 from experiments.models.sampling import sample, texts_of
@@ -184,24 +184,12 @@ def bits_of_documents(config: Config, data: CausalText, params: Any) -> list[lis
     return np.stack([np.bincount(stream.document[1:], each) / math.log(2) + lost * size, size], -1).tolist()
 
 
-def ngrams(config: Config, data: CausalText) -> list[Row]:
-    """Returns bits per byte of n-grams of each order on both held-out splits, and of each chapter of the test text."""
-    rows: list[Row] = []
-    for order, model in train_ngrams(data.texts["train"], config.ngram_order).items():
-        held_out = {"validation": model.bits_per_byte(data.texts["validation"])}
-        held_out[METRIC] = model.bits_per_byte(data.texts["test"])
-        examples = model.bits_of_parts(data.texts["test"], data.document_bytes("test"))
-        rows.append({"order": order, f"{METRIC} examples": examples, **held_out})
-    best = min(row["validation"] for row in rows)
-    return [row | {"chosen": row["validation"] == best} for row in rows]
-
-
 def evaluate(
     config: Config, data: CausalText, recipe: Recipe, run: Run, *, method: str, seed: int = 0
 ) -> Row | list[Row]:
     """Returns bits per byte of a network, of n-grams, or of xz."""
     if method == "n-gram":
-        return ngrams(config, data)
+        return score_orders(data.texts, data.document_bytes("test"), config.ngram_order, METRIC)
     if method != "network":
         before = data.texts["train"] if method == XZ_AFTER["method"] else b""
         return {METRIC: xz_bits_per_byte(data.texts["test"], before)}

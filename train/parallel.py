@@ -315,4 +315,9 @@ def _split(batch: Batch, mesh: Mesh) -> Any:
 
 def _stack(batch: Batch, mesh: Mesh) -> Any:
     count = len(mesh.local_devices)
-    return jax.tree.map(lambda x: np.reshape(x, (count, np.shape(x)[0] // count, *np.shape(x)[1:])), batch)
+
+    def stack(x: Any) -> Any:
+        shape = count, np.shape(x)[0] // count, *np.shape(x)[1:]
+        return jax.ShapeDtypeStruct(shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else np.reshape(x, shape)
+
+    return jax.tree.map(stack, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -46,3 +47,16 @@ def linear_error(x: np.ndarray, y: np.ndarray, split: tuple[np.ndarray, np.ndarr
     fit, check, test = split
     models = [fit_linear(x[fit], y[fit], c) for c in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
     return 1 - float(max(models, key=lambda model: model.score(x[check], y[check])).score(x[test], y[test]))
+
+
+def logistic_scores(x: np.ndarray, y: np.ndarray, c: float, weights: str | None, classes: int) -> Any:
+    """The log-probabilities of logistic regression as a function of inputs; a class without examples has none."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=c, class_weight=weights, max_iter=2_000, tol=1e-3))
+    model.fit(x, y)
+
+    def scores(inputs: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(inputs), classes))
+        found[:, model.classes_] = model.predict_proba(inputs)
+        return np.asarray(np.log(np.maximum(found, 1e-300)))
+
+    return scores

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import lzma
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +99,28 @@ def train_ngrams(text: bytes, max_order: int) -> dict[int, NGram]:
             suffixes, kinds = np.unique(longer & np.uint64(256**order - 1), return_counts=True)
             lower.append(_level(suffixes, kinds))
     return models
+
+
+def score_orders(texts: Mapping[str, bytes], sizes: np.ndarray, max_order: int, metric: str) -> list[dict[str, Any]]:
+    """Trains the models of all orders and scores them on the held-out texts.
+
+    Args:
+        texts: The training, validation and test text by name of the split.
+        sizes: Bytes of each document of the test text.
+        max_order: Length of the longest n-gram.
+        metric: Name of the bits per byte of the test text.
+
+    Returns:
+        A row for each order: "order", bits per byte of "validation" and of the test text, bits and bytes of each of its
+        documents, and whether the order is "chosen", the best on the validation text.
+    """
+    rows: list[dict[str, Any]] = []
+    for order, model in train_ngrams(texts["train"], max_order).items():
+        examples = model.bits_of_parts(texts["test"], sizes)
+        held_out = {"validation": model.bits_per_byte(texts["validation"]), metric: model.bits_per_byte(texts["test"])}
+        rows.append({"order": order, f"{metric} examples": examples, **held_out})
+    best = min(row["validation"] for row in rows)
+    return [row | {"chosen": row["validation"] == best} for row in rows]
 
 
 def codes(text: bytes, length: int) -> np.ndarray:

@@ -16,8 +16,8 @@ Baseline = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def neighbours(k: float, x: np.ndarray, y: np.ndarray) -> Any:
-    """The most frequent label of the k nearest examples, or of all where there are fewer."""
-    return KNeighborsClassifier(n_neighbors=min(int(k), len(x))).fit(x, y)
+    """The most frequent label of the nearest examples: k, rounded to at least one, or all where there are fewer."""
+    return KNeighborsClassifier(n_neighbors=min(max(1, round(k)), len(x))).fit(x, y)
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> Any:

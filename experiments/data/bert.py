@@ -158,14 +158,14 @@ class PairSource:
         """Returns batch number `step` for the boundaries `index`, or only its `rows`."""
         rng = np.random.default_rng([self.seed, step])
         batch = make_pairs(self.tokens, self.bounds, np.asarray(index), rng, self.seq_len)
-        with jax.default_device(_host()):
-            masked = _masker(self.vocab_size, self.mask_rate)(np.uint32(self.seed), np.uint32(step), batch["tokens"])
+        with jax.default_device(host()):
+            masked = masker(self.vocab_size, self.mask_rate)(np.uint32(self.seed), np.uint32(step), batch["tokens"])
         whole = batch | {name: np.asarray(value) for name, value in masked.items()}
         return whole if self.rows is None else {name: value[self.rows] for name, value in whole.items()}
 
 
 @functools.cache
-def _masker(vocab_size: int, rate: float) -> Callable[[np.uint32, np.uint32, np.ndarray], dict[str, jax.Array]]:
+def masker(vocab_size: int, rate: float) -> Callable[[np.uint32, np.uint32, np.ndarray], dict[str, jax.Array]]:
     """Returns the compiled masking of a batch, a function of (seed, step, tokens)."""
 
     @jax.jit
@@ -178,7 +178,7 @@ def _masker(vocab_size: int, rate: float) -> Callable[[np.uint32, np.uint32, np.
 
 
 @functools.cache
-def _host() -> jax.Device | None:
+def host() -> jax.Device | None:
     """Returns the CPU device for input processing, or None if JAX runs without the CPU backend."""
     try:
         return jax.local_devices(backend="cpu")[0]

@@ -202,3 +202,22 @@ def eval_batches(stream: Stream, *, batch_size: int, seq_len: int, rows: np.ndar
     """
     count = max(1, -(-(len(stream.ids) - 1) // (seq_len - 1)))
     return grain.MapDataset.range(count).batch(batch_size).map(_FixedBlocks(stream, seq_len, batch_size, rows))
+
+
+def whole_batches(stream: Stream, *, batch_size: int, seq_len: int) -> Batch:
+    """Returns the pass of `eval_batches` as one array for each name, [batches, B, ...]."""
+    batches = list(eval_batches(stream, batch_size=batch_size, seq_len=seq_len))
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def whole_blocks(stream: Stream, seq_len: int) -> Batch:
+    """Returns the blocks of a pass that are not padded, [blocks, ...], to draw batches from.
+
+    Raises:
+        UsageError: the text is shorter than a block.
+    """
+    count = (len(stream.ids) - 1) // (seq_len - 1)
+    if count == 0 or len(stream.ids) < seq_len:
+        raise UsageError(f"The training text has {len(stream.ids)} tokens, fewer than one block of {seq_len}.")
+    (batch,) = eval_batches(stream, batch_size=count, seq_len=seq_len)[:1]
+    return dict(batch)

@@ -29,6 +29,11 @@ class Pool(NamedTuple):
         """Classes of labels that count from 0."""
         return int(self.y.max()) + 1
 
+    @property
+    def examples(self) -> dict[str, np.ndarray]:
+        """Those to draw from, with their numbers: "x", "y" and "row"."""
+        return {"x": self.x, "y": self.y, "row": np.arange(len(self.y), dtype=np.int32)}
+
     def draw(self, part: float, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the examples to train on, and of a part of the pool to validate on."""
         held = round(len(self.y) * part)

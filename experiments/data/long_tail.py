@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
@@ -25,30 +26,28 @@ def tail_counts(classes: int, most: int, least: int) -> np.ndarray:
 def draw_rare(
     pool: Pool, counts: np.ndarray | None, seeds: Sequence[int], seed: int, held: float = 0.2
 ) -> dict[str, np.ndarray]:
-    """For each seed of a study the examples that it trains on and those to validate on.
+    """For each of S seeds of a study the examples that it trains on and those to validate on.
 
     Args:
         pool: Examples with classes.
         counts: How many of each class to train on, frequent ones first; which class is how rare is drawn. None for as
             many as there are.
-        seeds: One a member.
+        seeds: One a network.
         seed: Of the study.
         held: Share of the pool that is validated on.
 
     Returns:
-        `rows` and `held`, int [members, n], indices into the pool; `labels` [members, n] of the rows; `counts`
-        [members, V]; `order` [members, V], the classes from the most frequent to the rarest.
+        `rows` and `held`, int [S, n], indices into the pool; `counts` [S, V] of the rows; `order` [S, V], the classes
+        from the most frequent to the rarest.
     """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("rows", "held", "labels", "counts", "order")}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("rows", "held", "counts", "order")}
     for number in seeds:
         rows, valid = pool.draw(held, [seed, number])
-        labels = pool.y[rows]
         if counts is not None:
             order = np.random.default_rng([seed, number, 11]).permutation(pool.classes)
-            rows = np.concatenate([rows[labels == k][:n] for k, n in zip(order, counts, strict=True)])
-            labels = pool.y[rows]
-        have = np.bincount(labels, minlength=pool.classes)
-        found = (rows.astype(np.int32), valid.astype(np.int32), labels, have.astype(np.float32), np.argsort(-have))
+            rows = np.concatenate([rows[pool.y[rows] == k][:n] for k, n in zip(order, counts, strict=True)])
+        have = np.bincount(pool.y[rows], minlength=pool.classes)
+        found: Any = (rows.astype(np.int32), valid.astype(np.int32), have.astype(np.float32), np.argsort(-have))
         for name, value in zip(parts, found, strict=True):
             parts[name].append(value)
     return {name: np.stack(values) for name, values in parts.items()}

@@ -60,38 +60,39 @@ def add_outliers(targets: np.ndarray, share: float, rng: np.random.Generator) ->
 def draw_noisy(
     pool: Pool, share: float, kind: str, seeds: Sequence[int], seed: int, held: float = 0.2
 ) -> dict[str, np.ndarray]:
-    """For each seed of a study the examples that it trains on, as given, and those to validate on.
+    """For each of S seeds of a study the examples that it trains on, those to validate on, and labels with noise.
 
     Args:
-        pool: Classes (integers) are flipped, numbers get outliers.
+        pool: N examples. Classes (integers) are flipped, numbers get outliers.
         share: Of flips or outliers.
         kind: Of flips, see `transition`; of numbers it does not count.
-        seeds: One a member.
+        seeds: One a network.
         seed: Of the study.
         held: Share of the pool that is validated on.
 
     Returns:
-        `rows` and `held`: int [members, n], indices into the pool; `given` and `true` [members, n]; `matrix`
-        [members, V, V] of classes. Numbers are standardised by the median and the median absolute deviation of those
-        given, which outliers do not move far: `raw` is `centre + scale * given`, of which those are
-        [members] each; `given_held` [members, n] are the targets to validate on, with outliers of their own.
+        `rows` and `held`: int [S, n], indices into the pool; `given` [S, N], the labels. Classes are flipped among
+        `rows` only, and `matrix` [S, V, V] is their transition. Numbers have outliers in both parts, and are
+        standardised by the median and the median absolute deviation of those trained on, which outliers do not move
+        far: `raw` [S, n] is `centre + scale * given[rows]`, with `centre` and `scale` [S].
     """
     parts: dict[str, list[Any]] = {}
     for number in seeds:
         rng = np.random.default_rng([seed, number, round(1_000 * share)])
         rows, valid = pool.draw(held, [seed, number])
-        true = pool.y[rows]
-        found: dict[str, Any] = {"rows": rows.astype(np.int32), "held": valid.astype(np.int32)}
-        if np.issubdtype(true.dtype, np.integer):
+        found: dict[str, Any] = {"rows": rows.astype(np.int32), "held": valid.astype(np.int32), "given": pool.y.copy()}
+        if np.issubdtype(pool.y.dtype, np.integer):
             matrix = transition("by class" if kind == "by class" else "symmetric", share, pool.classes)
-            found |= {"true": true, "given": flip_labels(true, matrix, rng), "matrix": matrix.astype(np.float32)}
+            found["given"][rows] = flip_labels(pool.y[rows], matrix, rng)
+            found["matrix"] = matrix.astype(np.float32)
         else:
-            given, given_held = add_outliers(true, share, rng), add_outliers(pool.y[valid], share, rng)
-            centre = np.float32(np.median(given))
-            scale = np.float32(1.4826 * np.median(np.abs(given - centre)))  # a normal distribution's deviation
-            for name, value in (("true", true), ("given", given), ("given_held", given_held)):
-                found[name] = ((value - centre) / scale).astype(np.float32)
-            found |= {"centre": centre, "scale": scale, "raw": given.astype(np.float32)}
+            raw = found["given"]
+            for part in (rows, valid):
+                raw[part] = add_outliers(pool.y[part], share, rng)
+            centre = np.float32(np.median(raw[rows]))
+            scale = np.float32(1.4826 * np.median(np.abs(raw[rows] - centre)))  # a normal distribution's deviation
+            given = ((raw - centre) / scale).astype(np.float32)
+            found |= {"given": given, "centre": centre, "scale": scale, "raw": raw[rows].astype(np.float32)}
         for name, value in found.items():
             parts.setdefault(name, []).append(value)
     return {name: np.stack(values) for name, values in parts.items()}

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.data.causal import read_causal_text
 from experiments.data.load import DataConfig
 from experiments.data.mnist5k import CLASSES, read_mnist5k, split_by_class
-from experiments.data.tables import Table, read_email, standardised
+from experiments.data.tables import Table, read_email, read_tumours, standardised
 
 VOCABULARY, LENGTH, HELD_OUT = 512, 64, 256
 """Of the language model's pool: its tokens, those of a block, and the blocks to choose by and to test."""
@@ -45,11 +45,7 @@ def spam() -> Pool:
 
 def tumours(*, scaled: bool) -> Pool:
     """Scikit-learn's `breast_cancer` (BSD-3): 569 tumours, 30 features, standardised or as they were measured."""
-    from sklearn.datasets import load_breast_cancer
-
-    found = load_breast_cancer()
-    x, y = found.data.astype(np.float32), (found.target == 0).astype(np.int32)
-    return _of_table(Table("breast_cancer", x, y, tuple(found.feature_names)), scaled=scaled)
+    return _of_table(read_tumours(), scaled=scaled)
 
 
 def digits(side: int = 14) -> Pool:

@@ -89,11 +89,7 @@ def read_email() -> Table:
         of 569 tumours, and the target is 1 for the 212 malign ones.
     """
     if not has_tables():
-        from sklearn.datasets import load_breast_cancer
-
-        found = load_breast_cancer()
-        target = (found.target == 0).astype(np.int32)
-        return Table("breast_cancer", found.data.astype(np.float32), target, tuple(found.feature_names))
+        return read_tumours()
     frame = read_frame("openintro", "email")
     features = frame.drop(columns=["spam", "time"])
     features["winner"] = features["winner"] == "yes"
@@ -108,6 +104,15 @@ def read_email() -> Table:
         frame["spam"].to_numpy(np.int32),
         tuple(map(str, features.columns)),
     )
+
+
+def read_tumours() -> Table:
+    """569 tumours, of which 212 are malign (the target is 1); 30 features; ships with scikit-learn."""
+    from sklearn.datasets import load_breast_cancer
+
+    found = load_breast_cancer()
+    target = (found.target == 0).astype(np.int32)
+    return Table("breast_cancer", found.data.astype(np.float32), target, tuple(found.feature_names))
 
 
 def read_diabetes() -> Table:

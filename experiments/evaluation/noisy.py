@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments.baselines.robust import neighbours
+from experiments.data.draws import Pool
 from experiments.data.tables import PLAUSIBLE
+from experiments.study import many
+from experiments.study.compare import label_of
+from experiments.study.grid import Row
+from experiments.study.many import Bench
 from experiments.study.report import mean_curves
 from experiments.study.workdir import Run
 from train.records import plots
@@ -34,6 +40,31 @@ def error_of_heights(said: np.ndarray, y: np.ndarray, x: np.ndarray) -> float:
     man = x[:, 0]
     plausible = (y >= PLAUSIBLE[0]) & (y <= PLAUSIBLE[1])
     return float(np.mean([abs(said[man == s].mean() - y[(man == s) & plausible].mean()) for s in (0, 1)]))
+
+
+def vote(bench: Bench, pool: Pool, arm: Row, own: Any) -> list[Row]:
+    """A vote of nearest neighbours: the numbers of them that were tried, or the results of the best.
+
+    Args:
+        bench: Of the study.
+        pool: The examples.
+        arm: The setting.
+        own: From `draw_noisy`.
+    """
+
+    def fit(number: float) -> list[Any]:
+        return [
+            neighbours(number, pool.x[rows], given[rows]) for rows, given in zip(own["rows"], own["given"], strict=True)
+        ]
+
+    def error(number: float) -> float:
+        held = zip(fit(number), own["held"], strict=True)
+        return 1 - float(np.mean([model.score(pool.x[rows], pool.y[rows]) for model, rows in held]))
+
+    if bench.tuned is None:
+        return many.try_values(error, 10)
+    best = bench.rate(label_of(arm), 10)
+    return many.rows_of({"accuracy": [m.score(pool.test_x, pool.test_y) for m in fit(best)]}, rate=best)
 
 
 def draw_beliefs(run: Run, settings: Mapping[str, Mapping[str, Any]], title: str, name: str) -> Image:

@@ -25,10 +25,11 @@ class MLP(nn.Module):
     cosine: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [..., d] to [..., sizes[-1]]."""
+    def __call__(self, x: jax.Array, drop: Callable[[jax.Array], jax.Array] | None = None) -> jax.Array:
+        """Maps [..., d] to [..., sizes[-1]]; `drop` is applied to the hidden units, for dropout."""
         for number, size in enumerate(self.sizes):
             x = jax.nn.relu(x) if number else x
+            x = drop(x) if number and drop is not None else x
             name = f"layer_{number}"
             if self.cosine and number == len(self.sizes) - 1:
                 kernel: Any = self.param(name, self.kernel_init, (x.shape[-1], size))

@@ -8,6 +8,7 @@ CPU than `jax.nn.dot_product_attention`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -148,6 +149,21 @@ class Encoder(nn.Module):
         Returns:
             Representations, float32 [B, T, width].
         """
+        x, visible = self.trunk(tokens, valid=valid, segments=segments, segment_ids=segment_ids, train=train)
+        for block in self.blocks[-1:]:
+            x = block(x, visible, train)
+        return self.final_norm(x)
+
+    def trunk(
+        self,
+        tokens: jax.Array,
+        *,
+        valid: jax.Array,
+        segments: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the input of the last block [B, T, width] and what is visible; the arguments are as in a call."""
         visible = valid[:, None, None, :]
         if self.causal:
             length = tokens.shape[1]
@@ -158,9 +174,9 @@ class Encoder(nn.Module):
         if segments is not None:
             x = x + self.segment_embedding(segments)
         x = self.drop(self.embedding_norm(x), deterministic=not train)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, visible, train)
-        return self.final_norm(x)
+        return x, visible
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Returns the logits [..., V] of representations [..., D], with the embedding matrix as output layer."""
@@ -212,11 +228,29 @@ class Bert(nn.Module):
         train: bool = False,
     ) -> BertOutput:
         """Returns logits at the masked `positions` [B, P] (float32 [B, P, V]) and for the pair [B, 2]."""
+        logits, mean = self.masked(tokens, valid=valid, segments=segments, positions=positions, train=train)
+        return BertOutput(logits, self.nsp_head(jnp.tanh(self.pooler(mean))))
+
+    def masked(
+        self,
+        tokens: jax.Array,
+        *,
+        valid: jax.Array,
+        segments: jax.Array,
+        positions: jax.Array,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns logits at the masked `positions` [B, P] and the mean representation [B, width]."""
         hidden = self.encoder(tokens, valid=valid, segments=segments, train=train)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
         transformed = self.mlm_norm(jax.nn.gelu(self.mlm_dense(chosen)))
-        pooled = jnp.tanh(self.pooler(mean_over(hidden, valid)))
-        return BertOutput(self.encoder.attend(transformed) + self.mlm_bias[None, None], self.nsp_head(pooled))
+        return self.encoder.attend(transformed) + self.mlm_bias[None, None], mean_over(hidden, valid)
+
+
+def masked_places(batch: Mapping[str, jax.Array], capacity: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns positions, labels and validity [B, capacity] of the masked tokens of {"masked", "labels": [B, T]}."""
+    masked, positions = jax.lax.top_k(batch["masked"].astype(jnp.int32), capacity)
+    return positions, jnp.take_along_axis(batch["labels"], positions, axis=1), masked > 0
 
 
 class Classifier(nn.Module):
@@ -257,4 +291,30 @@ class CausalLM(nn.Module):
     ) -> jax.Array:
         """Returns the next-token logits [B, T, V] of tokens [B, T]."""
         hidden = self.encoder(tokens, valid=valid, segment_ids=segment_ids, train=train)
+        return self.encoder.attend(hidden)
+
+
+class MultiTokenLM(nn.Module):
+    """A GPT-like model that predicts several next tokens, each by its own last block (Gloeckle et al. 2024).
+
+    Its parameters "encoder" are those of the `CausalLM` that predicts the first of them. arXiv:2404.19737.
+    """
+
+    config: TransformerConfig
+    vocab_size: int
+    heads: int = 2
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        """Declares the causal encoder and the last blocks of the further heads."""
+        self.encoder = Encoder(self.config, self.vocab_size, causal=True, dtype=self.dtype)
+        self.further = [Block(self.config, self.dtype, name=f"further_{h}") for h in range(1, self.heads)]
+
+    def __call__(
+        self, tokens: jax.Array, *, valid: jax.Array, segment_ids: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Returns the logits [B, heads, T, V] of the next tokens of tokens [B, T]."""
+        x, visible = self.encoder.trunk(tokens, valid=valid, segment_ids=segment_ids, train=train)
+        last = [self.encoder.blocks[-1], *self.further]
+        hidden = jnp.stack([self.encoder.final_norm(block(x, visible, train)) for block in last], 1)
         return self.encoder.attend(hidden)

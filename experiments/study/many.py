@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.study.compare import label_of
 from experiments.study.grid import Row
 from experiments.study.workdir import Run
 from train.files import make_folder
@@ -42,8 +43,10 @@ class Runs(NamedTuple):
     """Initial parameters [R, ...]."""
     rows: Any
     """Examples of each batch, int [R, steps, B], as rows of the pool."""
-    sets: Any = None
-    """Input of `watch`, such as the rows of the validation data [R, n]."""
+    own: Any = None
+    """What else a run has of its own, such as labels [R, N]: `ctx.frozen` of the objective, and an input of `watch`."""
+    state: Any = None
+    """First mutable collections [R, ...]: `ctx.state` of the objective."""
 
 
 class Trained(NamedTuple):
@@ -69,11 +72,11 @@ def make_trainer(
     """A compiled function `(runs, pool) -> trained`; called again with runs of the same shapes it compiles nothing.
 
     Args:
-        objective: Without random numbers.
+        objective: Its key is the same for all runs; for dropout fold something of the batch into it.
         loss_weights: The terms that are trained on.
         optimizer: The chain; its learning rate is multiplied by that of the run.
         every: Steps between two evaluations, a divisor of the number of steps.
-        watch: `(params, sets, pool) -> {name: array}`, called at every evaluation. The mean loss of the steps since the
+        watch: `(params, own, pool) -> {name: array}`, called at every evaluation. The mean loss of the steps since the
             last evaluation is always recorded, as "loss".
         accumulate: Micro-batches of a batch.
     """
@@ -92,11 +95,12 @@ def make_trainer(
 
             def look(state: Any, rows: Any) -> Any:
                 state, losses = jax.lax.scan(update, state, rows)
-                seen = {} if watch is None else watch(evaluation_params(state), run.sets, pool)
+                seen = {} if watch is None else watch(evaluation_params(state), run.own, pool)
                 return state, {"loss": jnp.mean(losses), **seen}
 
             rows = run.rows.reshape(steps // every, every, -1)
-            state, curves = jax.lax.scan(look, create_state(run.params, chain, key=0), rows)
+            first = create_state(run.params, chain, key=0, frozen=run.own, state=run.state)
+            state, curves = jax.lax.scan(look, first, rows)
             return Trained(evaluation_params(state), curves)
 
         return jax.vmap(one)(runs)
@@ -115,26 +119,50 @@ class Bench:
     """The programs, by name; each is compiled once for all runs of the same shapes."""
     tuned: Sequence[Row] | None = None
     """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
+    central: bool = False
+    """Choose the middle one of the rates within a standard error of the best, paired by seed. Where many are as good,
+    the best may be one at which other seeds diverge."""
+
+    @property
+    def numbers(self) -> range:
+        """The seeds of this stage."""
+        first = 1_000 if self.tuned is None else 0
+        return range(first, first + (self.config.tuning_seeds if self.tuned is None else self.config.seeds))
 
     def starts(self, init: Callable[[jax.Array], Any], rows: np.ndarray, batch_size: int, steps: int) -> Runs:
-        """For each seed of this stage the weights that `init` makes of a key, and an order of the rows; no rates."""
-        seed, first = self.config.seed, 1_000 if self.tuned is None else 0
-        numbers = range(first, first + (self.config.tuning_seeds if self.tuned is None else self.config.seeds))
-        weights = [init(jax.random.fold_in(jax.random.key(seed), number)) for number in numbers]
-        orders = np.stack([rows[epochs(len(rows), batch_size, steps, [seed, number])] for number in numbers])
-        return Runs(None, stack(weights), jnp.asarray(orders))
+        """For each seed of this stage the weights that `init` makes of a key, and an order of its rows; no rates.
+
+        Args:
+            init: Parameters of a key.
+            rows: Those to train on, [n], or [S, n] if each seed has its own.
+            batch_size: Of each update; at most n.
+            steps: Updates.
+        """
+        seed, each = self.config.seed, np.broadcast_to(rows, (len(self.numbers), rows.shape[-1]))
+        weights = [init(jax.random.fold_in(jax.random.key(seed), number)) for number in self.numbers]
+        size = min(batch_size, rows.shape[-1])
+        orders = [
+            mine[epochs(len(mine), size, steps, [seed, number])]
+            for number, mine in zip(self.numbers, each, strict=True)
+        ]
+        return Runs(None, stack(weights), jnp.asarray(np.stack(orders)))
 
     def rate(self, method: str, default: float) -> float:
         """The learning rate chosen for a method; the default in a dry run, which tries none."""
-        losses = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
-        return best_rate(losses) if losses else default
+        rows = [row for row in self.tuned or () if row["tuned"] == method]
+        return self._choice(rows) if rows else default
+
+    def _choice(self, rows: Sequence[Row]) -> float:
+        best = min(rows, key=lambda row: row["loss"])
+        equal = [row["rate"] for row in rows if is_within_error(row["losses"], best["losses"])] if self.central else []
+        return sorted(equal)[(len(equal) - 1) // 2] if equal else best["rate"]
 
     def table(self) -> Table:
         """The rates that were tried and chosen, for the report."""
         rows = []
         for method in dict.fromkeys(row["tuned"] for row in self.tuned or ()):
             tried = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
-            best = best_rate(tried)
+            best = self._choice([row for row in self.tuned or () if row["tuned"] == method])
             edge = "" if min(tried) < best < max(tried) else "at the edge"
             rows.append([method, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{tried[best]:.4g}", edge])
         return Table(["method", "rates tried", "chosen", "mean loss of the tuning runs", ""], rows)
@@ -151,9 +179,48 @@ class Bench:
                 writer.write((place + 1) * every, "train", means)
 
 
+def one_by_one(trainer: Trainer) -> Trainer:
+    """Trains the runs one after the other: where a step is longer than its call, `vmap` over runs gains nothing."""
+
+    def train(runs: Runs, pool: Any) -> Trained:
+        count = len(runs.rows)
+        each = [trainer(jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], runs), pool) for n in range(count)]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
+
+    return train
+
+
+def tune_and_test(
+    bench: Bench, arms: Sequence[Row], evaluate: Callable[[Bench, Row], list[Row]], untuned: Sequence[Row] = ()
+) -> tuple[list[Row], Bench]:
+    """Tries the rates of every arm with seeds of their own, then runs each at its best.
+
+    Args:
+        bench: Without rates.
+        arms: Settings.
+        evaluate: Called with the bench and an arm; while `bench.tuned` is None it gives the rates tried, as `tune`
+            does, and after that the results.
+        untuned: Further settings, with nothing to choose.
+
+    Returns:
+        The results, and the bench with the rates.
+    """
+    of = {label_of(arm): arm for arm in arms}
+    tried = bench.run.all([{"tuned": name} for name in of], lambda tuned: evaluate(bench, of[tuned]))
+    chosen = dataclasses.replace(bench, tuned=tried)
+    return bench.run.all([*arms, *untuned], lambda **arm: evaluate(chosen, arm), on=tried), chosen
+
+
 def train_at(trainer: Trainer, rate: float, runs: Runs, pool: Any) -> Trained:
     """Trains all runs with one learning rate."""
-    return trainer(runs._replace(rates=jnp.full(len(runs.rows), rate)), pool)
+    return train_at_each(trainer, [rate], runs, pool)
+
+
+def train_at_each(trainer: Trainer, rates: Sequence[float], runs: Runs, pool: Any) -> Trained:
+    """Trains all of S runs with each learning rate; the results are those of the first rate, then of the others."""
+    seeds = len(runs.rows)
+    tiled = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None))
+    return trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool)
 
 
 def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
@@ -183,6 +250,12 @@ def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[f
     return {middle * STEP**place: found[place] for place in sorted(found)}
 
 
+def try_values(loss_of: Callable[[float], float], middle: float) -> list[Row]:
+    """Searches a setting of a baseline, such as a penalty, as learning rates are searched."""
+    found = search_rates(lambda values: [loss_of(value) for value in values], middle)
+    return [{"rate": value, "loss": loss} for value, loss in found.items()]
+
+
 def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callable[[Trained], Any]) -> list[Row]:
     """Searches the learning rate of a trainer by its mean loss over runs with seeds of their own.
 
@@ -199,10 +272,7 @@ def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callab
     seeds, seen = len(runs.rows), dict[float, list[float]]()
 
     def losses(rates: list[float]) -> np.ndarray:
-        tiled = jax.tree.map(
-            lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None)
-        )
-        found = loss_of(trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool))
+        found = loss_of(train_at_each(trainer, rates, runs, pool))
         each = np.asarray(found, np.float64).reshape(len(rates), seeds)
         seen.update(zip(rates, each.tolist(), strict=True))
         return each.mean(1)
@@ -210,18 +280,58 @@ def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callab
     return [{"rate": rate, "loss": loss, "losses": seen[rate]} for rate, loss in search_rates(losses, middle).items()]
 
 
+def tune_runs(
+    run: Run, names: Sequence[str], loss_of: Callable[..., Row], middle: float, *, extend: bool = True
+) -> list[Row]:
+    """Searches the learning rate of each method where every training is a run of the study, as of a larger network.
+
+    Args:
+        run: The study.
+        names: The methods.
+        loss_of: Called with `tuned`, a method, and `rate`; returns {"loss": ...}, from validation data.
+        middle: Where the first grid lies.
+        extend: Whether to search; otherwise only the middle is tried.
+
+    Returns:
+        The rows of these runs: "tuned", "rate" and "loss".
+    """
+    rows: list[Row] = []
+    for name in names:
+
+        def losses(rates: list[float], name: str = name) -> list[float]:
+            tried = run.all([{"tuned": name, "rate": rate} for rate in rates], loss_of)
+            rows.extend(tried)
+            return [row["loss"] for row in tried]
+
+        if extend:
+            search_rates(losses, middle)
+        else:
+            losses([middle])
+    return rows
+
+
 def best_rate(losses: Mapping[float, float]) -> float:
     """The rate with the lowest loss."""
     return min(losses, key=lambda rate: losses[rate])
 
 
-def methods(*names: str) -> tuple[dict[str, str], ...]:
+def is_within_error(losses: Sequence[float], best: Sequence[float]) -> bool:
+    """Whether the mean difference of losses of the same seeds is at most its standard error.
+
+    >>> is_within_error([1.0, 2.0, 3.0], [1.1, 1.8, 3.0]), is_within_error([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
+    (True, False)
+    """
+    gaps = np.subtract(losses, best)
+    return bool(abs(gaps.mean()) <= gaps.std(ddof=1) / math.sqrt(len(gaps))) if len(gaps) > 1 else bool(gaps[0] == 0)
+
+
+def methods(*names: str, **setting: Any) -> tuple[Row, ...]:
     """The settings of methods.
 
-    >>> methods("SGD", "Adam")
-    ({'method': 'SGD'}, {'method': 'Adam'})
+    >>> methods("SGD", "Adam", batch=8)
+    ({'batch': 8, 'method': 'SGD'}, {'batch': 8, 'method': 'Adam'})
     """
-    return tuple({"method": name} for name in names)
+    return tuple(setting | {"method": name} for name in names)
 
 
 def rows_of(values: Mapping[str, Any], **same: Any) -> list[Row]:

@@ -20,6 +20,7 @@ from experiments.study import report
 from experiments.study.cli import print_results
 from experiments.study.compare import Question, paired
 from experiments.study.grid import run_name
+from experiments.study.prompt import sample_prompt
 from experiments.study.report import COLUMNS, line_of, mean_curves
 from train.console import say
 from train.errors import RunFailed, UsageError
@@ -44,6 +45,7 @@ def run(command: str, words: Sequence[str], studies: Studies) -> int:
         "sweep": sweep,
         "compare": compare,
         "tables": write_tables,
+        "sample": sample_prompt,
     }
     try:
         commands[command]([*words], studies)

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.study.cli import print_results
 from experiments.study.compare import CURVE, Answer, Question, Row, answer, label_of
-from experiments.study.grid import RESULT
+from experiments.study.grid import RESULT, RUN
 from train.files import write_atomic
 from train.records import plots
 from train.records.metrics_log import MetricsWriter, curve, read_metrics
@@ -169,22 +169,29 @@ def mean_curves(
 
 
 def _records(workdir: Path, rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, list[Path]]]:
-    """Returns the records of the results and the folders of trained runs by kind; collects their metrics."""
-    records: list[dict[str, Any]] = []
+    """Returns the records of the results and of the runs they build on, and the folders of trained runs by kind.
+
+    It collects the metrics of the results.
+    """
+    paths = [path for path in sorted((workdir / "runs").glob(f"*/{RESULT}")) if "~" not in path.parent.name]
+    read = {path: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    shown = [path for path in paths if any(read[path]["setting"].items() <= row.items() for row in rows)]
     folders: dict[str, list[Path]] = {}
     write_atomic(workdir / "metrics.jsonl", "")
     with MetricsWriter(workdir) as writer:
-        for path in sorted((workdir / "runs").glob(f"*/{RESULT}")):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not any(record["setting"].items() <= row.items() for row in rows) or "~" in path.parent.name:
-                continue
-            records.append(record)
+        for path in shown:
+            record = read[path]
             if (path.parent / "metrics.jsonl").exists():
                 kind = ", ".join(str(v) for n, v in record["setting"].items() if n not in ("seed", "fold", "repeat"))
                 folders.setdefault(kind or "model", []).append(path.parent)
                 for line in read_metrics(path.parent):
                     writer.write(line["step"], f"{path.parent.name}/{line['split']}", line["values"])
-    return records, folders
+    counted, count = {*shown}, 0
+    while len(counted) > count:  # what a result builds on, such as the runs that tuned it, builds on others
+        count = len(counted)
+        needed = {key for path in counted for key in json.loads(path.with_name(RUN).read_text(encoding="utf-8"))["on"]}
+        counted |= {path for path in paths if read[path]["key"] in needed}
+    return [read[path] for path in paths if path in counted], folders
 
 
 def _called(blocks: Sequence[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from experiments.study.cli import print_results
 from experiments.study.config import TrainingConfig
 from experiments.study.saved import read_state, write_state
 from experiments.study.workdir import Folder, Measured
-from train.devices.cost import measure
+from train.devices.cost import count_flops, measure
 from train.devices.memory import OutOfMemory
 from train.devices.profiling import profiled
 from train.devices.sharding import gather, shard_state
@@ -156,6 +156,25 @@ def _build(recipe: Recipe, training: TrainingConfig, mesh: Mesh | None) -> Compi
         data_parallel(evaluate, training.backend, **place),
         mesh,
     )
+
+
+def count_operations(recipe: Recipe, start: Start, batch: Any, training: TrainingConfig) -> int:
+    """Floating-point operations of the products of one training step, for comparisons at equal compute.
+
+    Args:
+        recipe: Objective and optimizer.
+        start: Parameters, which are only traced if they are a function.
+        batch: A batch.
+        training: Options of the training.
+    """
+    steps = compiled(recipe, training, None)
+
+    def state() -> TrainState:
+        params = start.params() if callable(start.params) else start.params
+        scale = steps.precision.loss_scale()
+        return create_state(params, steps.optimizer, key=0, frozen=start.frozen, state=start.state, loss_scale=scale)
+
+    return count_flops(steps.train.step, jax.eval_shape(state), batch)
 
 
 def fit_model(

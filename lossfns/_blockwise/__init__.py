@@ -41,8 +41,10 @@ overlaps the one before it, and repeated scores are masked, so one program serve
 """
 
 from lossfns._blockwise.forward_gradient import gradient_in_forward as gradient_in_forward
+from lossfns._blockwise.products import PRECISIONS as PRECISIONS
+from lossfns._blockwise.products import Operands as Operands
 from lossfns._blockwise.products import contract as contract
-from lossfns._blockwise.products import operand_dtype as operand_dtype
+from lossfns._blockwise.products import exact_operands as exact_operands
 from lossfns._blockwise.products import product as product
 from lossfns._blockwise.products import transposed as transposed
 from lossfns._blockwise.pytrees import vary_together as vary_together

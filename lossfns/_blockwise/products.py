@@ -1,6 +1,7 @@
 """Matrix products in forms that are fast on CPU, and that XLA can run there in half precision."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,64 +11,79 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from lossfns._contract import accumulation_dtype
 
 
-def product(columns: jax.Array, rows: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+class Operands(NamedTuple):
+    """How the operands of products are rounded, in the backward pass too.
+
+    Attributes:
+        dtype: To which they are cast.
+        precision: Of products in float32 on accelerators, a name that `jax.lax.Precision` has.
+    """
+
+    dtype: jnp.dtype
+    precision: str = "highest"
+
+
+PRECISIONS = ("highest", "high", "default")
+
+
+def product(columns: jax.Array, rows: jax.Array, operands: Operands | None = None) -> jax.Array:
     """The scores `columns @ rows` of a block, summed in float32 or wider.
 
     Args:
         columns: [C, D], the columns of a block.
         rows: [D, N], transposed once by the caller, so that no block needs to do it again.
-        dtype: The dtype to which operands are rounded, in the backward pass too. `operand_dtype(...)` of the inputs, as
-            they came in, loses nothing: bfloat16 is multiplied as bfloat16. None multiplies in float32 or wider.
+        operands: `exact_operands(...)` of the inputs, as they came in, loses nothing: bfloat16 is multiplied as
+            bfloat16. None multiplies in float32 or wider.
 
     Returns:
         [C, N].
     """
-    dtype = jnp.dtype(accumulation_dtype(columns, rows) if dtype is None else dtype)
-    scores: jax.Array = _product(dtype, columns, rows)
+    operands = Operands(accumulation_dtype(columns, rows)) if operands is None else operands
+    scores: jax.Array = _product(operands, columns, rows)
     return scores
 
 
-def operand_dtype(*arrays: jax.Array) -> jnp.dtype:
-    """The dtype for operands that loses nothing: that of the arrays if they share one, else float32 or wider."""
+def exact_operands(*arrays: jax.Array) -> Operands:
+    """Operands in the dtype that loses nothing: that of the arrays if they share one, else float32 or wider."""
     dtypes = {jnp.dtype(x.dtype) for x in arrays}
-    return dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*arrays)
+    return Operands(dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*arrays))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(dtype: jnp.dtype, columns: jax.Array, rows: jax.Array) -> jax.Array:
-    return contract(columns, rows, (1, 0), dtype)
+def _product(operands: Operands, columns: jax.Array, rows: jax.Array) -> jax.Array:
+    return contract(columns, rows, (1, 0), operands)
 
 
 def _product_fwd(
-    dtype: jnp.dtype, columns: jax.Array, rows: jax.Array
+    operands: Operands, columns: jax.Array, rows: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(dtype, columns, rows), (columns, rows)
+    return _product(operands, columns, rows), (columns, rows)
 
 
 def _product_bwd(
-    dtype: jnp.dtype, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    operands: Operands, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     columns, rows = residuals
-    d_columns = contract(cotangent, rows, (1, 1), dtype)
+    d_columns = contract(cotangent, rows, (1, 1), operands)
     # Laid out by rows, or XLA would give the product the layout of a transpose that follows, which is slow.
-    d_rows = row_major(contract(transposed(columns.astype(dtype)), cotangent, (1, 0), dtype))
+    d_rows = row_major(contract(transposed(columns.astype(operands.dtype)), cotangent, (1, 0), operands))
     return d_columns.astype(columns.dtype), d_rows.astype(rows.dtype)
 
 
 _product.defvjp(_product_fwd, _product_bwd)
 
 
-def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
-    """The product of two matrices over one axis of each, operands rounded to `dtype`, summed in float32 or wider."""
-    a, b = a.astype(dtype), b.astype(dtype)
-    half = jnp.finfo(dtype).bits < 32
+def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], operands: Operands) -> jax.Array:
+    """The product of two matrices over one axis of each, summed in float32 or wider."""
+    a, b = a.astype(operands.dtype), b.astype(operands.dtype)
+    half = jnp.finfo(operands.dtype).bits < 32
     if half and axes[0] == 0:
         a, axes = transposed(a), (1, axes[1])
     out = lax.dot_general(
         a,
         b,
         (((axes[0],), (axes[1],)), ((), ())),
-        precision=lax.Precision.HIGHEST,
+        precision=operands.precision,
         preferred_element_type=accumulation_dtype(a),
     )
     # Half-precision products that XLA lays out by columns fail on CPU at run time.

@@ -1,8 +1,12 @@
 """Block sizes: one rule, from shapes, for every table.
 
 A table is cut into even blocks of at most `CACHED` scores on CPU (4 MiB in float32, which stay in its caches) and
-`LAUNCHED` elsewhere (16 MiB: enough work to pay for starting a kernel and reading its operands), unless `block_size`
-says otherwise. Compiled for H100, the losses over pairs hold fewer than three blocks at a time.
+`LAUNCHED` elsewhere (16 MiB: enough work to pay for starting a kernel), unless `block_size` says otherwise. Compiled
+for H100, the losses over pairs hold fewer than three blocks at a time.
+
+Elsewhere than on CPU a block has all rows, and at least `REUSED` columns, so that products and not the reading of rows
+take the time. The rows are then never sliced: if they are spread over devices in the global view of `jit`, each
+device computes its own, where a slice would gather them all on each.
 
 The platform is the one for which the program is lowered, by `jax.lax.platform_dependent`. The host that traces it does
 not count: it may compile, or export, for others.
@@ -26,6 +30,7 @@ T = TypeVar("T")
 
 CACHED = 2**20
 LAUNCHED = 2**22
+REUSED = 512
 _LEAST = 128
 """Columns or rows below which matrix products are slow."""
 
@@ -56,22 +61,24 @@ def table_sizes(columns: int, rows: int, block_size: BlockSize, *, all_rows: boo
     Args:
         columns: Number in the table.
         rows: Number in the table.
-        block_size: None cuts rows to the side of a square block and takes as many columns as fit. A number is columns;
-            two are columns and rows.
-        all_rows: Whether each block must have all rows.
+        block_size: None cuts rows to the side of a square block on CPU, takes all rows elsewhere, and as many columns
+            as fit. A number is columns; two are columns and rows.
+        all_rows: Whether each block must have all rows on CPU too.
     """
-    return BlockSizes(*(_table_size(columns, rows, block_size, all_rows, scores) for scores in (CACHED, LAUNCHED)))
-
-
-def _table_size(columns: int, rows: int, block_size: BlockSize, all_rows: bool, scores: int) -> tuple[int, int]:
     if isinstance(block_size, tuple):
-        return min(block_size[0], columns), min(block_size[1], rows)
+        size = min(block_size[0], columns), min(block_size[1], rows)
+        return BlockSizes(size, size)
     if block_size is not None:
-        most = max(scores // block_size, _LEAST)
-        return min(block_size, columns), rows if all_rows else even_size(rows, most)
-    block_rows = rows if all_rows else even_size(rows, _side(scores))
-    most = max(scores // max(block_rows, 1) // _LEAST * _LEAST, _LEAST)
-    return even_size(columns, most), block_rows
+        block_rows = rows if all_rows else even_size(rows, max(CACHED // block_size, _LEAST))
+        return BlockSizes((min(block_size, columns), block_rows), (min(block_size, columns), rows))
+    block_rows = rows if all_rows else even_size(rows, _side(CACHED))
+    cpu = even_size(columns, _columns(CACHED, block_rows, _LEAST)), block_rows
+    return BlockSizes(cpu, (even_size(columns, _columns(LAUNCHED, rows, REUSED)), rows))
+
+
+def _columns(scores: int, rows: int, least: int) -> int:
+    """Columns in a block of about that many scores: a multiple of `_LEAST`."""
+    return max(scores // max(rows, 1) // _LEAST * _LEAST, least)
 
 
 def triangle_sizes(items: int, block_size: int | None) -> BlockSizes[int]:

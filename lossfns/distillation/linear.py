@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, SoftmaxMean, operand_dtype, product, stream
+from lossfns._blockwise import PRECISIONS, LogSum, Operands, SoftmaxMean, exact_operands, product, stream
 from lossfns._contract import (
     AxisName,
     accumulation_dtype,
@@ -17,6 +17,7 @@ from lossfns._contract import (
     check_where,
     keep_rows,
     loss,
+    one_of,
     optional_size,
     positive,
     zero_masked,
@@ -24,7 +25,12 @@ from lossfns._contract import (
 from lossfns._numerics import divided, excess, row_shift
 
 
-@loss(static=("block_size", "axis_name"), temperature=positive, block_size=optional_size)
+@loss(
+    static=("block_size", "axis_name", "precision"),
+    temperature=positive,
+    block_size=optional_size,
+    precision=one_of(*PRECISIONS),
+)
 def linear_distillation(
     student_hidden: jax.Array,
     student_head: jax.Array,
@@ -37,6 +43,7 @@ def linear_distillation(
     where: jax.Array | None = None,
     block_size: int | None = None,
     axis_name: AxisName = None,
+    precision: str = "highest",
 ) -> jax.Array:
     r"""`knowledge_distillation` of the logits of two output heads, a block of classes at a time.
 
@@ -57,6 +64,7 @@ def linear_distillation(
         block_size: Classes in a block; None chooses.
         axis_name: Name of a mapped device axis over which the classes are spread: heads and biases are those of this
             device, the tokens are the same on all, and so is the result.
+        precision: As of `linear_cross_entropy`.
 
     Returns:
         [...], nats for each token, at least 0 up to rounding.
@@ -94,8 +102,11 @@ def linear_distillation(
 
     row_inputs = {"student": rows(student_hidden), "teacher": jax.lax.stop_gradient(rows(teacher_hidden)), "t": t}
     columns = {"student": _centred(student, dtype, axis_name), "teacher": _centred(teacher, dtype, axis_name)}
-    narrowed: list[Any] = [operand_dtype(*model[:2]) if dtype == jnp.float32 else dtype for model in (student, teacher)]
-    block = functools.partial(_block, *narrowed)
+    operands: list[Any] = [
+        (exact_operands(*model[:2]) if dtype == jnp.float32 else Operands(dtype))._replace(precision=precision)
+        for model in (student, teacher)
+    ]
+    block = functools.partial(_block, *operands)
     row_inputs["offset"] = jax.lax.stop_gradient(_mean_gap(row_inputs, columns, axis_name))
     (of_teacher, gap), of_student, (_, excesses), (_, powers), of_others = stream(
         block, row_inputs, columns, block_size=block_size, axis_name=axis_name
@@ -115,13 +126,13 @@ def linear_distillation(
     return zero_masked(where, values.reshape(shape))
 
 
-def _block(student_dtype: Any, teacher_dtype: Any, row_inputs: Any, columns: Any, index: jax.Array) -> Any:
-    def logits(who: str, dtype: Any) -> jax.Array:
+def _block(of_student: Operands, of_teacher: Operands, row_inputs: Any, columns: Any, index: jax.Array) -> Any:
+    def logits(who: str, operands: Operands) -> jax.Array:
         head, bias = columns[who]
-        x = product(head, row_inputs[who], dtype)
+        x = product(head, row_inputs[who], operands)
         return divided(x if bias is None else x + bias[:, None], row_inputs["t"])
 
-    student, teacher = logits("student", student_dtype), logits("teacher", teacher_dtype)
+    student, teacher = logits("student", of_student), logits("teacher", of_teacher)
     gap = jnp.where(teacher == -jnp.inf, 0, teacher - student)
     fixed, others, u = jax.lax.stop_gradient((teacher, student, gap - row_inputs["offset"][None]))
     apart = (fixed == -jnp.inf) | (u < -_LARGEST)

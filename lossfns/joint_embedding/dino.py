@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lossfns._blockwise import LogSum, SoftmaxMean, operand_dtype, product, stream
+from lossfns._blockwise import LogSum, SoftmaxMean, exact_operands, product, stream
 from lossfns._contract import (
     AxisName,
     accumulation_dtype,
@@ -231,8 +231,8 @@ def _both_heads(row_inputs: Any, columns: Any, index: jax.Array) -> tuple[LogSum
     """The student's normaliser, and its mean logit under the teacher."""
     (student, teacher), scales = row_inputs
     student_head, teacher_head, center = columns
-    s = product(student_head, student, operand_dtype(student_head, student)) * scales[0]
-    t = (product(teacher_head, teacher, operand_dtype(teacher_head, teacher)) - center[:, None]) * scales[1]
+    s = product(student_head, student, exact_operands(student_head, student)) * scales[0]
+    t = (product(teacher_head, teacher, exact_operands(teacher_head, teacher)) - center[:, None]) * scales[1]
     return LogSum(s), SoftmaxMean(t, s)
 
 

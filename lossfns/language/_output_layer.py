@@ -28,13 +28,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from lossfns._blockwise import (
+    Operands,
     Shifted,
     ShiftedLogSum,
     Sum,
     contract,
+    exact_operands,
     gradient_in_forward,
     gradient_of,
-    operand_dtype,
     product,
     stream,
     transposed,
@@ -104,21 +105,22 @@ def cross_entropy(
     return values, log_sum + shift
 
 
-def by_default(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def by_default(inputs: Inputs, weights: jax.Array, precision: str) -> tuple[jax.Array, jax.Array]:
     """Loss and log-normaliser of each row, by the algorithm that suits memory and platform.
 
-    By tokens the gradient of the head is summed in float32. For a head in half precision that is a second array, twice
-    as large. By vocabulary each block of that gradient is written once, in the dtype of the head: the default for such
-    a head, but on CPU only if the sum is larger than `ACCUMULATED` bytes, since tokens are faster there.
+    On CPU by tokens, which is faster there, unless the gradient of a head in half precision would need a sum in float32
+    of more than `ACCUMULATED` bytes. Elsewhere by vocabulary: each block of that gradient is written once, in the dtype
+    of the head, and tokens that are spread over devices stay there.
     """
-    if not is_half(inputs.head):
-        return by_tokens(inputs, weights)
-    if 4 * inputs.head.size > ACCUMULATED:
-        return _by_vocabulary(inputs)
+    if is_half(inputs.head) and 4 * inputs.head.size > ACCUMULATED:
+        return _by_vocabulary(precision, inputs)
     # Marked together, or the results of the two branches would vary over different axes under `shard_map`.
     inputs, weights = vary_together((inputs, weights))
     results: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        inputs, weights, cpu=by_tokens, default=lambda inputs, _: _by_vocabulary(inputs)
+        inputs,
+        weights,
+        cpu=functools.partial(by_tokens, precision=precision),
+        default=lambda inputs, _: _by_vocabulary(precision, inputs),
     )
     return results
 
@@ -126,17 +128,19 @@ def by_default(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array
 ACCUMULATED = 2**28
 
 
-def vocabulary_statistics(inputs: Inputs, block_size: int | None = None, axis_name: AxisName = None) -> Statistics:
+def vocabulary_statistics(
+    inputs: Inputs, precision: str, block_size: int | None = None, axis_name: AxisName = None
+) -> Statistics:
     """Statistics in blocks of the vocabulary, which may be spread over the devices of `axis_name`."""
     labels = inputs.labels
     if axis_name is not None:
         labels = labels - lax.axis_index(axis_name) * inputs.head.shape[0]
-    block_fn, rows, columns = _table(inputs._replace(labels=labels))
+    block_fn, rows, columns = _table(inputs._replace(labels=labels), precision)
     return Statistics(*stream(block_fn, rows, columns, block_size=block_size, axis_name=axis_name))
 
 
-def _by_vocabulary(inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-    return cross_entropy(vocabulary_statistics(inputs), inputs.label_smoothing, inputs.z_loss)
+def _by_vocabulary(precision: str, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    return cross_entropy(vocabulary_statistics(inputs, precision), inputs.label_smoothing, inputs.z_loss)
 
 
 class _Rows(NamedTuple):
@@ -162,16 +166,19 @@ _Reductions = tuple[ShiftedLogSum, Sum] | tuple[ShiftedLogSum, Sum, Sum, Sum]
 """Of the fields of `Statistics`."""
 
 
-def _table(inputs: Inputs) -> tuple[functools.partial[_Reductions], _Rows, _Columns]:
+def _operands(inputs: Inputs, precision: str) -> Operands:
+    return exact_operands(inputs.hidden, inputs.head)._replace(precision=precision)
+
+
+def _table(inputs: Inputs, precision: str) -> tuple[functools.partial[_Reductions], _Rows, _Columns]:
     """The block function, row inputs and column inputs of `stream`."""
-    dtype = operand_dtype(inputs.hidden, inputs.head)
-    block_fn = functools.partial(_block, dtype, inputs.label_smoothing is not None)
+    block_fn = functools.partial(_block, _operands(inputs, precision), inputs.label_smoothing is not None)
     return block_fn, _Rows(inputs.soft_cap, inputs.labels, inputs.hidden.T), _Columns(inputs.bias, inputs.head)
 
 
-def _block(dtype: jnp.dtype, smoothed: bool, rows: _Rows, columns: _Columns, index: jax.Array) -> _Reductions:
+def _block(operands: Operands, smoothed: bool, rows: _Rows, columns: _Columns, index: jax.Array) -> _Reductions:
     assert rows.labels is not None
-    logits = product(columns.head, rows.hidden, dtype)
+    logits = product(columns.head, rows.hidden, operands)
     if columns.bias is not None:
         logits += columns.bias[:, None]
     logits = cap(logits, rows.soft_cap)
@@ -183,23 +190,27 @@ def _block(dtype: jnp.dtype, smoothed: bool, rows: _Rows, columns: _Columns, ind
     return ShiftedLogSum(logits), Sum(label), Sum(total), Sum(exists.astype(logits.dtype))
 
 
-def by_tokens(inputs: Inputs, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def by_tokens(inputs: Inputs, weights: jax.Array, precision: str) -> tuple[jax.Array, jax.Array]:
     """Loss and log-normaliser of each row; the gradient is computed in the forward pass.
 
     Args:
         inputs: The rows.
         weights: [N], 1 for rows that count and 0 for others. The gradient of the forward pass is used if the
             cotangents of the losses are a multiple of them.
+        precision: Of products in float32.
     """
     inputs, weights = vary_together((inputs, weights))
     if 0 in (inputs.hidden.shape[0], inputs.head.shape[0]):
-        return _by_vocabulary(inputs)
+        return _by_vocabulary(precision, inputs)
     expected = weights, jnp.zeros_like(weights)
-    return gradient_in_forward(_by_vocabulary, _value_and_gradient, _gradient, expected, (inputs,))
+    value = functools.partial(_by_vocabulary, precision)
+    value_and_gradient = functools.partial(_value_and_gradient, precision)
+    gradient = functools.partial(_gradient, precision)
+    return gradient_in_forward(value, value_and_gradient, gradient, expected, (inputs,))
 
 
 def _gradient(
-    arguments: tuple[Inputs], cotangents: PyTree, start: tuple[Inputs] | None, active: jax.Array | None
+    precision: str, arguments: tuple[Inputs], cotangents: PyTree, start: tuple[Inputs] | None, active: jax.Array | None
 ) -> tuple[Inputs]:
     """The gradient for any cotangents, by vocabulary, added to `start`; see `GradientFn`."""
     (inputs,) = arguments
@@ -214,7 +225,7 @@ def _gradient(
         return of_statistics
 
     # Hidden states, head, bias and soft cap: through the table of logits.
-    block_fn, rows, columns = _table(inputs)
+    block_fn, rows, columns = _table(inputs, precision)
     given = None
     if start is not None:
         (total,) = start
@@ -246,12 +257,12 @@ def chunk_classes(tokens: int, classes: int) -> int:
 
 
 def _value_and_gradient(
-    arguments: tuple[Inputs], expected: tuple[jax.Array, jax.Array]
+    precision: str, arguments: tuple[Inputs], expected: tuple[jax.Array, jax.Array]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[Inputs]]:
     """Losses, log-normalisers, and the gradient of `sum(expected[0] * losses)`, a tile of tokens at a time."""
     (inputs,) = arguments
     dtype = accumulation_dtype(*(x for x in inputs if x is not None and jnp.issubdtype(x.dtype, jnp.floating)))
-    narrow = operand_dtype(inputs.hidden, inputs.head)
+    operands = _operands(inputs, precision)
     tokens, classes = inputs.hidden.shape[0], inputs.head.shape[0]
     tiles = Blocks((inputs.hidden, inputs.labels, expected[0]), tile_tokens(tokens, classes))
     chunks = Blocks(inputs.head, chunk_classes(tiles.size, classes))
@@ -269,12 +280,12 @@ def _value_and_gradient(
         (hidden, labels, weights), index, first_visit = tiles.block(i, dtype)
         # What the tile before had counts nothing again.
         weights = weights if first_visit is None else jnp.where(first_visit, weights, 0)
-        products = contract(hidden, inputs.head, (1, 1), narrow)
+        products = contract(hidden, inputs.head, (1, 1), operands)
         (value, log_sum), coefficients, more = _tile(products, labels, weights, *options)
         # Rows of the tile start from 0; head, bias and soft cap are summed over all tiles.
         given = jnp.zeros_like(hidden), d_head, d_bias, d_cap
         d_rows, d_head, d_bias, d_cap = _add_gradient(
-            chunks, given, products, hidden.astype(narrow), labels, coefficients, *options[:2]
+            chunks, given, products, hidden, labels, coefficients, operands, *options[:2]
         )
         d_others = [None if x is None or dx is None else x + dx for x, dx in zip(d_others, more, strict=True)]
         values, log_sums = set_at(values, value, index[0]), set_at(log_sums, log_sum, index[0])
@@ -344,6 +355,7 @@ def _add_gradient(
     hidden: jax.Array,
     labels: jax.Array,
     coefficients: _Coefficients,
+    operands: Operands,
     bias: jax.Array | None,
     bound: jax.Array | None,
 ) -> _TileGradient:
@@ -352,12 +364,12 @@ def _add_gradient(
     The gradient of the logits is computed for a chunk of P classes at a time, [T, P], transposed and multiplied while
     it is in the cache: no second array of the size of the logits `products` [T, V] is held.
     """
-    hidden_by_feature = transposed(hidden)
+    hidden_by_feature = transposed(hidden.astype(operands.dtype))
 
     def step(carry: _TileGradient, i: jax.Array) -> tuple[_TileGradient, None]:
         d_hidden, d_head, d_bias, d_bound = carry
         # The logits of a chunk again, from the products.
-        head, index, first_visit = chunks.block(i, hidden.dtype)
+        head, index, first_visit = chunks.block(i, operands.dtype)
         uncapped = lax.dynamic_slice_in_dim(products, index[0], chunks.size, 1)
         if bias is not None:
             uncapped = uncapped + lax.dynamic_slice_in_dim(bias, index[0], chunks.size)[None]
@@ -377,9 +389,9 @@ def _add_gradient(
         if d_bias is not None:
             d_bias = add_at(d_bias, jnp.sum(g, axis=0), index[0])
         # Back through the matrix product.
-        g = g.astype(hidden.dtype)  # rounded once, the label's one already subtracted
-        d_hidden += contract(g, head, (1, 0), hidden.dtype)
-        d_head = add_at(d_head, contract(transposed(g), hidden_by_feature, (1, 1), hidden.dtype), index[0])
+        g = g.astype(operands.dtype)  # rounded once, the label's one already subtracted
+        d_hidden += contract(g, head, (1, 0), operands)
+        d_head = add_at(d_head, contract(transposed(g), hidden_by_feature, (1, 1), operands), index[0])
         return (d_hidden, d_head, d_bias, d_bound), None
 
     return chunks.scan(step, gradient)

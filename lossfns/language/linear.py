@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lossfns._blockwise import PRECISIONS
 from lossfns._contract import (
     AxisName,
     accumulation_dtype,
@@ -18,6 +19,7 @@ from lossfns._contract import (
     loss,
     nan_where_invalid,
     non_negative_or_off,
+    one_of,
     optional_size,
     positive,
     probability_or_off,
@@ -28,12 +30,13 @@ from lossfns.language.causal import next_token_where
 
 
 @loss(
-    static=("block_size", "return_lse", "axis_name"),
+    static=("block_size", "return_lse", "axis_name", "precision"),
     label_smoothing=probability_or_off,
     z_loss=non_negative_or_off,
     soft_cap=positive,
     block_size=optional_size,
     return_lse=flag,
+    precision=one_of(*PRECISIONS),
 )
 def linear_cross_entropy(
     hidden: jax.Array,
@@ -48,6 +51,7 @@ def linear_cross_entropy(
     block_size: int | None = None,
     return_lse: bool = False,
     axis_name: AxisName = None,
+    precision: str = "highest",
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     r"""Cross-entropy of the logits `hidden @ head.T + bias`, computed a block at a time.
 
@@ -65,16 +69,19 @@ def linear_cross_entropy(
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all classes that exist.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
-        block_size: None computes the gradient with the value, a tile of at most an eighth of the tokens at a time:
-            fastest where all tokens that count have the same weight, as in their mean; if it turns out otherwise, the
-            gradient is computed again. A head in half precision is processed in blocks of classes instead, except on
-            CPU if it has no more than 2^26 entries: the gradient of the head would otherwise need a sum in float32. A
-            number takes that many classes at a time and computes the gradient afterwards, for any weights: least
-            memory, and fastest where tokens have weights of their own.
+        block_size: None chooses by platform. On CPU the gradient is computed with the value, a tile of at most an
+            eighth of the tokens at a time: fastest where all tokens that count have the same weight, as in their mean;
+            if it turns out otherwise, the gradient is computed again. On GPU and TPU, and on CPU for a head in half
+            precision with more than 2^26 entries, blocks of classes are processed instead. A number takes that many
+            classes at a time on every platform and computes the gradient afterwards, for any weights: least memory on
+            CPU, and fastest there where tokens have weights of their own.
         return_lse: Whether to return the log-normalisers as well.
         axis_name: Name of a mapped device axis over which the vocabulary is spread: `head` and `bias` are then those of
             this device's classes, in order of the devices, while the tokens are the same on all devices and labels are
             numbers of the whole vocabulary. All devices return the same; the gradient of `hidden` is complete on each.
+        precision: Of products in float32 on accelerators, in the names of `jax.lax.Precision`: "highest" is float32, in
+            six passes of bfloat16 on TPU; "high" is three passes; "default" is one, on GPU tensor-float-32. Half
+            precision is multiplied exactly by all of them, and so is float32 on CPU.
 
     Returns:
         [...], nats for each token. A label outside of the vocabulary gives NaN. With `return_lse`, that and $\log
@@ -90,7 +97,7 @@ def linear_cross_entropy(
     Conventions:
         - Inputs that are all bfloat16 are multiplied as such and summed in float32; the logits are never rounded. The
           gradient of the logits is rounded to bfloat16 once, when it is multiplied, its label's one already subtracted.
-          float32 inputs are multiplied in float32 on accelerators too, not in their faster, shorter formats.
+          float32 inputs are multiplied in float32 on accelerators too, unless `precision` allows shorter formats.
         - The authors' code drops small gradients by default; its `cce_exact` drops none. A spread vocabulary has the
           same convention there: one loss on all devices, a complete gradient of the hidden states on each.
         - Liger's kernel rounds the logits to the dtype of the inputs, and sums the gradient of the head in that of the
@@ -107,15 +114,20 @@ def linear_cross_entropy(
     )
     if block_size is None and axis_name is None:
         present = jnp.ones(labels.shape, bool) if where is None else where
-        values, log_sums = by_default(inputs, present.reshape(-1).astype(dtype))
+        values, log_sums = by_default(inputs, present.reshape(-1).astype(dtype), precision)
     else:
-        statistics = vocabulary_statistics(inputs, block_size, axis_name)
+        statistics = vocabulary_statistics(inputs, precision, block_size, axis_name)
         values, log_sums = cross_entropy(statistics, inputs.label_smoothing, inputs.z_loss)
     values = zero_masked(where, nan_where_invalid(valid, values.reshape(labels.shape)))
     return (values, zero_masked(where, log_sums.reshape(labels.shape))) if return_lse else values
 
 
-@loss(static=("block_size", "axis_name"), soft_cap=positive, block_size=optional_size)
+@loss(
+    static=("block_size", "axis_name", "precision"),
+    soft_cap=positive,
+    block_size=optional_size,
+    precision=one_of(*PRECISIONS),
+)
 def linear_log_probs(
     hidden: jax.Array,
     head: jax.Array,
@@ -126,6 +138,7 @@ def linear_log_probs(
     soft_cap: float | jax.Array | None = None,
     block_size: int | None = None,
     axis_name: AxisName = None,
+    precision: str = "highest",
 ) -> jax.Array:
     r"""Log-probability of each label, $\log \mathrm{softmax}(W h + b)_y$, without holding the logits.
 
@@ -141,6 +154,7 @@ def linear_log_probs(
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
         block_size: Classes in a block; None chooses.
         axis_name: As of `linear_cross_entropy`.
+        precision: As of `linear_cross_entropy`.
 
     Returns:
         [...], nats for each token, at most 0. A label outside of the vocabulary gives NaN.
@@ -156,10 +170,16 @@ def linear_log_probs(
     References:
         Wijmans et al. 2024, arXiv:2411.09009.
     """
-    return _log_probs(hidden, head, labels, bias, where, soft_cap, block_size, axis_name)
+    return _log_probs(hidden, head, labels, bias, where, soft_cap, block_size, axis_name, precision)
 
 
-@loss(static=("average", "block_size", "axis_name"), average=flag, soft_cap=positive, block_size=optional_size)
+@loss(
+    static=("average", "block_size", "axis_name", "precision"),
+    average=flag,
+    soft_cap=positive,
+    block_size=optional_size,
+    precision=one_of(*PRECISIONS),
+)
 def linear_sequence_log_probs(
     hidden: jax.Array,
     head: jax.Array,
@@ -171,6 +191,7 @@ def linear_sequence_log_probs(
     soft_cap: float | jax.Array | None = None,
     block_size: int | None = None,
     axis_name: AxisName = None,
+    precision: str = "highest",
 ) -> jax.Array:
     r"""Log-probability of each answer given its prompt, without holding the logits; input of DPO and its relatives.
 
@@ -188,6 +209,7 @@ def linear_sequence_log_probs(
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
         block_size: Classes in a block; None chooses.
         axis_name: As of `linear_cross_entropy`.
+        precision: As of `linear_cross_entropy`.
 
     Returns:
         [...], nats for each sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
@@ -211,7 +233,8 @@ def linear_sequence_log_probs(
     scored = next_token_where(tokens, where=where)
     # Rolled as in `next_token`: position 0 is never scored, so nothing wraps around.
     labels, at = jnp.roll(tokens, -1, axis=-1), jnp.roll(scored, -1, axis=-1)
-    total = jnp.sum(_log_probs(hidden, head, labels, bias, at, soft_cap, block_size, axis_name), axis=-1)
+    log_probs = _log_probs(hidden, head, labels, bias, at, soft_cap, block_size, axis_name, precision)
+    total = jnp.sum(log_probs, axis=-1)
     return total / jnp.maximum(jnp.sum(scored, axis=-1), 1).astype(total.dtype) if average else total
 
 
@@ -224,9 +247,10 @@ def _log_probs(
     soft_cap: Any,
     block_size: int | None,
     axis_name: Any,
+    precision: str,
 ) -> jax.Array:
     inputs, where, valid, _ = _prepare(hidden, head, labels, bias, soft_cap, where, axis_name)
-    values, _ = cross_entropy(vocabulary_statistics(inputs, block_size, axis_name), None, None)
+    values, _ = cross_entropy(vocabulary_statistics(inputs, precision, block_size, axis_name), None, None)
     return zero_masked(where, nan_where_invalid(valid, -values.reshape(labels.shape)))
 
 

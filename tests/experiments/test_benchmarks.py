@@ -46,7 +46,7 @@ def test_the_form_for_accelerators_computes_the_same(name, monkeypatch):
         return default(*given)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", as_accelerators)
-    for constant, scores in {"CACHED": 2**5, "LAUNCHED": 2**8, "_LEAST": 4}.items():
+    for constant, scores in {"CACHED": 2**5, "LAUNCHED": 2**8, "REUSED": 4, "_LEAST": 4}.items():
         monkeypatch.setattr(sizes, constant, scores)
     case = CASES[name]
     shape = {k: 29 if k in case.scaled else min(v, 16) for k, v in case.sizes.items()}  # traced by no other test

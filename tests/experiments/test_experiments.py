@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import study
 from experiments.__main__ import studies
 from experiments.evaluation.few_shot import FewShotConfig, Tuning
 from experiments.study import cli, load, many, open_study
@@ -19,14 +20,24 @@ from experiments.study.config import fields
 from train.errors import UsageError
 from train.records.checkpoint import Checkpointer
 
-AT_ONCE = ("landscape", "minima", "optimizers")
-"""Studies whose networks are trained in one program each, of which they compile many."""
-ENSEMBLES = ("imbalance", "outliers", "robust")
-"""Studies of many small networks that are trained together, each of which compiles for half a minute."""
+AT_ONCE = (
+    "causal_variants",
+    "imbalance",
+    "landscape",
+    "minima",
+    "optimizers",
+    "outliers",
+    "robust",
+    "sentence_embeddings",
+    "tabular",
+)
+"""Studies that train all networks of a method in one program, and compile for half a minute."""
+TEXTS = ("text_classification",)
+"""Studies that pretrain once, and train the rest in one program each."""
+TUNED = ("hierarchical_lm", "mlm_variants")
+"""Studies whose rates are tried by runs of their own."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
-ONE_BY_ONE = ("mlm_variants",)
-"""Studies that tune methods and then train each network by itself."""
-NAMES = tuple(sorted((*STANDING, *AT_ONCE, *ENSEMBLES, *ONE_BY_ONE)))
+NAMES = tuple(sorted((*STANDING, *AT_ONCE, *TEXTS, *TUNED)))
 RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
 CHECKPOINTED = ("bert_pretrain", "causal_lm", "simclr")
 
@@ -163,65 +174,42 @@ def test_toy_runs_that_are_there_are_kept(tmp_path, finished, monkeypatch):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_killed_study_goes_on_with_what_it_has(name, finished, tmp_path, monkeypatch):
-    whole, folder, calls, tune = finished(name), tmp_path / "run", [], many.tune
+    whole, folder, calls, search = finished(name), tmp_path / "run", [], many.search_rates
 
     def die_at_the_second(*args):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return tune(*args)
+        return search(*args)
 
-    monkeypatch.setattr(many, "tune", die_at_the_second)
+    monkeypatch.setattr(many, "search_rates", die_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(name, folder)
     first = len(list(folder.glob("runs/*/result.json")))
     run(name, folder)
     assert first == 1
-    assert len(calls) == 1 + len(list(folder.glob("runs/tuned=*")))  # the one that died was made again, no other
+    assert len(calls) == 1 + len(list(folder.glob("runs/*tuned=*")))  # the one that died was made again, no other
     assert results(folder) == results(whole)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", ENSEMBLES)
-def test_killed_ensembles_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
-    study, folder, calls = module(name), tmp_path / "run", []
-    fit_members = study.fit_members
+@pytest.mark.parametrize("name", TUNED)
+def test_killed_study_of_tuned_runs_keeps_those_that_are_done(name, finished, tmp_path, monkeypatch):
+    whole, folder, calls, fit_model = finished(name), tmp_path / "run", [], study.fit_model
 
-    def killed_at_the_third(*args, **options):
+    def die_at_the_third(*args, **options):
         calls.append(options["folder"].path.name)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return fit_members(*args, **options)
+        return fit_model(*args, **options)
 
-    monkeypatch.setattr(study, "fit_members", killed_at_the_third)
+    monkeypatch.setattr(study, "fit_model", die_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(name, folder)
-    assert not (folder / "summary.json").exists()
     run(name, folder)
     assert calls[2] == calls[3]
     assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
-    assert results(folder) == results(finished(name))
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_killed_networks_end_like_those_that_were_not(name, finished, tmp_path, monkeypatch):
-    folder, calls, evaluate = tmp_path / "run", [], module(name).Lab.evaluate
-
-    def killed_at_the_second(self, method, seed):
-        calls.append((method, seed))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(self, method, seed)
-
-    monkeypatch.setattr(module(name).Lab, "evaluate", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        run(name, folder)
-    assert not (folder / "summary.json").exists()
-    run(name, folder)
-    assert calls[1] == calls[2]
-    assert len(calls) == len({*calls}) + 1  # what was finished was not trained again
-    assert results(folder) == results(finished(name))
+    assert results(folder) == results(whole)
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -408,11 +396,11 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
 @pytest.mark.parametrize("name", RUN)
 def test_model_of_a_folder_is_given_back(name, finished):
     model, params, tokenizer = load(finished(name))
-    text = name in ("bert_pretrain", "causal_lm")
+    text = name in ("bert_pretrain", "causal_lm", "causal_variants")
     assert (tokenizer is not None) == text
     if name == "toy_classifier":
         assert model.apply({"params": params}, np.zeros((2, 1), np.float32)).shape == (2, 1)
-    if name == "causal_lm":
+    if name in ("causal_lm", "causal_variants"):
         ids = tokenizer.encode("In the beginning")[None]
         assert model.apply({"params": params}, ids, valid=ids >= 0).shape == (*ids.shape, tokenizer.vocab_size)
     with pytest.raises(UsageError, match="contains no model"):

@@ -40,6 +40,21 @@ def test_each_run_has_its_own_rate_start_and_rows():
         np.testing.assert_allclose(found.curves["loss"][r], np.reshape(losses, (2, 2)).mean(1), rtol=1e-6)
 
 
+def test_runs_one_after_the_other_are_those_at_once():
+    rows = jnp.array([[[0, 1], [2, 3]], [[3, 3], [0, 0]], [[1, 1], [2, 2]]])
+    runs = Runs(jnp.array([0.5, 0.1, 0.2]), {"w": jnp.array([3.0, -1.0, 0.0])}, rows)
+    train = make_trainer(
+        lambda params, batch, ctx: objective(params["w"], batch, ctx),
+        {"value": 1.0},
+        OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant"),
+        every=1,
+    )
+    at_once, in_turn = train(runs, POOL), many.one_by_one(train)(runs, POOL)
+    np.testing.assert_allclose(in_turn.params["w"], at_once.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(in_turn.curves["loss"], at_once.curves["loss"], rtol=1e-6)
+    assert in_turn.curves["loss"].shape == (3, 2)
+
+
 def test_micro_batches_change_nothing():
     runs = Runs(jnp.array([0.3]), jnp.array([5.0]), jnp.array([[[0, 1, 2, 3]] * 4]))
     whole, cut = (trainer(accumulate=parts)(runs, POOL) for parts in (1, 2))
@@ -74,3 +89,33 @@ def test_a_best_rate_at_the_edge_is_said():
     assert Bench(None, None, {}, rows).table().rows[0][-1] == ""
     assert Bench(None, None, {}, rows).rate("sgd", 7.0) == 1.0
     assert Bench(None, None, {}, []).rate("sgd", 7.0) == 7.0
+
+
+def test_the_middle_of_equally_good_rates_is_chosen_if_asked():
+    losses = {0.1: [3.0, 3.1, 3.2], 1.0: [1.0, 2.0, 3.0], 10.0: [1.1, 1.8, 3.0], 100.0: [1.0, 1.9, 2.95]}
+    rows = [{"tuned": "a", "rate": rate, "loss": np.mean(each), "losses": each} for rate, each in losses.items()]
+    assert Bench(None, None, {}, rows).rate("a", 7.0) == 100.0
+    assert Bench(None, None, {}, rows, central=True).rate("a", 7.0) == 10.0
+
+
+class Study:
+    """Runs of a study that are counted and not kept."""
+
+    def __init__(self):
+        self.settings = []
+
+    def all(self, wanted, function):
+        self.settings += wanted
+        return [{**setting, **function(**setting)} for setting in wanted]
+
+
+def test_rates_are_searched_by_runs_of_the_study():
+    study = Study()
+    rows = many.tune_runs(study, ("a", "b"), lambda tuned, rate: {"loss": abs(np.log10(rate) + (tuned == "b"))}, 0.1)
+    assert [{name: row[name] for name in ("tuned", "rate")} for row in rows] == study.settings
+    bench = Bench(None, None, {}, rows)
+    assert (bench.rate("a", 7.0), bench.rate("b", 7.0)) == (pytest.approx(1.0), pytest.approx(0.1))
+    assert [row["tuned"] for row in rows] == ["a"] * 10 + ["b"] * 5  # the best of the first grid for a is at its edge
+    assert [row[-1] for row in bench.table().rows] == ["", ""]
+    only = many.tune_runs(study, ("a",), lambda tuned, rate: {"loss": 0.0}, 0.1, extend=False)
+    assert [row["rate"] for row in only] == [0.1]

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from experiments.baselines.ngrams import MAX_ORDER, codes, train_ngrams, xz_bits_per_byte
+from experiments.baselines.ngrams import MAX_ORDER, codes, score_orders, train_ngrams, xz_bits_per_byte
 from train.errors import UsageError
 
 TEXT = b"the cat sat on the mat; the rat sat on the cat. abracadabra, said the bat: abra!"
@@ -87,3 +87,17 @@ def test_xz_counts_the_bits_of_the_text_alone():
     assert xz_bits_per_byte(text) == 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / 2_000
     assert xz_bits_per_byte(text) > 8
     assert xz_bits_per_byte(text, text) < 0.5  # the receiver has it already
+
+
+def test_orders_are_scored_on_both_texts_and_chosen_on_one():
+    texts = {"train": TEXT, "validation": TEXT[5:60], "test": TEXT[10:80]}
+    rows = score_orders(texts, np.array([30, 40]), 3, "bits")
+    for order, row in enumerate(rows, 1):
+        model = train_ngrams(TEXT, order)[order]
+        assert (row["order"], row["validation"]) == (order, model.bits_per_byte(texts["validation"]))
+        bits = -model.log2_probabilities(texts["test"])
+        np.testing.assert_allclose(row["bits examples"], [[bits[:30].sum(), 30], [bits[30:].sum(), 40]])
+        assert row["bits"] == pytest.approx(bits.mean())
+    best = min(row["validation"] for row in rows)
+    assert [row["chosen"] for row in rows] == [row["validation"] == best for row in rows]
+    assert sum(row["chosen"] for row in rows) == 1

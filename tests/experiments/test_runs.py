@@ -19,6 +19,7 @@ from experiments.models.transformer import Bert, TransformerConfig
 from experiments.study import Recipe, Run, Start, StudyConfig, TrainingConfig, cli, fit_model, open_study
 from experiments.study.grid import read_result
 from experiments.study.report import mean_curves
+from experiments.study.training import count_operations
 from experiments.study.workdir import Measured
 from train import Context, MetricsWriter, Term, make_precision, read_metrics
 from train.devices.memory import Memory, OutOfMemory
@@ -311,3 +312,15 @@ def test_a_workdir_that_can_be_none_ends_in_a_sentence(capsys, workdir):
     wanted = pytest.raises(UsageError, match="expected --workdir as text in UTF-8")
     with wanted, open_study(StudyConfig(workdir=workdir), ""):
         pass
+
+
+def test_operations_of_a_step_are_those_of_its_products():
+    def objective(params, batch, ctx):
+        return {"value": Term(jnp.sum((batch @ params["w"]) ** 2, -1), 1)}
+
+    start = Start(lambda: {"w": jnp.ones((3, 5))}, 0)
+    recipe, training = Recipe(objective, {"value": 1.0}, SGD), TrainingConfig(devices=1)
+    batch = np.ones((7, 3), np.float32)
+    assert count_operations(recipe, start, batch, training) == 2 * (2 * 7 * 3 * 5)  # forward, and of the weights
+    started = dataclasses.replace(start, params=start.params())
+    assert count_operations(recipe, started, batch, training) == 2 * (2 * 7 * 3 * 5)

@@ -329,3 +329,12 @@ def test_killed_processes_are_resumed(tmp_path, sent):
     subprocess.run(command(tmp_path / "whole"), cwd=ROOT, env=environment, check=True)
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+
+
+def test_the_cost_of_a_report_counts_what_its_results_build_on(tmp_path):
+    with open_study(dataclasses.replace(Config(), workdir=str(tmp_path)), "Sums.") as run:
+        starts = run.all(product(stage=["first", "of nothing"], seed=range(2)), lambda stage, seed: {"start": 1})
+        tuned = run.all([{"tuned": "b"}], lambda tuned: {"rate": 1}, on=[row for row in starts if row["seed"] == 0])
+        results = run.all(product(method="ab", seed=range(2)), lambda method, seed: {"value": seed}, on=tuned)
+        run.report(results)
+    assert "7 runs, " in (tmp_path / "report.md").read_text()  # two of each method, the one that tuned, its two starts

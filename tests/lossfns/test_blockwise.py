@@ -10,6 +10,7 @@ import pytest
 
 import lossfns
 from lossfns import _blockwise as engine
+from lossfns._blockwise import Operands
 from lossfns._blockwise.blocks import get_at
 from lossfns._blockwise.table import block_sizes
 
@@ -219,9 +220,9 @@ def test_rows_that_are_not_the_last_axis_are_refused():
 @pytest.mark.parametrize(
     ("rows", "columns", "block_size", "cpu", "default"),  # columns, rows
     [
-        (8192, 8192, None, (1024, 1024), (2048, 2048)),  # 4 MiB and 16 MiB
+        (8192, 8192, None, (1024, 1024), (512, 8192)),  # 4 MiB and 16 MiB
         (100, 65536, None, (9363, 100), (32768, 100)),  # 7 and 2 even blocks of columns
-        (16384, 248320, None, (1022, 1024), (2036, 2048)),
+        (16384, 248320, None, (1022, 1024), (512, 16384)),  # at least 512 columns
         (8192, 8192, 512, (512, 2048), (512, 8192)),
         (8192, 8192, (512, 256), (512, 256), (512, 256)),
         (5, 7, None, (7, 5), (7, 5)),
@@ -300,7 +301,7 @@ def products(a, b, dtype):
     """All forms of a product, with operands and results that XLA may lay out as it likes."""
     out = []
     for axes in itertools.product((0, 1), (0, 1)):
-        contract = functools.partial(engine.contract, axes=axes, dtype=dtype)
+        contract = functools.partial(engine.contract, axes=axes, operands=Operands(dtype))
         x, y = a if axes[0] else a.T, b if axes[1] else b.T
         out += [contract(x, y), contract((x.astype(jnp.float32) * 2).astype(dtype), y).T + 1]
         out.append(jax.lax.scan(lambda c, x, y=y, contract=contract: (c + contract(x, y), None), out[-2], x[None])[0])

@@ -342,7 +342,7 @@ def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-    mesh = jax.make_mesh((4,), ("tensor",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    mesh = jax.make_mesh((1, 2, 4), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     given = {
         "hidden": normal(answers, tokens, features),
         "head": normal(classes, features),
@@ -368,3 +368,61 @@ def test_the_lines_of_the_docs_run_and_are_the_losses_of_the_logits(tmp_path):
     assert_near(given["per_token"], -nats)
     assert_near(given["odds"], orpo(*(-nats.sum(1) / given["scored"].sum(1)).reshape(2, 2).T))
     assert_near(given["values"], softmax_cross_entropy(logits, given["tokens"]))
+
+    def total(loss, hidden, head):
+        values = loss(hidden, head, given["tokens"])
+        return jnp.sum(values * jnp.arange(tokens)[None])
+
+    def plain(hidden, head, labels):
+        return softmax_cross_entropy(hidden @ head.T, labels)
+
+    assert_near(given["split_values"], plain(given["hidden"], given["head"], given["tokens"]))
+    slopes = [
+        jax.jit(jax.grad(functools.partial(total, loss), argnums=(0, 1)))(given["hidden"], given["head"])
+        for loss in (given["on_mesh"], plain)
+    ]
+    assert_near(*slopes)
+
+
+@pytest.mark.parametrize("options", [{}, {"block_size": 2048}], ids=["default", "blocks"])
+def test_tokens_spread_under_jit_are_never_gathered_on_accelerators(options, monkeypatch):
+    """Here CPU compiles the forms of accelerators: value and gradient for a batch on 8 devices, in the global view."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, default, **_: default(*given))
+    tokens, features, classes = 4096, 16, 2048
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def shape(spec, dtype, *sizes):
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=jax.sharding.NamedSharding(mesh, spec))
+
+    arrays = (
+        shape(P("data"), jnp.float32, tokens, features),
+        shape(P(), jnp.float32, classes, features),
+        shape(P("data"), jnp.int32, tokens),
+    )
+    total = jax.jit(jax.value_and_grad(lambda h, w, y: linear_cross_entropy(h, w, y, **options).mean(), argnums=(0, 1)))
+    program = total.lower(*arrays).compile().as_text()
+    assert "all-reduce" in program  # of the loss, and of the gradient of the head
+    assert "all-gather" not in program
+    assert f"[{tokens // 8}," in program or f",{tokens // 8}]" in program
+
+
+TOTALS = {
+    "by tokens": lambda h, w, y, **options: linear_cross_entropy(h, w, y, **options).sum(),
+    "by vocabulary": lambda h, w, y, **options: linear_cross_entropy(h, w, y, block_size=3, **options).sum(),
+    "log-probabilities": lambda h, w, y, **options: linear_log_probs(h, w, y, **options).sum(),
+    "sequences": lambda h, w, y, **options: linear_sequence_log_probs(h, w, y, **options).sum(),
+    "distillation": lambda h, w, y, **options: linear_distillation(h, w, 2 * h, w, **options).sum(),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+@pytest.mark.parametrize("precision", ["highest", "high", "default"])
+def test_every_product_of_value_and_gradient_has_the_precision(name, precision):
+    hidden, head, _, labels = draw()
+    total = functools.partial(TOTALS[name], precision=precision)
+    program = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).trace(hidden, head, labels).lower().as_text()
+    matrices = r"\(tensor<\d+x\d+xf32>, tensor<\d+x\d+xf32>\)"  # not vectors: an offset of distillation is always exact
+    products = [line for line in program.splitlines() if "dot_general" in line and re.search(matrices, line)]
+    found = {re.search(r"precision = \[(\w+), \1\]|$", line).group(1) or "DEFAULT" for line in products}
+    assert len(products) >= 4
+    assert found == {precision.upper()}

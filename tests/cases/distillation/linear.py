@@ -55,6 +55,7 @@ DISTILLATION = LossCase(
         BadCall((zeros(3, 4), zeros(3, 3)), ("teacher_head", "7 classes", "(6, 3)"), {"teacher_head": zeros(6, 3)}),
         BadCall((zeros(3, 4), zeros(2, 3)), ("teacher_hidden", "(3,)", "(2, 3)")),
         BadCall((zeros(3, 4), zeros(3, 3)), ("temperature", "positive", "0"), {"temperature": 0}),
+        BadCall((zeros(3, 4), zeros(3, 3)), ("precision", "'highest'", "3"), {"precision": 3}),
         BadCall((zeros(3, 4, dtype=np.int32), zeros(3, 3)), ("student_hidden", "floating", "int32")),
     ),
 )

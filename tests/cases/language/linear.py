@@ -52,6 +52,7 @@ WRONG_STATES = (
     BadCall((zeros(3, 4), LABELS), ("bias", "(7,)", "(6,)"), {"bias": zeros(6)}),
     BadCall((zeros(3, 4), LABELS), ("block_size", "at least 1", "0"), {"block_size": 0}),
     BadCall((zeros(3, 4), LABELS), ("soft_cap", "positive", "0"), {"soft_cap": 0}),
+    BadCall((zeros(3, 4), LABELS), ("precision", "'highest'", "'float32'"), {"precision": "float32"}),
 )
 
 
@@ -131,6 +132,7 @@ SEQUENCE_LOG_PROBS = LossCase(
         BadCall((zeros(2, 3, 4), TOKENS, zeros(2, 3)), ("where", "boolean", "float32")),
         BadCall((zeros(2, 3, 4), TOKENS, ANSWER), ("average", "1"), {"average": 1}),
         BadCall((zeros(2, 3, 4), TOKENS, ANSWER), ("block_size", "-1"), {"block_size": -1}),
+        BadCall((zeros(2, 3, 4), TOKENS, ANSWER), ("precision", "'high'", "None"), {"precision": None}),
     ),
     skip={"labels out of range": "the first token of a row is not predicted; tests/lossfns/test_linear.py"},
 )

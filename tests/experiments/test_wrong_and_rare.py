@@ -1,6 +1,7 @@
-"""Networks that are trained together are those that would be trained alone, and each study of them learns something."""
+"""Labels that are wrong or rare, the objectives that meet them, and the studies of them, which must learn something."""
 
 import dataclasses
+import functools
 import importlib
 
 import jax
@@ -13,12 +14,9 @@ from experiments.data.draws import Pool
 from experiments.data.long_tail import draw_rare, tail_counts
 from experiments.data.noise import add_outliers, draw_noisy, flip_labels, transition
 from experiments.evaluation.rare import f1_of, measure_rare, tune_offset
-from experiments.models.ensemble import by_member, index_batches, init_members, member
-from experiments.models.mlp import MLP
-from experiments.study.rates import choose_values
+from experiments.models.mlp import MLP, init_of
+from experiments.study import many
 from train.optimizers import OptimizerConfig
-from train.state import create_state
-from train.step import build_train_step
 
 
 def module(name):
@@ -33,36 +31,29 @@ def pool(classes=3, size=60, numbers=False):
     return Pool("test", x, y, x[:9], y[:9], strata)
 
 
-def robust_case(method, seeds=(0, 1)):
-    """Objective, parameters, data and batch of a tiny ensemble."""
+def robust_case(method):
+    """Objective, initialiser, data and what each of two networks has of its own."""
     data, model = pool(), MLP((5, 3))
-    own = draw_noisy(data, 0.4, "symmetric", seeds, 0)
+    own = draw_noisy(data, 0.4, "symmetric", (0, 1), 0)
     state = jnp.zeros((*own["given"].shape, 3)) if method == "ELR" else None
-    params = init_members(lambda key: model.init(key, jnp.zeros((1, 4)))["params"], seeds, [0.1, 0.01])
-    return module("robust").make_objective(model, method), params, (own, jnp.asarray(data.x)), state
+    return module("robust").make_objective(model, method), init_of(model, 4), data, own, state
 
 
-def outliers_case(method, seeds=(0, 1)):
+def outliers_case(method):
     study, data = module("outliers"), pool(numbers=True)
     model = study.make_model(study.Config())
-
-    def init(key):
-        line = model.init(key, jnp.zeros((1, 4)))["params"]
-        return {"line": line, "shape": jnp.zeros(()), "log_scale": jnp.zeros(())}
-
-    own = draw_noisy(data, 0.2, "", seeds, 0)
-    return study.make_objective(model, method), init_members(init, seeds, [0.1, 0.01]), (own, jnp.asarray(data.x)), None
+    init = functools.partial(study.init, model, 4)
+    return study.make_objective(model, method), init, data, draw_noisy(data, 0.2, "", (0, 1), 0), None
 
 
-def imbalance_case(method, seeds=(0, 1)):
+def imbalance_case(method):
     study, data = module("imbalance"), pool()
     model = study.make_model(study.Config(hidden=5), method, 3)
-    own = draw_rare(data, np.array([8, 4, 2]), seeds, 0)
-    params = init_members(lambda key: model.init(key, jnp.zeros((1, 4)))["params"], seeds, [0.1, 0.01])
-    return study.make_objective(model, method), params, (own, jnp.asarray(data.x)), None
+    own = draw_rare(data, np.array([8, 4, 2]), (0, 1), 0)
+    return study.make_objective(model, method), init_of(model, 4), data, own, None
 
 
-LOSS_TERMS = {robust_case: "noisy_loss", outliers_case: "error_loss", imbalance_case: "rare_loss"}
+TERMS = {robust_case: "loss_of_given", outliers_case: "value", imbalance_case: "value"}
 CASES = [
     *((robust_case, method) for method in ("cross-entropy", "forward-corrected", "ELR")),
     *((outliers_case, method) for method in ("MSE", "Barron, adaptive")),
@@ -71,30 +62,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(("case", "method"), CASES, ids=lambda part: getattr(part, "__name__", part))
-def test_a_member_is_trained_as_if_alone(case, method):
-    """One update of two members, and of the second by itself: the same, and each at its own rate."""
-    objective, params, (own, x), state = case(method)
-    optimizer = by_member(OptimizerConfig(name="adam", learning_rate=1.0, schedule="constant"), 10)
-    step = jax.jit(build_train_step(objective, optimizer, loss_weights={LOSS_TERMS[case]: 1.0}))
-    batch = {"index": np.array([[0, 1, 2], [3, 4, 5]], np.int32)}
-    both, _ = step(create_state(params, optimizer, key=0, frozen=(own, x), state=state), batch)
-    one = jax.tree.map(lambda leaf: leaf[1:], (params, own, state, batch))
-    alone, _ = step(create_state(one[0], optimizer, key=0, frozen=(one[1], x), state=one[2]), one[3])
-    before, after, expected = member(params, 1), member(both.params, 1), member(alone.params, 0)
+def test_a_network_is_trained_as_if_alone(case, method):
+    """Two updates of two networks, and of the second by itself: the same, on its labels and at its rate."""
+    objective, init, data, own, state = case(method)
+    config = OptimizerConfig(name="adam", learning_rate=1.0, schedule="constant")
+    train = many.make_trainer(objective, {TERMS[case]: 1.0}, config, every=2)
+    params = many.stack([init(jax.random.key(number)) for number in (0, 1)])
+    rows = jnp.asarray(own["rows"][:, :6].reshape(2, 2, 3))
+    both = train(many.Runs(jnp.array([0.1, 0.01]), params, rows, own, state), data.examples)
+    second = jax.tree.map(lambda leaf: leaf[1:], (params, rows, own, state))
+    alone = train(many.Runs(jnp.array([0.01]), *second), data.examples)
+    before, after, expected = (
+        jax.tree.map(lambda leaf, k=k: leaf[k], x) for x, k in ((params, 1), (both.params, 1), (alone.params, 0))
+    )
     moved = [float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (after, before)), strict=True)]
-    assert 0 < max(moved) < 0.011  # the first update of Adam is the rate, but for its epsilon
+    assert 0 < max(moved) < 0.021  # an update of Adam is at most near the rate
     for a, b in zip(*map(jax.tree.leaves, (after, expected)), strict=True):
-        np.testing.assert_allclose(a, b, atol=5e-4)  # Adam's first update is a sign, but for gradients as small as eps
-    np.testing.assert_array_equal(both.params["rate"], params["rate"])
-
-
-def test_members_of_one_seed_see_the_same_batches():
-    batches = index_batches(10, 4, [3, 5, 3])
-    seen = np.concatenate([next(batches)["index"] for _ in range(2)], axis=1)
-    assert seen.shape == (3, 8)  # of 10 two are left out of this epoch
-    assert all(len({*row}) == 8 for row in seen.tolist())
-    np.testing.assert_array_equal(seen[0], seen[2])
-    assert seen[0].tolist() != seen[1].tolist()
+        np.testing.assert_allclose(a, b, atol=1e-3)  # Adam's first update is a sign, but for gradients as small as eps
 
 
 def test_labels_flip_in_the_share_and_to_the_classes_that_are_said():
@@ -116,8 +100,17 @@ def test_outliers_are_a_share_and_far_above():
     assert np.sum(found != 0) == 200
     assert found[found != 0].min() >= 5 * targets.std()
     own = draw_noisy(pool(numbers=True), 0.2, "", [0], 0)
-    np.testing.assert_allclose(own["centre"] + own["scale"] * own["given"][0], own["raw"][0], rtol=1e-5)
-    assert np.median(own["given"]) == pytest.approx(0, abs=0.2)
+    given = own["given"][0][own["rows"][0]]
+    np.testing.assert_allclose(own["centre"] + own["scale"] * given, own["raw"][0], rtol=1e-5)
+    assert np.median(given) == pytest.approx(0, abs=1e-6)
+
+
+def test_labels_to_validate_on_are_right():
+    data = pool()
+    own = draw_noisy(data, 0.4, "symmetric", [3], 0)
+    rows, held, given = own["rows"][0], own["held"][0], own["given"][0]
+    np.testing.assert_array_equal(given[held], data.y[held])
+    assert np.mean(given[rows] != data.y[rows]) == pytest.approx(0.4, abs=0.15)
 
 
 def test_the_training_and_validation_examples_of_a_seed_are_disjoint():
@@ -149,13 +142,6 @@ def test_metrics_of_rare_classes_are_those_of_scikit_learn():
     )
 
 
-def test_the_best_value_is_chosen_and_the_edge_is_said():
-    rows = [{"method": "a", "rate": r, "error": e} for r, e in [(1, 3.0), (1, 5.0), (2, 1.0), (2, 2.0), (3, np.nan)]]
-    choice = choose_values(rows, "error", ["method"], better="lower")[("a",)]
-    assert (choice.value, choice.score, choice.at_edge) == (2, 1.5, False)
-    assert choose_values(rows[:4], "error", ["method"], better="lower")[("a",)].at_edge
-
-
 def test_cosines_do_not_depend_on_the_length_of_the_features():
     model = MLP((3,), cosine=True)
     x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
@@ -167,9 +153,9 @@ def test_cosines_do_not_depend_on_the_length_of_the_features():
 
 
 LEARNS = {  # options, and by what margin the trivial baseline is beaten: the most frequent class, or the median
-    "robust": ({"losses": ("cross-entropy",), "shares": (0.4,), "neighbours": (30,)}, 0.5),
+    "robust": ({"losses": ("cross-entropy",), "shares": (0.4,)}, 0.5),
     "outliers": ({"losses": ("MSE",), "outliers": (0.0,)}, 0.15),
-    "imbalance": ({"losses": ("cross-entropy",), "penalties": (1.0,)}, 0.4),
+    "imbalance": ({"losses": ("cross-entropy",)}, 0.4),
 }
 
 
@@ -192,10 +178,12 @@ def margin(name, rows):
 
 @pytest.mark.study
 @pytest.mark.parametrize("name", LEARNS)
-@pytest.mark.parametrize("rate", [1e-2, 0.0])
-def test_a_study_learns_unless_its_rate_is_0(name, rate, tmp_path):
+@pytest.mark.parametrize("factor", [1.0, 0.0])
+def test_a_study_learns_unless_its_rates_are_0(name, factor, tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "MOST", 1)  # one grid of rates is enough
     options, least = LEARNS[name]
-    config = module(name).Config(workdir=str(tmp_path / "run"), seeds=2, tuning_seeds=1, rates=(rate,), **options)
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=300))
+    config = module(name).Config(workdir=str(tmp_path / "run"), seeds=2, tuning_seeds=1, **options)
+    optimizer = dataclasses.replace(config.training.optimizer, learning_rate=factor)
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=300, optimizer=optimizer))
     found = margin(name, module(name).main(config)["runs"])
-    assert found > least if rate else found < least / 2
+    assert found > least if factor else found < least / 2
