@@ -1,4 +1,4 @@
-"""Variants of masked language modelling: tasks on pairs of sentences, remedies for rare tokens, whole words.
+"""Variants of masked language modelling: tasks on pairs of sentences, rare tokens, whole words, replaced tokens.
 
 What is asked of small encoders on the World English Bible (public domain), tested on books that they never saw:
 
@@ -7,89 +7,91 @@ What is asked of small encoders on the World English Bible (public domain), test
   sentences, chosen so that neither length nor punctuation tells the answer; TF-IDF says how far words go.
 - Do weights by frequency (Jiang et al. 2019, arXiv:1902.09191) or the unlikelihood of frequent tokens (Welleck et al.
   2019, arXiv:1908.04319; Li et al. 2020, arXiv:1911.03860) help the rare ones, and what do they cost?
+- Do masks of whole words, or ELECTRA's replaced tokens (Clark et al. 2020, arXiv:2003.10555), make a better probe?
 - How far may evidence be: a masked token of which the text holds one copy, against the same with both masked.
-- With `--longer`: do masks of whole words help the probe?
 
-Each method has the learning rate, of at least 5, with the lowest loss of its own on validation books, in shorter runs
-of another seed. The weight of the pair's loss, the power of the weights, and alpha are not tuned.
+Each method takes the operations of plain training, within 2 %, at the learning rate, of at least 5, with the lowest
+loss of its own on validation books, in shorter runs of another seed. Weights, power and alpha are not tuned.
 
     python -m experiments.mlm_variants
+    python -m experiments.mlm_variants --steps 3000 --arms MLM
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-import lossfns
 from experiments import study
+from experiments.baselines.neighbours import fill_by_neighbours
 from experiments.data import orders
-from experiments.data.load import DataConfig
-from experiments.data.orders import OrderText, Task, eval_batches
+from experiments.data.bert import Batch
+from experiments.data.load import DataConfig, wording
+from experiments.data.orders import OrderText, eval_batches
+from experiments.evaluation import masked
 from experiments.evaluation.groups import mean_representations, probe_groups
-from experiments.evaluation.masked import EDGES, draw_distance, draw_frequency, likeliest, measure_network
 from experiments.evaluation.pair_words import pairs_by_words
-from experiments.models.paired import PairedEncoder, initial_net
+from experiments.models.masked_tasks import Arm, Remedies, make_arm
+from experiments.models.paired import PairedEncoder, ReplacedTokens, initial_net
 from experiments.models.transformer import TransformerConfig
-from experiments.study import Fitted, Question, Recipe, Row, Start, Training, TrainingConfig, axis, product
-from experiments.study.many import Bench, methods, search_rates
-from experiments.study.own_rate import by_rate, with_rate
-from train.objective import Context, Objective, Term, term
+from experiments.study import Fitted, Question, Row, Run, Training, TrainingConfig, axis, many, product
+from experiments.study.config import check_known
+from experiments.study.many import Bench, methods
+from experiments.study.own_rate import Trainings
+from train.errors import UsageError
+from train.objective import Objective
 from train.optimizers import OptimizerConfig
 
-
-class Arm(NamedTuple):
-    """A way to pretrain: what is done to pairs and asked of them, the loss of masked tokens, and what is masked."""
-
-    task: Task = "none"
-    loss: Literal["plain", "weighted", "unlikely"] = "plain"
-    whole_words: bool = False
-
-
 PLAIN, NSP, SOP, WEIGHTED, UNLIKELY = "MLM", "MLM + NSP", "MLM + SOP", "frequency-weighted", "unlikelihood"
-WORDS, UNTRAINED, TFIDF = "whole words", "untrained encoder", "TF-IDF"
+WORDS, ELECTRA, UNTRAINED, TFIDF = "whole words", "replaced tokens", "untrained encoder", "TF-IDF"
+NEIGHBOURS = "counts of neighbours"
 ARMS = {PLAIN: Arm(), NSP: Arm("next"), SOP: Arm("order"), WEIGHTED: Arm(loss="weighted")}
-ARMS |= {UNLIKELY: Arm(loss="unlikely"), WORDS: Arm(whole_words=True)}
-BY_WORDS = {f"{name}, {task}": (name, task) for name in ("word overlap", "words") for task in ("next", "order")}
+ARMS |= {UNLIKELY: Arm(loss="unlikely"), WORDS: Arm(whole_words=True), ELECTRA: Arm(loss="replaced")}
+BY_WORDS = {f"{name}, {ARMS[arm].task}": (name, arm) for name in ("word overlap", "words") for arm in (NSP, SOP)}
 
-MUON = OptimizerConfig(name="muon", learning_rate=1.0, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0)
 PENALTIES = {8: 0.003, 128: 0.1}
 """Labels a class, and C of the probe, as `bert_pretrain` chose it on validation books."""
+MUON = OptimizerConfig(name="muon", learning_rate=0.02, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(study.StudyConfig):
     """Small masked encoders."""
 
-    longer: bool = axis(False)
-    """Also mask whole words."""
+    arms: tuple[str, ...] = axis(tuple(ARMS))
+    """What is trained."""
     seeds: int = axis(5)
-    """Networks of each method, of other weights and another order of the data."""
+    """Networks of each arm, of other weights and another order of the data."""
     data: DataConfig = DataConfig(vocab_size=2048)
     """The text and its tokens."""
-    model: TransformerConfig = TransformerConfig(width=64, depth=2)
+    model: TransformerConfig = TransformerConfig(width=64, depth=1)
     """The encoder."""
-    training: Training = TrainingConfig(MUON, 400, batch_size=16, devices=1, log_every=10, keep_final=False)
-    """Pretraining; the learning rate here multiplies those tried."""
-    tuning_steps: int = 60
-    """Updates of the runs that choose a learning rate."""
-    rate: float = 2e-2
-    """The learning rate around which they are tried."""
+    training: Training = TrainingConfig(MUON, 800, batch_size=16, devices=1, log_every=10, keep_final=False)
+    """Steps are those of plain training. The learning rate is the middle of the grid that is tried."""
+    tuning_steps: int = 120
+    """Steps of plain training when rates are tried."""
     power: float = 0.5
     """How strongly `frequency_weighted` prefers rare tokens."""
     alpha: float = 0.5
     """Weight of the unlikelihood of frequent tokens."""
+    replaced: float = 50.0
+    """Weight of the loss on replaced tokens; the generator's has weight 1."""
+
+    def __post_init__(self) -> None:
+        check_known("--arms", self.arms, ARMS)
+        if PLAIN not in self.arms:
+            raise UsageError(f"every arm is compared with {PLAIN!r}: --arms must hold it, got {', '.join(self.arms)}")
 
     def fast(self) -> Config:
         """The same path on less of everything."""
         training = dataclasses.replace(self.training, steps=4, log_every=2)
-        model = TransformerConfig(width=16, depth=1)
-        return dataclasses.replace(self, model=model, training=training, tuning_steps=2, seeds=2)
+        parts: Any = {"model": TransformerConfig(width=16, depth=1), "training": training, "arms": (PLAIN, SOP)}
+        return dataclasses.replace(self, **parts, tuning_steps=2, seeds=2)
 
 
 def make_data(config: Config) -> OrderText:
@@ -97,40 +99,16 @@ def make_data(config: Config) -> OrderText:
     return orders.read_order_text(config.data)
 
 
-def make_model(config: Config, vocab_size: int) -> PairedEncoder:
-    """The network of all methods."""
-    return PairedEncoder(config.model, vocab_size)
+def make_model(config: Config, vocab_size: int, method: str = PLAIN) -> Any:
+    """The network of a method."""
+    return (ReplacedTokens if method == ELECTRA else PairedEncoder)(config.model, vocab_size)
 
 
 def make_objective(config: Config, method: str, counts: np.ndarray) -> Objective:
     """The losses of a method; its parameters are those of `with_rate`."""
-    arm, model, capacity = ARMS[method], make_model(config, len(counts)), orders.most_masked(config.data)
-    frequent = jnp.asarray(counts >= EDGES[-1])
-
-    def of_masked(logits: Any, labels: Any, where: Any) -> Any:
-        if arm.loss == "weighted":
-            return term(
-                lossfns.frequency_weighted, logits, labels, jnp.asarray(counts), power=config.power, where=where
-            )
-        if arm.loss == "unlikely":
-            avoid = jnp.broadcast_to(frequent, logits.shape)
-            return term(lossfns.unlikelihood, logits, labels, avoid, alpha=config.alpha, where=where)
-        return term(lossfns.masked_lm, logits, labels, where=where)
-
-    def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
-        masked, positions = jax.lax.top_k(batch["masked"].astype(jnp.int32), capacity)
-        masked, labels = masked > 0, jnp.take_along_axis(batch["labels"], positions, axis=1)
-        places = {"valid": batch["valid"], "segments": batch["segments"], "positions": positions}
-        out: Any = model.apply({"params": params["net"]}, batch["tokens"], **places)
-        logits, pair = out
-        terms = {"mlm": of_masked(logits, labels, masked), "masked_accuracy": Term(logits.argmax(-1) == labels, masked)}
-        if arm.task != "none":
-            loss = lossfns.next_sentence if arm.task == "next" else lossfns.sentence_order
-            terms["pair"] = term(loss, pair, batch["answer"])
-            terms["pair_accuracy"] = Term((pair.argmax(-1) == 0) == (batch["answer"] == 1))
-        return terms
-
-    return objective
+    remedies = Remedies(counts, masked.EDGES[-1], config.power, config.alpha)
+    model = make_model(config, len(counts), method)
+    return make_arm(model, ARMS[method], orders.most_masked(config.data), remedies)
 
 
 def source(config: Config, data: OrderText, method: str, split: str, seed: int = 0) -> orders.PairSource:
@@ -139,108 +117,127 @@ def source(config: Config, data: OrderText, method: str, split: str, seed: int =
     return orders.PairSource(data.pairs[split], arm.task, *sizes, data.starts, arm.whole_words)
 
 
-@dataclasses.dataclass(frozen=True)
-class Lab:
-    """What the runs share; `recipes` gives that of a method and a number of steps, which is compiled once."""
+class Lab(NamedTuple):
+    """What the trainings share."""
 
-    config: Config
-    data: OrderText
     bench: Bench
-    recipes: Any
-
-    def initial(self, seed: int) -> Any:
-        """Random parameters, the same for all methods."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), seed)
-        return initial_net(make_model(self.config, len(self.data.counts)), self.config.data.seq_len, key)
-
-    def train(self, method: str, seed: int, rate: float, steps: int, folder: Any) -> Fitted:
-        """Trains a network."""
-        training = dataclasses.replace(self.config.training, steps=steps)
-        start = Start(with_rate(self.initial(seed), rate), self.config.seed + seed)
-        batches = orders.train_batches(source(self.config, self.data, method, "train", seed), training.batch_size)
-        return study.fit_model(self.recipes(method, steps), start, batches, training=training, folder=folder)
-
-    def tune(self, tuned: str) -> list[Row]:
-        """Tries the learning rates of a method by its own loss on validation books."""
-        config, folder = self.config, self.bench.run.folder(tuned=tuned)
-        held_out = eval_batches(source(config, self.data, tuned, "validation"))
-
-        def losses(rates: list[float]) -> list[float]:
-            fits = (self.train(tuned, 1_000, rate, config.tuning_steps, folder) for rate in rates)
-            return [fitted.evaluate(held_out)["loss"] for fitted in fits]
-
-        return [{"rate": rate, "loss": loss} for rate, loss in search_rates(losses, config.rate).items()]
-
-    def evaluate(self, method: str, seed: int) -> Row:
-        """One network or baseline."""
-        config, data, counts = self.config, self.data, self.data.counts
-        probe = functools.partial(probe_groups, data.passages, PENALTIES, seed)
-        if method == TFIDF:
-            return probe(None)
-        if method in BY_WORDS:
-            name, task = BY_WORDS[method]
-            arm = NSP if task == "next" else SOP
-            train, test = (eval_batches(source(config, data, arm, *of)) for of in (("train", 1 + seed), ("test", 0)))
-            return {"pair_accuracy": pairs_by_words(train, test, len(counts))[name]}
-        model, net = make_model(config, len(counts)), self.initial(seed)
-        if method != UNTRAINED:
-            rate, folder = self.bench.rate(method, config.rate), self.bench.run.folder(method=method, seed=seed)
-            fitted = self.train(method, seed, rate, config.training.steps, folder)
-            net = fitted.params["net"]
-        found: Row = probe(functools.partial(mean_representations, config.model, len(counts), net["encoder"]))
-        if method == UNTRAINED:
-            return found
-        if ARMS[method].task != "none":
-            tested = fitted.evaluate(eval_batches(source(config, data, method, "test")))
-            found["pair_accuracy"] = tested["pair_accuracy"]
-        if method == PLAIN and seed == 0:
-            self.bench.run.save(net, len(counts), tokenizer=data.tokenizer)
-        test, most = eval_batches(source(config, data, PLAIN, "test")), orders.most_masked(config.data)
-        return found | measure_network(functools.partial(likeliest, model, net), test, counts, most)
+    data: OrderText
+    trainings: Trainings
+    held_out: Callable[[str, str], list[Batch]]
+    """Batches of a method and a split."""
 
 
-REMEDIES, PAIRS = methods(WEIGHTED, UNLIKELY), methods(NSP, SOP)
-OVERLAP, ORDER = methods("word overlap, next"), methods("word overlap, order", "words, order")
+def make_lab(config: Config, data: OrderText, run: Run) -> Lab:
+    """Makes the objectives, and counts the operations of a step of each method."""
+    objectives = {name: make_objective(config, name, data.counts) for name in ARMS}
+    weights = {name: arm.weights(config.replaced) for name, arm in ARMS.items()}
+    trainings = Trainings(config.training, objectives, weights)
+    for name in config.arms:
+        batch = source(config, data, name, "train")(0, np.arange(config.training.batch_size))
+        trainings.count(name, initial(config, data, name, 0), batch)
+    held_out = functools.cache(lambda method, split: eval_batches(source(config, data, method, split)))
+    return Lab(Bench(config, run, {}), data, trainings, held_out)
+
+
+def initial(config: Config, data: OrderText, method: str, seed: int) -> Any:
+    """Random parameters; the encoders of all methods with the same seed are equal."""
+    key = jax.random.fold_in(jax.random.key(config.seed), seed)
+    return initial_net(make_model(config, len(data.counts), method), config.data.seq_len, key)
+
+
+def train(lab: Lab, setting: Row, method: str, *, rate: float, steps: int, seed: int) -> Fitted:
+    """A network, trained at a rate with the operations of `steps` steps of plain training."""
+    config, data = lab.bench.config, lab.data
+    net, own = initial(config, data, method, seed), config.seed + seed
+    batches = orders.train_batches(source(config, data, method, "train", seed), config.training.batch_size)
+    folder = lab.bench.run.folder(**setting)
+    return lab.trainings.fit(method, net, batches, rate=rate, steps=steps, seed=own, folder=folder)
+
+
+def try_rate(lab: Lab, tuned: str, rate: float) -> Row:
+    """The method's own loss on validation books after a short training at a rate, with a seed of its own."""
+    steps = lab.bench.config.tuning_steps
+    fitted = train(lab, {"tuned": tuned, "rate": rate}, tuned, rate=rate, steps=steps, seed=1_000)
+    return {"loss": fitted.evaluate(lab.held_out(tuned, "validation"))["loss"]}
+
+
+def evaluate(lab: Lab, *, method: str, seed: int = 0) -> Row:
+    """One network or baseline, on test books."""
+    config, data, size = lab.bench.config, lab.data, len(lab.data.counts)
+    test, most = lab.held_out(PLAIN, "test"), orders.most_masked(config.data)
+    probe = functools.partial(probe_groups, data.passages, PENALTIES, seed)
+    if method == NEIGHBOURS:
+        return masked.measure_tokens(fill_by_neighbours(data.pairs["train"].ids, size), test, data.counts, most)
+    if method == TFIDF:
+        return probe(None)
+    if method in BY_WORDS:
+        name, arm = BY_WORDS[method]
+        batches = eval_batches(source(config, data, arm, "train", 1 + seed)), lab.held_out(arm, "test")
+        return {"pair_accuracy": pairs_by_words(*batches, size)[name]}
+    net, found = initial(config, data, method, seed), dict[str, Any]()
+    if method != UNTRAINED:
+        rate, steps = lab.bench.rate(method, config.training.optimizer.learning_rate), config.training.steps
+        fitted = train(lab, {"method": method, "seed": seed}, method, rate=rate, steps=steps, seed=seed)
+        net, found = fitted.params["net"], {"rate": rate, "operations": lab.trainings.share(method, steps)}
+    found |= probe(functools.partial(mean_representations, config.model, size, net["encoder"]))
+    if method in (UNTRAINED, ELECTRA):
+        return found
+    if ARMS[method].task != "none":
+        found["pair_accuracy"] = fitted.evaluate(lab.held_out(method, "test"))["pair_accuracy"]
+    if method == PLAIN and seed == 0:
+        lab.bench.run.save(net, size, tokenizer=data.tokenizer)
+    predict = functools.partial(masked.likeliest, make_model(config, size), net)
+    return found | masked.measure_network(predict, test, data.counts, most)
+
+
+def ask(metric: str, arms: tuple[str, ...], baselines: tuple[Any, ...], claim: str, **more: Any) -> Question:
+    """A question on methods, against others or a number."""
+    against = tuple({"method": one} if isinstance(one, str) else one for one in baselines)
+    return Question(metric, methods(*arms), against, claim=claim, **more)
+
+
+REMEDIES, PAIRS, SAME = (WEIGHTED, UNLIKELY), (NSP, SOP), {"expected": "same"}
 QUESTIONS = (
-    Question("pair_accuracy", methods(NSP), methods(SOP), claim="The next sentence is easier to tell than their order"),
-    Question("pair_accuracy", OVERLAP, methods(NSP), claim="Shared words alone tell the next sentence better"),
-    Question("pair_accuracy", methods(SOP), ORDER, claim="The network tells their order better than words do"),
-    Question("books_8", PAIRS, methods(PLAIN), claim="A task on pairs helps a probe with 8 labels a class"),
-    Question("books_128", PAIRS, methods(PLAIN), claim="A task on pairs helps a probe with 128 labels a class"),
-    Question("books_128", methods(PLAIN), methods(UNTRAINED, TFIDF), claim="Masked tokens alone make a good probe"),
-    Question("rare_accuracy", REMEDIES, methods(PLAIN), claim="Each remedy helps rare tokens"),
-    Question("middle_accuracy", REMEDIES, methods(PLAIN), claim="Each remedy helps tokens of middle frequency"),
-    Question("frequent_accuracy", REMEDIES, methods(PLAIN), expected="same", margin=0.01,
-        claim="No remedy costs frequent tokens more than 0.01"),
-    Question("gain_near", methods(PLAIN), (0.0,), claim="A copy within 8 tokens helps to fill a mask"),
-    Question("gain_far", methods(PLAIN), (0.0,), claim="A copy 17 or more tokens away helps to fill a mask"),
-    Question("books_128", methods(WORDS), methods(PLAIN), claim="Masks of whole words help a probe"),
-)  # fmt: skip
+    ask("pair_accuracy", (NSP,), (SOP,), "The next sentence is easier to tell than the order of two"),
+    ask("pair_accuracy", ("word overlap, next",), (NSP,), "Shared words alone tell the next sentence better"),
+    ask("pair_accuracy", (SOP,), ("word overlap, order", "words, order"), "Networks tell the order better than words"),
+    ask("books_8", PAIRS, (PLAIN,), "A task on pairs helps a probe with 8 labels a class"),
+    ask("books_128", PAIRS, (PLAIN,), "A task on pairs helps a probe with 128 labels a class"),
+    ask("books_128", (PLAIN,), (UNTRAINED, TFIDF), "Masked tokens alone make a good probe"),
+    ask("books_128", (WORDS, ELECTRA), (PLAIN,), "Whole words, and replaced tokens, make a better one"),
+    ask("masked_accuracy", (PLAIN,), (NEIGHBOURS,), "The network fills masks better than counts of neighbours"),
+    ask("rare_accuracy", (PLAIN,), (0.1,), "Of rare tokens it fills less than a tenth", expected="worse"),
+    ask("rare_accuracy", REMEDIES, (PLAIN,), "Each remedy helps rare tokens"),
+    ask("middle_accuracy", REMEDIES, (PLAIN,), "Each remedy helps tokens of middle frequency"),
+    ask("frequent_accuracy", REMEDIES, (PLAIN,), "No remedy costs frequent tokens more than 0.01", margin=0.01, **SAME),
+    ask("gain_near", (PLAIN,), (0.0,), "A copy within 8 tokens helps to fill a mask"),
+    ask("gain_far", (PLAIN,), (0.0,), "A copy 17 or more tokens away helps to fill a mask"),
+    ask("operations", tuple(ARMS), (1.0,), "All take the operations of plain training", margin=0.02, **SAME),
+)
 
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the study and returns its summary."""
     with study.open_study(config, __doc__) as run:
-        data, chain = make_data(config), config.training.optimizer
+        data = make_data(config)
         run.uses(data.pairs)
-
-        @functools.cache
-        def recipe(method: str, steps: int) -> Recipe:
-            objective = make_objective(config, method, data.counts)
-            weights = {"mlm": 1.0} | ({"pair": 1.0} if ARMS[method].task != "none" else {})
-            return Recipe(objective, weights, by_rate(chain, steps))
-
-        lab = Lab(config, data, Bench(config, run, {}), recipe)
-        arms = [name for name in ARMS if config.longer or name != WORDS]
-        tried = run.all([{"tuned": name} for name in arms], lab.tune)
-        lab = dataclasses.replace(lab, bench=dataclasses.replace(lab.bench, tuned=tried))
-        names = [*arms, *BY_WORDS, *((UNTRAINED, TFIDF) if data.passages else ())]
-        results = run.all(product(method=names, seed=range(config.seeds)), lab.evaluate, on=tried)
-        asked = [question for question in QUESTIONS if data.passages or not question.metric.startswith("books")]
-        plain = [row for row in results if row["method"] == PLAIN]
-        figures = [lambda: draw_frequency(run, results, (PLAIN, WEIGHTED, UNLIKELY)), lambda: draw_distance(run, plain)]
-        curves = {"masked_accuracy": "accuracy on masked tokens", "pair_accuracy": "accuracy on pairs"}
-        return run.report(results, asked, notes=[lab.bench.table], figures=figures, curves=curves)
+        lab, extend = make_lab(config, data, run), not (config.dry_run or config.fast_dev_run)
+        middle = config.training.optimizer.learning_rate
+        tried = many.tune_runs(run, config.arms, lambda **one: try_rate(lab, **one), middle, extend=extend)
+        lab = lab._replace(bench=dataclasses.replace(lab.bench, tuned=tried))
+        names = [*config.arms, *BY_WORDS, *((UNTRAINED, TFIDF) if data.passages else ())]
+        grid = [*product(method=names, seed=range(config.seeds)), *methods(NEIGHBOURS)]
+        results = run.all(grid, lambda **setting: evaluate(lab, **setting), on=tried)
+        asked = [question for question in QUESTIONS if any(question.metric in row for row in results)]
+        steps = ", ".join(f"{method}: {lab.trainings.steps(method, config.training.steps)}" for method in config.arms)
+        return run.report(
+            results,
+            asked,
+            notes=[f"Steps at equal compute: {steps}.", lab.bench.table],
+            figures=[lambda: masked.draw_measured(run, results, PLAIN, (WEIGHTED, UNLIKELY))],
+            curves={"masked_accuracy": "accuracy on masked tokens", "pair_accuracy": "accuracy on pairs"},
+            title=f"Variants of masked language modelling of {wording(config.data).title}",
+        )
 
 
 if __name__ == "__main__":

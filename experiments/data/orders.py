@@ -168,12 +168,12 @@ def _masker(vocab_size: int, rate: float) -> Callable[..., dict[str, jax.Array]]
 
 
 def word_starts(pieces: Sequence[str]) -> np.ndarray:
-    """Which pieces begin a word: those that sentencepiece marks by a low line.
+    """Which pieces begin a word: those that sentencepiece marks by a low line; of bytes the blank.
 
-    >>> word_starts(["\u2581king", "dom"]).tolist()
-    [True, False]
+    >>> word_starts(["\u2581king", "dom", " "]).tolist()
+    [True, False, True]
     """
-    return np.array([piece.startswith("\u2581") for piece in pieces])
+    return np.array([piece.startswith(("\u2581", " ")) for piece in pieces])
 
 
 def train_batches(source: PairSource, batch_size: int) -> grain.DatasetIterator:

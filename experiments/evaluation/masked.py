@@ -180,6 +180,13 @@ def draw_frequency(run: Run, rows: Sequence[Mapping[str, Any]], methods: Sequenc
     groups = {
         f"{name} ({edge})": {m: [row[f"{name}_accuracy"] for row in rows if row["method"] == m] for m in there}
         for name, edge in zip(CLASSES, edges, strict=True)
+        if all(f"{name}_accuracy" in row for row in rows if row["method"] in there)
     }
     plots.bars(path, groups, ylabel="accuracy on masked tokens, test", title="By occurrences of the token in training")
     return Image(path.relative_to(run.path), "Masked accuracy by how often a token occurs in the training text")
+
+
+def draw_measured(run: Run, rows: Sequence[Mapping[str, Any]], plain: str, remedies: Sequence[str]) -> list[Image]:
+    """Both figures: of the plain method and the remedies for rare tokens, and of the plain one by distance."""
+    own = [row for row in rows if row["method"] == plain]
+    return [draw_frequency(run, rows, (plain, *remedies)), draw_distance(run, own)]

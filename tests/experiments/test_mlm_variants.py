@@ -1,6 +1,7 @@
 """Pairs of sentences, what is measured on masked tokens, and what the study of both learns."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,21 @@ import optax
 import pytest
 
 from experiments import mlm_variants
+from experiments.baselines.neighbours import fill_by_neighbours
 from experiments.data.orders import PairSource, draw_others, eval_batches, find_pairs, make_pairs
 from experiments.data.text import Corpus, Tokens
 from experiments.data.tokenizers import MASK, SEP
 from experiments.evaluation.masked import find_evidence, measure_evidence, measure_tokens
 from experiments.evaluation.pair_words import pairs_by_words
-from experiments.models.transformer import TransformerConfig
-from experiments.study.own_rate import by_rate, with_rate
+from experiments.models.paired import ReplacedTokens, initial_net
+from experiments.models.transformer import TransformerConfig, masked_places
+from experiments.study import TrainingConfig, many
+from experiments.study.own_rate import Trainings, by_rate, with_rate
 from train.errors import UsageError
 from train.objective import Context
 from train.optimizers import OptimizerConfig, make_optimizer
 
-SEQ_LEN, VOCAB = 24, 60
+SEQ_LEN, VOCAB, PLAIN = 24, 60, mlm_variants.PLAIN
 STARTS = np.arange(VOCAB) >= 5
 
 
@@ -159,39 +163,84 @@ def small(**options):
     return dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=SEQ_LEN))
 
 
+def numbers(count):
+    return np.where(np.arange(count) < 20, 2_000, 50)
+
+
 @pytest.mark.parametrize("method", mlm_variants.ARMS)
-def test_objective_counts_masked_tokens_and_pairs(method):
+def test_objective_counts_masked_tokens_pairs_and_all_tokens(method):
     config, arm = small(), mlm_variants.ARMS[method]
-    counts = np.where(np.arange(VOCAB) < 20, 2_000, 50)
     batch = PairSource(pairs_of(), arm.task, SEQ_LEN, 0.15, 0, STARTS)(0, np.arange(8))
-    objective = mlm_variants.make_objective(config, method, counts)
-    model = mlm_variants.make_model(config, VOCAB)
+    objective = mlm_variants.make_objective(config, method, numbers(VOCAB))
+    model = mlm_variants.make_model(config, VOCAB, method)
 
     def sums(key):
-        places = {"valid": batch["valid"], "segments": batch["segments"], "positions": jnp.zeros((8, 1), int)}
-        net = model.init(key, batch["tokens"], **places)["params"]
+        net = initial_net(model, SEQ_LEN, key)
         terms = objective(with_rate(net, 1.0), batch, Context(key, jnp.int32(0), train=True))
         return {name: value.sums() for name, value in terms.items()}
 
     found = {name: tuple(map(float, pair)) for name, pair in jax.jit(sums)(jax.random.key(0)).items()}
-    assert found["mlm"][1] == found["masked_accuracy"][1] == batch["masked"].sum()
-    assert np.isfinite(found["mlm"][0])
+    trained = arm.weights(config.replaced)
+    assert all(np.isfinite(found[name][0]) for name in trained)
+    assert found["mlm"][1] == batch["masked"].sum()
+    if method == mlm_variants.ELECTRA:
+        assert found["replaced"][1] == batch["valid"].sum()
+    else:
+        assert found["masked_accuracy"][1] == batch["masked"].sum()
     assert found.get("pair_accuracy", (0, 0))[1] == (8 if arm.task != "none" else 0)
+    assert set(trained) == {*found} - {"masked_accuracy", "pair_accuracy"}
+
+
+def test_only_masked_tokens_are_replaced():
+    batch = PairSource(pairs_of(), "none", SEQ_LEN, 0.15, 0, STARTS)(0, np.arange(8))
+    model = ReplacedTokens(TransformerConfig(width=8, depth=1, heads=1), VOCAB)
+    net, key = initial_net(model, SEQ_LEN, jax.random.key(0)), jax.random.key(1)
+    logits, tokens, replaced = model.apply({"params": net}, batch, masked_places(batch, 5), key)
+    assert (logits.shape, replaced.shape) == ((8, 5, VOCAB), (8, SEQ_LEN))
+    new = np.asarray(tokens) != batch["labels"]
+    assert new.any()
+    assert not (new & ~batch["masked"]).any()
+
+
+def test_encoders_of_all_methods_start_equal():
+    config, data = small(), mlm_variants.OrderText(SimpleNamespace(counts=numbers(VOCAB)), {}, STARTS, None)
+    nets = [mlm_variants.initial(config, data, method, 3)["encoder"] for method in (PLAIN, mlm_variants.ELECTRA)]
+    jax.tree.map(np.testing.assert_array_equal, *nets)
+
+
+def test_steps_of_a_costly_method_take_the_operations_of_the_plain_one():
+    made = Trainings(TrainingConfig(), {"plain": None, "costly": None}, {}, {"plain": 100, "costly": 250})
+    assert (made.steps("plain", 10), made.steps("costly", 10)) == (10, 4)
+    assert made.share("costly", 10) == pytest.approx(1.0)
+    assert made.share("costly", 9) == pytest.approx(4 * 250 / 900)
+
+
+def test_neighbours_on_both_sides_decide():
+    """After 7 come 8, 8 and 9, before 6 stands 9; so 9 stands between 7 and 6, and 8 after 7 if nothing else is known."""
+    fill = fill_by_neighbours(np.array([7, 8, 5, 7, 8, 5, 7, 9, 6, 5, 9, 6]), 10, prior=0.01)
+    batch = {"tokens": np.array([[7, MASK, 6], [7, MASK, MASK]]), "positions": np.array([[1], [1]])}
+    assert fill(batch).tolist() == [[9], [8]]
+
+
+def test_comparison_needs_the_plain_method():
+    with pytest.raises(UsageError, match="must hold it, got MLM \\+ NSP"):
+        mlm_variants.Config(arms=(mlm_variants.NSP,))
+    with pytest.raises(UsageError, match="--arms"):
+        mlm_variants.Config(arms=("MLN",))
 
 
 @pytest.mark.study
 @pytest.mark.parametrize("rate", [2e-2, 0.0])
 def test_study_learns_unless_its_rate_is_0(rate, tmp_path, monkeypatch):
     """A network of few steps knows more of masked tokens than the most frequent one, by 0.05."""
-    monkeypatch.setattr(mlm_variants, "ARMS", {mlm_variants.PLAIN: mlm_variants.Arm()})
-    monkeypatch.setattr(mlm_variants.Lab, "tune", lambda self, tuned: [{"rate": rate, "loss": 1.0}])
+    monkeypatch.setattr(many, "tune_runs", lambda *given, **more: [{"tuned": PLAIN, "rate": rate, "loss": 1.0}])
     monkeypatch.setattr(mlm_variants, "BY_WORDS", {})
-    config = mlm_variants.Config(workdir=str(tmp_path / "run"), seeds=1)
+    config = mlm_variants.Config(workdir=str(tmp_path / "run"), seeds=1, arms=(PLAIN,))
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=150))
     rows = mlm_variants.main(config)["runs"]
     data = mlm_variants.make_data(config)
     source = PairSource(data.pairs["test"], "none", 64, 0.15, 0, data.starts)
     masked = np.concatenate([b["labels"][b["masked"]] for b in eval_batches(source)])
     trivial = np.mean(masked == data.counts.argmax())
-    found = next(row["masked_accuracy"] for row in rows if row["method"] == mlm_variants.PLAIN)
+    found = next(row["masked_accuracy"] for row in rows if row["method"] == PLAIN)
     assert (found > trivial + 0.05) == (rate > 0)
