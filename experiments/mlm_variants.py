@@ -234,7 +234,7 @@ def main(config: Config) -> dict[str, Any]:
             results,
             asked,
             notes=[f"Steps at equal compute: {steps}.", lab.bench.table],
-            figures=[lambda: masked.draw_measured(run, results, PLAIN, (WEIGHTED, UNLIKELY))],
+            figures=[lambda: masked.draw_measured(run, results, PLAIN, (WEIGHTED, UNLIKELY, NEIGHBOURS))],
             curves={"masked_accuracy": "accuracy on masked tokens", "pair_accuracy": "accuracy on pairs"},
             title=f"Variants of masked language modelling of {wording(config.data).title}",
         )

@@ -186,7 +186,7 @@ def draw_frequency(run: Run, rows: Sequence[Mapping[str, Any]], methods: Sequenc
     return Image(path.relative_to(run.path), "Masked accuracy by how often a token occurs in the training text")
 
 
-def draw_measured(run: Run, rows: Sequence[Mapping[str, Any]], plain: str, remedies: Sequence[str]) -> list[Image]:
-    """Both figures: of the plain method and the remedies for rare tokens, and of the plain one by distance."""
+def draw_measured(run: Run, rows: Sequence[Mapping[str, Any]], plain: str, others: Sequence[str]) -> list[Image]:
+    """Both figures: of the plain method and others by frequency, and of the plain one by distance."""
     own = [row for row in rows if row["method"] == plain]
-    return [draw_frequency(run, rows, (plain, *remedies)), draw_distance(run, own)]
+    return [draw_frequency(run, rows, (plain, *others)), draw_distance(run, own)]

@@ -396,7 +396,7 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
 @pytest.mark.parametrize("name", RUN)
 def test_model_of_a_folder_is_given_back(name, finished):
     model, params, tokenizer = load(finished(name))
-    text = name in ("bert_pretrain", "causal_lm", "causal_variants")
+    text = name in ("bert_pretrain", "causal_lm", "causal_variants", "mlm_variants")
     assert (tokenizer is not None) == text
     if name == "toy_classifier":
         assert model.apply({"params": params}, np.zeros((2, 1), np.float32)).shape == (2, 1)
