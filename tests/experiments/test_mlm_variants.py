@@ -216,7 +216,7 @@ def test_steps_of_a_costly_method_take_the_operations_of_the_plain_one():
 
 
 def test_neighbours_on_both_sides_decide():
-    """After 7 come 8, 8 and 9, before 6 stands 9; so 9 stands between 7 and 6, and 8 after 7 if nothing else is known."""
+    """After 7 come 8, 8 and 9, and before 6 stands 9: so 9 is between 7 and 6, and 8 after 7 if the rest is masked."""
     fill = fill_by_neighbours(np.array([7, 8, 5, 7, 8, 5, 7, 9, 6, 5, 9, 6]), 10, prior=0.01)
     batch = {"tokens": np.array([[7, MASK, 6], [7, MASK, MASK]]), "positions": np.array([[1], [1]])}
     assert fill(batch).tolist() == [[9], [8]]
