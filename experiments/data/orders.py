@@ -67,8 +67,9 @@ def find_pairs(tokens: Tokens, corpus: Corpus, seq_len: int) -> Pairs:
     document = tokens.document[second]
     if not len(second) or np.unique(document, return_counts=True)[1].max() * 2 > len(second):
         raise UsageError(
-            f"Expected pairs of sentences that fit into {seq_len} tokens in several documents, but there are "
-            f"{len(second)} pairs; take more text or a larger --data.seq-len."
+            f"Expected pairs of sentences that fit into {seq_len} tokens, no document with more than half of them, but "
+            f"there are {len(second)} pairs in {len({*document.tolist()})} documents; take more text or a larger "
+            "--data.seq-len."
         )
     order = np.argsort(lengths[second], kind="stable")
     return Pairs(tokens.ids, tokens.starts, second, document, order, np.argsort(order))

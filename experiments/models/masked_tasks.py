@@ -12,6 +12,7 @@ import lossfns
 from experiments.data.orders import Task
 from experiments.models.paired import PairedEncoder, ReplacedTokens
 from experiments.models.transformer import masked_places
+from train.errors import UsageError
 from train.objective import Context, Objective, Term, term
 
 
@@ -23,7 +24,13 @@ class Arm(NamedTuple):
     whole_words: bool = False
 
     def weights(self, replaced: float) -> dict[str, float]:
-        """The weights of its losses, that on replaced tokens being `replaced`."""
+        """The weights of its losses, that on replaced tokens being `replaced`.
+
+        Raises:
+            UsageError: It is negative.
+        """
+        if not replaced >= 0:
+            raise UsageError(f"--replaced is the weight of a loss: expected a number of at least 0, got {replaced}")
         pair = {} if self.task == "none" else {"pair": 1.0}
         return {"mlm": 1.0} | pair | ({"replaced": replaced} if self.loss == "replaced" else {})
 
@@ -59,7 +66,14 @@ def pair_terms(task: Task, logits: Any, answer: Any) -> dict[str, Term]:
 
 
 def make_arm(model: PairedEncoder | ReplacedTokens, arm: Arm, capacity: int, remedies: Remedies) -> Objective:
-    """The objective of an arm, of {"net": parameters of the model} and at most `capacity` masked tokens of a text."""
+    """The objective of an arm, of {"net": parameters of the model} and at most `capacity` masked tokens of a text.
+
+    Raises:
+        UsageError: The power or the weight of a remedy is negative.
+    """
+    for name in ("power", "alpha"):
+        if not getattr(remedies, name) >= 0:
+            raise UsageError(f"--{name} must be at least 0, where 0 is plain training, got {getattr(remedies, name)}")
 
     def objective(params: Any, batch: Mapping[str, Any], ctx: Context) -> dict[str, Term]:
         positions, labels, masked = places = masked_places(batch, capacity)

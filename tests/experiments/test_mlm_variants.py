@@ -61,7 +61,7 @@ def test_pairs_are_neighbours_of_one_document_that_fit():
 
 def test_text_without_ends_of_sentences_is_refused():
     tokens, text = corpus()
-    with pytest.raises(UsageError, match="there are 0 pairs; take more text"):
+    with pytest.raises(UsageError, match="there are 0 pairs in 0 documents; take more text"):
         find_pairs(tokens, dataclasses.replace(text, sentences=["he went,"] * len(text.sentences)), SEQ_LEN)
 
 
@@ -227,6 +227,14 @@ def test_comparison_needs_the_plain_method():
         mlm_variants.Config(arms=(mlm_variants.NSP,))
     with pytest.raises(UsageError, match="--arms"):
         mlm_variants.Config(arms=("MLN",))
+
+
+@pytest.mark.parametrize("option", ["power", "alpha", "replaced"])
+def test_negative_weights_are_refused(option):
+    config = small(**{option: -1.0})
+    with pytest.raises(UsageError, match=f"--{option} .* at least 0.* got -1.0"):
+        mlm_variants.make_objective(config, mlm_variants.UNLIKELY, numbers(VOCAB))
+        mlm_variants.ARMS[mlm_variants.ELECTRA].weights(config.replaced)
 
 
 @pytest.mark.study
