@@ -233,8 +233,7 @@ def test_comparison_needs_the_plain_method():
 def test_negative_weights_are_refused(option):
     config = small(**{option: -1.0})
     with pytest.raises(UsageError, match=f"--{option} .* at least 0.* got -1.0"):
-        mlm_variants.make_objective(config, mlm_variants.UNLIKELY, numbers(VOCAB))
-        mlm_variants.ARMS[mlm_variants.ELECTRA].weights(config.replaced)
+        mlm_variants.make_lab(config, SimpleNamespace(counts=numbers(VOCAB)), None)
 
 
 @pytest.mark.study
