@@ -79,8 +79,9 @@ class PairedEncoder(nn.Module):
         self.mlm_norm = nn.LayerNorm()
         self.mlm_bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,))
         self.bag = Dense(self.config.width)
-        self.bag_weight = Dense(1, use_bias=True)
-        self.pair_hidden = Dense(self.config.width, use_bias=True)
+        self.word_head = Dense(1, use_bias=True)
+        self.pair_hidden = Dense(self.config.width)
+        self.pair_norm = nn.LayerNorm()
         self.pair_head = Dense(2, use_bias=True)
 
     def __call__(
@@ -90,10 +91,11 @@ class PairedEncoder(nn.Module):
         logits, hidden = self.masked(tokens, valid=valid, segments=segments, positions=positions)
         u, v = (mean_over(hidden, valid & (segments == part)) for part in (0, 1))
         words = self.encoder.embedding_norm(self.encoder.embedding(tokens))
-        words = self.bag(words) * jax.nn.sigmoid(self.bag_weight(words))
+        words = self.bag(words) * jax.nn.sigmoid(self.word_head(words))
         a, b = (unit(mean_over(words, valid & (segments == part))) for part in (0, 1))
         overlap = jnp.sum(a * b, axis=-1, keepdims=True) / a.shape[-1] ** 0.5
-        read = jax.nn.gelu(self.pair_hidden(jnp.concatenate([u, v, u * v, jnp.abs(u - v), a * b, overlap], axis=-1)))
+        compared = self.pair_hidden(jnp.concatenate([u, v, u * v, jnp.abs(u - v), a * b], axis=-1))
+        read = jnp.concatenate([jax.nn.gelu(self.pair_norm(compared)), overlap], axis=-1)
         return logits, self.pair_head(read)
 
     def masked(
