@@ -65,7 +65,7 @@ class PairedEncoder(nn.Module):
     The pair's head reads, with a hidden layer, the means u and v of both segments, their product and their distance
     (Conneau et al. 2017, arXiv:1705.02364), and the product and cosine of two bags of embeddings with learnt weights of
     the words. Without the cosine, or with a head on one mean of all tokens, so small an encoder stays at chance for
-    many more steps.
+    many more steps; without the norm the hidden units die at large learning rates.
     """
 
     config: TransformerConfig
