@@ -19,7 +19,7 @@ loss of its own on validation books, in shorter runs of another seed. Weights, p
 Expected: NSP tells 0.641 of pairs, shared words 0.707; SOP tells 0.503, which is chance, words 0.558. No task on pairs,
 nor whole words, nor ELECTRA is seen to help the probe: MLM 0.290, untrained 0.257, TF-IDF 0.372. MLM fills 0.306 of
 masks and 0.011 of rare ones, counts of neighbours 0.267 and 0.043. Unlikelihood: 0.017 of rare ones (undecided), 0.118
-of middle ones (MLM 0.101). Weights cost frequent ones 0.115. No copy is used in 800 steps. 13 minutes of processor time.
+of middle ones (MLM 0.101). Weights cost frequent ones 0.115. In 800 steps no copy is used. 13 minutes of processor.
 """
 
 from __future__ import annotations
