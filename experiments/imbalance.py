@@ -135,13 +135,15 @@ def train(bench: Bench, pool: Pool, arm: Row, own: Any, rates: list[float]) -> l
     method, training = arm["method"], bench.config.training
     model = make_model(bench.config, method, pool.classes)
     runs = bench.starts(init_of(model, pool.x.shape[1]), own["rows"], training.batch_size, training.steps)
-    name = label_of(arm)
+    name, every = label_of(arm), training.log_every
     if name not in bench.trainers:
-        objective, every = make_objective(model, method), training.log_every
+        objective = make_objective(model, method)
         bench.trainers[name] = many.make_trainer(objective, {"value": 1.0}, training.optimizer, every=every)
     end = many.train_at_each(bench.trainers[name], rates, runs._replace(own=own), pool.examples)
-    if arm == {"data": "digits", "method": CE} and bench.tuned is not None:
-        bench.run.save(jax.tree.map(lambda leaf: leaf[0], end.params), CE, pool.classes)
+    if bench.tuned is not None:
+        bench.write_curves(arm, every, end.curves)
+        if arm == {"data": "digits", "method": CE}:
+            bench.run.save(jax.tree.map(lambda leaf: leaf[0], end.params), CE, pool.classes)
 
     def scores(number: int) -> Any:
         params = jax.tree.map(lambda leaf: leaf[number], end.params)

@@ -76,11 +76,7 @@ class Config(study.StudyConfig):
     tuning_seeds: int = 5
     """Runs on validation data for each rate."""
     training: Training = TrainingConfig(
-        optimizer=OptimizerConfig(name="adam", learning_rate=1.0),
-        steps=1_000,
-        batch_size=64,
-        devices=1,  # there is nothing to split
-        log_every=50,
+        OptimizerConfig(name="adam", learning_rate=1.0), steps=1_000, batch_size=64, devices=1, log_every=50
     )
     """How all are trained; its learning rate multiplies those tried."""
 
@@ -140,8 +136,7 @@ def make_trainer(config: Config, method: str) -> many.Trainer:
     model = make_model(config)
 
     def watch(params: Any, own: Any, pool: Any) -> dict[str, jax.Array]:
-        held = own["held"]
-        return {"own_loss": loss_of(method, model, params, pool["x"][held], own["given"][held]).mean()}
+        return {"own_loss": loss_of(method, model, params, pool["x"][own["held"]], own["given"][own["held"]]).mean()}
 
     optimizer, every = config.training.optimizer, config.training.log_every
     return many.make_trainer(make_objective(model, method), {"value": 1.0}, optimizer, every=every, watch=watch)
@@ -154,7 +149,9 @@ def train(bench: Bench, pool: Pool, arm: Row, own: Any) -> Any:
     runs = bench.starts(start, own["rows"], training.batch_size, training.steps)._replace(own=own)
     if bench.tuned is None:
         return many.tune(fit, pool.examples, runs, MIDDLE, lambda end: end.curves["own_loss"][:, -1])
-    return many.train_at(fit, bench.rate(label_of(arm), MIDDLE), runs, pool.examples).params
+    end = many.train_at(fit, bench.rate(label_of(arm), MIDDLE), runs, pool.examples)
+    bench.write_curves(arm, training.log_every, end.curves)
+    return end.params
 
 
 def evaluate(bench: Bench, pools: Any, arm: Row) -> list[Row]:

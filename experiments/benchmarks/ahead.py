@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.ahead losses
     python -m experiments.benchmarks.ahead steps --only "GPT 1.3B"
+    python -m experiments.benchmarks.ahead times
 
-prints the tables of README.md and docs/scaling.md. Needs the extra `aot`; the losses take 3 minutes.
+prints the tables of README.md, docs/scaling.md and RESULTS.md. Needs the extra `aot`; the losses take 3 minutes.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ LOSSES = [name for name, case in CASES.items() if name not in ("linear_chain_crf
 class Options:
     """Programs compiled ahead of time."""
 
-    what: tyro.conf.Positional[Literal["losses", "steps"]]
-    """The table."""
+    what: tyro.conf.Positional[Literal["losses", "steps", "times"]]
+    """Memory of losses, memory of train steps, or seconds of a processor to compile the losses."""
     only: tuple[str, ...] = ()
     """Rows with one of these words in their name; all by default."""
 
@@ -81,9 +82,22 @@ def step_row(name: str) -> list[Any]:
     ]
 
 
+def time_row(name: str) -> list[Any]:
+    """Seconds of a processor to compile a loss; the plain form with the same precision of its products."""
+    case, row = CASES[name], [name]
+    for target in ("H100", "v5e"):
+        for plain in (True, False):
+            began = time.process_time()
+            with jax.default_matmul_precision("highest" if case.dtype == jnp.float32 else "default"):
+                compile_loss(case, target, plain=plain)
+            row.append(f"{time.process_time() - began:.1f}")
+    return row
+
+
 HEADS = {
     "losses": ["loss", "shape", "plain, CPU", "CPU", "plain, H100", "H100", "plain, v5e", "v5e"],
     "steps": ["step", "examples", "GB in", "GB temporary", "GB at the peak", "GB of collectives", "s to compile"],
+    "times": ["loss", "plain, H100", "H100", "plain, v5e", "v5e"],
 }
 
 
@@ -93,10 +107,10 @@ def main(options: Options) -> None:
     missing = sorted({target.module for target in TARGETS.values() if not target.installed})
     if missing:
         sys.exit(f"{', '.join(missing)} not installed: python -m pip install -c constraints.txt -e '.[train,aot]'")
-    names = [n for n in (LOSSES if options.what == "losses" else STEPS) if _chosen(n, options.only)]
+    names = [n for n in (STEPS if options.what == "steps" else LOSSES) if _chosen(n, options.only)]
     if not names:
         sys.exit(f"no row matches {' or '.join(options.only)}: choose from {', '.join(STEPS)} and {', '.join(LOSSES)}.")
-    row = loss_row if options.what == "losses" else step_row
+    row = {"losses": loss_row, "steps": step_row, "times": time_row}[options.what]
     print(table(HEADS[options.what], [row(name) for name in names]))
 
 

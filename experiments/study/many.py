@@ -47,6 +47,8 @@ class Runs(NamedTuple):
     """What else a run has of its own, such as labels [R, N]: `ctx.frozen` of the objective, and an input of `watch`."""
     state: Any = None
     """First mutable collections [R, ...]: `ctx.state` of the objective."""
+    loss_weights: Any = None
+    """Weights of the trained terms by name, [R] each, if they differ; they replace those of the trainer."""
 
 
 class Trained(NamedTuple):
@@ -87,7 +89,8 @@ def make_trainer(
 
         def one(run: Runs) -> Trained:
             chain = make_optimizer(optimizer, steps, rate_factor=run.rates)
-            step = build_train_step(objective, chain, loss_weights=loss_weights, accumulate=accumulate)
+            weights = loss_weights if run.loss_weights is None else run.loss_weights
+            step = build_train_step(objective, chain, loss_weights=weights, accumulate=accumulate)
 
             def update(state: Any, rows: Any) -> Any:
                 state, metrics = step(state, jax.tree.map(lambda leaf: leaf[rows], pool))
@@ -216,11 +219,24 @@ def train_at(trainer: Trainer, rate: float, runs: Runs, pool: Any) -> Trained:
     return train_at_each(trainer, [rate], runs, pool)
 
 
-def train_at_each(trainer: Trainer, rates: Sequence[float], runs: Runs, pool: Any) -> Trained:
-    """Trains all of S runs with each learning rate; the results are those of the first rate, then of the others."""
-    seeds = len(runs.rows)
-    tiled = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(rates), *[1] * (leaf.ndim - 1))), runs._replace(rates=None))
-    return trainer(tiled._replace(rates=jnp.repeat(jnp.asarray(rates, jnp.float32), seeds)), pool)
+def with_rates(runs: Runs, rates: jax.Array) -> Runs:
+    """The runs with learning rates [R]."""
+    return runs._replace(rates=rates)
+
+
+def train_at_each(
+    trainer: Trainer,
+    values: Sequence[float],
+    runs: Runs,
+    pool: Any,
+    vary: Callable[[Runs, jax.Array], Runs] = with_rates,
+) -> Trained:
+    """Trains all of S runs with each learning rate; the results are those of the first rate, then of the others.
+
+    With `vary`, which puts numbers [R] into R runs, the values are of something else, such as the weight of a loss.
+    """
+    tiled = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(values), *[1] * (leaf.ndim - 1))), runs)
+    return trainer(vary(tiled, jnp.repeat(jnp.asarray(values, jnp.float32), len(runs.rows))), pool)
 
 
 def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
@@ -256,23 +272,31 @@ def try_values(loss_of: Callable[[float], float], middle: float) -> list[Row]:
     return [{"rate": value, "loss": loss} for value, loss in found.items()]
 
 
-def tune(trainer: Trainer, pool: Any, runs: Runs, middle: float, loss_of: Callable[[Trained], Any]) -> list[Row]:
-    """Searches the learning rate of a trainer by its mean loss over runs with seeds of their own.
+def tune(
+    trainer: Trainer,
+    pool: Any,
+    runs: Runs,
+    middle: float,
+    loss_of: Callable[[Trained], Any],
+    vary: Callable[[Runs, jax.Array], Runs] = with_rates,
+) -> list[Row]:
+    """Searches the learning rate of a trainer, or another number, by its mean loss over runs with seeds of their own.
 
     Args:
         trainer: From `make_trainer`.
         pool: Its examples.
-        runs: Of S seeds; their rates are ignored.
+        runs: Of S seeds; what `vary` puts in is ignored.
         middle: Where the first grid lies.
         loss_of: The loss to minimise, [R] of R trained runs; use validation data.
+        vary: Puts numbers [R] into R runs, if they are not learning rates.
 
     Returns:
-        A row for each rate tried: "rate", its mean "loss", and the "losses" of the seeds.
+        A row for each number tried: "rate", its mean "loss", and the "losses" of the seeds.
     """
     seeds, seen = len(runs.rows), dict[float, list[float]]()
 
     def losses(rates: list[float]) -> np.ndarray:
-        found = loss_of(train_at_each(trainer, rates, runs, pool))
+        found = loss_of(train_at_each(trainer, rates, runs, pool, vary))
         each = np.asarray(found, np.float64).reshape(len(rates), seeds)
         seen.update(zip(rates, each.tolist(), strict=True))
         return each.mean(1)

