@@ -36,7 +36,7 @@ AT_ONCE = (
 """Studies that train all networks of a method in one program, and compile for half a minute."""
 TEXTS = ("text_classification",)
 """Studies that pretrain once, and train the rest in one program each."""
-TUNED = ("hierarchical_lm", "speech_ctc")
+TUNED = ("hierarchical_lm", "mlm_variants", "speech_ctc")
 """Studies whose rates are tried by runs of their own."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
 NAMES = tuple(sorted((*STANDING, *AT_ONCE, *TEXTS, *TUNED)))
@@ -400,7 +400,7 @@ def test_text_without_labels_is_reported_as_what_it_is(tmp_path, capsys):
 @pytest.mark.parametrize("name", RUN)
 def test_model_of_a_folder_is_given_back(name, finished):
     model, params, tokenizer = load(finished(name))
-    text = name in ("bert_pretrain", "causal_lm", "causal_variants", "text_classification")
+    text = name in ("bert_pretrain", "causal_lm", "causal_variants", "mlm_variants", "text_classification")
     assert (tokenizer is not None) == text
     if name == "toy_classifier":
         assert model.apply({"params": params}, np.zeros((2, 1), np.float32)).shape == (2, 1)
