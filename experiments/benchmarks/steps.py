@@ -264,6 +264,8 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
     {'all-reduce': {'f32[2]': 1, 'bf16[3,4]': 1}}
     >>> collectives("%a = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%x), channel_id=1")
     {'collective-permute': {'f32[2]': 1}}
+    >>> collectives("%a = ((f32[2]{0}), f32[2]{0}) all-reduce-start(%x), channel_id=1")
+    {'all-reduce': {'f32[2]': 1}}
     """
     found: dict[str, dict[str, int]] = {}
     for line in program.splitlines():
@@ -271,9 +273,9 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
         if match:
             results, kind, start = match.groups()
             arrays = re.findall(r"[a-z]+\d*\[[\d,]*\]", results)
-            if start and kind != "all-reduce":  # what begins one lists its operands first, and a TPU's flags last
+            if start:  # what begins one may list its operands first, and a TPU's flags last
                 arrays = [array for array in arrays if array != "u32[]"]
-                arrays = arrays[len(arrays) // 2 :]
+                arrays = arrays[-line[match.end() :].partition("), ")[0].count("%") :]
             of_kind = found.setdefault(kind, {})
             for array in arrays:
                 of_kind[array] = of_kind.get(array, 0) + 1

@@ -1,10 +1,12 @@
 """Every experiment runs to its end, resumes, refuses a folder of another config, and explains itself."""
 
 import dataclasses
+import fcntl
 import importlib
 import itertools
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +62,8 @@ def call(name, *arguments):
 
 
 def contents(folder):
-    """The study's own files; the environment, which the summary repeats, may name a newer commit."""
-    left_out = ("environment.json", "summary.json")
+    """The study's own files, without those that name a commit or a process."""
+    left_out = ("environment.json", "summary.json", ".lock")
     files = [path for path in folder.iterdir() if path.is_file() and path.name not in left_out]
     summary = json.loads((folder / "summary.json").read_text())
     del summary["environment"]
@@ -76,14 +78,22 @@ def results(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a finished fast run of an experiment, made once."""
+def finished(tmp_path_factory, data_directory):
+    """The folder of a finished fast run of an experiment; one worker process makes it, the others copy it."""
+    shared = data_directory.parent / "finished"
     folders: dict[str, Path] = {}
 
     def of(name: str) -> Path:
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name) / "run"
-            run(name, folders[name])
+            shared.mkdir(exist_ok=True)
+            with (shared / f"{name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if (shared / name).exists():
+                    shutil.copytree(shared / name, folders[name])
+                else:
+                    run(name, folders[name])
+                    shutil.copytree(folders[name], shared / name)
         return folders[name]
 
     return of
