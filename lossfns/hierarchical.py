@@ -45,7 +45,7 @@ def hierarchical_cross_entropy(
             example that lacks a level has none of its units.
 
     Returns:
-        Level -> [..., units], nats for each unit. The terms' weights are `where`.
+        Level -> [..., units], nats per unit. The terms' weights are `where`.
 
     Raises:
         ValueError: If the mappings have different levels; the message names the level.
@@ -198,7 +198,7 @@ def label_tree_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A label out of range gives NaN, a masked one inf.
+        [...], nats per row, at least 0. A label out of range gives NaN, a masked one inf.
 
     Raises:
         ValueError: If `parents` is not such a tree.

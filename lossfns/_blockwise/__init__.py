@@ -1,4 +1,4 @@
-"""Sums over tables of rows x columns that are never held: one block at a time, exact in value and gradient.
+"""Sums over tables of rows x columns that are never materialised: one block at a time, exact in value and gradient.
 
 A softmax over a vocabulary, a batch of negatives or a queue needs a table of scores, say [65536 columns, 8192 rows],
 of which only a few numbers for each row or column are wanted. The engine computes the table in blocks of some columns

@@ -1,4 +1,4 @@
-"""Functions of rows, for a group of rows at a time: their intermediate arrays are never held for all rows."""
+"""Functions of rows, for a group of rows at a time: their intermediate arrays are never materialised for all rows."""
 
 import functools
 from collections.abc import Callable

@@ -266,7 +266,7 @@ def entropy_of_weights(
             between levels is nearly hard.
 
     Returns:
-        A scalar, nats for each weight (divide by log 2 for bits) times $\lambda$; 0 for an empty tree.
+        A scalar, nats per weight (divide by log 2 for bits) times $\lambda$; 0 for an empty tree.
 
     Example:
         Half of the weights at one level, half at the other: log 2.

@@ -26,7 +26,7 @@ def iou(
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
@@ -60,7 +60,7 @@ def giou(
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
@@ -92,7 +92,7 @@ def diou(
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
@@ -126,7 +126,7 @@ def ciou(
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 

@@ -154,7 +154,7 @@ def minilm(
         where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
 
     Returns:
-        [B, T], nats for each token, at least 0. Its mean over tokens is the paper's loss.
+        [B, T], nats per token, at least 0. Its mean over tokens is the paper's loss.
 
     Example:
         Two tokens, one head of size 1; the teacher's logits differ by log 3 for the second token only through its

@@ -67,7 +67,7 @@ def linear_distillation(
         precision: As of `linear_cross_entropy`.
 
     Returns:
-        [...], nats for each token, at least 0 up to rounding.
+        [...], nats per token, at least 0 up to rounding.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).

@@ -48,7 +48,7 @@ def knowledge_distillation(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that only the teacher has gives inf.
+        [...], nats per row, at least 0. A class that only the teacher has gives inf.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -100,7 +100,7 @@ def dkd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A label outside 0 .. V-1 gives NaN.
+        [...], nats per row, at least 0.
 
     Raises:
         ValueError: If there is only one class.
@@ -158,7 +158,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that only the student has gives inf.
+        [...], nats per row, at least 0. A class that only the student has gives inf.
 
     Example:
         Even odds of the student against 9 to 1: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
@@ -199,7 +199,7 @@ def generalized_jsd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. Never above the entropy of beta unless normalised; classes that one side
+        [...], nats per row, at least 0. Never above the entropy of beta unless normalised; classes that one side
         lacks are harmless.
 
     Example:

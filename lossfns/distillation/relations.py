@@ -260,7 +260,7 @@ def crd(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, at least 0.
+        [N], nats per example, at least 0.
 
     Example:
         One negative of a data set of one, student at right angles to all: two even decisions, 2 log 2.

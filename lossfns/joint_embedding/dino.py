@@ -94,7 +94,7 @@ def dino(
         block_size: Rows in a block; None takes all at once.
 
     Returns:
-        [...], nats for each row.
+        [...], nats per row.
 
     Example:
         An undecided student costs log 2; with odds of 3 to 1 and a nearly certain teacher, log(4/3).
@@ -195,7 +195,7 @@ def ibot(
         block_size: Patches in a block; None takes all at once.
 
     Returns:
-        [...], nats for each image; 0 for an image without a masked patch, which counts.
+        [...], nats per image; 0 for an image without a masked patch, which counts.
 
     Example:
         Three patches with two outputs; the first and the last are masked, and cost log 2 and log(4/3).
@@ -263,7 +263,7 @@ def linear_dino(
         block_size: Prototypes in a block; None chooses.
 
     Returns:
-        [N], nats for each row.
+        [N], nats per row.
 
     Example:
         A student at odds of 3 to 1 and a teacher that does not know: (log(4/3) + log(4)) / 2.

@@ -51,7 +51,7 @@ def koleo(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each row, negative above a distance of 1;, and for a row without another.
+        [N], nats per row, negative above a distance of 1;, and for a row without another.
 
     Example:
         Two at a right angle, and one opposite to the first: all are at a distance of the root of 2 from the nearest.

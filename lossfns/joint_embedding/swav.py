@@ -133,7 +133,7 @@ def swav(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each pair.
+        [N], nats per pair.
 
     Example:
         Nothing known: all codes and predictions are even, and cost log 2.
@@ -199,7 +199,7 @@ def msn(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each row, the entropy's term the same in all;.
+        [N], nats per row, the entropy's term the same in all;.
 
     Example:
         Two prototypes at cosines 0: predictions and targets are even, and so is their mean.

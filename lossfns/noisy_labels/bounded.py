@@ -47,7 +47,7 @@ def generalized_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and 1/q for each row. A label outside 0 .. V-1 gives NaN.
+        [...], between 0 and 1/q for each row.
 
     Example:
         At p = 1/4 and q = 1/2 the root is 1/2, and the loss (1 - 1/2) / (1/2).
@@ -99,7 +99,7 @@ def symmetric_cross_entropy(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf unless alpha is 0.
+        [...], nats per row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf unless alpha is 0.
 
     Example:
         At even odds a tenth of log 2 and 4 times a half.

@@ -50,7 +50,7 @@ def bootstrapped(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
+        [...], nats per row. A label of a masked class gives inf.
 
     Example:
         Odds of 3 to 1 against the label: log 4 and log(4/3) in shares of a half.
@@ -94,7 +94,7 @@ def forward_corrected(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so does, in every row, a transition that has a
+        [...], nats per row. A label outside 0 .. V-1 gives NaN, and so does, in every row, a transition that has a
         negative entry or a row that does not sum to one (up to 0.02). A label that no possible class could have given
         is inf.
 

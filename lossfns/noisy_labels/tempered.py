@@ -48,7 +48,7 @@ def bi_tempered(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats. A label outside 0 .. V-1 gives NaN.
+        [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats.
 
     Example:
         At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.

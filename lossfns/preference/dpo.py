@@ -40,7 +40,7 @@ def dpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair. It is log 2 where policy and reference agree.
+        [...], nats per pair. It is log 2 where policy and reference agree.
 
     Example:
         The policy has moved by log 3 / beta towards the chosen answer: odds of 3 to 1, log(4/3).
@@ -93,7 +93,7 @@ def robust_dpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, of either sign.
+        [...], nats per pair, of either sign.
 
     Example:
         At odds of 3 to 1: log(4/3) - log 3 / 8, where cDPO has log(4/3) + log 3 / 10.
@@ -143,7 +143,7 @@ def ipo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], squared nats for each pair.
+        [...], squared nats per pair.
 
     Example:
         The target at tau = 1/4 is 2, and the margin is 3.
@@ -194,7 +194,7 @@ def exo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair, at least 0.
+        [...], nats per pair, at least 0.
 
     Example:
         Even odds against a target of 9 to 1: (log(5/9) + log 5) / 2.

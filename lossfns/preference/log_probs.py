@@ -27,7 +27,7 @@ def sequence_log_probs(
             for all tokens but the first, which nothing predicts.
 
     Returns:
-        [...], nats for each sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
+        [...], nats per sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
         outside 0 .. V-1 gives NaN.
 
     Example:

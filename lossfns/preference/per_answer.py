@@ -32,7 +32,7 @@ def nca(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
         Where policy and reference agree, each sigmoid is 1/2: 2 log 2.
@@ -84,7 +84,7 @@ def sppo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], squared nats for each pair. A win rate outside 0 .. 1 gives NaN.
+        [...], squared nats per pair. A win rate outside 0 .. 1 gives NaN.
 
     Example:
         At beta = 1/2 the targets are 1 and -1; the log-ratios are 3 and 0.

@@ -44,7 +44,7 @@ def orpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair. A positive log-probability gives NaN. Two equal answers have the odds ratio 1, with
+        [...], nats per pair. A positive log-probability gives NaN. Two equal answers have the odds ratio 1, with
         gradient 0 if both are certain.
 
     Example:
@@ -123,7 +123,7 @@ def simpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
         Rewards that differ by log 3 + gamma.
@@ -167,7 +167,7 @@ def cpo(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
         Alike, at probability 1/2 each: log 2 + log 2.
@@ -205,7 +205,7 @@ def slic_hinge(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair; 0 at masked pairs and where the margin is kept, with gradient 0.
+        [...], nats per pair; 0 at masked pairs and where the margin is kept, with gradient 0.
 
     Example:
         >>> print(slic_hinge(jnp.array([-1.0, -1.0]), jnp.array([-1.5, -9.0])))

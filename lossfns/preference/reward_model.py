@@ -29,7 +29,7 @@ def bradley_terry(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
         Odds of 3 to 1, first without, then with a margin that takes them back to 1 to 1.

@@ -128,7 +128,7 @@ def bco(
         where: [...], boolean; False deletes the answer.
 
     Returns:
-        [...], nats for each answer. An integer other than 0 and 1 gives NaN.
+        [...], nats per answer. An integer other than 0 and 1 gives NaN.
 
     Example:
         Rewards log 3 above the shift: log(4/3) for a good answer and log 4 for a bad one.

@@ -52,7 +52,7 @@ def beta_vae(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" makes
+        [N], nats per example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" makes
         its example NaN.
 
     Example:

@@ -19,7 +19,7 @@ def quantile(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         quantile: $q$, between 0 and 1: a scalar, or an array that broadcasts to the predictions (one quantile for each
             place of the last axis).
         where: [...], boolean; False deletes the entry.
@@ -56,7 +56,7 @@ def expectile(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         expectile: $\tau$, between 0 and 1: a scalar, or an array that broadcasts to the predictions.
         where: [...], boolean; False deletes the entry.
 

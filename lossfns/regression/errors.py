@@ -14,7 +14,7 @@ def squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arra
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -36,7 +36,7 @@ def absolute_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arr
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -59,7 +59,7 @@ def huber(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         delta: Error, in units of the target, at which the loss turns linear.
         where: [...], boolean; False deletes the entry.
 
@@ -97,7 +97,7 @@ def smooth_l1(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         beta: Error, in units of the target, at which the loss turns linear; at 0 it is the absolute error.
         where: [...], boolean; False deletes the entry.
 
@@ -146,7 +146,7 @@ def log_cosh(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | N
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -176,7 +176,7 @@ def charbonnier(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         epsilon: Half-width of the rounded bottom, in units of the target.
         where: [...], boolean; False deletes the entry.
 
@@ -217,7 +217,7 @@ def tukey_biweight(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         cutoff: $c$, in units of the target, beyond which an error has no gradient.
         where: [...], boolean; False deletes the entry.
 

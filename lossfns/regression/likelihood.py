@@ -38,7 +38,7 @@ def gaussian_nll(
         predictions: [...], floating, the means $\hat y$.
         log_variances: [...], the same shape, the logarithms $s$ of the variances. There is nothing to clip: any number
             is a variance.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         beta: Each entry is multiplied by $\sigma^{2 \beta}$, a constant for the gradient: 0 is the likelihood, 1 gives
             the means the gradient of the squared error.
         full: Whether to add the constant $\tfrac12 \log 2\pi$.

@@ -17,7 +17,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
 
     Args:
         predictions: [...], floating, at least -1.
-        targets: [...], the same shape, at least -1, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, at least -1, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -51,7 +51,7 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
 
     Args:
         predictions: [..., D], floating.
-        targets: [..., D], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., D], the same shape, any real dtype.
         where: [...], boolean; False deletes the row.
 
     Returns:

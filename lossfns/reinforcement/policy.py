@@ -164,7 +164,7 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, between -log V and 0. A row without any class has no entropy: NaN. Infinite logits
+        [...], nats per row, between -log V and 0. A row without any class has no entropy: NaN. Infinite logits
         share the probability.
 
     Example:
@@ -206,7 +206,7 @@ def kl_estimate(
         where: [...], boolean; False deletes the sample.
 
     Returns:
-        [...], nats for each sample; 0 at masked samples. k2 and k3 are not negative.
+        [...], nats per sample; 0 at masked samples. k2 and k3 are not negative.
 
     Example:
         A token that is twice as likely as under the reference: log 2, its square over 2, and log 2 - 1/2.

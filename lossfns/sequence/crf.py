@@ -47,7 +47,7 @@ def linear_chain_crf(
         where: [...], boolean; False deletes the sequence.
 
     Returns:
-        [...], nats for each sequence, at least 0; 0 at masked sequences and where no step is present. A forbidden path
+        [...], nats per sequence, at least 0; 0 at masked sequences and where no step is present. A forbidden path
         has the value inf. A present tag or a length that is out of range gives NaN.
 
     Example:

@@ -48,7 +48,7 @@ def ctc(
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence (not for each label), at least 0. inf where the labels need more frames than
+        [...], nats per label sequence (not for each label), at least 0. inf where the labels need more frames than
         there are. A present label that is out of range or the blank, a length that is out of range or a mask of labels
         with a hole gives NaN.
 

@@ -46,7 +46,7 @@ def rnn_transducer(
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence, at least 0. inf if no path has any probability; of no frame come no labels,
+        [...], nats per label sequence, at least 0. inf if no path has any probability; of no frame come no labels,
         with value 0. A present label that is out of range or the blank, a length that is out of range or a mask of
         labels with a hole gives NaN.
 

@@ -54,7 +54,7 @@ def arc_cross_entropy(
         where: [..., N], boolean: the words to score. Unlike an absent word, one that is not scored may be a head.
 
     Returns:
-        [..., N], nats for each word; 0 at words that are absent or not scored, which do not count in the weights that
+        [..., N], nats per word; 0 at words that are absent or not scored, which do not count in the weights that
         it carries, `term_weights`. A head out of range gives NaN, an absent or forbidden one inf.
 
     Example:
@@ -110,7 +110,7 @@ def dependency_tree_crf(
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0; 0 at masked trees and where no word is present. A forbidden arc gives
+        [...], nats per tree, at least 0; 0 at masked trees and where no word is present. A forbidden arc gives
         inf. Heads that do not form a tree (a cycle, a second root, a head that is absent or out of range) or a length
         out of range give NaN.
 

@@ -41,7 +41,7 @@ def span_tree_crf(
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0; 0 at masked trees and for fewer than three words, which have one tree. A
+        [...], nats per tree, at least 0; 0 at masked trees and for fewer than three words, which have one tree. A
         forbidden span in the tree gives inf. Spans that do not form a binary tree, a length out of range or a mask of
         words with a hole give NaN.
 
