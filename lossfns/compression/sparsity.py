@@ -35,7 +35,7 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
 
     $$\lambda \sum_g \sqrt{|g|}\, \lVert w_g \rVert_2$$
 
-    Entries with the same index of `axis` are a group: with the last axis of a kernel [in, out], the weights into a unit.
+    Entries with the same index of `axis` are a group: with the last axis of a kernel [in, out], a unit's weights.
 
     Args:
         params: Any pytree of floating arrays of at least one axis.
