@@ -58,7 +58,7 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
 
     Args:
         logits_a: [..., V], unnormalised log-probabilities in nats; a class at -inf has probability 0.
-        logits_b: [..., V], logits of the other; symmetric in the two.
+        logits_b: [..., V], logits of the other; the loss is symmetric.
         where: [...], boolean; False deletes the row.
 
     Returns:

@@ -114,8 +114,8 @@ def multiclass_hinge(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], units of the scores. A label of a masked class gives inf. At a corner the gradient is 0, and ties share
-        it evenly.
+        [...], units of the scores. A label of a masked class gives inf. The gradient is 0 at a corner and is
+        shared evenly by ties.
 
     Example:
         The label leads one class by 0.5 and trails the other by 1.

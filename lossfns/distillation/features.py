@@ -106,7 +106,7 @@ def attention_transfer(
     places = student_features.shape[:-1]
     if student_features.ndim < 3 or teacher_features.shape[:-1] != places:
         raise ValueError(
-            "student_features and teacher_features must have the shapes [N, ..., C] with the same positions, "
+            "student_features and teacher_features must have the shapes [N, ..., C] with the same places, "
             f"got {student_features.shape} and {teacher_features.shape}"
         )
     p = as_scalar(power, student.dtype)
