@@ -183,7 +183,7 @@ def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
 def _range(
     x: jax.Array, axis: int | None, low: int, high: int, binary: bool, symmetric: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Step and zero point of a grid that spans x, without gradient; a step of 1 where x is 0."""
+    """Step and zero point of a grid that spans x, without gradient; a step of 1 where all of x is 0."""
     x, rest = jax.lax.stop_gradient(x), _others(x, axis)
     if symmetric:
         size = jnp.abs(x)
@@ -275,7 +275,7 @@ def entropy_of_weights(
         0.6931
 
     Conventions:
-        The paper uses it to estimate its own code length; a hard histogram has no gradient. The assignments of all
+        The paper estimates the entropy for its own code; a hard histogram has no gradient. The assignments of all
         weights to all levels are materialised.
 
     References:

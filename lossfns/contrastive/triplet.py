@@ -53,7 +53,7 @@ def triplet(
         [5.]
 
     Conventions:
-        The defaults are torch's TripletMarginLoss, with `p` 1 or 2. torch adds 1e-6 to each entry of the difference,
+        Defaults as in torch's TripletMarginLoss, with `p` 1 or 2. torch adds 1e-6 to each entry of the difference,
         which shifts distances by up to 1e-6 times the root of D; here the distance of equal vectors is 0 with gradient
         0. FaceNet uses `norm="squared_l2"` on unit vectors and margin 0.2.
 
