@@ -162,7 +162,7 @@ def moe_load_balance(
 ) -> jax.Array:
     r"""Load-balancing loss of a mixture of experts, $E \sum_e f_e P_e$.
 
-    with $f_e$ the fraction of the tokens routed to expert e (no gradient) and $P_e$ its mean router probability. It is
+    $f_e$ is the fraction of tokens routed to expert e (no gradient) and $P_e$ its mean router probability. The loss is
     1 in perfect balance and E for a single expert. It is one number for the whole batch: every present token gets it,
     so that the weighted mean is the same number.
 
