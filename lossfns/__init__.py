@@ -1,24 +1,23 @@
-"""Pure, compiled loss functions: arrays in, one value per example out.
+"""Pure, compiled loss functions: arrays in, one value per example, token or pair out.
 
-A loss returns one value for each row (an example, a token, a pair, ...) and never averages: `weighted_mean` and
-`weighted_sum` do. What holds for every loss is said here, once.
+A loss returns one value per row (an example, a token, a pair) and never averages: `weighted_mean` and `weighted_sum`
+do. The following holds for every loss.
 
 Arguments: arrays come first, by position, predictions before targets. Options are keyword-only. Nothing is broadcast.
-Three options mean the same wherever they stand:
+Three options mean the same in every loss:
 
-- `where`: boolean, of the result's shape unless said otherwise. False deletes the row: other rows have the value and
-  gradient that they have without it, even if it holds NaN, and its own value is 0. None keeps all rows.
-- `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. The batch is then
-  the global batch, with its negatives, means and counts. Each device returns the values of its own rows; values and
-  gradients, summed over devices, are those of one device with the whole batch. Every device has the same number of
-  rows.
-- `block_size`: how many columns of a large table are computed at a time, and again in the backward pass, so that the
-  table is never held. Values and gradients do not depend on it. None chooses a fast one.
+- `where`: boolean, of the result's shape unless stated otherwise. False deletes the row: its value is 0, even if its
+  inputs are NaN, and the values and gradients of all other rows are as if it were absent. None keeps all rows.
+- `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. Negatives, means and
+  counts are then taken over the global batch. Each device returns the values of its own rows; summed over devices,
+  values and gradients equal those of one device with the whole batch. Every device must have the same number of rows.
+- `block_size`: how many columns of a large table are computed at a time, and recomputed in the backward pass, so that
+  the table is never materialised. Values and gradients do not depend on it. None chooses a fast size.
 
-Numeric options are traced, so another temperature compiles nothing; options that select a program (names, flags,
+Numeric options are traced, so changing a temperature does not recompile; options that select a program (names, flags,
 sizes) are static.
 
-Results are float64 if an array is, else float32. An average over nothing is 0, and an empty batch has an empty result.
+Results are float64 if any input is, else float32. The mean of nothing is 0, and an empty batch gives an empty result.
 
 Errors: before anything is computed, a loss raises
 
@@ -26,8 +25,8 @@ Errors: before anything is computed, a loss raises
   wrong type;
 - ValueError if shapes do not fit or an option is out of range.
 
-What is only known on the device becomes NaN in value and gradient instead: a label out of range in its row, a traced
-option out of range in every row. A docstring lists under Raises only what is particular to its loss.
+Errors that depend on values on the device give NaN in value and gradient instead: a label out of range in its row, a
+traced option out of range in every row. A loss's docstring lists only the errors particular to it.
 """
 
 import types as _types
@@ -252,10 +251,10 @@ from lossfns.trees import tree_smoothness as tree_smoothness
 __version__ = "0.1.0"
 __all__ = [name for name, x in globals().items() if name[0] != "_" and not isinstance(x, _types.ModuleType)]
 
-if not _typing.TYPE_CHECKING:  # else every misspelt name would have a type
+if not _typing.TYPE_CHECKING:  # otherwise a type checker would accept every misspelt name
 
     def __getattr__(name: str) -> _typing.NoReturn:
-        """Names the function that a name of another library means."""
+        """Suggests the function for a name from another library."""
         from lossfns._synonyms import named, similar
 
         public = [] if name.startswith("_") else [known for known in globals() if not known.startswith("_")]

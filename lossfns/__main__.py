@@ -1,6 +1,6 @@
-"""`python -m lossfns` prints the catalogue; `python -m lossfns NAME`, a definition and its papers.
+"""`python -m lossfns` prints the catalogue; `python -m lossfns NAME` a definition and its papers.
 
-A name of another library does as well: `python -m lossfns mse`.
+Names from other libraries work too: `python -m lossfns mse`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def table(entries: Sequence[Entry]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the catalogue or a definition; exits with 2 for an unknown name."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of authors, on a terminal without their letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # authors' names, on a terminal that lacks their letters
     parser = argparse.ArgumentParser(prog="python -m lossfns", description="The catalogue of loss functions.")
     parser.add_argument("name", nargs="?", help="print its signature, definition and BibTeX; without it, list all")
     name = parser.parse_args(arguments).name
@@ -44,5 +44,5 @@ if __name__ == "__main__":
     try:
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough; the exit must not flush into the pipe again
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; do not flush into it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

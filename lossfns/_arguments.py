@@ -1,4 +1,4 @@
-"""Checks of a call's arguments: arrays, known keywords, and hints for other libraries' words."""
+"""Checks of a call's arguments: arrays, known keywords, and hints for other libraries' names."""
 
 import dataclasses
 import difflib
@@ -46,7 +46,7 @@ SENTENCES: Mapping[str, str] = {
     "log_input": "the logarithm of the rate is given",
     "loss_type": "each type is a separate loss: python -m lossfns lists them",
 }
-"""Arguments of torch, Optax and Keras that no loss has, and what to use here instead."""
+"""Arguments of torch, Optax and Keras that no loss here has, and what to use instead."""
 
 SAME: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("tau", "temp", "T", "t", "temperature", "logit_scale"), ("temperature", "student_temperature", "tau")),
@@ -73,7 +73,7 @@ SAME: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("lambda_u",), ("undesirable_weight",)),
     (("p", "exponent", "norm_degree"), ("norm", "power")),
 )
-"""Pairs of other libraries' names of an option, and of the names that it may have here, the likeliest first."""
+"""Other libraries' names of an option, and its possible names here, the likeliest first."""
 
 _KEY = "give a key, such as jax.random.key(0)"
 _CONVERT = "convert it with jnp.asarray(...)"
@@ -87,13 +87,13 @@ class Signature:
     positional: tuple[str, ...]
     keywords: tuple[str, ...]
     arrays: Mapping[str, tuple[type, ...]]
-    """Array arguments -> other types that they may have, such as None."""
+    """Array arguments -> other types they accept, such as None."""
     optional: frozenset[str]
     """Arguments that may be None."""
     defaults: Mapping[str, Any]
-    """Options that may be left out -> their values."""
+    """Options with a default -> the default."""
     takes_more: bool
-    """Whether there may be any number of arrays by position."""
+    """Whether it takes any number of positional arrays."""
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Signature":
@@ -103,7 +103,7 @@ class Signature:
         unions = (typing.Union, types.UnionType)
         known = {p.name: get_args(a) if get_origin(a := p.annotation) in unions else (a,) for p in fixed}
         keywords = tuple(p.name for p in fixed if p.kind is p.KEYWORD_ONLY)
-        # A keyword that may be a number is a hyper-parameter, and has its own check.
+        # A keyword that may be a number is a hyper-parameter, with its own check.
         return cls(
             function.__name__,
             tuple(p.name for p in fixed if p.kind is not p.KEYWORD_ONLY),

@@ -1,4 +1,4 @@
-"""The catalogue, read from the functions: name, family, paper, summary; and the papers' BibTeX."""
+"""The catalogue of functions (name, family, paper, summary) and the papers' BibTeX."""
 
 import dataclasses
 import inspect
@@ -44,19 +44,19 @@ class Entry:
     name: str
     family: str
     paper: str
-    """The first of its references as it writes it, such as "Chen et al. 2020"; empty if it has none."""
+    """Its first reference as cited, such as "Chen et al. 2020"; empty without references."""
     summary: str
 
 
 def _plain(text: str) -> str:
-    """Text without accents and their TeX commands, to compare names."""
+    """Text without accents and TeX accent commands, to compare names."""
     text = re.sub(r"\\([a-zA-Z]+\s*|.)", lambda m: {"o": "o", "l": "l", "ss": "ss"}.get(m[1].strip(), ""), text)
     text = text.replace("{", "").replace("}", "").replace("ø", "o").replace("ł", "l").replace("ß", "ss")
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def papers() -> list[Paper]:
-    """All entries of `references.bib`, a regular file: a field a line, `  name = {value},`."""
+    """All entries of `references.bib`, which has one field per line: `  name = {value},`."""
     text = resources.files(lossfns).joinpath("references.bib").read_text(encoding="utf-8")
     found = re.finditer(r"^@\w+\{([^,\s]+),\n(.*?)^\}\n", text, re.MULTILINE | re.DOTALL)
     return [Paper(m[1], dict(re.findall(r"^  (\w+) = \{(.*)\},$", m[2], re.MULTILINE)), m[0]) for m in found]
@@ -75,7 +75,7 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 
 def catalogue() -> list[Entry]:
-    """An entry for each public function, by family and name."""
+    """One entry per public function, sorted by family and name."""
     entries = []
     for name, function in functions().items():
         doc = inspect.getdoc(function) or ""
@@ -97,7 +97,7 @@ def definition(name: str) -> str:
 
 
 def _shown(part: object) -> str:
-    """The annotation as text, with JAX's public name of the array class."""
+    """The annotation as text, with the public name `jax.Array`."""
     return re.sub(r"[\w.]*jaxlib[\w.]*\.Array", "jax.Array", str(part))
 
 

@@ -1,8 +1,8 @@
-"""The one signature of every loss: checked, masked, computed in float32 or wider, compiled.
+"""The contract of every loss: arguments checked, rows masked, computed in float32 or wider, compiled.
 
-A loss is written as a plain function and decorated with `loss`. Shapes and dtypes are checked while tracing, so
-the checks cost nothing afterwards; hyper-parameters are checked before tracing and then traced, so sweeping one
-recompiles nothing. One that is already traced and out of range gives NaN.
+A loss is a plain function decorated with `loss`. Shapes and dtypes are checked while tracing, at no cost afterwards.
+Hyper-parameters are checked before tracing and then traced, so sweeping one recompiles nothing; a traced one out of
+range gives NaN.
 """
 
 import dataclasses
@@ -25,33 +25,33 @@ AxisName = str | tuple[str, ...] | None
 """Name of a mapped device axis, or several; None for one device."""
 
 Check = Callable[[str, Any], Any]
-"""`check(name, value)` returns the value to use or raises; it is not asked about None where that is allowed."""
+"""`check(name, value)` returns the value to use or raises; not called for an allowed None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
     """A numeric hyper-parameter: a Python number, or an array.
 
-    What can be read is checked: Python numbers, which become floats, and arrays of this process. Reading a scalar JAX
-    array of the CPU costs an eager call some 5 microseconds; on an accelerator it waits for the array. A traced array
-    cannot be read: `loss` turns the affected values into NaN.
+    Readable values are checked: Python numbers, which become floats, and arrays of this process. Reading a scalar JAX
+    array costs an eager call of about 5 microseconds on the CPU and waits for the array on an accelerator. A traced
+    array cannot be read: `loss` turns the affected values into NaN.
     """
 
     meaning: str
     holds: Callable[[Any], Any]
-    """Whether each number is in range; NaN must not be. It is given NumPy arrays and traced ones."""
+    """Whether each number is in range, False for NaN; called with NumPy and traced arrays."""
     off_at_zero: bool = False
-    """Whether a Python 0 becomes None, so that a term that is switched off is not even compiled."""
+    """Whether a Python 0 becomes None, so that a disabled term is not compiled."""
     by_entry: bool = False
-    """Whether it may be an array, of which the loss makes NaN itself where an entry is out of range."""
+    """Whether arrays are allowed; the loss itself turns entries out of range into NaN."""
 
     @property
     def each(self) -> "Number":
-        """This check for arrays too, as `entries` takes them."""
+        """This check with arrays allowed, for `entries`."""
         return dataclasses.replace(self, by_entry=True)
 
     def __call__(self, name: str, value: Any, *, read: bool = True) -> Any:
-        """Return `value` ready to be traced; without `read`, the numbers of an array are not checked."""
+        """Returns `value` ready to be traced; without `read`, the values of an array are not checked."""
         is_array = isinstance(value, np.ndarray | jax.Array)
         if not (is_array or isinstance(value, int | float | np.generic)) or isinstance(value, bool | np.bool_):
             remedy = "; convert it with jnp.asarray(...)" if isinstance(value, list | tuple) else ""
@@ -75,12 +75,12 @@ class Number:
 def _as_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an integer that is larger than any float
+    except OverflowError:  # an integer larger than any float
         return math.copysign(math.inf, value > 0 or -1)
 
 
 def is_readable(value: Any) -> bool:
-    """Whether the numbers of an array are known now, in this process."""
+    """Whether this process can read the values of an array now."""
     if isinstance(value, jax.core.Tracer):
         return False
     return not isinstance(value, jax.Array) or value.is_fully_addressable or value.is_fully_replicated
@@ -95,7 +95,7 @@ probability_or_off = dataclasses.replace(probability, off_at_zero=True)
 
 
 def static_number(number: Number) -> Check:
-    """A number that selects a program, so one that is known before tracing."""
+    """A number that selects a program and so must be known before tracing."""
 
     def check(name: str, value: Any) -> float:
         if not is_readable(value):
@@ -109,7 +109,7 @@ def one_of(*choices: str) -> Check:
     """A static choice between names."""
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, str) or value not in choices:  # an array has no single answer
+        if not isinstance(value, str) or value not in choices:  # an array would be compared entry by entry
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
         return value
 
@@ -154,15 +154,14 @@ def axis_names(name: str, value: Any) -> Any:
 def loss(
     *, static: Sequence[str] = (), term_weights: Callable[..., jax.Array] | None = None, **checks: Check
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compile a loss and check its arguments before tracing.
+    """Compiles a loss and checks its arguments before tracing.
 
     Args:
-        static: Names of keyword arguments that select a program (names of axes, choices, block sizes); all other
-            keyword arguments are traced.
-        term_weights: For a loss that weighs its values otherwise than by `where`: a
-            function of the same arguments that returns the weights with which the mean of the values is the loss. It
-            becomes an attribute of the loss, which whoever takes the mean looks for.
-        **checks: A check for each keyword argument that has one.
+        static: Names of the keyword arguments that select a program (axis names, choices, block sizes); all others are
+            traced.
+        term_weights: For a loss whose mean is not weighted by `where`: a function of the same arguments that returns
+            the weights of that mean. It becomes an attribute of the loss.
+        **checks: A check for each keyword argument that needs one.
 
     Returns:
         A decorator. The decorated function has the same signature and two attributes: `compiled`, the jitted function,
@@ -170,7 +169,7 @@ def loss(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if term_weights is not None:  # both functions below carry it
+        if term_weights is not None:  # an attribute of both functions below
             weigh = jax.jit(term_weights, static_argnames=tuple(static), inline=True)
             function.term_weights = weigh  # type: ignore[attr-defined]
 
@@ -188,7 +187,7 @@ def loss(
 
 
 class _Tracing(threading.local):
-    """Whether a loss is being traced: it checks the hyper-parameters of the losses that it calls."""
+    """Whether a loss is being traced, and so checks the hyper-parameters of the losses it calls."""
 
     inside = False
 
@@ -197,16 +196,16 @@ _tracing = _Tracing()
 
 
 def uncompiled(**checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`loss` for functions that cannot be compiled alone, such as functions of functions."""
+    """`loss` for functions that cannot be compiled on their own, such as functions of functions."""
     return lambda function: _guarded(function, function, (), checks)
 
 
 def _guarded(
     function: Callable[P, R], compiled: Callable[..., Any], static: Sequence[str], checks: dict[str, Check]
 ) -> Callable[P, R]:
-    """Wraps `compiled` by the checks of the arguments of `function`."""
+    """Wraps `compiled` in the argument checks of `function`."""
     signature = Signature.of(function)
-    # Defaults are passed explicitly: otherwise leaving an option out and giving its default would be two programs.
+    # Defaults are passed explicitly: otherwise an omitted option and its default would compile twice.
     defaults = dict(signature.defaults)
     unknown = {*static, *checks} - {*signature.keywords}
     if unknown:
@@ -225,7 +224,7 @@ def _guarded(
                 continue
             if not isinstance(check, Number):
                 options[name] = check(name, value)
-            elif getattr(value, "ndim", 0):  # entries under the mask may hold anything
+            elif getattr(value, "ndim", 0):  # masked entries may hold anything
                 options[name] = check(name, value, read=options.get("where") is None)
             else:
                 options[name] = check(name, value)
@@ -240,19 +239,19 @@ def _guarded(
 
 
 def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> Any:
-    """The floating arrays of a result, NaN in value and gradient where a hyper-parameter is not in range.
+    """Makes the floating arrays of a result NaN, in value and gradient, if a hyper-parameter is out of range.
 
     Args:
-        in_range: For each hyper-parameter, a boolean scalar.
-        result: Any tree of arrays.
-        where: The mask that was given to the loss; the other places keep their values.
+        in_range: A boolean scalar per hyper-parameter.
+        result: Any pytree of arrays.
+        where: The loss's mask; masked positions keep their values.
     """
 
     def spoiled(x: Any) -> Any:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         good = functools.reduce(jnp.logical_and, in_range)
-        # A factor makes the gradient NaN as well, and a factor of 1 changes nothing.
+        # A factor makes the gradient NaN too; a factor of 1 changes nothing.
         if where is not None:
             good |= ~_as_mask_of(jnp.asarray(where), x.ndim)
         return x * jnp.where(good, 1, jnp.nan).astype(x.dtype)
@@ -261,7 +260,7 @@ def nan_out_of_range(in_range: Sequence[jax.Array], result: Any, where: Any) -> 
 
 
 def _as_mask_of(where: jax.Array, rank: int) -> jax.Array:
-    """The mask of rank `rank`: with last axes added, or reduced by "any"."""
+    """The mask with rank `rank`: trailing axes are added, or reduced by "any"."""
     where = jnp.any(where, axis=tuple(range(rank, where.ndim))) if where.ndim > rank else where
     return jnp.expand_dims(where, tuple(range(where.ndim, rank)))
 
@@ -281,7 +280,7 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 
 
 def check_array(name: str, value: Any, kind: str = "floating") -> jax.Array:
-    """Raises unless `value` is an array of a kind: "floating", "integer", "boolean", "real", or "x or y"."""
+    """Raises unless `value` is an array of one of the kinds "floating", "integer", "boolean", "real", or "x or y"."""
     if not isinstance(value, jax.Array):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}; convert it with jnp.asarray")
     if not any(jnp.issubdtype(value.dtype, wanted) for word in kind.split(" or ") for wanted in _KINDS[word]):
@@ -297,7 +296,7 @@ def check_rank(name: str, value: jax.Array, rank: int, layout: str) -> None:
 
 
 def check_shape(name: str, value: jax.Array, shape: tuple[int, ...], of: str) -> None:
-    """Raises unless `value` has exactly `shape`; `of` names its origin. Nothing is broadcast."""
+    """Raises unless `value` has exactly `shape`; `of` names its origin."""
     if value.shape != shape:
         raise ValueError(f"{name} must have the shape {shape} {of}, got {value.shape} {value.dtype}")
 
@@ -311,7 +310,7 @@ def check_where(where: Any, shape: tuple[int, ...]) -> jax.Array | None:
 
 
 def check_classes(name: str, logits: jax.Array) -> None:
-    """Raises unless there is a last axis with at least one class."""
+    """Raises unless the last axis has at least one class."""
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{name} must have a last axis of at least one class, got shape {logits.shape}")
 
@@ -333,13 +332,13 @@ def check_labels(
 def prepare(
     where: Any, /, *, row_axes: int = 0, others: str = "floating", **arrays: jax.Array
 ) -> tuple[jax.Array | None, list[jax.Array]]:
-    """Checks named arrays of one shape; returns the mask and the arrays, 0 where masked, in the dtype to compute in.
+    """Checks named arrays of one shape; returns the mask and the arrays, 0 where masked, in the accumulation dtype.
 
     Args:
         where: Boolean mask of the rows, or None.
-        row_axes: Number of last axes that belong to a row, and not to the mask.
+        row_axes: Number of trailing axes that belong to a row and not to the mask.
         others: Kind of the arrays after the first, as in `check_array`; the first is floating.
-        **arrays: The arrays, by the names of the arguments.
+        **arrays: The arrays, by argument name.
     """
     (first, example), *rest = arrays.items()
     check_array(first, example)
@@ -350,7 +349,7 @@ def prepare(
 
 
 def sanitize(where: jax.Array | None, *arrays: jax.Array) -> list[jax.Array]:
-    """Returns the arrays with 0 in masked rows, in the dtype to compute in."""
+    """Returns the arrays with 0 in masked rows, in the accumulation dtype."""
     dtype = accumulation_dtype(*arrays)
     return [keep_rows(where, array).astype(dtype) for array in arrays]
 
@@ -363,7 +362,7 @@ def as_scalar(value: Any, dtype: jnp.dtype) -> jax.Array:
 def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array | None, fill: float = 0) -> jax.Array:
     """A hyper-parameter as an array of the shape of `x`, from a scalar or an array that broadcasts to it.
 
-    An entry that `check` does not hold for is NaN, a masked one `fill`.
+    Entries that fail `check` are NaN, masked entries `fill`.
     """
     array = jnp.asarray(value, x.dtype)
     sizes = zip(array.shape[::-1], x.shape[::-1], strict=False)
@@ -377,15 +376,15 @@ def entries(name: str, value: Any, check: Number, x: jax.Array, where: jax.Array
 
 
 def nan_where_invalid(valid: jax.Array, values: jax.Array) -> jax.Array:
-    """Returns `values`, NaN in value and gradient where they are not valid."""
+    """Returns `values`, NaN in value and gradient where invalid."""
     return values * jnp.where(valid, 1, jnp.nan).astype(values.dtype)
 
 
 def keep_rows(where: jax.Array | None, x: jax.Array, fill: float | int = 0) -> jax.Array:
-    """`x` with masked rows replaced by `fill`, before anything is computed of them.
+    """`x` with masked rows replaced by `fill` before any computation.
 
-    Together with `zero_masked` this is the double `where`: a NaN that is only hidden in the result still reaches
-    the gradient, as 0 times NaN.
+    With `zero_masked` this is the double `where`: a NaN hidden only in the result would still reach the gradient, as 0
+    times NaN.
     """
     if where is None:
         return x
@@ -393,5 +392,5 @@ def keep_rows(where: jax.Array | None, x: jax.Array, fill: float | int = 0) -> j
 
 
 def zero_masked(where: jax.Array | None, values: jax.Array) -> jax.Array:
-    """`values` with 0 at masked places."""
+    """`values` with 0 at masked positions."""
     return values if where is None else jnp.where(where, values, jnp.zeros((), values.dtype))

@@ -1,4 +1,4 @@
-"""KL divergences of distributions that are given by their logits, for all families."""
+"""KL divergences between distributions given as logits."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def log_pair(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probabilities of x / T and y / T, and second minus first, 0 where either is -inf."""
     below_x, below_y = centred(x), centred(y)
-    # Near logits have an exact difference, which centring each of them would round.
+    # Near logits have an exact difference, which centring them first would round.
     direct = (y - x) - (row_shift(y)[1] - row_shift(x)[1])
     gap = jnp.where(jnp.abs(y - x) <= jnp.abs(below_x), direct, below_y - below_x)
     gap = jnp.where((below_x == -jnp.inf) | (below_y == -jnp.inf), 0, gap)
@@ -35,13 +35,13 @@ def _log_normalizer(x: jax.Array) -> jax.Array:
 def mixture_divergence(log_a: jax.Array, log_b: jax.Array, gap: jax.Array, share: jax.Array) -> jax.Array:
     """`share KL(b || m) + (1 - share) KL(a || m)` with m = share b + (1 - share) a; the gap is log b - log a.
 
-    The share must be inside of 0 .. 1.
+    The share must be strictly between 0 and 1.
     """
     log_share, log_rest = jnp.log(share), jnp.log1p(-share)
     only_a, only_b = log_b == -jnp.inf, log_a == -jnp.inf
     gap = jnp.where(only_a | only_b, 0, gap)
     log_m = log_add(log_rest + log_a, log_share + log_b)
-    # log a - log m = -log(1 + share (b / a - 1)), which has all digits where the two are near.
+    # log a - log m = -log(1 + share (b / a - 1)), accurate where the two are near.
     from_a = jnp.where(only_a, -log_rest, -_log_mean(gap, share))
     from_b = jnp.where(only_b, -log_share, -_log_mean(-gap, 1 - share))
     terms = (1 - share) * relative_entropy(log_a, log_m, from_a) + share * relative_entropy(log_b, log_m, from_b)

@@ -1,4 +1,4 @@
-"""Statistics of the global batch: over the present rows of all devices."""
+"""Statistics of the global batch, over the present rows of all devices."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def centered(x: jax.Array, where: jax.Array | None, count: jax.Array, axis_name:
     """Rows minus their mean over the global batch; 0 at absent rows.
 
     An entry of the column is subtracted first: the mean of equal rows is then exact, and a common offset costs no
-    digits.
+    precision.
     """
     x = keep_rows(where, x - largest(x, where, axis_name))
     mean = total(jnp.sum(x, axis=0, keepdims=True), axis_name) / jnp.maximum(count, 1)
@@ -51,18 +51,18 @@ def cross_covariance(a: jax.Array, b: jax.Array, axis_name: AxisName) -> jax.Arr
 
 
 def broadcast_to_rows(value: jax.Array, x: jax.Array, where: jax.Array | None) -> jax.Array:
-    """A number of the whole batch, broadcast to the present rows of `x`."""
-    # Rows differ from device to device, and under `shard_map` the result must vary likewise. Both sides of the
-    # choice are equal, so the compiler drops it.
+    """A scalar of the whole batch, broadcast to the present rows of `x`."""
+    # Rows vary over devices, and under `shard_map` the result must too. Both branches are equal, so the compiler drops
+    # the choice.
     return zero_masked(where, jnp.where(x[:, 0] == 0, value, value))
 
 
 def row_numbers(count: int, axis_name: AxisName) -> jax.Array:
-    """Numbers of this device's rows in the batch of all devices."""
+    """Global numbers of this device's rows."""
     first = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * count
     return first + jnp.arange(count)
 
 
 def gather_rows(tree: Any, axis_name: AxisName) -> Any:
-    """The rows of all devices, in their order."""
+    """The rows of all devices, in device order."""
     return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)

@@ -1,4 +1,4 @@
-"""Shifted log-sum-exp, safe normalisation, and other formulas that keep their digits."""
+"""Shifted log-sum-exp, safe normalisation, and other formulas free of cancellation."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from lossfns._contract import accumulation_dtype
 
 
 def row_shift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the row maximum [..., 1] and, for subtraction, the same with 0 where it is infinite; no gradient."""
+    """Returns the row maximum [..., 1] and the shift to subtract, which is 0 where it is infinite; no gradient."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf)).astype(accumulation_dtype(x))
     return top, jnp.where(jnp.isinf(top), 0, top)
 
@@ -19,8 +19,8 @@ def row_shift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def log_normalizer(x: jax.Array, shift: jax.Array) -> jax.Array:
     """Returns log sum exp(x - shift) over the last axis; `shift` [..., 1] is a constant.
 
-    The derivative rule recomputes the softmax instead of keeping exp(x - shift), so no array of the size of `x` is
-    stored, and a row of -inf (with log-sum-exp -inf) has gradient 0.
+    The derivative rule recomputes the softmax instead of storing exp(x - shift), an array of the size of `x`. A row of
+    -inf (with log-sum-exp -inf) has gradient 0.
     """
     return jnp.log(jnp.sum(jnp.exp(x - shift), axis=-1))
 
@@ -103,11 +103,11 @@ excess.defjvps(lambda tangent, value, d: -jnp.expm1(-d) * tangent)
 def relative_entropy(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> jax.Array:
     """`t log(t / p) - t + p` of each entry, never negative: the terms of KL(t || p) for masses of equal sum.
 
-    The gap is log t - log p, from where it has the most digits; where one of the two is -inf it may be anything.
-    Near 0 this is t gap^2 / 2, while t log(t / p) alone is of either sign and cancels in the sum.
+    `gap` is log t - log p, computed as accurately as the caller can; ignored where one of the two is -inf. Near 0 this
+    is t gap^2 / 2, while t log(t / p) alone has either sign and cancels in the sum.
     """
     t, p, d, both = _masses(log_t, log_p, gap)
-    # With p for t e^-d, which overflows, where p is the larger.
+    # Where p is larger, p replaces t e^-d, which overflows.
     term = jnp.where(d < -1, p + t * (d - 1), t * excess(jnp.where(d < -1, 0, d)))
     return jnp.where(both, term, jnp.where((log_t == -jnp.inf) | (t == 0), p, jnp.inf))
 
@@ -117,14 +117,14 @@ def _relative_entropy_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     t, p, d, both = _masses(*primals)
-    # p - t without a difference, for the digits of near masses; d is 0 unless there are both.
+    # p - t without cancellation of nearly equal masses; d is 0 unless both exist.
     apart = jnp.where(d >= 0, t * jnp.expm1(-jnp.where(d >= 0, d, 0)), -p * jnp.expm1(jnp.where(d >= 0, 0, d)))
     apart = jnp.where(both, apart, p - t)
     return relative_entropy(*primals), t * d * tangents[0] + apart * tangents[1]
 
 
 def _masses(log_t: jax.Array, log_p: jax.Array, gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Both masses, the gap (0 where one is missing), and where both exist; a NaN exists."""
+    """Both masses, the gap (0 where one is missing), and where both exist; NaN counts as existing."""
     both = (log_t != -jnp.inf) & (log_p != -jnp.inf)
     return jnp.exp(log_t), jnp.exp(log_p), jnp.where(both, gap, 0), both
 
@@ -137,8 +137,8 @@ def magnitude(x: jax.Array) -> jax.Array:
 def unit_vectors(x: jax.Array) -> jax.Array:
     """Rows of the last axis divided by their Euclidean norm, in float32 or wider.
 
-    Scaled by the largest entry first, so that neither 1e25 overflows nor 1e-25 underflows. The zero vector stays zero,
-    with the derivative of a vector of norm one.
+    Scaled by the largest entry first, so that 1e25 does not overflow nor 1e-25 underflow. The zero vector stays
+    zero, with the derivative of a vector of norm one.
     """
     x = x.astype(accumulation_dtype(x))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
@@ -163,8 +163,8 @@ def log_of_sum(x: jax.Array) -> jax.Array:
 def vary_like(value: jax.Array, *arrays: jax.Array) -> jax.Array:
     """`value`, marked as varying over the mapped axes of `arrays`.
 
-    Under `shard_map` the carry of a scan must vary over the same axes from the start. Both choices are equal, so the
-    compiler drops it.
+    Under `shard_map` the carry of a scan must vary over the same axes from the start. Both branches are equal, so the
+    compiler drops the choice.
     """
     odd = functools.reduce(jnp.logical_or, [jnp.any(x != x) for x in arrays])
     return jnp.where(odd, value, value)

@@ -1,4 +1,4 @@
-"""Padding inside an example: the present steps, labels, words or edges, by a mask or by a count."""
+"""Padding inside an example: which steps, labels, words or edges are present, by mask or by length."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from lossfns._contract import check_array, check_shape, keep_rows
 def check_present(
     name: str, value: Any, shape: tuple[int, ...], where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns masks of the present places [..., N] and of the examples [...] with a valid count.
+    """Returns masks of the present positions [..., N] and of the examples [...] with a valid count.
 
     Args:
         name: Name of the argument.
-        value: None if all are present, a boolean mask of `shape`, or integers, the number of present places at the
+        value: None if all are present, a boolean mask of `shape`, or integers, the number of present positions at the
             front of each example.
         shape: [..., N].
-        where: The examples that count, of shape [...], or None; the counts of the others are ignored.
+        where: The examples that count, [...], or None; lengths of the others are ignored.
     """
     if value is None:
         return jnp.ones(shape, bool), jnp.ones(shape[:-1], bool)
@@ -32,7 +32,7 @@ def check_present(
 
 
 def check_prefix(name: str, value: Any, shape: tuple[int, ...], where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """`check_present` for places that must be present from the front: a mask with a hole is invalid."""
+    """`check_present` for positions that must be a prefix: a mask with a hole is invalid."""
     present, valid = check_present(name, value, shape, where)
     hole = jnp.any(present[..., 1:] & ~present[..., :-1], axis=-1)
     return present, valid & (~hole if where is None else ~hole | ~where)

@@ -35,24 +35,24 @@ def hierarchical_cross_entropy(
 
     $$\alpha L_{char} + \beta L_{word} + \gamma L_{phrase} + \delta L_{sentence}$$
 
-    Each level is a separate term with its own number of units in the denominator; $\alpha$ to $\delta$ are the loss
-    weights of the terms, and are not multiplied in here.
+    Each level is a separate term with its own number of units in the denominator; $\alpha$ to $\delta$ are the terms'
+    loss weights, not applied here.
 
     Args:
-        logits: Level -> [..., units, classes]; levels have any names, units and classes of their own.
+        logits: Level -> [..., units, classes]; with any names, units and classes.
         labels: Level -> [..., units], integers.
-        where: Level -> [..., units], boolean: the units that exist. A level that is left out, or None, has all; an
-            example that lacks a level has none of its units.
+        where: Level -> [..., units], boolean: the present units. A missing level, or None, has all; for an example
+            without a level, mask its units.
 
     Returns:
-        Level -> [..., units], nats for each unit. The terms' weights are `where`.
+        Level -> [..., units], nats per unit. The terms' weights are `where`.
 
     Raises:
         ValueError: If the mappings have different levels; the message names the level.
         TypeError: If an argument is not a mapping.
 
     Example:
-        Two characters of two classes, one word of four.
+        Two characters of two classes, one word of four classes.
 
         >>> logits = {"char": jnp.zeros((2, 2)), "word": jnp.zeros((1, 4))}
         >>> values = hierarchical_cross_entropy(logits, {"char": jnp.array([0, 1]), "word": jnp.array([3])})
@@ -60,8 +60,8 @@ def hierarchical_cross_entropy(
         [0.6931 0.6931] [1.3863]
 
     Conventions:
-        Joint losses in the literature often average each level within the example first; then a short sentence's word
-        has a larger weight than a long one's. Here every unit of a level counts the same, over the whole batch.
+        Joint losses in the literature often average each level within an example first, which weights words of short
+        sentences more. Here every unit of a level counts equally over the whole batch.
     """
     for name, value in (("logits", logits), ("labels", labels), ("where", {} if where is None else where)):
         if not isinstance(value, Mapping):
@@ -85,8 +85,8 @@ class PooledSpans(NamedTuple):
     """Result of `pool_spans`.
 
     Attributes:
-        vectors: [..., S, D], one for each span; 0 where the span has no position.
-        where: [..., S], boolean: the spans that have one.
+        vectors: [..., S, D], one per span; 0 for an empty span.
+        where: [..., S], boolean: the non-empty spans.
     """
 
     vectors: jax.Array
@@ -102,7 +102,7 @@ def pool_spans(
     kind: str = "mean",
     where: jax.Array | None = None,
 ) -> PooledSpans:
-    r"""Representations of words, phrases or sentences from their characters' representations.
+    r"""Pools representations of characters into words, phrases or sentences.
 
     $$v_s = \frac{1}{|\{t : a_t = s\}|} \sum_{t : a_t = s} h_t$$
 
@@ -110,16 +110,16 @@ def pool_spans(
         hidden: $h$, [..., T, D].
         span_ids: $a$, [..., T], integers: the span of each position in 0 .. S-1, or a negative number for none (spaces,
             padding). Spans need not be contiguous.
-        num_spans: S, a Python number, the most spans an example may have; None for T.
+        num_spans: S, a Python number, the maximal number of spans of an example; None for T.
         kind: "mean" or "sum".
-        where: [..., T], boolean: the positions that exist.
+        where: [..., T], boolean: the present positions.
 
     Returns:
-        The vectors [..., S, D], and which spans there are, [..., S]. An example with a span number of S or more has NaN
-        vectors.
+        The vectors [..., S, D] and the mask of non-empty spans [..., S]. A span number of S or more gives its example
+        NaN vectors.
 
     Example:
-        Two characters of word 0, a space, one character of word 1; a third word does not exist.
+        Two characters of word 0, a space, one character of word 1; the third word is empty.
 
         >>> hidden = jnp.array([[1.0], [3.0], [9.0], [5.0]])
         >>> out = pool_spans(hidden, jnp.array([0, 0, -1, 1]), num_spans=3)
@@ -183,28 +183,28 @@ def label_tree_cross_entropy(
     alpha: float | jax.Array = 0.5,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Hierarchical cross-entropy: mistakes cost more, the farther apart the labels are in a tree.
+    r"""Hierarchical cross-entropy: mistakes cost more the farther apart the labels are in a tree.
 
     $$-\sum_{l = 0}^{h - 1} e^{-\alpha d_l} \log p(C_l \mid C_{l+1})$$
 
-    $C_0$ is the label, $C_{l+1}$ the parent of $C_l$, $C_h$ the root, $d_l$ the number of edges from the root to
-    $C_l$, and the probability of a node is the sum over the classes below it.
+    with $C_0$ the label, $C_{l+1}$ the parent of $C_l$, $C_h$ the root, and $d_l$ the number of edges from the root to
+    $C_l$. The probability of a node is the sum over the classes below it.
 
     Args:
         logits: [..., V], unnormalised log-probabilities of the classes in nats; -inf masks a class.
         labels: [...], integers in 0 .. V-1.
         parents: The parent of each node, Python integers: the V classes first, then the inner nodes; -1 for the root.
-        alpha: $\alpha$, the exponential decay of weights with depth; 0 gives the plain cross-entropy.
+        alpha: $\alpha$, exponential decay of weights with depth; 0 gives the plain cross-entropy.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A label out of range gives NaN, a masked one inf.
+        [...], nats per row, at least 0; inf for a masked label.
 
     Raises:
-        ValueError: If `parents` is not such a tree.
+        ValueError: If `parents` is not a tree in this order.
 
     Example:
-        Two pairs of classes: either choice is between two, log 2 each, and the lower one counts e^-1 times the upper.
+        Two pairs of classes: two binary choices of log 2 each, the lower one weighted by e^-1.
 
         >>> tree = (4, 4, 5, 5, 6, 6, -1)
         >>> print(label_tree_cross_entropy(jnp.zeros(4), jnp.array(0), parents=tree, alpha=0.0).round(4))
@@ -213,9 +213,9 @@ def label_tree_cross_entropy(
         0.3488
 
     Conventions:
-        The paper calls $d_l$ the height of the node; the authors' code counts from the root, as here, and then divides
-        all weights by their sum over the tree, a constant factor. Their other loss, soft labels by distance, is
-        `soft_cross_entropy` with such targets.
+        The paper calls $d_l$ the height of the node; the authors' code counts from the root, as here, and divides all
+        weights by their sum over the tree, a constant. Their soft labels by distance are `soft_cross_entropy` with such
+        targets.
 
     References:
         Bertinetto et al. 2020, arXiv:1912.09393.
@@ -239,7 +239,7 @@ def label_tree_cross_entropy(
     on_path = jnp.where(member, x[..., None, :], -jnp.inf)
     _, shift = row_shift(on_path)
     log_mass, top = log_normalizer(on_path, shift), shift[..., 0]
-    # From each node to its parent: both differences are small where the node has almost all of the mass.
+    # From each node to its parent: both differences are small if the node has almost all of the mass.
     step = (log_mass[..., 1:] - log_mass[..., :-1]) + (top[..., 1:] - top[..., :-1])
     edge = jnp.asarray(depth)[labels]
     real = edge > 0
@@ -251,9 +251,9 @@ def label_tree_cross_entropy(
 
 
 def _paths(parents: Sequence[int], depths: Sequence[int], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each class, the classes below each node of its path [V, h + 1, V], and the nodes' depths [V, h].
+    """For each class, the classes below each node of its path [V, h + 1, V] and the nodes' depths [V, h].
 
-    The root ends each path; shorter paths stay there, at depth 0.
+    Each path ends at the root; shorter paths are padded with it, at depth 0.
     """
     under = np.eye(len(parents), classes, dtype=bool)
     for node in sorted(range(len(parents)), key=lambda n: -depths[n]):

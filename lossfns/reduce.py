@@ -23,10 +23,10 @@ def _sums(values: jax.Array, weights: Any, axis_name: AxisName) -> tuple[jax.Arr
             )
         dtype = accumulation_dtype(values, weights)
         weights = weights.astype(dtype)
-        # A least weight of its own, and no condition in the sums, which would hold another array of their size.
+        # The minimum has its own reduction: a condition in the sums would materialise another array of their size.
         sound = jnp.where(jnp.min(jax.lax.stop_gradient(weights), initial=0) >= 0, 1, jnp.nan).astype(dtype)
         weights = jnp.broadcast_to(weights, values.shape)
-        # A value without weight is replaced before the product: 0 * NaN is NaN, in the gradient as well.
+        # Values of weight 0 are replaced before the product: 0 * NaN is NaN, in the gradient too.
         weighed = jnp.sum(jnp.where(weights == 0, 0, values.astype(dtype)) * weights)
         total = sound * weighed, sound * jnp.sum(weights)
     return total if axis_name is None else jax.lax.psum(total, axis_name)
@@ -36,12 +36,12 @@ def _sums(values: jax.Array, weights: Any, axis_name: AxisName) -> tuple[jax.Arr
 def weighted_sum(
     values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: AxisName = None
 ) -> jax.Array:
-    r"""Sum of values times weights over all entries, $\sum_i w_i v_i$.
+    r"""Weighted sum over all entries, $\sum_i w_i v_i$.
 
     Args:
         values: [...], any real dtype; summed in float32 or wider.
         weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real, not negative;
-            None is one each. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
+            None for ones. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
         axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) to sum over as well.
 
     Returns:
@@ -61,17 +61,16 @@ def weighted_sum(
 def weighted_mean(
     values: jax.Array, weights: jax.Array | float | None = None, *, axis_name: AxisName = None
 ) -> jax.Array:
-    r"""Mean of values by weights over all entries, $\sum_i w_i v_i / \sum_i w_i$; 0 if there is nothing to average.
+    r"""Weighted mean over all entries, $\sum_i w_i v_i / \sum_i w_i$; 0 if there is nothing to average.
 
-    The sums are taken over everything before the one division, so the result is not a mean of means: 10 tokens at loss
-    4 and 1,000 tokens at loss 1 have the mean 1.0297, not 2.5.
+    Both sums are complete before the one division, so this is no mean of means: 10 tokens at loss 4 and 1,000 tokens at
+    loss 1 have the mean 1.0297, not 2.5.
 
     Args:
         values: [...], any real dtype; summed in float32 or wider.
         weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real, not negative;
-            None is one each. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
-        axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) whose members are averaged over as well. The
-            denominator is that of all of them.
+            None for ones. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
+        axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) to average over as well, with one denominator.
 
     Returns:
         A scalar; NaN if a weight is negative.

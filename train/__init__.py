@@ -3,8 +3,8 @@
 The spine lies in this folder, from the objective through the step to the loop. Four wings hold the rest: `optimizers`,
 `objectives`, `devices` and `records`. They import the spine and, of one another, only what the architecture test lists.
 
-Functions raise `UsageError` for what the caller can mend and `RunFailed` for a run that cannot continue. Both say what
-was expected, what came and what to do, so a docstring lists an error only if there is more to say.
+Functions raise `UsageError` for errors that the caller can fix and `RunFailed` for a run that cannot continue. Both say
+what was expected, what was given and what to do, so a docstring lists an error only if there is more to say.
 """
 
 from train.devices.compilation_cache import enable_compilation_cache as enable_compilation_cache

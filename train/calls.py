@@ -1,4 +1,4 @@
-"""Several steps in one call: for models whose step is shorter than the call of a compiled program.
+"""Several steps in one call: for models with a step shorter than the dispatch of a program.
 
 state = fit(state, step, data, steps=10_000, steps_per_call=100)
 """
@@ -79,7 +79,7 @@ class Calls:
 
     Attributes:
         state: The state after the last call.
-        latest: Metrics of the last step that was looked at.
+        latest: Metrics of the last step examined.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ def unheard() -> contextlib.suppress:
 
 
 def _fill_closed() -> None:
-    """Opens the null device in place of closed standard streams.
+    """Opens the null device for closed standard streams.
 
     Otherwise the next file opened, such as a checkpoint, would get their number and with it what C++ libraries write to
     standard error.

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class UsageError(ValueError):
-    """An error that the user can mend; the message says what was expected, what came and what to do."""
+    """An error that the user can fix; the message says what was expected, what was given and what to do."""
 
 
 class RunFailed(RuntimeError):

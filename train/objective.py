@@ -107,7 +107,7 @@ def term(loss: Callable[..., Any], /, *args: Any, where: Any = None, weights: An
             f"yourself, and give Term(values, weights) weights of the shape {values.shape}."
         )
     if weights is not None:
-        # Not a product alone: an importance that is NaN at a place that does not count would come through.
+        # Not just a product: a NaN weight at a masked entry would come through.
         counted = jnp.where(counted == 0, 0, counted * _fitting(weights, values))
     return Term(values, counted)
 
@@ -254,7 +254,7 @@ def _check_mask(loss: Callable[..., Any], name: str, where: Any) -> None:
         )
     try:
         parameters = inspect.signature(loss).parameters
-    except (TypeError, ValueError):  # of a callable without a signature nothing is known
+    except (TypeError, ValueError):  # a callable without a signature
         return
     if "where" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         raise UsageError(

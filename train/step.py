@@ -179,7 +179,7 @@ def _gradients(
         grads = jax.vmap(pull_back)(sync.local(jnp.eye(len(rates), dtype=losses.dtype)))[0]
         return jax.tree.map(widen, grads), aux
 
-    # Of the loss terms only: the weights of a metric may depend on the model, which would then run twice.
+    # Loss terms only: the weights of a metric may depend on the model, which would then run twice.
     def sum_weights(collections: Any, micro: Any) -> tuple[Any, Any]:
         terms, new = forward(params, collections, *micro)
         return new, {name: sync.local(terms[name].sums()[1]) for name in rates}
@@ -224,7 +224,7 @@ def _adapted(rates: dict[str, Any], weights: jax.Array | None) -> dict[str, Any]
 
 
 def _strong(leaf: Any) -> jax.Array:
-    """The array with a strong dtype. A weak one, as of `0.5 * 2`, would make the next step compile again."""
+    """The array with a strong dtype. A weak one, as of `0.5 * 2`, would recompile the next step."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 

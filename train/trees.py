@@ -10,7 +10,7 @@ Tree = Any
 Params = Tree
 """Parameters, or a tree of the same structure."""
 Batch = Tree
-"""A batch of data; the leading axis of each array is that of the examples."""
+"""A batch of data: arrays with the examples on their leading axis."""
 
 
 def is_key(leaf: Any) -> TypeGuard[jax.Array]:

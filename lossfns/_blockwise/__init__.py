@@ -1,43 +1,42 @@
-"""Sums over tables of rows x columns that are never held: one block at a time, exact in value and gradient.
+"""Sums over tables of rows x columns that are never materialised, exact in value and gradient.
 
 A softmax over a vocabulary, a batch of negatives or a queue needs a table of scores, say [65536 columns, 8192 rows],
-of which only a few numbers for each row or column are wanted. The engine computes the table in blocks of some columns
-and some rows, reduces each block at once, and computes it again in the backward pass. Nothing is filtered or
-approximated, and sums are kept in float32 or wider with a running maximum.
+but only a few numbers per row or column of it. The engine computes the table in blocks of columns and rows, reduces
+each block immediately, and recomputes it in the backward pass. Nothing is filtered or approximated; sums are in float32
+or wider with a running maximum.
 
 What it offers:
 
-- `stream(block_fn, row_inputs, column_inputs)`: `block_fn(rows, columns, index)` returns the reductions of a block, in
-  any pytree: `LogSum`, `ShiftedLogSum`, `SoftmaxMean`, `Sum` (one value for each row, over all columns), `ColumnLogSum`
-  and `ColumnSum` (one value for each column, over all rows). Gradients of any order follow, for any cotangents. With
-  `axis_name` the columns may be spread over devices.
-- `stream(..., bound=...)`: where no score can exceed a bound, as cosines over a temperature cannot, and exponentials of
-  the bound are safe, there is no search for maxima, and all log-sums of a score share one exponential in value and
-  gradient. The form is chosen at run time.
-- `stream(..., expected=...)`: the gradient is computed in the forward pass. It serves cotangents that are a multiple of
-  the expected ones, like those of a mean; for others it is recomputed. Saves a third of the work where all reductions
-  are sums.
-- `stream_ring(block_fn, row_inputs, column_inputs, axis_name)`: the columns of all devices, which no device holds.
+- `stream(block_fn, row_inputs, column_inputs)`: `block_fn(rows, columns, index)` returns a pytree of reductions of a
+  block: `LogSum`, `ShiftedLogSum`, `SoftmaxMean`, `Sum` (one value per row, over all columns), `ColumnLogSum` and
+  `ColumnSum` (one value per column, over all rows). It has gradients of any order, for any cotangents. With `axis_name`
+  the columns may be sharded over devices.
+- `stream(..., bound=...)`: for scores with a known bound, such as cosines over a temperature. If exponentials of the
+  bound are safe, maxima are not computed, and all log-sums of a score share one exponential in value and gradient.
+  Chosen at run time.
+- `stream(..., expected=...)`: the gradient is computed in the forward pass, for cotangents that are a multiple of the
+  expected ones, as in a mean; it is recomputed for others. Saves a third of the work if all reductions are sums.
+- `stream_ring(block_fn, row_inputs, column_inputs, axis_name)`: over the columns of all devices, never gathered.
 - `stream_symmetric(block_fn, shared, items)`: log-sums over the rows of a symmetric table, with half the work.
-- `map_rows(function, rows, entries)`: results of rows that are no sums over columns, such as the farthest column, for a
+- `map_rows(function, rows, entries)`: functions of rows other than sums over columns, such as the farthest column, a
   group of rows at a time.
 - `product(columns, rows)`: the matrix product of scores in the form that is fast on CPU, in both passes. bfloat16
   operands are multiplied as they are and summed in float32.
 - `gradient_in_forward`, `gradient_of`: the two halves of `expected`, for functions that compute their own gradient.
 
-Where it is, from the bottom up:
+Modules, from the bottom up:
 
-    pytrees, blocks, sizes      floats of a pytree; equal blocks of an axis; how large a block is
+    pytrees, blocks, sizes      floats of a pytree; equal blocks of an axis; block sizes
     products                    matrix products
     reductions                  the state, result and cotangent of each reduction
-    table                       the forward and the backward pass over the blocks
+    table                       forward and backward pass over the blocks
     forward_gradient            gradients computed in the forward pass
-    stream, ring, symmetric     the passes with their derivatives, for any table, a ring of devices, a symmetric table
+    stream, ring, symmetric     differentiable passes over any table, a ring of devices, a symmetric table
     rows                        `map_rows`
 
-Blocks are [columns, rows], the transpose of the usual layout of logits, because XLA's CPU products are fast only if
-they contract dimension 1 of their left operand, and its reductions over the first axis are vectorised. The last block
-overlaps the one before it, and repeated scores are masked, so one program serves any number of rows and columns.
+Blocks are [columns, rows], the transpose of the usual layout of logits, because on CPU XLA's products are only fast if
+they contract dimension 1 of the left operand, and its reductions over the first axis are vectorised. The last block
+overlaps the previous one and repeated scores are masked, so one program serves any number of rows and columns.
 """
 
 from lossfns._blockwise.forward_gradient import gradient_in_forward as gradient_in_forward

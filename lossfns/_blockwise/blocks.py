@@ -1,4 +1,4 @@
-"""Arrays cut into equal blocks along one axis, and blocks read and written in place."""
+"""Equal blocks of arrays along one axis, read and written in place."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ Carry = TypeVar("Carry")
 class Blocks(Generic[T]):
     """Equal blocks of an axis of a pytree of arrays; scalars are in every block.
 
-    The last block is moved back to end with the axis. What it repeats of the block before is no first visit.
+    The last block is moved back to end with the axis; entries it shares with the previous block are no first visit.
     """
 
     arrays: T
     size: int
     axis: int = 0
     length: int | None = None
-    """Of the axis; None reads it from the first array."""
+    """Length of the axis; None reads it from the first array."""
 
     @property
     def count(self) -> int:
@@ -56,7 +56,7 @@ class Blocks(Generic[T]):
     def scan(
         self, step: Callable[[Carry, jax.Array], tuple[Carry, None]], carry: Carry, active: jax.Array | None = None
     ) -> Carry:
-        """The carry after a step for each block; unchanged where `active` is False."""
+        """The carry after one step per block; unchanged if `active` is False."""
         if self.steps == 0:
             return carry
         if active is not None:
@@ -70,7 +70,7 @@ class Blocks(Generic[T]):
 
 
 def is_half(x: jax.Array) -> bool:
-    """Whether these are floats of 16 bits."""
+    """Whether the dtype is a 16-bit float."""
     return jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits == 16
 
 
@@ -84,7 +84,7 @@ def get_at(x: jax.Array, start: jax.Array | int, size: int, axis: int = 0) -> ja
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _half_at(x: jax.Array, start: jax.Array, size: int, axis: int) -> jax.Array:
-    # XLA's CPU compiler converts the whole array to float32 before it slices halves, but not before it slices integers.
+    # XLA on CPU converts the whole array to float32 before slicing 16-bit floats, but not before slicing integers.
     bits = lax.dynamic_slice_in_dim(lax.bitcast_convert_type(x, jnp.uint16), start, size, axis)
     return lax.bitcast_convert_type(bits, x.dtype)
 
@@ -97,7 +97,7 @@ def _half_at_jvp(
 
 
 def expand_mask(mask: jax.Array, x: jax.Array) -> jax.Array:
-    """A mask over the first axis of `x`, ready to broadcast with it."""
+    """A mask over the first axis of `x`, broadcastable with it."""
     return mask.reshape(-1, *(1,) * (x.ndim - 1))
 
 
@@ -107,7 +107,7 @@ def set_at(total: jax.Array, x: jax.Array, start: jax.Array, axis: int = 0) -> j
 
 
 def add_at(total: jax.Array, x: jax.Array, start: jax.Array, overlap: bool = True, axis: int = 0) -> jax.Array:
-    """Adds `x` at `start`; without `overlap`, where each entry is written once, it skips the read."""
+    """Adds `x` at `start`; without `overlap`, each entry is written once and the read is skipped."""
     if overlap:
         x = x + get_at(total, start, x.shape[axis], axis).astype(x.dtype)
     return set_at(total, x, start, axis)

@@ -1,4 +1,4 @@
-"""Gradients computed in the forward pass, for cotangents that are expected: scaled if those come, recomputed if not.
+"""Gradients computed in the forward pass for expected cotangents: scaled if those arrive, recomputed if not.
 
 The path of `gradient_in_forward`:
 
@@ -6,8 +6,8 @@ The path of `gradient_in_forward`:
     differentiated, forward     value_and_gradient(arguments, expected); the gradient is kept
     differentiated, backward    _scaled_or_recomputed: is the cotangent a multiple of the expected one?
                                     yes: the kept gradient times the factor
-                                    no:  0, to which gradient(...) adds the gradient for the cotangent that came
-    differentiated twice        by the rule of the value, and by that of a recomputed gradient
+                                    no:  0, to which gradient(...) adds the gradient for the actual cotangent
+    differentiated twice        through the value's rule and a recomputed gradient
 """
 
 import functools
@@ -26,15 +26,15 @@ Results = TypeVar("Results")
 
 
 class GradientFn(Protocol[Arguments]):
-    """The gradient for any cotangents, added to a given one."""
+    """Adds the gradient for any cotangents to a given one."""
 
     def __call__(
         self, arguments: Arguments, cotangents: PyTree, start: Arguments | None, active: jax.Array | None, /
     ) -> Arguments:
         """Returns `start` plus the gradient, or `start` alone if `active` is False.
 
-        The sum must be taken by loops that run zero times if not `active`: loops work in place. With None for both it
-        returns the gradient, in operations that have derivatives.
+        The sum must use loops that run zero times if not `active`: loops work in place. With None for both it returns
+        the gradient, by differentiable operations.
         """
 
 
@@ -57,9 +57,9 @@ def gradient_in_forward(
         value: The function.
         value_and_gradient: `value_and_gradient(arguments, expected)` returns its value, and its gradient for the
             expected cotangents in the structure of the arguments, None at integers.
-        gradient: Its gradient for any cotangents, used if they are no multiple of those expected.
-        expected: A cotangent for each leaf of the value.
-        arguments: What is differentiated.
+        gradient: Its gradient for any cotangents, used if they are not a multiple of the expected ones.
+        expected: Expected cotangents, in the structure of the value.
+        arguments: The differentiated arguments.
     """
     results: Results = _gradient_in_forward(_Functions(value, value_and_gradient, gradient), expected, arguments)
     return results
@@ -90,7 +90,7 @@ def _gradient_in_forward_bwd(
 _gradient_in_forward.defvjp(_gradient_in_forward_fwd, _gradient_in_forward_bwd)
 
 
-# Second derivatives use the rule of the value and a recomputed gradient: the kept one is right in its numbers alone.
+# Second derivatives use the value's rule and a recomputed gradient: the kept gradient is a mere number to JAX.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _value_and_gradient(
     f: _Functions[Arguments, Results], expected: PyTree, arguments: Arguments
@@ -119,13 +119,13 @@ def _scaled_or_recomputed(
     gradient: GradientFn[Arguments], expected: PyTree, arguments: Arguments, grads: Arguments, cotangents: PyTree
 ) -> Arguments:
     pairs = list(zip(jax.tree.leaves(cotangents), jax.tree.leaves(expected), strict=True))
-    # The factor is read where the expected cotangent is largest; there is none if all are 0.
+    # The factor is read where the expected cotangent is largest, and undefined if all are 0.
     positions = [jnp.argmax(jnp.abs(e)) for _, e in pairs]
     largest = jnp.stack([e.ravel()[at] for (_, e), at in zip(pairs, positions, strict=True)])
     best = jnp.argmax(jnp.abs(largest))
     factor = jnp.stack([g.ravel()[at] for (g, _), at in zip(pairs, positions, strict=True)])[best]
     factor /= jnp.where(largest[best] == 0, 1, largest[best])
-    # The kept gradient is right if every cotangent is exactly this multiple of the expected one.
+    # The kept gradient is valid if every cotangent is exactly this multiple of the expected one.
     is_multiple = jnp.stack([jnp.all(g == factor * e) for g, e in pairs]).all()
     start = jax.tree.map(lambda x: _scaled(x, factor, is_multiple), grads)
     return gradient(arguments, cotangents, start, ~is_multiple)
@@ -149,16 +149,16 @@ _scaled_or_recomputed.defvjp(_scaled_or_recomputed_fwd, _scaled_or_recomputed_bw
 
 
 LARGE = 2**20
-"""Entries from which an array is scaled in blocks: a loop does so in place, in the memory of the result."""
+"""Entries from which an array is scaled in blocks: a loop works in place, in the memory of the result."""
 
 
 def _scaled(x: jax.Array, factor: jax.Array, is_multiple: jax.Array) -> jax.Array:
-    """`x * factor`, or 0 if the cotangents are no multiple of those expected."""
+    """`x * factor`, or 0 if the cotangents are not a multiple of the expected ones."""
 
     def change(block: jax.Array) -> jax.Array:
         return jnp.where(is_multiple, block * factor, 0).astype(x.dtype)
 
-    if x.size < LARGE or is_half(x):  # a loop over halves writes all of them in each step, see `get_at`
+    if x.size < LARGE or is_half(x):  # in half precision each step would write the whole array, see `get_at`
         return change(x)
     blocks = Blocks(x, -(-x.shape[0] // 8))
 

@@ -1,4 +1,4 @@
-"""Matrix products in forms that are fast on CPU, and that XLA can run there in half precision."""
+"""Matrix products in forms that are fast on CPU, and that XLA supports there in half precision."""
 
 import functools
 from typing import NamedTuple
@@ -15,8 +15,8 @@ class Operands(NamedTuple):
     """How the operands of products are rounded, in the backward pass too.
 
     Attributes:
-        dtype: To which they are cast.
-        precision: Of products in float32 on accelerators, a name that `jax.lax.Precision` has.
+        dtype: The dtype they are cast to.
+        precision: Of float32 products on accelerators, a name of `jax.lax.Precision`.
     """
 
     dtype: jnp.dtype
@@ -31,9 +31,9 @@ def product(columns: jax.Array, rows: jax.Array, operands: Operands | None = Non
 
     Args:
         columns: [C, D], the columns of a block.
-        rows: [D, N], transposed once by the caller, so that no block needs to do it again.
-        operands: `exact_operands(...)` of the inputs, as they came in, loses nothing: bfloat16 is multiplied as
-            bfloat16. None multiplies in float32 or wider.
+        rows: [D, N], transposed once by the caller, so that no block has to.
+        operands: `exact_operands(...)` of the original inputs is lossless: bfloat16 is multiplied as bfloat16. None
+            multiplies in float32 or wider.
 
     Returns:
         [C, N].
@@ -44,7 +44,7 @@ def product(columns: jax.Array, rows: jax.Array, operands: Operands | None = Non
 
 
 def exact_operands(*arrays: jax.Array) -> Operands:
-    """Operands in the dtype that loses nothing: that of the arrays if they share one, else float32 or wider."""
+    """Lossless operands: in the dtype of the arrays if they share one, else in float32 or wider."""
     dtypes = {jnp.dtype(x.dtype) for x in arrays}
     return Operands(dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*arrays))
 
@@ -65,7 +65,7 @@ def _product_bwd(
 ) -> tuple[jax.Array, jax.Array]:
     columns, rows = residuals
     d_columns = contract(cotangent, rows, (1, 1), operands)
-    # Laid out by rows, or XLA would give the product the layout of a transpose that follows, which is slow.
+    # Row-major: otherwise XLA gives the product the layout of a following transpose, which is slow.
     d_rows = row_major(contract(transposed(columns.astype(operands.dtype)), cotangent, (1, 0), operands))
     return d_columns.astype(columns.dtype), d_rows.astype(rows.dtype)
 
@@ -86,12 +86,12 @@ def contract(a: jax.Array, b: jax.Array, axes: tuple[int, int], operands: Operan
         precision=operands.precision,
         preferred_element_type=accumulation_dtype(a),
     )
-    # Half-precision products that XLA lays out by columns fail on CPU at run time.
+    # Half-precision products in column-major layout fail on CPU at run time.
     return row_major(out) if half else out
 
 
 def row_major(x: jax.Array) -> jax.Array:
-    """`x`, on CPU laid out by rows in memory."""
+    """`x`, in row-major layout on CPU."""
     laid_out: jax.Array = lax.platform_dependent(x, cpu=_constrained, default=_unchanged)
     return laid_out
 
@@ -106,5 +106,5 @@ def _unchanged(x: jax.Array) -> jax.Array:
 
 
 def transposed(x: jax.Array) -> jax.Array:
-    """The transpose of a matrix, on CPU moved in memory: XLA would only relabel its layout, which is slow to read."""
+    """The transpose of a matrix, copied on CPU: XLA would only relabel the layout, which is slow to read."""
     return row_major(x.T)

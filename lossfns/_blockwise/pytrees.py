@@ -1,4 +1,4 @@
-"""Pytrees of floats and integers: dtypes, floating leaves, and the mapped axes over which arrays vary."""
+"""Pytrees of floats and integers: dtypes, floating leaves, and the mapped axes that arrays vary over."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -10,14 +10,14 @@ from jax import lax
 from lossfns._contract import accumulation_dtype
 
 PyTree: TypeAlias = Any
-"""Arrays in any nest of tuples, lists, dictionaries and dataclasses. Where a caller's type is kept, a type variable
-stands in its place; this stands where the structure follows from a value, which Python's types cannot say."""
+"""Any nest of tuples, lists, dictionaries and dataclasses of arrays. A type variable is used instead where the caller's
+type is kept; this stands for structures that follow from a value, which Python's types cannot express."""
 
 T = TypeVar("T")
 
 
 def varying_axes(tree: PyTree) -> set[str]:
-    """The mapped axes over which any array of a pytree varies, as far as `shard_map` tracks them."""
+    """The mapped axes that any array of a pytree varies over, as tracked by `shard_map`."""
     axes: set[str] = set()
     return axes.union(*(jax.typeof(x).manual_axis_type.varying for x in jax.tree.leaves(tree)))
 
@@ -34,20 +34,20 @@ def mark_varying(tree: T, axes: set[str]) -> T:
 
 
 def vary_together(tree: T) -> T:
-    """Marks all arrays as varying over every mapped axis over which any of them varies.
+    """Marks all arrays as varying over every mapped axis that any of them varies over.
 
-    `shard_map` demands it of the carry of a loop, and of the results of two branches.
+    `shard_map` requires this of the carry of a loop and of the results of two branches.
     """
     return mark_varying(tree, varying_axes(tree))
 
 
 def common_dtype(*trees: PyTree) -> jnp.dtype:
-    """The dtype to compute in: float64 if any leaf is, else float32."""
+    """The accumulation dtype: float64 if any leaf is, else float32."""
     return accumulation_dtype(*(jnp.asarray(x) for x in jax.tree.leaves(trees)))
 
 
 def widened_dtype(x: jax.Array, dtype: jnp.dtype) -> jnp.dtype:
-    """`dtype` for a floating array, its own dtype for another."""
+    """`dtype` for a floating array, its own dtype for others."""
     return dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
 
@@ -58,7 +58,7 @@ def widen(tree: T, dtype: jnp.dtype) -> T:
 
 
 def split_floats(tree: T) -> tuple[list[jax.Array], Callable[[list[jax.Array]], T]]:
-    """The floating leaves, and a function that puts others in their place."""
+    """The floating leaves, and a function that replaces them."""
     leaves, structure = jax.tree.flatten(tree)
     floating = [jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) for x in leaves]
 
@@ -72,7 +72,7 @@ def split_floats(tree: T) -> tuple[list[jax.Array], Callable[[list[jax.Array]], 
 
 
 def as_gradient_of(tree: T, floats: list[jax.Array]) -> T:
-    """The gradient in the structure and dtypes of `tree`, from those of its floating leaves; None at integers."""
+    """The gradient in the structure and dtypes of `tree`, from those of its floats; None at integers."""
     leaves, structure = jax.tree.flatten(tree)
     grads = iter(floats)
     gradient: T = jax.tree.unflatten(

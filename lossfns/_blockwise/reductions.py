@@ -1,12 +1,12 @@
-"""Reductions of a block's scores: what is summed, the state carried from block to block, and the cotangents.
+"""Reductions of a block's scores: their state between blocks, results and cotangents.
 
-A block function returns reductions. For each of them the passes over the table go through
+A block function returns reductions. The passes over the table call, for each of them,
 
-    initial_state -> merge, once a block -> final_result -> combine_devices, if the columns are spread over devices
+    initial_state -> merge, once a block -> final_result -> combine_devices, if the columns are sharded
     scores_cotangent, once a block of the backward pass
 
-Log-sums are online: a running maximum, and sums relative to it that are rescaled when it grows (Milakov and Gimelshein
-2018, arXiv:1805.02867). Where no exponential can overflow they need neither, see `with_or_without_shift`.
+Log-sums are online: a running maximum, and sums relative to it, rescaled when it grows (Milakov and Gimelshein 2018,
+arXiv:1805.02867). If no exponential can overflow they need neither, see `with_or_without_shift`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ T = TypeVar("T")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LogSum:
-    """Scores [C, N] -> log of the sum of their exponentials over all columns, [N]; -inf without a finite score."""
+    """Scores [C, N] -> log-sum-exp over all columns, [N]; -inf without a finite score."""
 
     scores: jax.Array
 
@@ -36,11 +36,11 @@ class LogSum:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ShiftedLogSum(LogSum):
-    """Like `LogSum`, in two parts: for losses that subtract a score, which loses digits where both are large."""
+    """Like `LogSum`, in two parts, for losses that subtract a score, which would cancel if both are large."""
 
 
 class Shifted(NamedTuple):
-    """The result of `ShiftedLogSum`, both [N], which add to the log-sum. The shift has no derivative."""
+    """The result of `ShiftedLogSum`, two terms [N] whose sum is the log-sum. The shift has no derivative."""
 
     log_sum: jax.Array
     shift: jax.Array
@@ -49,9 +49,9 @@ class Shifted(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SoftmaxMean:
-    """Scores and terms [C, N] -> `Moments`: the log-sum of the scores, and the mean of the terms under their softmax.
+    """Scores and terms [C, N] -> `Moments`: log-sum of the scores, and mean of the terms under their softmax.
 
-    A term must be finite where its score is -inf, and has no weight there.
+    Terms must be finite at scores of -inf, where they have no weight.
     """
 
     scores: jax.Array
@@ -59,7 +59,7 @@ class SoftmaxMean:
 
 
 class Moments(NamedTuple):
-    """The result of `SoftmaxMean`, both [N]."""
+    """The result of `SoftmaxMean`, [N] each."""
 
     log_sum: jax.Array
     mean: jax.Array
@@ -76,7 +76,7 @@ class Sum:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ColumnLogSum:
-    """Scores [C, N] -> log of the sum of their exponentials over all rows, one for each column, [M]."""
+    """Scores [C, N] -> log-sum-exp over all rows, one per column, [M]."""
 
     scores: jax.Array
 
@@ -84,13 +84,13 @@ class ColumnLogSum:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ColumnSum:
-    """Terms [C, N] -> their sum over all rows, one for each column, [M]."""
+    """Terms [C, N] -> their sum over all rows, one per column, [M]."""
 
     terms: jax.Array
 
 
 Reduction: TypeAlias = LogSum | SoftmaxMean | Sum | ColumnLogSum | ColumnSum
-"""A reduction of a block; or its kind, with shapes in place of arrays."""
+"""A reduction of a block, or its kind, with shapes instead of arrays."""
 
 Result: TypeAlias = jax.Array | Shifted | Moments
 """The result of a reduction over the table, or its cotangent."""
@@ -101,9 +101,9 @@ class RunningLogSum(NamedTuple):
 
     maximum: jax.Array
     total: jax.Array
-    """Of exp(score - maximum)."""
+    """Sum of exp(score - maximum)."""
     weighted: jax.Array | None = None
-    """Of exp(score - maximum) * term; for `SoftmaxMean`."""
+    """Sum of exp(score - maximum) * term, for `SoftmaxMean`."""
 
 
 State: TypeAlias = jax.Array | RunningLogSum
@@ -111,21 +111,21 @@ State: TypeAlias = jax.Array | RunningLogSum
 
 
 class Position(NamedTuple):
-    """Where in the table a block is."""
+    """Position of a block in the table."""
 
     column: jax.Array
-    """The first of its columns."""
+    """Index of its first column."""
     row: jax.Array
-    """The first of its rows."""
+    """Index of its first row."""
     first_visit: jax.Array | None
-    """The scores that no block before had, ready to broadcast; None for all."""
+    """Mask of the scores not in previous blocks, broadcastable; None for all."""
 
     def axis_and_start(self, x: Reduction) -> tuple[int, jax.Array]:
-        """The axis of the scores that a reduction sums over, and where its results begin."""
+        """The axis of the scores that a reduction sums over, and the start of its results."""
         return (1, self.column) if is_per_column(x) else (0, self.row)
 
     def masked(self, x: jax.Array, fill: float) -> jax.Array:
-        """`x` with `fill` in place of scores that a block before had."""
+        """`x` with `fill` at scores of previous blocks."""
         return x if self.first_visit is None else jnp.where(self.first_visit, x, fill)
 
 
@@ -135,12 +135,12 @@ def is_reduction(x: object) -> bool:
 
 
 def is_per_column(x: Reduction) -> bool:
-    """Whether there is a result for each column, else for each row."""
+    """Whether it has one result per column rather than per row."""
     return isinstance(x, ColumnLogSum | ColumnSum)
 
 
 def zero_if_infinite(x: jax.Array) -> jax.Array:
-    """A shift that can be subtracted: 0 in place of an infinity."""
+    """A shift that can be subtracted: 0 instead of infinity."""
     return jnp.where(jnp.isinf(x), 0, x)
 
 
@@ -154,13 +154,13 @@ def with_or_without_shift(unshifted_ok: jax.Array | None, function: Callable[...
     """Chooses the form of the log-sums at run time.
 
     Args:
-        unshifted_ok: Whether exponentials of scores are safe as they are; None if no bound of the scores is known.
+        unshifted_ok: Whether exponentials of unshifted scores are safe; None if the scores have no known bound.
         function: `function(unshifted_ok, *operands)`; with None it must shift scores by their maximum.
-        *operands: What is differentiated.
+        *operands: The differentiated arguments.
     """
     if unshifted_ok is None:
         return function(None, *operands)
-    # Marked together, or the results of the two branches would vary over different axes under `shard_map`.
+    # Marked together: otherwise the two branches would vary over different axes under `shard_map`.
     unshifted_ok, operands = vary_together((unshifted_ok, operands))
     unshifted, shifted = functools.partial(function, unshifted_ok), functools.partial(function, None)
     result: T = lax.cond(unshifted_ok, unshifted, shifted, *operands)
@@ -227,18 +227,18 @@ def scores_cotangent(
 ) -> Reduction:
     """The cotangents of the scores and terms of a block.
 
-    Unshifted scores have the same exponentials in every reduction, which XLA then computes once.
+    Unshifted scores have the same exponentials in all reductions, which XLA computes once.
 
     Args:
         x: The reduction of the block.
-        result: Its result over the table; a sum needs none.
-        cotangent: The cotangent of that result.
-        position: Where the block is.
+        result: Its result over the table; unused for a sum.
+        cotangent: Cotangent of that result.
+        position: Position of the block.
         unshifted_ok: As in `with_or_without_shift`.
     """
     axis, start = position.axis_and_start(x)
     size = jax.tree.leaves(x)[0].shape[1 - axis]
-    # Result z and its cotangent g, ready to broadcast with the scores.
+    # Result z and its cotangent g, broadcastable with the scores.
     z, g = jax.tree.map(lambda v: jnp.expand_dims(get_at(v, start, size), axis), (result, cotangent))
     if isinstance(x, Sum | ColumnSum):
         return type(x)(position.masked(jnp.broadcast_to(g, x.terms.shape), 0))
@@ -246,7 +246,7 @@ def scores_cotangent(
         softmax = position.masked(jnp.exp(x.scores - zero_if_infinite(z.log_sum)), 0)
         return SoftmaxMean(softmax * (g.log_sum + g.mean * (x.terms - z.mean)), softmax * g.mean)
     if isinstance(x, ShiftedLogSum):
-        # Shifted in two steps, like the value: near p = 1 the digits of the small part count.
+        # Shifted in two steps like the value, to keep precision near p = 1.
         powers, g = jnp.exp((x.scores - z.shift) - zero_if_infinite(z.log_sum)), g.log_sum
     elif unshifted_ok is not None:
         powers = unshifted_exp(x.scores, unshifted_ok)
@@ -257,7 +257,7 @@ def scores_cotangent(
 
 
 def combine_devices(kind: Reduction, result: Result, axis_name: str | tuple[str, ...]) -> Result:
-    """The result over the columns of all devices, from the result over the columns of each."""
+    """Combines the results of each device's columns over all devices."""
     if is_per_column(kind):
         return result
     if isinstance(kind, Sum):

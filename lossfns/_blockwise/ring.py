@@ -1,12 +1,12 @@
-"""Columns that travel round a ring of devices: no device ever holds all columns, or all pairs.
+"""Columns passed around a ring of devices: no device ever holds all columns or all pairs.
 
 Each device keeps its rows. Its columns travel with their partial results and, in the backward pass, with their
 gradient, and are complete when they are home again, after one step for each device:
 
-    stream_ring -> _ring      forward_pass of own rows and visiting columns; add to the results; send columns on
-                   _ring_bwd  backward_pass of the same blocks; add to the gradient; send columns on
+    stream_ring -> _ring      forward_pass of local rows and visiting columns; add to the results; pass columns on
+                   _ring_bwd  backward_pass of the same blocks; add to the gradient; pass columns on
 
-Blocks are recomputed in the backward pass. Nothing that grows with the number of devices is kept between the passes.
+Blocks are recomputed in the backward pass. Memory between the passes does not grow with the number of devices.
 """
 
 import functools
@@ -43,17 +43,16 @@ def stream_ring(
     """Reduces a table of the rows of this device x the columns of all devices.
 
     Args:
-        block_fn: As in `stream`, with reductions that are sums or log-sums. Its `index` counts the columns of one
-            device; put into `column_inputs` whatever distinguishes columns of different devices.
+        block_fn: As in `stream`, with reductions that are sums or log-sums. `index` counts the columns of one device;
+            put anything that distinguishes columns of different devices into `column_inputs`.
         row_inputs: The rows of this device, and scalars.
         column_inputs: Pytree of arrays [M, ...], the columns of this device.
-        axis_name: The mapped axis, with the same number of columns on each of its devices.
+        axis_name: The mapped axis, with the same number of columns on each device.
         block_size: As in `stream`.
         bound: As in `stream`, for the columns of all devices.
 
     Returns:
-        The pytree of `block_fn`: [N], over the columns of all devices, and [M], for the columns of this device over the
-        rows of all.
+        The pytree of `block_fn`: [N], over all columns, and [M], for the columns of this device over all rows.
     """
     row_inputs, column_inputs = vary_together((row_inputs, column_inputs))
     sizes = block_sizes(block_fn, row_inputs, column_inputs, block_size)
@@ -94,7 +93,7 @@ def _ring(
 
 
 _Carry = tuple[Columns, list[jax.Array], list[jax.Array]]
-"""The columns on this device, the results of its rows, and the results of the columns."""
+"""The visiting columns, the results of the rows, and the results of the columns."""
 
 _Residuals = tuple[Rows, Columns, jax.Array | None, PyTree]
 """Row and column inputs, `unshifted_ok`, and the results."""
@@ -127,7 +126,7 @@ def _ring_bwd(
     d_rows, d_columns = vary_together((zeros, row_inputs, column_inputs, cotangents))[0]
 
     def step(carry: _BackwardCarry[Columns], _: None) -> tuple[_BackwardCarry[Columns], None]:
-        # The columns here at present, with their results, cotangents and gradient so far.
+        # The visiting columns with their results, cotangents and gradient so far.
         (columns, column_results, column_cotangents, d_columns), d_rows = carry
         known = jax.tree.unflatten(structure, _join(kinds, row_results, column_results))
         wanted = jax.tree.unflatten(structure, _join(kinds, row_cotangents, column_cotangents))
@@ -144,7 +143,7 @@ def _ring_bwd(
 _ring.defvjp(_ring_fwd, _ring_bwd)
 
 _BackwardCarry = tuple[tuple[Columns, list[jax.Array], list[jax.Array], list[jax.Array]], list[jax.Array]]
-"""Columns with their results, cotangents and gradient, which travel; and the gradient of the rows, which stays."""
+"""Travelling: columns with their results, cotangents and gradient. Staying: the gradient of the rows."""
 
 
 def _send_on(tree: T, axis_name: MappedAxis) -> T:
@@ -155,13 +154,13 @@ def _send_on(tree: T, axis_name: MappedAxis) -> T:
 
 
 def _split(kinds: list[Reduction], results: list[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Results of rows, which stay, and of columns, which travel."""
+    """Splits results into those of rows, which stay, and of columns, which travel."""
     pairs = list(zip(kinds, results, strict=True))
     return [x for kind, x in pairs if not is_per_column(kind)], [x for kind, x in pairs if is_per_column(kind)]
 
 
 def _join(kinds: list[Reduction], of_rows: list[jax.Array], of_columns: list[jax.Array]) -> list[jax.Array]:
-    """The results in the order of the kinds again."""
+    """The results in the order of the kinds."""
     rows, columns = iter(of_rows), iter(of_columns)
     return [next(columns) if is_per_column(kind) else next(rows) for kind in kinds]
 

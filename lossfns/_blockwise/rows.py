@@ -1,4 +1,4 @@
-"""Functions of rows, for a group of rows at a time: their intermediate arrays are never held for all rows."""
+"""Functions of rows, a group of rows at a time: intermediate arrays are never materialised for all rows."""
 
 import functools
 from collections.abc import Callable
@@ -16,13 +16,13 @@ Results = TypeVar("Results")
 
 
 def map_rows(function: Callable[[Rows], Results], rows: Rows, entries: int) -> Results:
-    """`function(rows)`, for a group of rows at a time; gradients recompute all but the arrays marked by `keep`.
+    """Computes `function(rows)` a group of rows at a time; gradients recompute all arrays not marked by `keep`.
 
     Args:
-        function: Takes some of the rows and returns a pytree of arrays with one entry for each along their first axis;
-            the results of a row depend on no other row. It may close over other arrays, which are differentiated too.
+        function: Takes some rows and returns a pytree of arrays with one entry per row along the first axis,
+            independent of other rows. It may close over other arrays, which are differentiated too.
         rows: Pytree of arrays [N, ...].
-        entries: Numbers that the function holds for each row, such as M D for the differences from M others.
+        entries: Numbers the function stores per row, such as M D for differences from M others.
 
     Returns:
         The result of `function(rows)`.
@@ -33,12 +33,12 @@ def map_rows(function: Callable[[Rows], Results], rows: Rows, entries: int) -> R
 
 
 HELD_ON_CPU, HELD = 2**17, 2**22
-"""Numbers that a group of rows may hold: they stay in the caches of a CPU, and fill other devices."""
+"""Numbers that a group of rows may store: few enough for a CPU's caches, enough to occupy other devices."""
 
 
 def _group_size(count: int, most: int) -> int:
     size = min(max(most, 1), count)
-    # If all groups are full, the results need no copy.
+    # With full groups the results need no copy.
     return next((n for n in range(size, (size - 1) // 2, -1) if n and count % n == 0), size)
 
 
@@ -58,7 +58,7 @@ def _by_groups(function: Callable[[Rows], Results], count: int, size: int, rows:
 
 
 def keep(x: jax.Array) -> jax.Array:
-    """Within the function of `map_rows`: holds `x` for all rows, where computing it again would take too long."""
+    """Within the function of `map_rows`: stores `x` for all rows, where recomputing it would take too long."""
     kept: jax.Array = checkpoint_name(x, _KEPT)
     return kept
 

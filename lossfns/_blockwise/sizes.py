@@ -1,15 +1,15 @@
 """Block sizes: one rule, from shapes, for every table.
 
-A table is cut into even blocks of at most `CACHED` scores on CPU (4 MiB in float32, which stay in its caches) and
-`LAUNCHED` elsewhere (16 MiB: enough work to pay for starting a kernel), unless `block_size` says otherwise. Compiled
-for H100, the losses over pairs hold fewer than three blocks at a time.
+A table is cut into even blocks of at most `CACHED` scores on CPU (4 MiB in float32, which fit its caches) and
+`LAUNCHED` elsewhere (16 MiB, enough work per kernel launch), unless `block_size` is given. Compiled for H100, the
+losses over pairs hold fewer than three blocks at a time.
 
-Elsewhere than on CPU a block has all rows, and at least `REUSED` columns, so that products and not the reading of rows
-take the time. The rows are then never sliced: if they are spread over devices in the global view of `jit`, each
-device computes its own, where a slice would gather them all on each.
+Off CPU a block has all rows and at least `REUSED` columns, so that products dominate over reading rows. Rows are then
+never sliced: if they are sharded in the global view of `jit`, each device computes its own, where a slice would gather
+them all.
 
-The platform is the one for which the program is lowered, by `jax.lax.platform_dependent`. The host that traces it does
-not count: it may compile, or export, for others.
+The platform is the one the program is lowered for, by `jax.lax.platform_dependent`, not that of the tracing host, which
+may compile or export for others.
 """
 
 import functools
@@ -21,7 +21,7 @@ from jax import lax
 from lossfns._blockwise.pytrees import PyTree
 
 BlockSize = int | tuple[int, int] | None
-"""What a caller may ask for: columns, columns and rows, or the default."""
+"""Block size as requested: columns, columns and rows, or the default."""
 
 Size = TypeVar("Size")
 """Size of a block: columns and rows, or one number."""
@@ -47,7 +47,7 @@ TableSizes = BlockSizes[tuple[int, int]]
 
 
 def on_platform(sizes: BlockSizes[Size], function: Callable[..., T], *operands: PyTree) -> T:
-    """`function(size, *operands)` with the size of the platform for which the program is lowered."""
+    """`function(size, *operands)` with the size of the platform the program is lowered for."""
     if sizes.cpu == sizes.default:
         return function(sizes.cpu, *operands)
     cpu, default = (functools.partial(function, size) for size in sizes)
@@ -56,13 +56,13 @@ def on_platform(sizes: BlockSizes[Size], function: Callable[..., T], *operands: 
 
 
 def table_sizes(columns: int, rows: int, block_size: BlockSize, *, all_rows: bool = False) -> TableSizes:
-    """Columns and rows in a block of a table.
+    """Columns and rows per block of a table.
 
     Args:
-        columns: Number in the table.
-        rows: Number in the table.
-        block_size: None cuts rows to the side of a square block on CPU, takes all rows elsewhere, and as many columns
-            as fit. A number is columns; two are columns and rows.
+        columns: Columns in the table.
+        rows: Rows in the table.
+        block_size: None cuts rows to the side of a square block on CPU and takes all rows elsewhere, with as many
+            columns as fit. One number is columns; two are columns and rows.
         all_rows: Whether each block must have all rows on CPU too.
     """
     if isinstance(block_size, tuple):
@@ -77,12 +77,12 @@ def table_sizes(columns: int, rows: int, block_size: BlockSize, *, all_rows: boo
 
 
 def _columns(scores: int, rows: int, least: int) -> int:
-    """Columns in a block of about that many scores: a multiple of `_LEAST`."""
+    """Columns per block of about `scores` scores: a multiple of `_LEAST`."""
     return max(scores // max(rows, 1) // _LEAST * _LEAST, least)
 
 
 def triangle_sizes(items: int, block_size: int | None) -> BlockSizes[int]:
-    """Items in a block of a symmetric table."""
+    """Items per block of a symmetric table."""
     if block_size is not None:
         return BlockSizes(min(block_size, items), min(block_size, items))
     return BlockSizes(*(even_size(items, _side(scores)) for scores in (CACHED, LAUNCHED)))

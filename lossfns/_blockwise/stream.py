@@ -1,12 +1,12 @@
-"""Tables of rows x columns, on one device or with the columns spread over devices: the passes with their derivatives.
+"""Differentiable passes over tables of rows x columns, on one device or with the columns sharded.
 
 The path of `stream`, without and with expected cotangents:
 
     stream -> _stream              forward_pass: for each block, `block_fn` and `merge`
               _stream_bwd          backward_pass: for each block, `block_fn` again and `scores_cotangent`
-    stream -> gradient_in_forward  forward_pass, where no derivative is asked for
+    stream -> gradient_in_forward  forward_pass, if no derivative is taken
                                    differentiate_blocks, which computes value and gradient at once
-                                   differentiate_blocks again, for cotangents that are no multiple of those expected
+                                   differentiate_blocks again, if the cotangents are not a multiple of the expected ones
 """
 
 import functools
@@ -45,24 +45,23 @@ def stream(
     """Reduces a table of scores block by block.
 
     Args:
-        block_fn: `block_fn(rows, columns, index)` returns a pytree of reductions. It must depend on nothing traced but
-            its arguments. Floating arrays reach it in float32 or wider.
-        row_inputs: Pytree of arrays [..., N], of which a block may be given some rows, and of scalars, such as a
-            temperature, that every block needs.
-        column_inputs: Pytree of arrays [M, ...], of which a block is given C entries.
-        block_size: Columns C in a block, or columns and rows; None for what fits a fast cache. Values and gradients do
+        block_fn: `block_fn(rows, columns, index)` returns a pytree of reductions. It must not close over traced values.
+            Floating arrays are passed in float32 or wider.
+        row_inputs: Pytree of arrays [..., N], passed in blocks of rows, and of scalars, such as a temperature, passed
+            to every block.
+        column_inputs: Pytree of arrays [M, ...], passed in blocks of C columns.
+        block_size: Columns C per block, or columns and rows; None to fit a fast cache. Values and gradients do
             not depend on it.
-        bound: A number that no finite score of a `LogSum` or `ColumnLogSum` exceeds in magnitude. If it is so low that
-            no exponential can overflow, sums need no maxima, and one exponential serves all reductions of a score. The
-            form is chosen at run time.
-        expected: A cotangent for each result. The gradient is computed in the forward pass for these, and serves
-            any multiple of them; for reductions that are sums. None recomputes the blocks in the backward pass.
-        axis_name: A mapped axis over which the columns are spread, while the rows are the same on all of its devices.
-            Results of rows then cover the columns of all devices, and are the same on each; so must their cotangents
-            be. On each device the gradient of `row_inputs` is complete, and that of its own columns.
+        bound: An upper bound on the magnitude of finite scores of a `LogSum` or `ColumnLogSum`. If no exponential of it
+            can overflow, sums need no maxima, and one exponential serves all reductions of a score. Chosen at run time.
+        expected: Expected cotangents of the results, for reductions that are sums. The gradient is computed in the
+            forward pass and valid for any multiple of them. None recomputes the blocks in the backward pass.
+        axis_name: A mapped axis that the columns are sharded over; rows are the same on all devices. Results of rows
+            then cover the columns of all devices and are the same on each; so must their cotangents be. The gradient of
+            `row_inputs`, and of local columns, is complete on each device.
 
     Returns:
-        The pytree of `block_fn` with an array in place of each reduction: [N] or [M].
+        The pytree of `block_fn` with an array for each reduction: [N] or [M].
     """
     if axis_name is None:
         row_inputs, column_inputs, expected = vary_together((row_inputs, column_inputs, expected))
@@ -117,7 +116,7 @@ def _stream_fwd(
     column_inputs: Columns,
     unshifted_ok: jax.Array | None,
 ) -> tuple[PyTree, _Residuals[Rows, Columns]]:
-    # `_stream`, not its body: this pass may be differentiated in turn, by the same rule.
+    # `_stream`, not its body: this pass may itself be differentiated, by the same rule.
     results = _stream(block_fn, sizes, axis_name, row_inputs, column_inputs, unshifted_ok)
     return results, (row_inputs, column_inputs, unshifted_ok, results)
 
@@ -149,21 +148,21 @@ def gradient_of(
     start: tuple[Rows, Columns] | None = None,
     active: jax.Array | None = None,
 ) -> tuple[Rows, Columns]:
-    """The gradient of `stream`, computed here, with the results in a forward pass of its own.
+    """The gradient of `stream`, computed here after a forward pass of its own.
 
     Args:
         block_fn: As in `stream`.
         row_inputs: As in `stream`.
         column_inputs: As in `stream`.
-        cotangents: The cotangents of the results, as a function of the results.
-        start: A gradient to which this one is added, in place.
+        cotangents: Cotangents of the results, as a function of the results.
+        start: A gradient to add to, in place.
         active: If False, both loops run zero times and the gradient is `start`.
 
     Returns:
         The gradients of `row_inputs` and `column_inputs`, None at integers.
     """
     sizes = block_sizes(block_fn, row_inputs, column_inputs, None)
-    if active is None:  # by its rule, since this gradient may be differentiated
+    if active is None:  # by the rule of `stream`, since this gradient may be differentiated
         results = _stream(block_fn, sizes, None, row_inputs, column_inputs)
     else:
         results = forward_pass(block_fn, sizes, row_inputs, column_inputs, active)
@@ -183,7 +182,7 @@ def _mark_columns_varying(
 
 
 def _psum_replicated(inputs: T, grads: T, axis_name: str | tuple[str, ...]) -> T:
-    """Sums the gradients of replicated inputs over the devices; leaves those of device-local inputs."""
+    """Sums the gradients of replicated inputs over the devices; keeps those of device-local inputs."""
     leaves, structure = jax.tree.flatten(inputs, is_leaf=lambda x: x is None)
     own = jax.tree.leaves(grads, is_leaf=lambda x: x is None)
     summed: T = jax.tree.unflatten(

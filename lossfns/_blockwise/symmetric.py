@@ -1,4 +1,4 @@
-"""Symmetric tables: each block off the diagonal serves its rows and its columns.
+"""Symmetric tables: each off-diagonal block serves both its rows and its columns.
 
 stream_symmetric -> _symmetric      _log_sums:  each block on or below the diagonal is reduced over both axes
                     _symmetric_bwd  _gradient:  each block again, with the cotangents of both reductions added
@@ -51,7 +51,7 @@ class SymmetricBlockFn(Protocol[Shared_contra, Items_contra]):
     ) -> jax.Array:
         """Returns scores [C, C] of `items` (first axis) with `others`, symmetric in them.
 
-        Pairs that do not count, such as an item with itself, get -inf.
+        Excluded pairs, such as an item with itself, get -inf.
         """
 
 
@@ -67,13 +67,13 @@ def stream_symmetric(
 
     Args:
         block_fn: `block_fn(shared, items, others, index, other_index)` returns scores, see `SymmetricBlockFn`.
-        shared: Any pytree that every block needs, such as a temperature.
+        shared: Any pytree passed to every block, such as a temperature.
         items: Pytree of arrays [M, ...].
-        block_size: Items C in a block; None for what fits a fast cache.
+        block_size: Items C per block; None to fit a fast cache.
         bound: As in `stream`.
 
     Returns:
-        [M], as of `LogSum`.
+        [M], as for `LogSum`.
     """
     shared, items = vary_together((shared, items))
     sizes = triangle_sizes(jax.tree.leaves(items)[0].shape[0], block_size)
@@ -96,7 +96,7 @@ def _symmetric(
 def _on_platform(
     sizes: BlockSizes[int], unshifted_ok: jax.Array | None, function: Callable[..., T], *operands: PyTree
 ) -> T:
-    """`function(size, unshifted_ok, *operands)`, as of `on_platform` and `with_or_without_shift`."""
+    """`function(size, unshifted_ok, *operands)`, as in `on_platform` and `with_or_without_shift`."""
 
     def run(size: int, unshifted_ok: jax.Array | None, *operands: PyTree) -> T:
         return with_or_without_shift(unshifted_ok, functools.partial(function, size), *operands)
@@ -115,8 +115,8 @@ def _log_sums(
 
     def step(state: _LogSumState, pair: jax.Array) -> tuple[_LogSumState, None]:
         block = table.block(pair)
-        # Over the first axis for the columns, over the second for the rows, but on the diagonal these are the same.
-        # A single block is on the diagonal: XLA would take seconds of compilation to sum its constant table of -inf.
+        # The first axis reduces columns, the second rows; on the diagonal these are the same. A single block is on the
+        # diagonal: XLA would take seconds to constant-fold the sum of a table of -inf.
         for axis, at in ((0, block.other_numbers[0]), (1, block.numbers[0]))[: table.blocks.steps]:
             scores = block.scores if axis == 0 else jnp.where(block.off_diagonal, block.scores, -jnp.inf)
             before, total = (lax.dynamic_slice_in_dim(s, at, size) for s in state)
@@ -136,7 +136,7 @@ def _log_sums(
 
 
 _LogSumState = tuple[jax.Array, jax.Array]
-"""For each item the running maximum, and the sum of exponentials relative to it."""
+"""Running maximum of each item, and sum of exponentials relative to it."""
 
 _Residuals = tuple[Shared, Items, jax.Array | None, jax.Array]
 """Shared inputs, items, `unshifted_ok`, and the log-sums."""
@@ -185,12 +185,12 @@ def _gradient(
         d_shared, d_items = carry
         block = table.block(pair)
         scores, pull_back = jax.vjp(block.scores_of, *block.floats)
-        # Cotangent and log-sum of the block's columns [1, C], and of its rows [C, 1], which count off the diagonal.
+        # Cotangent and log-sum of the block's columns [1, C], and of its rows [C, 1], counted only off the diagonal.
         start, other_start = block.numbers[0], block.other_numbers[0]
         column_g, column_z = (lax.dynamic_slice_in_dim(x, other_start, size)[None] for x in (cotangents, log_sums))
         row_g, row_z = (lax.dynamic_slice_in_dim(x, start, size)[:, None] for x in (cotangents, log_sums))
         row_g = jnp.where(block.off_diagonal, row_g, 0)
-        # The cotangent of the scores: both softmaxes, from one exponential where that cannot overflow.
+        # The cotangent of the scores: both softmaxes, from one exponential if that cannot overflow.
         if unshifted_ok is None:
             d_scores = column_g * jnp.exp(scores - column_z) + row_g * jnp.exp(scores - row_z)
         else:
@@ -207,7 +207,7 @@ def _gradient(
 
 
 _Gradient = tuple[list[jax.Array], list[jax.Array]]
-"""Of the floating shared inputs and items."""
+"""Gradients of the floating shared inputs and items."""
 
 _symmetric.defvjp(_symmetric_fwd, _symmetric_bwd)
 
@@ -221,9 +221,9 @@ class _Block(NamedTuple):
     """The scores as a function of them."""
     scores: jax.Array
     numbers: jax.Array
-    """Of the items, one for each row of the scores."""
+    """Indices of the items, one per row of the scores."""
     other_numbers: jax.Array
-    """Of the other items, one for each column."""
+    """Indices of the other items, one per column."""
     off_diagonal: jax.Array
 
 
@@ -238,12 +238,12 @@ class _Triangle(Generic[Shared, Items]):
 
     @property
     def pairs(self) -> jax.Array:
-        """The two numbers of each block."""
+        """The two block indices of each block."""
         pairs = [(i, j) for i in range(self.blocks.steps) for j in range(i + 1)]
         return jnp.array(pairs, jnp.int32).reshape(-1, 2)
 
     def block(self, pair: jax.Array) -> _Block:
-        """The scores of items of one block of `blocks` with those of another, -inf where a block before had them."""
+        """The scores between two blocks of items, -inf for entries of previous blocks."""
         items, index, first_visit = self.blocks.block(pair[0], self.dtype)
         others, other_index, other_first_visit = self.blocks.block(pair[1], self.dtype)
         shared_floats, join_shared = split_floats(self.shared)

@@ -1,13 +1,13 @@
-"""The two passes over a table of scores, block by block, and the type of the function that computes a block.
+"""The two passes over a table of scores, block by block, and the type of block functions.
 
 Both passes have two loops, over blocks of columns and within each over blocks of rows:
 
-- `forward_pass` merges each block's reductions into a state for every row or column.
-- `backward_pass` computes each block again, and its vector-Jacobian product for the cotangents of its scores, which
-  follow from the results and their cotangents. The gradient of a block's rows and columns is added to the total.
+- `forward_pass` merges each block's reductions into a state per row or column.
+- `backward_pass` recomputes each block and its vector-Jacobian product with the cotangents of its scores, which follow
+  from the results and their cotangents, and accumulates the gradients of rows and columns.
 
-`differentiate_blocks` is the loop of the backward pass. For reductions that are sums it needs no results, so it can
-compute them at the same time. All are plain functions: `stream` and `ring` give them derivatives.
+`differentiate_blocks` is the loop of the backward pass. For sums it needs no results, so it can compute them at the
+same time. All are plain functions: `stream` and `ring` make them differentiable.
 """
 
 import functools
@@ -49,22 +49,22 @@ Columns_contra = TypeVar("Columns_contra", contravariant=True)
 
 
 class BlockFn(Protocol[Rows_contra, Columns_contra]):
-    """The scores of a block and how they are reduced."""
+    """Computes the scores of a block and their reductions."""
 
     def __call__(self, rows: Rows_contra, columns: Columns_contra, index: jax.Array, /) -> PyTree:
-        """Returns any pytree of reductions, of scores [C, n].
+        """Returns a pytree of reductions of scores [C, n].
 
         Args:
             rows: The row inputs, of n rows.
             columns: The column inputs, of C columns.
-            index: [C], the numbers of these columns in the table.
+            index: [C], the indices of these columns in the table.
         """
 
 
 def block_sizes(
     block_fn: BlockFn[Rows, Columns], row_inputs: Rows, column_inputs: Columns, block_size: BlockSize
 ) -> TableSizes:
-    """Columns and rows in a block, on each platform."""
+    """Columns and rows per block on each platform."""
     columns = jax.tree.leaves(column_inputs)[0].shape[0]
     rows = jax.tree.leaves(reduction_kinds(block_fn, row_inputs, column_inputs)[0])[0].shape[1]
     shapes = [jnp.shape(x) for x in jax.tree.leaves(row_inputs) if jnp.ndim(x)]
@@ -76,7 +76,7 @@ def block_sizes(
 def reduction_kinds(
     block_fn: BlockFn[Rows, Columns], row_inputs: Rows, column_inputs: Columns
 ) -> tuple[list[Reduction], jax.tree_util.PyTreeDef]:
-    """The reductions of one column and all rows, with shapes in place of arrays, and the pytree that they form."""
+    """The reductions of one column and all rows, with shapes instead of arrays, and their pytree."""
     dtype = common_dtype(row_inputs, column_inputs)
     columns = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), widened_dtype(x, dtype)), column_inputs)
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), widened_dtype(jnp.asarray(x), dtype)), row_inputs)
@@ -95,7 +95,7 @@ def forward_pass(
 
     Args:
         block_fn: As in `stream`.
-        sizes: Of a block.
+        sizes: Block sizes.
         row_inputs: As in `stream`.
         column_inputs: As in `stream`.
         active: If False, the loop runs zero times and the results are those of an empty table.
@@ -177,18 +177,17 @@ def differentiate_blocks(
 
     Args:
         block_fn: As in `stream`.
-        sizes: Of a block.
+        sizes: Block sizes.
         row_inputs: As in `stream`.
         column_inputs: As in `stream`.
-        results: Of the forward pass. None computes them here; for reductions that are sums.
-        cotangents: Of the results.
-        start: A gradient to which this one is added, in place.
+        results: Results of the forward pass. None computes them here, for reductions that are sums.
+        cotangents: Cotangents of the results.
+        start: A gradient to add to, in place.
         active: If False, the loop runs zero times and the gradient is `start` (a `lax.cond` would copy it).
         unshifted_ok: As in `with_or_without_shift`.
 
     Returns:
-        The results if they are computed here, else an empty list, and the gradient of row and column inputs, None at
-        integers.
+        The results if computed here, else an empty list, and the gradient of row and column inputs, None at integers.
     """
     differentiate = functools.partial(_differentiate_blocks, block_fn)
     operands = row_inputs, column_inputs, results, cotangents, start, active, unshifted_ok
@@ -208,7 +207,7 @@ def _differentiate_blocks(
 ) -> tuple[PyTree, tuple[Rows, Columns]]:
     table = _Table(block_fn, size, row_inputs, column_inputs)
 
-    # The carry: states of the reductions unless their results are known, and totals of the gradient, from `start` on.
+    # The carry: reduction states unless the results are known, and gradient totals, starting from `start`.
     states = [initial_state(kind, table.columns.count) for kind in table.kinds] if results is None else []
     totals = jax.tree.map(jnp.zeros_like, (split_floats(table.rows.arrays)[0], split_floats(column_inputs)[0]))
     if start is not None:
@@ -224,7 +223,7 @@ def _differentiate_blocks(
 
         def over_rows(carry: _Carry, k: jax.Array) -> tuple[_Carry, None]:
             states, row_totals, d_columns = carry
-            # The block again, and its vector-Jacobian product.
+            # Recompute the block and its vector-Jacobian product.
             rows, position = table.row_block(k, index, first_visit)
             row_floats, join_rows = split_floats(rows)
             values, pull_back = jax.vjp(
@@ -232,19 +231,19 @@ def _differentiate_blocks(
             )
             reductions, _ = _flat_reductions(values)
             states = [merge(r, state, position) for r, state in zip(reductions, states, strict=False)]
-            # From the cotangents of the results to those of the scores, and to those of rows and columns.
+            # Cotangents of results -> of scores -> of rows and columns.
             d_scores = [
                 scores_cotangent(*x, position, unshifted_ok) for x in zip(reductions, known, wanted, strict=True)
             ]
             d_rows, more = pull_back(table.unflatten(d_scores))
-            # Rows are visited once for each block of columns; scalars in every block.
+            # Rows are visited once per block of columns, scalars in every block.
             row_totals = [
                 add_at(t, x, position.row, axis=-1) if x.ndim else t + x
                 for t, x in zip(row_totals, d_rows, strict=True)
             ]
             return (states, row_totals, jax.tree.map(jnp.add, d_columns, more)), None
 
-        # The gradient of these columns is summed over all blocks of rows, then written once.
+        # The gradient of these columns is accumulated over all blocks of rows, then written once.
         zeros = vary_together((jax.tree.map(jnp.zeros_like, column_floats), carry))[0]
         states, row_totals, d_columns = table.rows.scan(over_rows, (states, row_totals, zeros))
         overlap = first_visit is not None or start is not None
@@ -262,7 +261,7 @@ _Carry = tuple[list[State], list[jax.Array], list[jax.Array]]
 
 
 class _Table(Generic[Rows, Columns]):
-    """A table of scores, read in blocks of columns and within these in blocks of rows."""
+    """A table of scores, read in blocks of columns, and within these in blocks of rows."""
 
     def __init__(
         self, block_fn: BlockFn[Rows, Columns], size: tuple[int, int], row_inputs: Rows, column_inputs: Columns
@@ -274,11 +273,11 @@ class _Table(Generic[Rows, Columns]):
         self.rows = Blocks(widen(row_inputs, self.dtype), size[1], axis=-1, length=rows)
 
     def column_block(self, i: jax.Array) -> tuple[Columns, jax.Array, jax.Array | None]:
-        """Some columns, their numbers, and which of them are a first visit."""
+        """Some columns, their indices, and which of them are a first visit."""
         return self.columns.block(i, self.dtype)
 
     def row_block(self, k: jax.Array, index: jax.Array, first_visit: jax.Array | None) -> tuple[Rows, Position]:
-        """Some rows, and the position of their scores with a block of columns."""
+        """Some rows, and the position of their scores in a block of columns."""
         rows, row_index, first_row_visit = self.rows.block(k, self.dtype)
         first_visit = first_visit if first_visit is None else first_visit[:, None]
         if first_row_visit is not None:
@@ -286,7 +285,7 @@ class _Table(Generic[Rows, Columns]):
         return rows, Position(index[0], row_index[0], first_visit)
 
     def unflatten(self, leaves: list[Result] | list[Reduction]) -> PyTree:
-        """The pytree of the block function, with these leaves in place of its reductions."""
+        """The pytree of the block function, with these leaves instead of its reductions."""
         return jax.tree.unflatten(self._structure, leaves)
 
 

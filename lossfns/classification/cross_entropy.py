@@ -50,19 +50,18 @@ def softmax_cross_entropy(
     z-loss adds $\zeta \log^2 \sum_k e^{x_k}$; a soft cap $c$ first replaces the logits by $c \tanh(x / c)$.
 
     Args:
-        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked: it has probability 0 and
-            label smoothing never reaches it.
+        logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked: it has probability 0 and is
+            excluded from label smoothing.
         labels: [...], integers in 0 .. V-1.
         label_smoothing: Mass $\epsilon$ in 0 .. 1 taken from the label.
-        smoothing_over: "all" spreads that mass over all V classes, the label among them; "others" over the V-1 others.
+        smoothing_over: "all" spreads that mass over all V classes, including the label; "others" over the other V-1.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$ on the magnitude of the logits; None for no bound.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, in value and gradient, and never counts from the
-        end. A label of a masked class gives inf, and so does an infinite logit of another class; an infinite logit of
-        the label gives 0.
+        [...], nats per row. A label outside 0 .. V-1 gives NaN; negative labels do not index from the end. A label of a
+        masked class gives inf, and so does an infinite logit of another class; an infinite logit of the label gives 0.
 
     Example:
         Two classes at equal odds cost log 2; odds of 3 to 1 cost log(4/3).
@@ -72,13 +71,13 @@ def softmax_cross_entropy(
         [0.6931 0.2877]
 
     Conventions:
-        - Smoothing "all" is Szegedy's, torch's and Optax's. T5X spreads over the others and then subtracts the entropy
-          of the smoothed target, a constant, so that its minimum is 0; "others" here does not subtract it.
-        - torch's class weights are weights of the mean: average with `class_weights[labels]` as the term's weights.
-          Together with label smoothing they weigh each class's part of the smoothed target q: its values are
-          `soft_cross_entropy(logits, class_weights * q)`, whose sum it divides by that of `class_weights[labels]`.
-        - torch has `ignore_index=-100`: pass `where=labels != -100`.
-        - Optax takes a label of -1 for the last class.
+        - Smoothing over "all" matches Szegedy et al., torch and Optax. T5X smooths over the others and subtracts the
+          entropy of the smoothed target, a constant, so that the minimum is 0; "others" does not subtract it.
+        - torch's class weights also normalise the mean: pass `class_weights[labels]` as the term's weights. With label
+          smoothing torch instead weights each class of the smoothed target q: its mean is the sum of
+          `soft_cross_entropy(logits, class_weights * q)` divided by the sum of `class_weights[labels]`.
+        - For torch's `ignore_index=-100` pass `where=labels != -100`.
+        - Optax takes a label of -1 as the last class.
 
     References:
         Szegedy et al. 2016, arXiv:1512.00567 (label smoothing). Chowdhery et al. 2022, arXiv:2204.02311 (z-loss). Gemma
@@ -99,7 +98,7 @@ def softmax_cross_entropy(
         values += as_scalar(label_smoothing, dtype) * keep_rows(rows & finite, label - shift - mean)
     if z_loss is not None:
         values += as_scalar(z_loss, dtype) * jnp.square(keep_rows(rows & finite, log_z + shift))
-    # With +inf the limit as that one logit grows: it has all of the probability. All -inf: no class has any.
+    # A logit of +inf is the limit: that class has all of the probability. If all are -inf, no class has any.
     values = jnp.where(finite, values, jnp.inf if extras else jnp.where(label == jnp.inf, 0, jnp.inf))
     return zero_masked(where, nan_where_invalid(in_range, values))
 
@@ -115,17 +114,17 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A positive target of a masked class gives inf, a negative target NaN.
+        [...], nats per row. A positive target of a masked class gives inf, a negative target NaN.
 
     Example:
-        Odds of 1 to 1 against a sure and an even target, each log 2.
+        Even odds against a one-hot and a uniform target cost log 2 each.
 
         >>> targets = jnp.array([[1.0, 0.0], [0.5, 0.5]])
         >>> print(soft_cross_entropy(jnp.zeros((2, 2)), targets).round(4))
         [0.6931 0.6931]
 
     Conventions:
-        The gradient of the logits is $p \sum_k t_k - t$; code that assumes targets of sum one has $p - t$.
+        The gradient of the logits is $p \sum_k t_k - t$; code that assumes normalised targets computes $p - t$.
 
     References:
         Hinton et al. 2015, arXiv:1503.02531 (soft targets).
@@ -134,7 +133,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
     check_classes("logits", x)
     top, shift = row_shift(x)
     finite = ~jnp.isinf(top)
-    # A class at -inf is kept out of the product, not out of the targets' gradient; one at +inf has all probability.
+    # A class at -inf is dropped from the product but not from the targets' gradient; one at +inf has all probability.
     lost = jnp.any((targets != 0) & jnp.where(finite, x == -jnp.inf, x < jnp.inf), axis=-1)
     x = jnp.where(finite, x, 0)
     inside = jnp.sum(jnp.where(x == -jnp.inf, 0, x - shift) * targets, axis=-1)
@@ -160,25 +159,25 @@ def sigmoid_cross_entropy(
 
     Args:
         logits: [...], log-odds in nats.
-        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype. Nothing is broadcast.
-        label_smoothing: Mass $\epsilon$ in 0 .. 1, spread over both answers.
+        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype.
+        label_smoothing: Mass $\epsilon$ in 0 .. 1, spread over both classes.
         positive_weight: Weight $w$ of the positive part: a scalar, or an array that broadcasts to the logits (one
-            weight for each class on the last axis); None is one.
+            weight per class on the last axis); None is one.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats for each entry. Several labels for one example stay apart; sum or average them with the weights of
-        the term. A target outside 0 .. 1 gives NaN.
+        [...], nats per entry; sum or average several labels of an example with the term's weights. A target outside
+        0 .. 1 gives NaN.
 
     Example:
-        Even odds cost log 2, and odds of 3 to 1 for a positive log(4/3).
+        Even odds cost log 2; odds of 3 to 1 for a positive cost log(4/3).
 
         >>> print(sigmoid_cross_entropy(jnp.log(jnp.array([1.0, 3.0])), jnp.array([0, 1])).round(4))
         [0.6931 0.2877]
 
     Conventions:
-        `positive_weight` is torch's `pos_weight`: it weighs the positive part and leaves the denominator of the mean
-        alone. Smoothing towards 1/2 is Keras's.
+        `positive_weight` is torch's `pos_weight`: it weights the positive part and does not change the denominator of
+        the mean. Smoothing towards 1/2 is Keras's.
     """
     where, (x, targets) = prepare(where, others="real", logits=logits, targets=targets)
     targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
@@ -188,7 +187,7 @@ def sigmoid_cross_entropy(
     for_positive, for_negative = targets, 1 - targets
     if positive_weight is not None:
         for_positive *= entries("positive_weight", positive_weight, non_negative, x, where)
-    # An infinite logit costs nothing if it is right and infinity if it is not; 0 times infinity would be NaN.
+    # An infinite logit costs 0 if right and infinity if wrong; 0 times infinity would be NaN.
     infinite = jnp.isinf(x)
     wrong = jax.lax.stop_gradient(jnp.where(x > 0, for_negative, for_positive))
     x = jnp.where(infinite, 0, x)
@@ -202,10 +201,9 @@ def _label_and_normalizer(
 ) -> tuple[jax.Array, ...]:
     """Returns the label's logit, log sum exp(x - shift), row maximum, shift, and mean and number of x - shift.
 
-    The mean is over the classes that label smoothing over "all" or the "others" reaches, 0 for None. One rule for all
-    derivatives lets the softmax, the label's one and the smoothing meet in float32 before the gradient is rounded to
-    the logits' dtype (apart, p - 1 is 40 times wrong in bfloat16 near p = 1), and lets half-precision logits and masks
-    be read where they are, without a float32 copy of them.
+    The mean is over the classes smoothed over ("all" or the "others"), 0 for None. A single derivative rule combines
+    softmax, one-hot label and smoothing in float32 before rounding to the logits' dtype (separately, p - 1 has 40 times
+    the error in bfloat16 near p = 1), and reads half-precision logits and masks in place, without a float32 copy.
     """
     top, shift = row_shift(logits)
     label = jnp.take_along_axis(logits, labels[..., None], axis=-1, mode="clip")[..., 0].astype(shift.dtype)
@@ -237,10 +235,10 @@ def _label_and_normalizer_jvp(over, primals, tangents):  # type: ignore[no-untyp
 def _mean_reached(
     x: jax.Array, labels: jax.Array, own: jax.Array, shift: jax.Array, over: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean of x - shift over the smoothed classes, and their number; the label's `own` if there are none.
+    """Mean of x - shift over the smoothed classes, and their number; `own`, that of the label, if there are none.
 
-    Without a class at -inf it is a plain sum, which XLA on CPU takes without a copy of the logits, unless the
-    normaliser has the same difference: hence shift - x.
+    Without a class at -inf it is a plain sum, which XLA on CPU computes without a copy of the logits as long as the
+    normaliser does not use the same difference: hence shift - x.
     """
     others = over == "others"
     total, classes = -jnp.sum(shift - x, axis=-1), x.shape[-1] - others

@@ -1,4 +1,4 @@
-"""Divergences between two distributions over classes, on logits."""
+"""Divergences between two distributions over classes, given as logits."""
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +20,26 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
     $$\mathrm{KL}(t \,\|\, p) = \sum_k t_k (\log t_k - \log p_k), \quad
     p = \mathrm{softmax}(\mathtt{logits}), \; t = \mathrm{softmax}(\mathtt{target\_logits})$$
 
-    The mean is taken under the target. For the reverse, $\mathrm{KL}(p \,\|\, t)$, exchange the arguments.
+    The expectation is under the target. For the reverse, $\mathrm{KL}(p \,\|\, t)$, exchange the arguments.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats of the prediction.
-        target_logits: [..., V], logits of the target; a class at -inf has probability 0 and costs nothing. It gets a
-            gradient too: stop it outside where the target is a constant.
+        target_logits: [..., V], logits of the target; a class at -inf has probability 0 and costs nothing. Gradients
+            flow to it too: stop them outside for a constant target.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that only the target has gives inf.
+        [...], nats per row, at least 0. A class with probability only under the target gives inf.
 
     Example:
-        A sure target against even odds: log 2.
+        A one-hot target against even odds: log 2.
 
         >>> print(kl_divergence(jnp.zeros((1, 2)), jnp.array([[0.0, -jnp.inf]])).round(4))
         [0.6931]
 
     Conventions:
-        torch's `kl_div` takes log-probabilities first and probabilities second, in the same direction; its default
-        reduction, a mean over all entries, is 1/V of the mean over rows. Optax's is the same with log-probabilities.
+        torch's `kl_div` has the same direction but takes log-probabilities and probabilities; its default reduction, a
+        mean over all entries, is 1/V of the mean over rows. Optax's also takes log-probabilities.
         `jax.scipy.special.kl_div` and `rel_entr` have the arguments in the other order.
 
     References:
@@ -52,28 +52,28 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
 
 @loss()
 def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Jensen-Shannon divergence, the mean of both divergences from the mean distribution.
+    r"""Jensen-Shannon divergence, the mean KL divergence of both from their mixture.
 
     $$\tfrac12 \mathrm{KL}(a \,\|\, m) + \tfrac12 \mathrm{KL}(b \,\|\, m), \quad m = \tfrac12 (a + b)$$
 
     Args:
-        logits_a: [..., V], unnormalised log-probabilities in nats of one distribution; a class at -inf has none.
-        logits_b: [..., V], logits of the other; the two may be exchanged.
+        logits_a: [..., V], unnormalised log-probabilities in nats; a class at -inf has probability 0.
+        logits_b: [..., V], logits of the other; the loss is symmetric.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0 and at most log 2 up to rounding.
+        [...], nats per row, at least 0 and at most log 2 up to rounding.
 
     Example:
-        Two distributions without a class in common are log 2 apart.
+        Two distributions with disjoint support are log 2 apart.
 
         >>> a, b = jnp.array([[0.0, -jnp.inf]]), jnp.array([[-jnp.inf, 0.0]])
         >>> print(jensen_shannon(a, b).round(4))
         [0.6931]
 
     Conventions:
-        In bits it is at most one: divide by log 2. Its square root is a metric, which scipy's `jensenshannon` returns.
-        `generalized_jsd` weighs the two sides unevenly.
+        In bits it is at most one: divide by log 2. scipy's `jensenshannon` returns the square root, a metric.
+        `generalized_jsd` weights the two sides unevenly.
 
     References:
         Lin 1991, doi:10.1109/18.61115.
@@ -86,11 +86,11 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
 
 @loss()
 def generalized_kl(log_predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Generalised Kullback-Leibler divergence of predicted from target masses that need not sum to one.
+    r"""Generalised Kullback-Leibler divergence of predicted from target masses, which need not sum to one.
 
     $$\sum_k t_k (\log t_k - x_k) - t_k + e^{x_k}$$
 
-    Least, and 0, where the predicted masses $e^x$ are the targets.
+    Its minimum, 0, is where the predicted masses $e^x$ equal the targets.
 
     Args:
         log_predictions: [..., V], logarithms x of the predicted masses; -inf is a mass of 0.
@@ -98,18 +98,18 @@ def generalized_kl(log_predictions: jax.Array, targets: jax.Array, *, where: jax
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], units of the masses times nats for each row, at least 0. A negative target gives NaN, a positive one of a
+        [...], units of the masses times nats per row, at least 0. A negative target gives NaN, a positive target with a
         predicted mass of 0 inf.
 
     Example:
-        Masses of 1 where 2 were expected, and of 1 where none was: 2 log 2 - 1 and 1.
+        Masses of 1 for targets of 2 and 0: 2 log 2 - 1 and 1.
 
         >>> print(generalized_kl(jnp.zeros((2, 1)), jnp.array([[2.0], [0.0]])).round(4))
         [0.3863 1.    ]
 
     Conventions:
-        Between distributions it is `kl_divergence` with the same direction. `jax.scipy.special.kl_div` has the same
-        terms with targets first and masses in place of their logarithms. Per entry it is the Poisson deviance halved.
+        Between distributions it is `kl_divergence`. `jax.scipy.special.kl_div` has the same terms, with targets first
+        and masses instead of their logarithms. Per entry it is half the Poisson deviance.
 
     References:
         Csiszar 1991, doi:10.1214/aos/1176348385. Lee and Seung 2001, NeurIPS 13.

@@ -47,12 +47,11 @@ def focal(
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
         gamma: Focusing exponent $\gamma$; 0 is the cross-entropy.
-        alpha: Weights $\alpha$ of the classes, [V], or one number for all; None is one.
+        alpha: Class weights $\alpha$, [V], or one number for all; None for 1.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf. At $p_y = 1$ value
-        and gradient are 0 for every $\gamma$.
+        [...], nats per row. A label of a masked class gives inf. At $p_y = 1$ value and gradient are 0.
 
     Example:
         At p = 1/2 the loss is a quarter of log 2.
@@ -61,9 +60,8 @@ def focal(
         [0.1733]
 
     Conventions:
-        The paper's loss is binary, `sigmoid_focal`, where $\alpha$ and $1 - \alpha$ weigh the two answers; this is the
-        form in use for several exclusive classes. A mean over the positives of the batch, as in the paper, is a matter
-        of the term's weights.
+        The paper's loss is binary, `sigmoid_focal`, where $\alpha$ and $1 - \alpha$ weight the classes; this is its
+        usual multi-class form. To average over the positives of the batch as in the paper, use the term's weights.
 
     References:
         Lin et al. 2017, arXiv:1708.02002.
@@ -99,26 +97,25 @@ def sigmoid_focal(
 
     Args:
         logits: [...], log-odds in nats.
-        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype. Booleans and integers are the
-            fast form. Nothing is broadcast.
+        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype. Boolean and integer targets are
+            faster.
         gamma: Focusing exponent $\gamma$; 0 is the binary cross-entropy.
-        alpha: Weight of the positives; $1 - \alpha$ weighs the negatives. None weighs both with one.
+        alpha: Weight of the positives; $1 - \alpha$ weights the negatives. None weights both with 1.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats for each entry. A target outside 0 .. 1 gives NaN.
+        [...], nats per entry. A target outside 0 .. 1 gives NaN.
 
     Example:
-        At even odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of it.
+        At even odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of 1/4 of log 2.
 
         >>> print(sigmoid_focal(jnp.zeros(2), jnp.array([1, 0])).round(4))
         [0.0433 0.13  ]
 
     Conventions:
-        $\alpha = 0.25$ and $\gamma = 2$ are the paper's best and torchvision's defaults; Optax's default weighs both
-        with one. Between 0 and 1 this is the expectation over an answer that is 1 with probability t; torchvision and
-        Optax multiply the mean cross-entropy by the mean doubt instead: at t = 1/2 and p = 3/4 theirs is 0.52 times as
-        large.
+        $\alpha = 0.25$ and $\gamma = 2$ are the paper's best and torchvision's defaults; Optax has no default weight. A
+        target t between 0 and 1 gives the expectation over labels drawn with probability t; torchvision and Optax
+        multiply the mean cross-entropy by the mean modulating factor instead: at t = 1/2 and p = 3/4, 0.52 times this.
 
     References:
         Lin et al. 2017, arXiv:1708.02002.
@@ -164,8 +161,8 @@ def _check_answers(
 def _doubtful(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """(1 - p)^gamma (-log p) with p = sigmoid(x), for finite x.
 
-    XLA on CPU keeps a transcendental with two users in memory. So value and derivative are each one chain of
-    transcendentals, and take e^-|x| in two ways of writing, lest the compiler finds that they have it in common.
+    XLA on CPU materialises a transcendental that has two users. So value and derivative are each one chain of
+    transcendentals, and write e^-|x| differently, lest the compiler merge the two.
     """
     minus_log_p, minus_log_q = _softplus_both_ways(x, jnp.exp(-jnp.abs(x)))
     return jnp.exp(-gamma * minus_log_q) * minus_log_p
@@ -198,12 +195,12 @@ def _sigmoid_both_ways(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 @_sigmoid_both_ways.defjvp
 def _sigmoid_both_ways_jvp(primals: Any, tangents: Any) -> Any:
     p, q = _sigmoid_both_ways(*primals)
-    slope = p * q * tangents[0]  # at 0 as well, where the choice of the larger one has none
+    slope = p * q * tangents[0]  # right at 0 too, where selecting the larger has no derivative
     return (p, q), (slope, -slope)
 
 
 def _softplus_both_ways(x: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """log(1 + e^-x) and log(1 + e^x), that is -log p and -log(1 - p), from x and e^-|x|."""
+    """log(1 + e^-x) and log(1 + e^x), i.e. -log p and -log(1 - p), from x and e^-|x|."""
     rest = _log1p_of_share(decay)
     return jnp.maximum(-x, 0) + rest, jnp.maximum(x, 0) + rest
 
@@ -226,8 +223,8 @@ _LOG1P = (
 def _log1p_of_share(x: jax.Array) -> jax.Array:
     """log(1 + x) for x in 0 .. 1, to 2 ulp, also for small x.
 
-    In float32 a polynomial: on CPU it costs a third of the library's log1p, and, unlike that or a division, XLA writes
-    it into the loops that use it.
+    A polynomial in float32: on CPU it costs a third of XLA's log1p and, unlike log1p or a division, fuses into the
+    loops that use it.
     """
     if x.dtype != jnp.float32:
         return jnp.log1p(x)
@@ -252,17 +249,17 @@ def poly1(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
+        [...], nats per row. A label of a masked class gives inf.
 
     Example:
-        At p = 1/2 the default adds one to log 2.
+        At p = 1/2 the default adds 1 to log 2.
 
         >>> print(poly1(jnp.zeros((1, 2)), jnp.array([0])).round(4))
         [1.6931]
 
     Conventions:
-        The default is the paper's for ImageNet and Optax's; the paper tunes it for each task, negative for imbalanced
-        detection. Below -1 the loss would fall as p grows less.
+        The default is the paper's for ImageNet and Optax's; the paper tunes it per task, negative for imbalanced
+        detection. Below -1 the loss would fall as p falls.
 
     References:
         Leng et al. 2022, arXiv:2204.12511.
@@ -292,29 +289,29 @@ def asymmetric(
 
     $$-t\, (1 - p)^{\gamma_+} \log p - (1 - t)\, p_m^{\gamma_-} \log(1 - p_m), \quad p_m = \max(p - m, 0)$$
 
-    with $p = \sigma(x)$: an absent label with a probability below the margin m costs nothing.
+    with $p = \sigma(x)$: a negative with probability below the margin m costs nothing.
 
     Args:
         logits: [...], log-odds in nats.
-        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype. Nothing is broadcast.
-        gamma_positive: Focusing exponent $\gamma_+$ of labels that are present.
-        gamma_negative: Focusing exponent $\gamma_-$ of labels that are absent.
-        margin: Probability m taken off absent labels.
-        constant_weights: Whether the gradient takes the powers $(1 - p)^{\gamma_+}$ and $p_m^{\gamma_-}$ for constants.
+        targets: [...], the same shape, 0 or 1 or a probability between; any real dtype.
+        gamma_positive: Focusing exponent $\gamma_+$ of positives.
+        gamma_negative: Focusing exponent $\gamma_-$ of negatives.
+        margin: m, subtracted from the probability of negatives.
+        constant_weights: Whether the gradient treats the powers $(1 - p)^{\gamma_+}$ and $p_m^{\gamma_-}$ as constants.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats for each entry. A target outside 0 .. 1 gives NaN.
+        [...], nats per entry. A target outside 0 .. 1 gives NaN.
 
     Example:
-        At p = 1/2 a label that is present costs log 2, and one that is absent $0.45^4$ times -log 0.55.
+        At p = 1/2 a positive costs log 2, a negative $0.45^4$ times -log 0.55.
 
         >>> print(asymmetric(jnp.zeros(2), jnp.array([1, 0])).round(4))
         [0.6931 0.0245]
 
     Conventions:
-        The authors' training code has $\gamma_+ = 1$ and `constant_weights=True` by default (their
-        `disable_torch_grad_focal_loss`), and cuts the logarithms off at 1e-8.
+        The authors' training code defaults to $\gamma_+ = 1$ and `constant_weights=True` (their
+        `disable_torch_grad_focal_loss`), and clamps the logarithms' arguments at 1e-8.
 
     References:
         Ben-Baruch, Ridnik et al. 2020, arXiv:2009.14119.
@@ -332,7 +329,7 @@ def asymmetric(
     if constant_weights:
         power = jax.lax.stop_gradient(power)
         present = jax.lax.stop_gradient(jnp.exp(-plus * jax.nn.softplus(finite))) * jax.nn.softplus(-finite)
-    # log(1 - p + m), of which the logarithm of a margin of 0 would make the derivative by the margin NaN.
+    # log(1 - p + m), written so that a margin of 0 does not give a NaN derivative by the margin.
     log_rest, none = -jax.nn.softplus(finite), m == 0
     log_sum = jnp.logaddexp(log_rest, jnp.log(jnp.where(none, 1, m)))
     absent = jnp.where(free, 0, -power * jnp.where(none, log_rest + m * jnp.exp(jnp.minimum(-log_rest, 80)), log_sum))

@@ -1,4 +1,4 @@
-"""Hinge losses of two classes and of several."""
+"""Binary and multi-class hinge losses."""
 
 import jax
 import jax.numpy as jnp
@@ -41,21 +41,21 @@ def hinge(
     r"""Hinge loss, $\max(0, m - t x)$ with $t = \pm 1$.
 
     Args:
-        predictions: [...], scores; positive for the target 1.
-        targets: [...], the same shape, -1 or 1; any real dtype. Nothing is broadcast.
-        margin: m, the score from which a right answer costs nothing.
+        predictions: [...], scores; positive predicts target 1.
+        targets: [...], the same shape, -1 or 1; any real dtype.
+        margin: m, the score at which a right prediction costs nothing.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the scores. A target other than -1 and 1 gives NaN: turn 0 and 1 into `2 * targets - 1`. The
-        gradient at the corner is 0.
+        [...], units of the scores. A target other than -1 and 1 gives NaN: map 0 and 1 by `2 * targets - 1`. At the
+        corner the gradient is 0.
 
     Example:
         >>> print(hinge(jnp.array([0.25, -0.5, 2.0]), jnp.array([1, 1, 1])))
         [0.75 1.5  0.  ]
 
     Conventions:
-        Optax and scikit-learn have the same; Keras turns targets of 0 into -1 without a word.
+        Optax and scikit-learn have the same; Keras silently converts targets of 0 to -1.
 
     References:
         Cortes and Vapnik 1995, doi:10.1007/BF00994018.
@@ -71,20 +71,20 @@ def squared_hinge(
     r"""Squared hinge loss, $\max(0, m - t x)^2$ with $t = \pm 1$.
 
     Args:
-        predictions: [...], scores; positive for the target 1.
-        targets: [...], the same shape, -1 or 1; any real dtype. Nothing is broadcast.
-        margin: m, the score from which a right answer costs nothing.
+        predictions: [...], scores; positive predicts target 1.
+        targets: [...], the same shape, -1 or 1; any real dtype.
+        margin: m, the score at which a right prediction costs nothing.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the scores. A target other than -1 and 1 gives NaN: turn 0 and 1 into `2 * targets - 1`.
+        [...], squared units of the scores. A target other than -1 and 1 gives NaN: map 0 and 1 by `2 * targets - 1`.
 
     Example:
         >>> print(squared_hinge(jnp.array([0.5, -0.5, 2.0]), jnp.array([1, 1, 1])))
         [0.25 2.25 0.  ]
 
     Conventions:
-        Some texts halve it. Keras turns targets of 0 into -1 without a word.
+        Some texts halve it. Keras silently converts targets of 0 to -1.
 
     References:
         Tang 2013, arXiv:1306.0239.
@@ -109,13 +109,13 @@ def multiclass_hinge(
     Args:
         logits: [..., V], scores; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        form: "crammer_singer" takes the worst of the other classes, "weston_watkins" the sum over them.
-        margin: m, by which the label's score must lead.
+        form: "crammer_singer" takes the maximum over the other classes, "weston_watkins" the sum.
+        margin: m, the lead that the label's score needs.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], units of the scores. A label outside 0 .. V-1 gives NaN, a label of a masked class inf. At a corner the
-        gradient is 0, and ties share the gradient evenly.
+        [...], units of the scores. A label of a masked class gives inf. The gradient is 0 at a corner and is
+        shared evenly by ties.
 
     Example:
         The label leads one class by 0.5 and trails the other by 1.
@@ -127,7 +127,7 @@ def multiclass_hinge(
         [2.5]
 
     Conventions:
-        Optax's is Crammer and Singer's. torch's `MultiMarginLoss` is Weston and Watkins's divided by V.
+        Optax has the Crammer-Singer form. torch's `MultiMarginLoss` is Weston-Watkins divided by V.
 
     References:
         Crammer and Singer 2001, JMLR 2:265-292. Weston and Watkins 1999, ESANN.

@@ -30,31 +30,31 @@ def logit_adjusted(
     tau: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Logit-adjusted cross-entropy: adds the log of the class frequencies to the logits.
+    r"""Logit-adjusted cross-entropy: the log class frequencies are added to the logits.
 
     $$-\log \frac{\pi_y^\tau e^{x_y}}{\sum_k \pi_k^\tau e^{x_k}}, \quad \pi_k = \frac{n_k}{\sum_j n_j}$$
 
-    Adjust in training only: at test time the plain logits are those of balanced classes.
+    Adjust in training only: at test time the plain logits are those for balanced classes.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        class_counts: [V], examples $n_k$ of each class, any real dtype; shares will do. A class with none is masked.
+        class_counts: [V], examples per class $n_k$ or frequencies, any real dtype. A class with count 0 is masked.
         tau: Strength $\tau$; 0 is the cross-entropy.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so do counts that are negative, not finite or
-        all 0, in every row; a label of a masked class gives inf.
+        [...], nats per row. A label of a masked class gives inf. Counts that are negative, not finite or all 0 give NaN
+        in every row.
 
     Example:
-        Equal logits give each class its share of the data: log 4 for the rarer one.
+        Equal logits give each class its frequency: log 4 for the rarer one.
 
         >>> print(logit_adjusted(jnp.zeros((2, 2)), jnp.array([0, 1]), jnp.array([30, 10])).round(4))
         [0.2877 1.3863]
 
     Conventions:
-        With $\tau = 1$ it equals `balanced_softmax`.
+        With $\tau = 1$ it is `balanced_softmax`.
 
     References:
         Menon et al. 2020, arXiv:2007.07314.
@@ -77,28 +77,28 @@ def logit_adjusted(
 def balanced_softmax(
     logits: jax.Array, labels: jax.Array, class_counts: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Balanced softmax: cross-entropy of a softmax with terms weighted by class counts.
+    r"""Balanced softmax: cross-entropy of a softmax with exponentials weighted by class counts.
 
     $$-\log \frac{n_y e^{x_y}}{\sum_k n_k e^{x_k}}$$
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        class_counts: [V], examples $n_k$ of each class, any real dtype. A class with none is masked.
+        class_counts: [V], examples per class $n_k$, any real dtype. A class with count 0 is masked.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so do counts that are negative, not finite or
-        all 0, in every row; a label of a masked class gives inf.
+        [...], nats per row. A label of a masked class gives inf. Counts that are negative, not finite or all 0 give NaN
+        in every row.
 
     Example:
-        Equal logits give each class its share of the data: log 4 for the rarer one.
+        Equal logits give each class its frequency: log 4 for the rarer one.
 
         >>> print(balanced_softmax(jnp.zeros((2, 2)), jnp.array([0, 1]), jnp.array([30, 10])).round(4))
         [0.2877 1.3863]
 
     Conventions:
-        The same as `logit_adjusted` with $\tau = 1$. Weights from the authors' meta sampler are weights of the term.
+        `logit_adjusted` with $\tau = 1$. Pass weights from the authors' meta sampler as the term's weights.
 
     References:
         Ren et al. 2020, arXiv:2007.10740.
@@ -124,14 +124,14 @@ def ldam(
     Args:
         logits: [..., V], cosines between features and class vectors in the paper; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        class_counts: [V], examples $n_k$ of each class, any real dtype. The minimum is over classes that have any.
+        class_counts: [V], examples per class $n_k$, any real dtype. The minimum is over counts above 0.
         max_margin: C, the margin of the rarest class.
-        scale: s, multiplies the logits after the margin is taken off; an inverse temperature.
+        scale: s, multiplies the logits after the margin; an inverse temperature.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so does a label of a class without examples,
-        or, in every row, a count that is negative or not finite.
+        [...], nats per row. A label of a class without examples gives NaN, and a count that is negative or not finite
+        gives NaN in every row.
 
     Example:
         A class with 16 times the examples of the rarest has half its margin: log(1 + e^0.25) and log(1 + e^0.5).
@@ -141,8 +141,8 @@ def ldam(
         [0.8259, 0.9741]
 
     Conventions:
-        The defaults are those of the authors' code, whose last layer has unit features and unit class vectors. Their
-        deferred re-weighting is a schedule of term weights, `class_balanced_weights(...)[labels]`.
+        The defaults are the authors', whose last layer has unit features and unit class vectors. Their deferred
+        re-weighting is a schedule of the term's weights, `class_balanced_weights(...)[labels]`.
 
     References:
         Cao et al. 2019, arXiv:1906.07413.
@@ -162,28 +162,28 @@ def ldam(
 
 @loss(beta=probability)
 def class_balanced_weights(class_counts: jax.Array, *, beta: float | jax.Array = 0.9999) -> jax.Array:
-    r"""Weight of each class by its effective number of examples.
+    r"""Class weights from the effective number of examples.
 
     $$w_k \propto \frac{1 - \beta}{1 - \beta^{n_k}}$$
 
-    scaled to have mean one over the classes that occur. Use `class_balanced_weights(counts)[labels]` as the weights of
-    a term, or times the values of any loss here.
+    scaled to mean 1 over the classes that occur. Use `class_balanced_weights(counts)[labels]` as the term's weights, or
+    multiply the values of any loss by it.
 
     Args:
-        class_counts: [V], examples $n_k$ of each class, any real dtype.
-        beta: $\beta$ in 0 .. 1; 0 gives equal weights, 1 the inverse frequency.
+        class_counts: [V], examples per class $n_k$, any real dtype.
+        beta: $\beta$ in 0 .. 1; 0 gives equal weights, 1 inverse frequencies.
 
     Returns:
         [V]; 0 for a class without examples. NaN for all if a count is negative or not finite.
 
     Example:
-        With beta = 1/2 one example counts 1 and two count 3/2: weights in the ratio 3 to 2.
+        With beta = 1/2 the effective numbers are 1 and 3/2: weights in the ratio 3 to 2.
 
         >>> [round(float(w), 4) for w in class_balanced_weights(jnp.array([1, 2, 0]), beta=0.5)]
         [1.2, 0.8, 0.0]
 
     Conventions:
-        The authors' code scales them to sum to V, which is the same where every class occurs.
+        The authors scale them to sum to V, which is the same if every class occurs.
 
     References:
         Cui et al. 2019, arXiv:1901.05555.

@@ -1,4 +1,4 @@
-"""Brier's score and the sparsemax loss."""
+"""Brier score and sparsemax loss."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and 2 for each row. A label outside 0 .. V-1 gives NaN.
+        [...], between 0 and 2.
 
     Example:
         Two classes at even odds: twice a quarter.
@@ -26,8 +26,8 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
         [0.5]
 
     Conventions:
-        This is Brier's own sum over all classes. The score of binary forecasts in common use counts one class only and
-        is half of it; some code takes the mean over the classes.
+        The sum over all classes, as Brier defined it. The usual score of binary forecasts counts one class and is half
+        of it; some code averages over the classes.
 
     References:
         Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
@@ -40,12 +40,12 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
 
 @loss()
 def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Sparsemax loss: the counterpart of cross-entropy for the Euclidean projection of logits onto the simplex.
+    r"""Sparsemax loss: cross-entropy's counterpart for the Euclidean projection of logits onto the simplex.
 
     $$-x_y + \tfrac12 \sum_{k \in S} (x_k^2 - \tau^2) + \tfrac12$$
 
-    with S the classes where $p_k = \max(0, x_k - \tau)$ is positive and $\tau$ such that these sum to one. The gradient
-    is p minus one at the label, and is exactly 0 once the label leads by 1.
+    with $p_k = \max(0, x_k - \tau)$, S the classes with $p_k > 0$ and $\tau$ such that p sums to one. The gradient is p
+    minus one at the label, exactly 0 once the label leads by 1.
 
     Args:
         logits: [..., V], scores; a class at -inf is masked.
@@ -53,7 +53,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...]. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
+        [...]. A label of a masked class gives inf.
 
     Example:
         Two classes at equal scores have p = 1/2 each, and the loss is 1/4; a lead of 1 costs nothing.
@@ -62,7 +62,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
         [0.25 0.  ]
 
     Conventions:
-        Optax's `multiclass_sparsemax_loss` is the same, its `sparsemax_loss` is for two classes.
+        Optax's `multiclass_sparsemax_loss` is the same; its `sparsemax_loss` is for two classes.
 
     References:
         Martins and Astudillo 2016, arXiv:1602.02068.
@@ -85,7 +85,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
 
 def _threshold(x: jax.Array) -> jax.Array:
     """[..., 1], tau of the projection of rows with maximum 0; a constant."""
-    # What is 1 below the maximum is never in the support, and cut off there the running sums stay small.
+    # Logits 1 below the maximum are never in the support; clipped there, the running sums stay small.
     ordered = jnp.sort(jax.lax.stop_gradient(jnp.maximum(x, -1)), axis=-1, descending=True)
     rank = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     excess = jnp.cumsum(ordered, axis=-1) - 1

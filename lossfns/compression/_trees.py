@@ -11,7 +11,7 @@ PyTree = Any
 
 
 def leaves(name: str, tree: PyTree) -> tuple[list[jax.Array], jnp.dtype]:
-    """The arrays of a tree, checked and named by their paths, and the dtype to compute in."""
+    """The arrays of a pytree, checked and named by their paths, and the accumulation dtype."""
     found = [
         check_array(name + jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
@@ -20,7 +20,7 @@ def leaves(name: str, tree: PyTree) -> tuple[list[jax.Array], jnp.dtype]:
 
 
 def check_structure(name: str, tree: PyTree, like: PyTree, of: str) -> None:
-    """Raises unless two trees have one structure."""
+    """Raises unless two pytrees have the same structure."""
     ours, theirs = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
     if ours != theirs:
         raise ValueError(f"{name} must have the structure of {of}, {theirs}, got {ours}")

@@ -65,7 +65,7 @@ def fake_quantize(
     symmetric: bool = True,
     scale_gradient: str = "lsq",
 ) -> jax.Array:
-    r"""Rounds to a grid of $2^b$ levels, with a straight-through gradient.
+    r"""Rounds to a grid of $2^b$ levels with a straight-through gradient (fake quantisation).
 
     $$\hat x = s \cdot \mathrm{round}(\mathrm{clip}(x / s, -Q_N, Q_P))$$
 
@@ -79,23 +79,23 @@ def fake_quantize(
     Args:
         x: [...], weights or activations.
         bits: $b$, a Python integer in 1 .. 16.
-        scale: $s$, the step: a scalar, or [n] for the n entries of `axis`, each its own. It may be learnt. None takes
-            the largest magnitude over $Q_P$ (of one bit with a sign, the mean magnitude), without a gradient; then all
-            of x counts as inside, but for negative entries on a grid without a sign.
-        zero_point: $z$, the level that stands for 0, in $-Q_N .. Q_P$: an integer, or integers [n]; without a gradient.
+        scale: $s$, the step: a scalar, or [n] for the n entries of `axis`. It may be learnt. None takes the largest
+            magnitude over $Q_P$ (for one signed bit, the mean magnitude), without gradient; all of x then counts as
+            inside, except negative entries on an unsigned grid.
+        zero_point: $z$, the level of 0, in $-Q_N .. Q_P$: an integer, or integers [n]; without gradient.
             None for level 0. Needs `scale`.
-        axis: The axis of the channels; None for one step for all of x.
-        signed: Whether the levels begin below 0.
-        symmetric: False takes step and zero point from the smallest and the largest entry, or 0 if that is beyond them,
-            so that the grid spans both; only without `scale`.
+        axis: The channel axis; None for a single step.
+        signed: Whether levels may be negative.
+        symmetric: False takes step and zero point from the smallest and largest entry (and 0), so that the grid spans
+            both; only without `scale`.
         scale_gradient: "lsq" has $g = 1 / \sqrt{N Q_P}$ with N the number of entries that share the step, "plain" has
             $g = 1$.
 
     Returns:
-        The shape of x. A step that is not positive and a zero point that is not a level give NaN.
+        The shape of x. A step that is not positive or a zero point off the grid gives NaN.
 
     Raises:
-        ValueError: If two options exclude each other.
+        ValueError: If options exclude each other.
 
     Example:
         Three bits and a step of 1: -4 .. 3.
@@ -103,7 +103,7 @@ def fake_quantize(
         >>> print(fake_quantize(jnp.array([-9.0, -0.6, 0.4, 2.2, 9.0]), bits=3, scale=1.0))
         [-4. -1.  0.  2.  3.]
 
-        Two bits from -1 to 2 are steps of 1, one bit the sign times the mean magnitude.
+        Two bits from -1 to 2 have steps of 1; one bit is the sign times the mean magnitude.
 
         >>> print(fake_quantize(jnp.array([-1.0, 0.2, 2.0]), bits=2, symmetric=False))
         [-1.  0.  2.]
@@ -111,14 +111,14 @@ def fake_quantize(
         [-1.  1.  1.]
 
     Conventions:
-        - Halves are rounded to even, as by torch. With a given step the gradient stops where $x / s$ leaves the grid,
-          as in LSQ; in torch's `fake_quantize` half a step later, where its rounding does.
-        - LSQ starts the step at $2 \,\mathrm{mean} |x| / \sqrt{Q_P}$. Without a given step and zero point, the lowest
-          level is never reached (-3 .. 3 of three bits), which many kernels for weights want.
+        - Halves are rounded to even, as in torch. With a given step the gradient stops where $x / s$ leaves the grid,
+          as in LSQ; in torch's `fake_quantize` half a step later, where rounding does.
+        - LSQ initialises the step to $2 \,\mathrm{mean} |x| / \sqrt{Q_P}$. Without a given step and zero point the
+          lowest level is unused (-3 .. 3 for three bits), as many kernels require.
         - Jacob et al. round the zero point to a level, so that 0 is exact, and so does torch's `fake_quantize`, which
-          is this with `scale` and `zero_point`. LSQ's successors learn the zero point, too.
+          is this with `scale` and `zero_point`. LSQ's successors also learn the zero point.
         - One bit: the sign of 0 is +1. BinaryConnect has no step and passes all gradients, as here without `scale`;
-          XNOR-Net has the mean magnitude, through which its gradient takes a second way, left out here.
+          XNOR-Net's gradient also flows through the mean magnitude, omitted here.
 
     References:
         Bengio et al. 2013, arXiv:1308.3432 (straight-through). Esser et al. 2019, arXiv:1902.08153 (LSQ). Jacob et al.
@@ -145,7 +145,7 @@ def fake_quantize(
             factor = 1 / math.sqrt(max(x.size // max(step.size, 1), 1) * max(high, 1))
             step = jax.lax.stop_gradient(step * (1 - factor)) + step * factor
     ratio, least, most = divided(x, step), low - zero, high - zero
-    # A range chosen for x contains all of x, even if its ends are rounded inwards.
+    # A range taken from x contains all of x, even if its ends are rounded inwards.
     inside = (
         (ratio > least) & (ratio < most) if scale is not None else (ratio > 0 if symmetric and not signed else True)
     )
@@ -183,7 +183,7 @@ def _given(x: jax.Array, axis: int | None, name: str, value: Any) -> jax.Array:
 def _range(
     x: jax.Array, axis: int | None, low: int, high: int, binary: bool, symmetric: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Step and zero point of a grid that spans x, without gradient; a step of 1 where all is 0."""
+    """Step and zero point of a grid that spans x, without gradient; a step of 1 where all of x is 0."""
     x, rest = jax.lax.stop_gradient(x), _others(x, axis)
     if symmetric:
         size = jnp.abs(x)
@@ -200,27 +200,27 @@ def _range(
 
 @loss(weight=non_negative, target=positive)
 def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target: float | jax.Array = 1.8) -> jax.Array:
-    r"""Kurtosis regularisation (KURE), towards uniformly distributed weights, which lose least by quantisation.
+    r"""Kurtosis regularisation (KURE), towards uniformly distributed weights, which lose least in quantisation.
 
     $$\frac{\lambda}{L} \sum_l (\mathrm{Kurt}(W_l) - K)^2, \quad
     \mathrm{Kurt}(W) = \mathrm{mean}\left( \frac{W - \mu}{\sigma} \right)^4$$
 
     Args:
-        params: Any tree of floating arrays, those to be quantised.
+        params: Any pytree of floating arrays to be quantised.
         weight: $\lambda$.
         target: $K$, 1.8 for a uniform distribution; a normal one has 3.
 
     Returns:
-        A scalar. An array whose entries are all equal has no kurtosis and is left out of the mean; 0 for an empty tree.
+        A scalar; 0 for an empty pytree. Constant arrays have no kurtosis and are excluded from the mean.
 
     Example:
-        Two values, equally often, have the least kurtosis there is, 1.
+        Two equally frequent values have the smallest possible kurtosis, 1.
 
         >>> print(kurtosis_penalty({"w": jnp.array([1.0, -1.0, 1.0, -1.0])}).round(4))
         0.64
 
     Conventions:
-        The kurtosis is not reduced by 3 ("excess"), and its variance is the population's.
+        Not excess kurtosis (minus 3); the variance is the population's.
 
     References:
         Shkolnik et al. 2020, arXiv:2002.07686.
@@ -230,7 +230,7 @@ def kurtosis_penalty(params: PyTree, *, weight: float | jax.Array = 1.0, target:
     for x in arrays:
         if x.size == 0:
             continue
-        # Scaled by the largest deviation, which is held fixed: kurtosis does not depend on the scale.
+        # Scaled by the largest deviation, as a constant: kurtosis is scale-invariant.
         centred = x - jnp.mean(x)
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(centred)))
         constant = largest <= 8 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(x)))
@@ -255,29 +255,28 @@ def entropy_of_weights(
     $$-\lambda \sum_k p_k \log p_k, \quad p_k = \mathrm{mean}_i \frac{e^{-\sigma (w_i - c_k)^2}}{\sum_j
     e^{-\sigma (w_i - c_j)^2}}$$
 
-    Each weight belongs to all levels, to near ones more; as $\sigma$ grows this becomes the entropy of the nearest
-    levels.
+    Weights are softly assigned to levels by distance; as $\sigma$ grows this becomes the entropy of the nearest levels.
 
     Args:
-        params: Any tree of floating arrays; one distribution for all of them.
+        params: Any pytree of floating arrays, with one distribution for all.
         levels: [K], the levels $c$, at least one; they may be learnt.
         weight: $\lambda$.
-        sharpness: $\sigma$, in units of one over the square of a weight: some ten over the square of the distance
-            between levels is nearly hard.
+        sharpness: $\sigma$, in units of one over a squared weight: about ten over the squared distance of levels is
+            nearly hard.
 
     Returns:
-        A scalar, nats for each weight (divide by log 2 for bits) times $\lambda$; 0 for an empty tree.
+        A scalar, nats per weight (divide by log 2 for bits) times $\lambda$; 0 for an empty pytree.
 
     Example:
-        Half of the weights at one level, half at the other: log 2.
+        Half of the weights at each level: log 2.
 
         >>> params, levels = {"w": jnp.array([0.0, 1.0, 0.0, 1.0])}, jnp.array([0.0, 1.0])
         >>> print(entropy_of_weights(params, levels, sharpness=100.0).round(4))
         0.6931
 
     Conventions:
-        The paper estimates it for its own code; a hard histogram has no gradient. The assignments of all weights to
-        all levels are held at once.
+        The paper estimates the entropy for its own code; a hard histogram has no gradient. The assignments of all
+        weights to all levels are materialised.
 
     References:
         Agustsson et al. 2017, arXiv:1704.00648.

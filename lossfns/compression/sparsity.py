@@ -31,35 +31,34 @@ def _axis(name: str, value: Any) -> int:
 
 @loss(static=("axis", "by_size"), weight=non_negative, axis=_axis, by_size=flag)
 def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = -1, by_size: bool = True) -> jax.Array:
-    r"""Group lasso, which drives whole groups of weights to zero.
+    r"""Group lasso, a penalty that drives whole groups of weights to zero.
 
     $$\lambda \sum_g \sqrt{|g|}\, \lVert w_g \rVert_2$$
 
-    The entries of an array that share an index of `axis` are a group: with the last axis of a kernel [in, out], all
-    weights into one unit.
+    Entries with the same index of `axis` are a group: with the last axis of a kernel [in, out], a unit's weights.
 
     Args:
-        params: Any tree of floating arrays of at least one axis.
+        params: Any pytree of floating arrays of at least one axis.
         weight: $\lambda$.
-        axis: The axis that numbers the groups.
-        by_size: Whether norms are multiplied by the square root of the group's size.
+        axis: The axis of the groups.
+        by_size: Whether to multiply norms by the square root of the group's size.
 
     Returns:
-        A scalar; 0 for an empty tree. The gradient of a group of zeros is 0.
+        A scalar; 0 for an empty pytree. The gradient of a group of zeros is 0.
 
     Raises:
-        ValueError: If an array has no such axis.
+        ValueError: If an array lacks the axis.
 
     Example:
-        Two units: norms 5 and 1, of groups of two.
+        Two units: norms 5 and 1, groups of two.
 
         >>> kernel = jnp.array([[3.0, 1.0], [4.0, 0.0]])
         >>> print(group_lasso({"kernel": kernel}, by_size=False), group_lasso({"kernel": kernel}).round(4))
         6.0 8.4853
 
     Conventions:
-        Yuan and Lin have the square root, so that groups of any size are treated the same; structured sparsity learning
-        (Wen et al.) does not. An array with one axis consists of groups of one: this is then the L1 penalty.
+        Yuan and Lin have the square root, which treats groups of any size equally; structured sparsity learning (Wen et
+        al.) does not. For an array of one axis the groups are single entries: the L1 penalty.
 
     References:
         Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x. Wen et al. 2016, arXiv:1608.03665.
@@ -94,24 +93,24 @@ def l0_hard_concrete(
     \right)$$
 
     Args:
-        log_alpha: Any tree of floating arrays, the location of each gate.
+        log_alpha: Any pytree of floating arrays, the gates' locations.
         weight: $\lambda$.
         temperature: $\beta$.
-        low: $\gamma < 0$, to where the gates are stretched below.
-        high: $\zeta > 1$, to where they are stretched above.
+        low: $\gamma < 0$, lower end of the stretched gates.
+        high: $\zeta > 1$, upper end of the stretched gates.
 
     Returns:
-        A scalar; 0 for an empty tree.
+        A scalar; 0 for an empty pytree.
 
     Example:
-        Four gates that are closed with probability 1/2: log alpha = beta log(1/11).
+        Four gates, closed with probability 1/2: log alpha = beta log(1/11).
 
         >>> print(l0_hard_concrete({"gates": jnp.full(4, 2 / 3 * jnp.log(1 / 11))}).round(4))
         2.0
 
     Conventions:
-        Each gate counts once; one that closes a group of n weights should count n: weight its leaf apart. The authors'
-        code clamps the probability to 1e-6 .. 1 - 1e-6, where its gradient is then 0.
+        Each gate counts once; a gate of n weights should count n: weight its leaf. The authors' code clamps the
+        probability to 1e-6 .. 1 - 1e-6, with gradient 0 beyond.
 
     References:
         Louizos et al. 2017, arXiv:1712.01312, equation 12.
@@ -133,14 +132,14 @@ def hard_concrete_gates(
     low: float | jax.Array = -0.1,
     high: float | jax.Array = 1.1,
 ) -> jax.Array:
-    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient; exact zeros and ones occur.
+    r"""Gates in 0 .. 1 drawn from the hard concrete distribution, with a gradient and exact zeros and ones.
 
     $$z = \mathrm{clip}(s (\zeta - \gamma) + \gamma, 0, 1), \quad
     s = \sigma\left( \frac{\log u - \log(1 - u) + \log \alpha}{\beta} \right)$$
 
     Args:
-        key: PRNG key for $u$; None for the gates of evaluation, $s = \sigma(\log \alpha)$.
-        log_alpha: [...], the location of each gate.
+        key: PRNG key for $u$; None for the evaluation gates, $s = \sigma(\log \alpha)$.
+        log_alpha: [...], the gates' locations.
         temperature: $\beta$.
         low: $\gamma < 0$.
         high: $\zeta > 1$.
@@ -153,7 +152,7 @@ def hard_concrete_gates(
         [0.  0.5 1. ]
 
     Conventions:
-        Without a key as in the paper and its code; some later code divides by the temperature there too.
+        Without a key as in the paper and its code; some later code also divides by the temperature.
 
     References:
         Louizos et al. 2017, arXiv:1712.01312, equations 10, 11 and 13.
@@ -169,32 +168,31 @@ def hard_concrete_gates(
 
 @loss(rate=positive)
 def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: float | jax.Array = 1.0) -> PyTree:
-    r"""Scores of movement pruning after a step: higher for weights that move away from zero.
+    r"""Updated scores of movement pruning: higher for weights that move away from zero.
 
     $$S' = S - \eta\, w \frac{\partial L}{\partial w}$$
 
     Args:
-        scores: $S$, a tree of floating arrays, zeros at the start.
-        params: $w$, a tree of the same structure and shapes.
-        gradients: $\partial L / \partial w$, a tree of the same structure and shapes.
+        scores: $S$, a pytree of floating arrays, zeros at the start.
+        params: $w$, a pytree of the same structure and shapes.
+        gradients: $\partial L / \partial w$, a pytree of the same structure and shapes.
         rate: $\eta$.
 
     Returns:
-        The new scores, a tree of the same structure: data in, data out. The weights with the highest scores are kept.
+        The new scores, a pytree of the same structure. Keep the weights with the highest scores.
 
     Raises:
-        ValueError: If the trees have different structures.
+        ValueError: If the pytrees have different structures.
 
     Example:
-        A weight of 2 that descent makes larger, and one that it makes smaller.
+        A weight of 2 that descent increases, and one that it decreases.
 
         >>> print(movement_scores(jnp.zeros(2), jnp.array([2.0, 2.0]), jnp.array([-1.0, 1.0])))
         [ 2. -2.]
 
     Conventions:
-        This is gradient descent on the scores, for which the mask's rounding is the identity; under another optimiser
-        pass it minus the change as the gradient. The gradient is taken at the masked weights, so that a pruned weight
-        can come back.
+        This is gradient descent on the scores with a straight-through mask; for another optimiser pass minus the change
+        as the gradient. The gradient is taken at the masked weights, so that pruned weights can come back.
 
     References:
         Sanh et al. 2020, arXiv:2005.07683.

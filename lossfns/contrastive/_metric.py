@@ -1,4 +1,4 @@
-"""Distances and same-class masks, for losses of all pairs of examples, or of examples and classes."""
+"""Distances and same-class masks, for losses over pairs of examples or of examples and classes."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def gap(norm: str, x: jax.Array, near: jax.Array, far: jax.Array) -> jax.Array:
 
 
 def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | None) -> jax.Array | None:
-    """Raises unless there is a label for each embedding; return the mask."""
+    """Raises unless there is a label for each embedding; returns the mask."""
     check_array("embeddings", embeddings)
     check_array("labels", labels, "integer")
     check_rank("embeddings", embeddings, 2, "[examples, features]")
@@ -55,7 +55,7 @@ def check_labelled(embeddings: jax.Array, labels: jax.Array, where: jax.Array | 
 def labelled_rows(
     vectors: jax.Array, labels: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[Embeddings, Embeddings]:
-    """The examples of this device, and of all devices."""
+    """The examples of this device and of all devices."""
     here = Embeddings(vectors, row_numbers(labels.shape[0], axis_name), where, keep_rows(where, labels))
     return here, gather_rows(here, axis_name)
 
@@ -101,7 +101,7 @@ def check_proxies(
 def log_sum_of_others(
     rows: jax.Array, class_vectors: jax.Array, labels: jax.Array, where: jax.Array | None, block_size: int | None
 ) -> jax.Array:
-    """For each row, the log-sum-exp of its products with the unit vectors of the other classes."""
+    """For each row, the log-sum-exp of its products with the vectors of the other classes."""
     columns = Embeddings(class_vectors, jnp.arange(class_vectors.shape[0], dtype=labels.dtype))
     out: jax.Array = stream(_other_classes, Embeddings(rows, labels, where).as_rows, columns, block_size=block_size)
     return out

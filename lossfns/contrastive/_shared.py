@@ -1,4 +1,4 @@
-"""Scores of all pairs over the batch of all devices, and masks of the negatives."""
+"""Scores of all pairs of the global batch, and masks of the negatives."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ class Embeddings(NamedTuple):
 
     vectors: jax.Array
     pair: jax.Array
-    """The number of the example that each belongs to."""
+    """The index of each embedding's example."""
     present: jax.Array | None = None
     """None for all."""
     label: jax.Array | None = None
@@ -34,7 +34,7 @@ def valid_pairs(rows: Embeddings, columns: Embeddings, counts: jax.Array) -> jax
 
 
 def negatives(rows: Embeddings, columns: Embeddings) -> jax.Array:
-    """Scores [M, N] of different examples; -inf for the same example and for absent ones."""
+    """Scores [M, N] of different examples; -inf for the same example and absent ones."""
     counts = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return jnp.where(counts, product(columns.vectors, rows.vectors), -jnp.inf)
 
@@ -47,7 +47,7 @@ def log_sum_of_negatives(rows: Embeddings, columns: Embeddings, index: jax.Array
 def against_negatives(log_sum: jax.Array, positive: jax.Array) -> jax.Array:
     """log(e^p + sum of e^n) - p from a positive p and the log-sum of its negatives n; 0 without negatives.
 
-    As log(1 + e^(log_sum - p)) it keeps its digits where the positive wins, and is never below 0.
+    As log(1 + e^(log_sum - p)) it is accurate where the positive wins, and never negative.
     """
     return jax.nn.softplus(log_sum - positive)
 
@@ -74,7 +74,7 @@ def paired_sides(
 
 
 def max_norm(vectors: jax.Array) -> jax.Array:
-    """The largest norm of the rows, for the Cauchy-Schwarz bound of inner products; no gradient."""
+    """The largest norm of the rows, for a Cauchy-Schwarz bound on inner products; no gradient."""
     return jnp.sqrt(jnp.max(jnp.sum(jnp.square(jax.lax.stop_gradient(vectors)), axis=-1)))
 
 

@@ -29,21 +29,21 @@ def alignment(
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
-        alpha: The exponent of the distance.
+        alpha: Exponent of the distance.
         where: [N], boolean; False deletes the pair.
 
     Returns:
-        [N], for each pair, between 0 and $2^\alpha$.
+        [N], per pair, between 0 and $2^\alpha$.
 
     Example:
-        At a right angle the squared distance is 2.
+        Orthogonal views are at a squared distance of 2.
 
         >>> print(alignment(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 5.0]])))
         [2.]
 
     Conventions:
-        The paper's exponent is 2; with that the value is 2 - 2 cos. The authors' code leaves it to the caller to
-        normalise. For an exponent below 2 the gradient of equal views is 0, though not that of nearby ones.
+        The paper's exponent is 2, which gives 2 - 2 cos. The authors' code leaves normalising to the caller. For an
+        exponent below 2 the gradient at equal views is set to 0.
 
     References:
         Wang and Isola 2020, arXiv:2005.10242.
@@ -52,7 +52,7 @@ def alignment(
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
     squares = jnp.sum(jnp.square(normalize_rows(where, view_a, dtype) - normalize_rows(where, view_b, dtype)), axis=-1)
-    # As a multiple of the squares, so that the second derivative at equal views is right for an exponent of 2.
+    # As a power of the squared distance, so that the second derivative at equal views is right for exponent 2.
     more, equal = as_scalar(alpha, dtype) / 2 - 1, squares == 0
     factor = jnp.exp(more * jnp.log(jnp.where(equal, 1, squares)))
     return zero_masked(where, squares * jnp.where(equal, jnp.where(more == 0, 1, 0).astype(dtype), factor))
@@ -71,28 +71,28 @@ def uniformity(
 
     $$\log \frac{1}{N (N - 1)} \sum_{i \ne j} e^{-t \|u_i - u_j\|^2}$$
 
-    The [N, N] distances are never held: they are computed block by block, and again in the backward pass.
+    The [N, N] distances are never materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
-        t: The sharpness of the Gaussian potential.
+        t: Sharpness of the Gaussian potential.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
-        block_size: Examples in a block; None chooses.
+        block_size: Examples per block; None chooses.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss; between -4t and
-        0, and for an example that is alone.
+        [N], one number for the whole batch in each present row, so that the mean over rows is the loss; between -4t and
+        0, and 0 for a single example.
 
     Example:
-        Two at a right angle, at a squared distance of 2: -2 t.
+        Two orthogonal examples, at a squared distance of 2: -2 t.
 
         >>> print(uniformity(jnp.eye(2)))
         [-4. -4.]
 
     Conventions:
-        The default is the paper's. The authors' code leaves it to the caller to normalise, and adds that of both views
-        halved; all views of an example in one batch would be pushed apart.
+        The default is the paper's. The authors' code leaves normalising to the caller and averages the uniformity of
+        both views; with all views in one batch, views of an example would be pushed apart.
 
     References:
         Wang and Isola 2020, arXiv:2005.10242.
@@ -116,7 +116,7 @@ def uniformity(
 
 def _potentials(row_inputs: tuple[Embeddings, jax.Array], columns: Embeddings, index: jax.Array) -> LogSum:
     rows, t = row_inputs
-    # |u - v|^2 of the vectors as they are: a zero vector is at a distance of 1 from all others.
+    # |u - v|^2 of the given vectors: a zero vector is at distance 1 from all others.
     squares = jnp.sum(jnp.square(columns.vectors), axis=1)[:, None] + jnp.sum(jnp.square(rows.vectors), axis=0)[None]
     counts = valid_pairs(rows, columns, columns.pair[:, None] != rows.pair[None])
     return LogSum(jnp.where(counts, t * (2 * product(columns.vectors, rows.vectors) - squares), -jnp.inf))

@@ -1,4 +1,4 @@
-"""Images and texts: CLIP, SigLIP, CoCa, and whether a fused pair matches."""
+"""Image-text losses: CLIP, SigLIP, CoCa and image-text matching."""
 
 from typing import NamedTuple
 
@@ -51,41 +51,40 @@ def clip(
     ring: bool = False,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Language-image pretraining (CLIP): which text belongs to this image, and which image to this text?
+    r"""Contrastive language-image pretraining (CLIP): which text belongs to this image, and which image to this text?
 
     With $s_{ij}$ the cosines of $a_i$ and $b_j$ times the scale, the value of a pair is the mean of both directions,
 
     $$\tfrac12 \Bigl(\log \sum_j e^{s_{ij}} + \log \sum_j e^{s_{ji}}\Bigr) - s_{ii}$$
 
-    The [N, N] scores are never held: rows and columns are summed in one pass over blocks, and the blocks are computed
-    again in the backward pass.
+    The [N, N] scores are never materialised: one pass over blocks sums rows and columns.
 
     Args:
-        a: [N, D], embeddings of the one kind; normalised here.
-        b: [N, D], embeddings of the other, in the same order.
-        scale: Multiplies the cosines; the reciprocal of a temperature. To learn it, learn its logarithm: give
+        a: [N, D], embeddings of one modality; normalised here.
+        b: [N, D], of the other modality, in the same order.
+        scale: Multiplies the cosines; a reciprocal temperature. To learn it, learn its logarithm: pass
             `jnp.exp(log_scale)`.
-        max_scale: Larger scales are replaced by it, and then have the gradient of a scale reset to the bound.
+        max_scale: Upper bound of the scale; a clamped scale gets the gradient at the bound.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        ring: Whether, over `axis_name`, `b` is passed from device to device instead of gathered: no device then ever
-            holds the embeddings of all devices. Value and gradient are the same.
-        block_size: Rows of `b` in a block; None chooses.
+        ring: Whether, over `axis_name`, `b` is passed around the devices instead of gathered, so that no device holds
+            the embeddings of all devices. Value and gradient are the same.
+        block_size: Rows of `b` per block; None chooses.
 
     Returns:
-        [N], nats for each pair.
+        [N], nats per pair.
 
     Example:
-        The positive has cosine 1, the one negative of either direction 0: log(1 + 1/e) at scale 1.
+        The positive has cosine 1, the one negative in each direction 0: log(1 + 1/e) at scale 1.
 
         >>> print(f"{clip(jnp.eye(2), jnp.eye(2), scale=1.0)[0]:.4f}")
         0.3133
 
     Conventions:
-        The scale starts at 1/0.07 and is kept at 100 or below. open_clip does so by resetting the learnt logarithm
-        after each step, so its gradient at the bound is the one here, and a scale at the bound can come back. Over
-        devices, open_clip's gradient without `gather_with_grad` leaves out the other devices' losses with respect to
-        one's own embeddings; here it is never left out.
+        The paper's scale starts at 1/0.07 and is kept at 100 or below. open_clip does so by clamping the learnt
+        logarithm after each step, so its gradient at the bound is the same as here, and the scale can decrease again.
+        Over devices, open_clip's gradient without `gather_with_grad` omits the gradient of other devices' losses with
+        respect to local embeddings; here it is always included.
 
     References:
         Radford et al. 2021, arXiv:2103.00020.
@@ -96,7 +95,7 @@ def clip(
     if a.shape[0] == 0:
         return jnp.zeros(0, dtype)
     factor, bound = as_scalar(scale, dtype), as_scalar(max_scale, dtype)
-    # In this order: a scale far above the bound would leave none of its digits.
+    # In this order: otherwise a scale far above the bound would lose all digits.
     factor = jax.lax.stop_gradient(jnp.minimum(factor, bound)) + (factor - jax.lax.stop_gradient(factor))
     rows, columns = paired_sides(
         normalize_rows(where, a, dtype) * factor, normalize_rows(where, b, dtype), where, axis_name
@@ -108,7 +107,7 @@ def clip(
     else:
         everyone = gather_rows(columns, axis_name)
         of_rows, of_columns = stream(_both_ways, rows.as_rows, everyone, block_size=block_size, bound=factor)
-        if axis_name is not None:  # sends each device's sums over rows to the device of the column
+        if axis_name is not None:  # send each device's sums over rows to the device that owns the column
             parts = of_columns.reshape(-1, a.shape[0])
             parts = jax.lax.all_to_all(parts, axis_name, split_axis=0, concat_axis=0, tiled=True)
             of_columns = _log_sum_of(parts)
@@ -140,40 +139,39 @@ def siglip(
     ring: bool = False,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Sigmoid loss for language-image pretraining (SigLIP): does this text belong to this image, yes or no?
+    r"""Sigmoid loss for language-image pretraining (SigLIP): binary classification of all pairs.
 
     $$\sum_j \log\bigl(1 + e^{-z_{ij} (t \cos(a_i, b_j) + \beta)}\bigr), \qquad z_{ii} = 1,\; z_{ij} = -1 \text{ else}$$
 
-    is the value of row i: the sum, not the mean, over its N pairs. The mean over rows is the paper's sum over all pairs
-    divided by N. The [N, N] scores are never held. There is no normaliser, so in a gradient's forward pass
-    each block gives its part of the gradient at once; if the weights of the rows then turn out unequal, the blocks are
-    computed again.
+    is the value of row i, the sum over its N pairs; the mean over rows is the paper's sum over all pairs divided by N.
+    The [N, N] scores are never materialised. The gradient is computed in the forward pass; if the rows turn out to
+    have unequal weights, it is recomputed.
 
     Args:
-        a: [N, D], embeddings of the one kind; normalised here.
-        b: [N, D], embeddings of the other, in the same order.
-        scale: $t$, multiplies the cosines. To learn it, learn its logarithm: give `jnp.exp(log_scale)`.
+        a: [N, D], embeddings of one modality; normalised here.
+        b: [N, D], of the other modality, in the same order.
+        scale: $t$, multiplies the cosines. To learn it, learn its logarithm: pass `jnp.exp(log_scale)`.
         bias: $\beta$, added to the scaled cosines.
-        where: [N], boolean; False deletes the pair, and with it all pairs that its two embeddings are in.
+        where: [N], boolean; False deletes the pair and all pairs with its embeddings.
         axis_name: Mapped device axis of the global batch.
-        ring: Whether, over `axis_name`, `b` is passed from device to device instead of gathered, as in the paper: no
-            device then ever holds the embeddings of all devices. Value and gradient are the same.
-        block_size: Rows of `b` in a block; None chooses.
+        ring: Whether, over `axis_name`, `b` is passed around the devices instead of gathered, as in the paper, so that
+            no device holds the embeddings of all devices. Value and gradient are the same.
+        block_size: Rows of `b` per block; None chooses.
 
     Returns:
-        [N], nats for each row of `a`.
+        [N], nats per row of `a`.
 
     Example:
-        Without scale to speak of and without bias, each of the two pairs of a row costs log 2.
+        With almost no scale and no bias, each of the two pairs of a row costs log 2.
 
         >>> print(siglip(jnp.eye(2), jnp.eye(2), scale=1e-9, bias=0.0).round(4))
         [1.3863 1.3863]
 
     Conventions:
-        The defaults are where the paper starts learning: scale 10, given as its logarithm there, and bias -10. The bias
-        answers the N-1 negatives to one positive: 1024 random pairs start at about 10, without it at about 734. Divided
-        by N, as in big_vision; a mean over all pairs is N times smaller. The columns give other values of single rows,
-        but the same mean.
+        The defaults are the paper's initial values: scale 10, learnt as its logarithm, and bias -10. The bias offsets
+        the N-1 negatives per positive: 1024 random pairs start at about 10, without it at about 734. Divided by N as in
+        big_vision; a mean over all pairs is N times smaller. Summing columns instead of rows gives other values but the
+        same mean.
 
     References:
         Zhai et al. 2023, arXiv:2303.15343.
@@ -186,7 +184,7 @@ def siglip(
     rows, columns = paired_sides(
         normalize_rows(where, a, dtype) * as_scalar(scale, dtype), normalize_rows(where, b, dtype), where, axis_name
     )
-    # A bias for each row: its gradient is then summed over columns first, which XLA vectorises on CPU.
+    # One bias per row: its gradient is then summed over columns first, which XLA vectorises on CPU.
     row_inputs = rows.as_rows, jnp.broadcast_to(as_scalar(bias, dtype), a.shape[:1])
     if axis_name is not None and ring:
         values = stream_ring(_yes_or_no, row_inputs, columns, axis_name, block_size=block_size)
@@ -208,7 +206,7 @@ def _yes_or_no(row_inputs: tuple[Embeddings, jax.Array], columns: Embeddings, in
 
 @jax.custom_jvp
 def _softplus(x: jax.Array) -> jax.Array:
-    """log(1 + e^x); its derivative takes one exponential and does not recompute the value."""
+    """log(1 + e^x); its derivative takes one exponential and no value."""
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
@@ -249,29 +247,29 @@ def coca(
     Args:
         a: [N, D], embeddings of the images; normalised here.
         b: [N, D], embeddings of the texts, in the same order.
-        logits: [N, T, V], at each position of the caption the prediction of the next token.
-        tokens: [N, T], the caption as fed to the decoder, integers in 0 .. V-1; shifted here.
+        logits: [N, T, V], predictions of the caption's next tokens.
+        tokens: [N, T], the captions as fed to the decoder, integers in 0 .. V-1; shifted here.
         token_where: [N, T], boolean: the tokens to predict; False at padding.
         contrastive_weight: $\lambda_{con}$.
         caption_weight: $\lambda_{cap}$.
-        length_average: Whether the caption's sum is divided by the number of its predicted tokens.
+        length_average: Whether to divide a caption's sum by its number of predicted tokens.
         scale: Multiplies the cosines; see `clip`.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        block_size: Texts in a block; None chooses.
+        block_size: Texts per block; None chooses.
 
     Returns:
-        [N], nats for each pair. A token outside 0 .. V-1 gives NaN in its pair.
+        [N], nats per pair. A token outside 0 .. V-1 gives NaN in its pair.
 
     Example:
-        log(1 + 1/e) for the contrast, and twice two tokens at log 4 each.
+        log(1 + 1/e) contrastive, plus twice two tokens at log 4 each.
 
         >>> print(coca(jnp.eye(2), jnp.eye(2), jnp.zeros((2, 3, 4)), jnp.zeros((2, 3), int), scale=1.0).round(4))
         [5.8584 5.8584]
 
     Conventions:
-        The weights and the sum over tokens are the paper's. open_clip takes the mean over the tokens of the whole
-        batch, a second denominator: in a train step these are two terms, `clip` weighted by pairs and `next_token` by
+        The weights and the sum over tokens are the paper's. open_clip averages over the tokens of the whole batch, a
+        second denominator: in a train step use two terms, `clip` weighted by pairs and `next_token` by
         `next_token_where`, with loss weights 1 and 2.
 
     References:
@@ -302,26 +300,26 @@ def coca(
 
 @loss()
 def image_text_matching(logits: jax.Array, matched: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Image-text matching: does this text, fused with this image, belong to it?
+    r"""Image-text matching: does a fused image-text pair match?
 
     Args:
-        logits: [..., 2], the logits of "no match" and of "match" for each fused pair.
-        matched: [...], boolean, or integers 1 (it belongs) and 0 (it does not).
+        logits: [..., 2], logits of "no match" and "match" of each fused pair.
+        matched: [...], boolean, or integers 1 (match) and 0 (no match).
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair. An integer other than 0 and 1 gives NaN.
+        [...], nats per pair. An integer other than 0 and 1 gives NaN.
 
     Example:
-        Odds of 3 to 1 for a match: log(4/3) if it is one, log 4 if not.
+        Odds of 3 to 1 for a match: log(4/3) if they match, log 4 if not.
 
         >>> logits = jnp.log(jnp.array([[1.0, 3.0], [1.0, 3.0]]))
         >>> print(image_text_matching(logits, jnp.array([True, False])).round(4))
         [0.2877 1.3863]
 
     Conventions:
-        ALBEF takes the mean over 3N fused pairs: N that match, N images with a hard text and N texts with a hard
-        image, which `hard_negative_pairs` chooses.
+        ALBEF averages over 3N fused pairs: N matching ones, N images with a hard text and N texts with a hard image,
+        drawn by `hard_negative_pairs`.
 
     References:
         Li et al. 2021, arXiv:2107.07651.
@@ -344,7 +342,7 @@ class HardNegativePairs(NamedTuple):
     a_of_b: jax.Array
     """[N], the row of `a` chosen for each row of `b`."""
     present: jax.Array
-    """[N], boolean: whether there was a negative; else the own row stands there, which must not be counted."""
+    """[N], boolean: whether there was a negative; otherwise the index is the row's own, to be ignored."""
 
 
 @loss(temperature=positive)
@@ -356,25 +354,25 @@ def hard_negative_pairs(
     temperature: float | jax.Array = 0.07,
     where: jax.Array | None = None,
 ) -> HardNegativePairs:
-    r"""Draws hard negatives: another text for each image and another image for each text, by similarity.
+    r"""Draws hard negatives: a similar text for each image and a similar image for each text.
 
     Row j of `b` is drawn for row i of `a` with probability proportional to $e^{\cos(a_i, b_j) / \tau}$ among $j \ne i$,
     and row j of `a` for row i of `b` likewise. No gradient.
 
     Args:
         key: A JAX random key.
-        a: [N, D], embeddings of the one kind; normalised here.
-        b: [N, D], embeddings of the other, in the same order.
+        a: [N, D], embeddings of one modality; normalised here.
+        b: [N, D], of the other modality, in the same order.
         temperature: $\tau$, divides the cosines.
-        where: [N], boolean; a pair with False is neither drawn nor drawn for.
+        where: [N], boolean; False: neither drawn nor drawn for.
 
     Returns:
-        Rows, integers, to take from the features that are fused; of this device's batch, as in ALBEF, because those of
-        others are not here. `present` is the mask for their `image_text_matching`. As integers cannot be NaN, a traced
-        temperature out of range is not detected.
+        Row indices into the features to fuse, within this device's batch as in ALBEF, since other devices' features are
+        not available. `present` is the mask for `image_text_matching`. Integers cannot be NaN, so a traced temperature
+        out of range is not detected.
 
     Example:
-        Of two pairs each has the other's.
+        With two pairs, each is the other's negative.
 
         >>> drawn = hard_negative_pairs(jax.random.key(0), jnp.eye(2), jnp.eye(2))
         >>> print(drawn.b_of_a, drawn.a_of_b, drawn.present)

@@ -44,24 +44,24 @@ def info_nce(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Noise-contrastive estimate of mutual information: which of the keys belongs to this query?
+    r"""InfoNCE: cross-entropy of a query's key among the keys of the batch.
 
     $$-\log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}, \qquad s_{ij} = \langle q_i, k_j \rangle / \tau$$
 
-    with the N keys of the batch, the positive among them. log N minus its mean is a lower bound of the mutual
-    information. The [N, N] scores are never held: they are computed block by block, and again in the backward pass.
+    with the N keys of the batch, including the positive. log N minus the mean is a lower bound of the mutual
+    information. The [N, N] scores are never materialised.
 
     Args:
         queries: [N, D], embeddings.
-        keys: [N, D], the positive of query i in row i; the other rows are its negatives.
+        keys: [N, D], row i the positive of query i and a negative of the others.
         temperature: Divides the scores.
         similarity: "dot" for inner products of the embeddings, "cosine" for cosines.
         where: [N], boolean; False deletes the query and its key.
         axis_name: Mapped device axis of the global batch.
-        block_size: Keys in a block; None chooses.
+        block_size: Keys per block; None chooses.
 
     Returns:
-        [N], nats for each query.
+        [N], nats per query.
 
     Example:
         The positive scores 1, the one negative 0: log(1 + 1/e).
@@ -70,9 +70,9 @@ def info_nce(
         0.3133
 
     Conventions:
-        The paper scores by $z^T W c$: give $Wc$ as the queries, with the defaults here. Most later work, and most
-        libraries, take cosines and a temperature of 0.07 to 0.1. One direction only: `clip` has both, `nt_xent` also
-        takes negatives from the queries' own side.
+        The paper scores by $z^T W c$: pass $Wc$ as the queries, with the defaults. Most later work and most libraries
+        use cosines and a temperature of 0.07 to 0.1. `clip` has both directions; `nt_xent` also takes negatives from
+        the queries' side.
 
     References:
         Oord et al. 2018, arXiv:1807.03748.

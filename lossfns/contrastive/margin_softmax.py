@@ -1,4 +1,4 @@
-"""Softmax over cosines with class vectors, with a margin for the example's own class."""
+"""Softmax over cosines with class vectors, with a margin for the label's class."""
 
 import jax
 import jax.numpy as jnp
@@ -37,42 +37,41 @@ def arcface(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Additive angular margin (ArcFace): a margin m is added to the angle with the own class vector.
+    r"""Additive angular margin (ArcFace): a margin m is added to the angle with the label's class vector.
 
     $$-\log \frac{e^{s \cos(\theta_y + m)}}{e^{s \cos(\theta_y + m)} + \sum_{k \ne y} e^{s \cos \theta_k}}$$
 
-    with $\theta_k$ the angle between the embedding and the vector of class k. The cosine of the sum is taken as
-    $\cos\theta \cos m - \sin\theta \sin m$, the sine from the part of the embedding at right angles to the class
-    vector: no arc cosine, and a bounded gradient at every angle. The [N, V] cosines are never held.
+    with $\theta_k$ the angle between the embedding and the vector of class k. $\cos(\theta + m)$ is computed as
+    $\cos\theta \cos m - \sin\theta \sin m$, with the sine from the component orthogonal to the class vector: no arc
+    cosine, and a bounded gradient at every angle. The [N, V] cosines are never materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
-        class_vectors: [V, D], the learnt vector of each class, the rows of a last layer without bias; normalised here.
+        class_vectors: [V, D], the learnt class vectors, the rows of a last layer without bias; normalised here.
         labels: [N], integers in 0 .. V-1.
         scale: $s$, multiplies the cosines.
         margin: $m$, in radians.
-        beyond: What becomes of angles above $\pi - m$, where $\cos(\theta + m)$ rises again: "cosine" leaves it so;
-            "linear" takes $\cos\theta - m \sin m$ there; "easy" adds the margin only to angles below a right one.
+        beyond: Above an angle of $\pi - m$, where $\cos(\theta + m)$ rises again, "cosine" keeps it; "linear" takes
+            $\cos\theta - m \sin m$; "easy" adds the margin only to angles below a right one.
         where: [N], boolean; False deletes the example.
-        block_size: Classes in a block; None chooses.
+        block_size: Classes per block; None chooses.
 
     Returns:
-        [N], nats for each example. A label outside 0 .. V-1 gives NaN. An embedding of zero has cosine and sine 0 with
-        all classes and costs log V.
+        [N], nats per example. A zero embedding has cosine and sine 0 with all classes and costs log V.
 
     Example:
-        The angle 0 counts as a right one, as the other class has: even odds.
+        The margin turns the angle 0 into a right one, equal to the other class's: even odds.
 
         >>> vectors = jnp.eye(2)
         >>> print(arcface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=jnp.pi / 2).round(4))
         [0.6931]
 
     Conventions:
-        "cosine" is the formula of the paper and of the authors' present code; their first code has "linear" (which
-        is not continuous at $\pi - m$), or optionally "easy". The value at angle 0 has a kink in the embedding, and the
-        gradient there is the one without the sine's term. The authors' PyTorch code adds the margin under no gradient,
-        so that $\cos(\theta + m)$ is differentiated as if it were $\cos\theta$; the true derivative by $\cos\theta$ is
-        $\sin(\theta + m) / \sin\theta$, at m = 0.5 1.71 at 30 degrees and 0.60 at 120.
+        "cosine" is the formula of the paper and of the authors' present code; their first code has "linear", which is
+        discontinuous at $\pi - m$, or optionally "easy". At angle 0 the value has a kink, and the gradient there omits
+        the sine's term. The authors' PyTorch code adds the margin without gradient and so differentiates
+        $\cos(\theta + m)$ like $\cos\theta$; the true derivative is $\sin(\theta + m) / \sin\theta$, for
+        m = 0.5 1.71 at 30 degrees and 0.60 at 120.
 
     References:
         Deng et al. 2018, arXiv:1801.07698.
@@ -104,34 +103,33 @@ def cosface(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Additive cosine margin (CosFace): a margin m is subtracted from the cosine with the own class vector.
+    r"""Additive cosine margin (CosFace): a margin m is subtracted from the cosine with the label's class vector.
 
     $$-\log \frac{e^{s (\cos\theta_y - m)}}{e^{s (\cos\theta_y - m)} + \sum_{k \ne y} e^{s \cos \theta_k}}$$
 
-    with $\theta_k$ the angle between the embedding and the vector of class k. The [N, V] cosines are never held.
+    with $\theta_k$ the angle between the embedding and the vector of class k. The cosines are never materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
-        class_vectors: [V, D], the learnt vector of each class, the rows of a last layer without bias; normalised here.
+        class_vectors: [V, D], the learnt class vectors, the rows of a last layer without bias; normalised here.
         labels: [N], integers in 0 .. V-1.
         scale: $s$, multiplies the cosines.
         margin: $m$, a difference of cosines.
         where: [N], boolean; False deletes the example.
-        block_size: Classes in a block; None chooses.
+        block_size: Classes per block; None chooses.
 
     Returns:
-        [N], nats for each example. A label outside 0 .. V-1 gives NaN.
+        [N], nats per example.
 
     Example:
-        The cosine 1 counts as 0, which the other class has: even odds.
+        The margin turns the cosine 1 into 0, equal to the other class's: even odds.
 
         >>> vectors = jnp.eye(2)
         >>> print(cosface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=1.0).round(4))
         [0.6931]
 
     Conventions:
-        The defaults are the paper's. AM-Softmax (arXiv:1801.05599) is the same with scale 30. Without a margin
-        this is the softmax of scaled cosines.
+        The defaults are the paper's. AM-Softmax (arXiv:1801.05599) is the same with scale 30.
 
     References:
         Wang et al. 2018, arXiv:1801.09414.

@@ -45,22 +45,22 @@ def n_pairs(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Multi-class N-pair loss: the softmax of an anchor's positive against the positives of all other pairs.
+    r"""Multi-class N-pair loss: softmax of an anchor's positive against the positives of the other pairs.
 
     $$\log\Bigl(1 + \sum_{j \ne i} e^{a_i \cdot p_j - a_i \cdot p_i}\Bigr) + \lambda (\|a_i\|^2 + \|p_i\|^2)$$
 
-    The [N, N] products are never held: they are computed block by block, and again in the backward pass.
+    The [N, N] products are never materialised.
 
     Args:
         anchors: [N, D], embeddings of one example of each of N classes; not normalised.
         positives: [N, D], another example of each class, in the same order.
-        length_weight: $\lambda$, the weight of the squared lengths.
+        length_weight: $\lambda$, weight of the squared norms.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        block_size: Positives in a block; None chooses.
+        block_size: Positives per block; None chooses.
 
     Returns:
-        [N], nats for each anchor.
+        [N], nats per anchor.
 
     Example:
         The positive scores 1, the one negative 0: log(1 + 1/e).
@@ -69,9 +69,9 @@ def n_pairs(
         0.3133
 
     Conventions:
-        Pairs are of different classes, as the paper samples them; TensorFlow Addons takes labels and shares the
-        target among pairs of one class. The paper keeps lengths small by a separate term; TensorFlow's
-        weight of 0.002 on a quarter of both mean squares is 0.0005 here. With $\lambda = 0$ this is `info_nce`.
+        Pairs are of different classes, as the paper samples them; TensorFlow Addons takes labels and splits the target
+        among pairs of one class. Its weight of 0.002 on a quarter of both mean squares is 0.0005 here. With
+        $\lambda = 0$ this is `info_nce`.
 
     References:
         Sohn 2016, Improved deep metric learning with multi-class N-pair loss objective, NeurIPS.
@@ -109,37 +109,36 @@ def circle(
 ) -> jax.Array:
     r"""Circle loss: each similarity is weighted by its distance from its optimum.
 
-    With $s$ the cosines of anchor i with the others of its class (p) and with all of other classes (n),
+    With $s_p$ and $s_n$ the cosines of anchor i with the others of its class and with other classes,
 
     $$\log\Bigl(1 + \sum_n e^{\gamma [s_n + m]_+ (s_n - m)} \sum_p e^{-\gamma [1 + m - s_p]_+ (s_p - 1 + m)}\Bigr)$$
 
-    The [N, N] cosines are never held: they are computed block by block, and again in the backward pass.
+    The [N, N] cosines are never materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
-        labels: [N], integers of any value; rows with equal labels are of one class.
+        labels: [N], integers of any value; equal labels are one class.
         scale: $\gamma$.
-        margin: $m$, the radius of the circle on which decisions lie.
-        weights_gradient: Whether the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$ have a gradient. The value is the
-            same.
-        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        margin: $m$, the radius of the decision circle.
+        weights_gradient: Whether gradients flow through the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
-        block_size: Examples in a block; None chooses.
+        block_size: Examples per block; None chooses.
 
     Returns:
-        [N], nats for each anchor; 0 at anchors without a positive or without a negative.
+        [N], nats per anchor; 0 without a positive or negative.
 
     Example:
-        Cosines of 1 in the class and 0 out of it are both m away from their optima: log(1 + e^(-2 gamma m^2)).
+        Cosines of 1 within and 0 between classes are both m from their optima: log(1 + e^(-2 gamma m^2)).
 
         >>> embeddings = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print([f"{x:.4f}" for x in circle(embeddings, jnp.array([0, 0, 1]), scale=8.0, margin=0.25)])
         ['0.3133', '0.3133', '0.0000']
 
     Conventions:
-        Weights are constants in the paper's gradients (equation 10). The defaults are those of its image
-        retrieval; its face recognition has scale 256 and margin 0.25. One value for each anchor, as in the paper; some
-        code takes one logarithm over all pairs of the batch.
+        The weights are constants in the paper's gradients (equation 10). The defaults are those for image retrieval;
+        face recognition has scale 256 and margin 0.25. One value per anchor, as in the paper; some code takes one
+        logarithm over all pairs of the batch.
 
     References:
         Sun et al. 2020, arXiv:2002.10857.
@@ -187,26 +186,26 @@ def multi_similarity(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Multi-similarity loss: pairs are mined and weighted relative to the other pairs of their anchor.
+    r"""Multi-similarity loss: pairs mined and weighted relative to the anchor's other pairs.
 
     $$\frac1\alpha \log\Bigl(1 + \sum_{p} e^{-\alpha (s_{ip} - \lambda)}\Bigr)
     + \frac1\beta \log\Bigl(1 + \sum_{n} e^{\beta (s_{in} - \lambda)}\Bigr)$$
 
     over the mined pairs of anchor i: negatives with $s_{in} > \min_p s_{ip} - \epsilon$ and positives with
-    $s_{ip} < \max_n s_{in} + \epsilon$. The [N, N] cosines are held.
+    $s_{ip} < \max_n s_{in} + \epsilon$. The [N, N] cosines are materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
-        labels: [N], integers of any value; rows with equal labels are of one class.
+        labels: [N], integers of any value; equal labels are one class.
         alpha: $\alpha$, the steepness for positives.
         beta: $\beta$, the steepness for negatives.
-        threshold: $\lambda$, the cosine from which on a negative costs, and up to which a positive does.
+        threshold: $\lambda$, the cosine above which negatives and below which positives cost.
         mining_margin: $\epsilon$; None for all pairs.
-        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], for each anchor; 0, with mining, at anchors without a positive or without a negative.
+        [N], per anchor; with mining, 0 without a positive or negative.
 
     Example:
         A positive at the threshold costs log(2) / alpha, a negative far below it nothing.
@@ -216,9 +215,8 @@ def multi_similarity(
         [0.3466 0.3466]
 
     Conventions:
-        The defaults are the paper's. The authors' code has $\lambda = 0.5$ and $\beta = 40$, and takes positives with a
-        cosine above 1 - 1e-5 for the anchor itself; here only the anchor is. Both have 0 for an anchor of which nothing
-        is left, and count it in the mean.
+        The defaults are the paper's. The authors' code has $\lambda = 0.5$ and $\beta = 40$, and takes positives with
+        a cosine above 1 - 1e-5 as the anchor itself. Both give 0 to an anchor without mined pairs and count it.
 
     References:
         Wang et al. 2019, arXiv:1904.06627.
@@ -238,7 +236,7 @@ def multi_similarity(
             epsilon = as_scalar(mining_margin, dtype)
             least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
             most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
-            # Pairs that are not mined are far enough away; a NaN is not.
+            # Pairs that are not mined are far enough apart; NaN is not.
             positives, negatives = positives & ~(scores >= most + epsilon), negatives & ~(scores <= least - epsilon)
         values = log_one_plus(-steep * (scores - level), positives) / steep
         return values + log_one_plus(steep_negative * (scores - level), negatives) / steep_negative

@@ -1,4 +1,4 @@
-"""Momentum contrast: keys from a slowly moving copy of the encoder, with or without a queue."""
+"""Momentum contrast: keys from a momentum encoder, with or without a queue."""
 
 from typing import NamedTuple
 
@@ -44,12 +44,12 @@ def moco(
     queue_where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Momentum contrast (MoCo): cross-entropy of a query's key against the keys of a queue.
+    r"""Momentum contrast (MoCo): cross-entropy of a query's key against a queue of keys.
 
     $$-\log \frac{e^{q \cdot k / \tau}}{e^{q \cdot k / \tau} + \sum_{j=1}^{K} e^{q \cdot u_j / \tau}}$$
 
     with unit vectors: the query's own key k is the positive, the K keys $u_j$ of earlier batches are the negatives. The
-    [N, K] scores are never held: they are computed block by block, and again in the backward pass.
+    [N, K] scores are never materialised.
 
     Args:
         queries: [N, D], embeddings; normalised here.
@@ -57,23 +57,22 @@ def moco(
         queue: [K, D], earlier keys; normalised here, no gradient. Compute the loss first, then `enqueue` the keys.
         temperature: Divides the cosines.
         where: [N], boolean; False deletes the query and its key.
-        queue_where: [K], boolean; False deletes a place of the queue, for instance one that is not yet filled.
-        block_size: Queue entries in a block; None chooses.
+        queue_where: [K], boolean; False deletes a queue entry, such as one not yet filled.
+        block_size: Queue entries per block; None chooses.
 
     Returns:
-        [N], nats for each query. Rows are independent: over devices with equal queues there is nothing
-        to gather.
+        [N], nats per query. Rows are independent: with equal queues on all devices there is nothing to gather.
 
     Example:
-        The key scores 1, the only one of the queue 0: log(1 + 1/e).
+        The positive scores 1, the one negative 0: log(1 + 1/e).
 
         >>> query, queue = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
         >>> print(f"{moco(query, query, queue, temperature=1.0)[0]:.4f}")
         0.3133
 
     Conventions:
-        1 + K terms, as in the authors' code; keys of the same batch are not negatives of each other (`moco_v3`). The
-        temperature is that of the paper; MoCo v2 has 0.2.
+        1 + K terms, as in the authors' code; keys of the same batch are not negatives of each other, unlike in
+        `moco_v3`. The temperature is the paper's; MoCo v2 has 0.2.
 
     References:
         He et al. 2019, arXiv:1911.05722.
@@ -105,7 +104,7 @@ def _not_yet_normalised(rows: Embeddings, columns: Embeddings, index: jax.Array)
 
 
 class Enqueued(NamedTuple):
-    """Result of `enqueue`, named like the arguments of the next call."""
+    """Result of `enqueue`; its fields are arguments of the next call."""
 
     queue: jax.Array
     pointer: jax.Array
@@ -120,34 +119,34 @@ def enqueue(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Enqueued:
-    r"""Puts a batch of keys into a queue, in place of the oldest.
+    r"""Writes a batch of keys over the oldest entries of a queue.
 
-    The queue is a ring: data in, data out, kept by the caller. The keys are written from the pointer on, past the end
-    from the beginning, as unit vectors and without gradient.
+    The queue is a ring buffer held by the caller. Keys are written from the pointer on, wrapping around at the end, as
+    unit vectors without gradient.
 
     Args:
         keys: [N, D], embeddings; normalised here.
         queue: [K, D], K at least the number of keys of all devices.
-        pointer: [], integer: the place of the oldest key, where writing begins; 0 at first.
-        where: [N], boolean; False keeps a key out.
-        axis_name: Mapped device axis; the keys of all devices are then put in, in order of the devices.
+        pointer: [], integer: index of the oldest key, where writing begins; initially 0.
+        where: [N], boolean; False skips a key.
+        axis_name: Mapped device axis; the keys of all devices are then written, in device order.
 
     Returns:
-        The queue [K, D], in its dtype, and the pointer [] to the next place.
+        The queue [K, D], in its dtype, and the next pointer [].
 
     Raises:
-        ValueError: If there are more keys than places.
+        ValueError: If there are more keys than entries.
 
     Example:
-        The second key is written over the first, after one that was there.
+        The first key goes to the last entry, the second wraps around to the first.
 
         >>> queue, pointer = enqueue(jnp.array([[2.0], [-3.0]]), jnp.zeros((3, 1)), jnp.array(2))
         >>> print(queue.ravel(), pointer)
         [-1.  0.  1.] 1
 
     Conventions:
-        The authors' code demands that K is a multiple of the batch and starts from random keys; here any K does, and
-        places not yet filled can be left out by `moco`'s `queue_where`.
+        The authors' code requires K to be a multiple of the batch and starts from random keys; here K is arbitrary, and
+        `queue_where` of `moco` masks entries not yet filled.
 
     References:
         He et al. 2019, arXiv:1911.05722.
@@ -169,7 +168,7 @@ def enqueue(
     if places == 0:
         return Enqueued(queue, pointer)
     before = jnp.cumsum(present) - present
-    place = jnp.where(present, (pointer + before) % places, places)  # a place out of range is dropped
+    place = jnp.where(present, (pointer + before) % places, places)  # out-of-range indices are dropped
     return Enqueued(queue.at[place].set(new, mode="drop"), (pointer + jnp.sum(present)).astype(pointer.dtype) % places)
 
 
@@ -185,7 +184,7 @@ def moco_v3(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Momentum contrast without a queue (MoCo v3): the keys of the batch are the negatives, both views the queries.
+    r"""Momentum contrast without a queue (MoCo v3): both views are queries, the keys of the batch the negatives.
 
     $$2\tau \bigl(\operatorname{ctr}(q^a_i, k^b) + \operatorname{ctr}(q^b_i, k^a)\bigr), \qquad
     \operatorname{ctr}(q_i, k) = -\log \frac{e^{q_i \cdot k_i / \tau}}{\sum_j e^{q_i \cdot k_j / \tau}}$$
@@ -194,16 +193,16 @@ def moco_v3(
 
     Args:
         queries_a: [N, D], predictions of the encoder for the first views; normalised here.
-        queries_b: [N, D], those for the second views.
+        queries_b: [N, D], predictions for the second views.
         keys_a: [N, D], outputs of the momentum encoder for the first views; normalised here, no gradient.
-        keys_b: [N, D], those for the second views.
+        keys_b: [N, D], outputs for the second views.
         temperature: $\tau$, divides the cosines.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
-        block_size: Keys in a block; None chooses.
+        block_size: Keys per block; None chooses.
 
     Returns:
-        [N], for each example.
+        [N], per example.
 
     Example:
         Each positive scores 1, the negative 0: log(1 + 1/e) both ways, times 2 at temperature 1.
@@ -213,8 +212,8 @@ def moco_v3(
         [1.253 1.253]
 
     Conventions:
-        The factor $2\tau$ makes the size of the gradient depend less on the temperature; without it and halved this is
-        `info_nce` of cosines, both ways. The default is the authors' for ViT; their code has 1 for ResNet-50.
+        The factor $2\tau$ makes the gradient's size depend less on the temperature; without it, the mean of both terms
+        is `info_nce` of cosines both ways. The default is the authors' for ViT; their code has 1 for ResNet-50.
 
     References:
         Chen et al. 2021, arXiv:2104.02057.

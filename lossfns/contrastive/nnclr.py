@@ -1,4 +1,4 @@
-"""NNCLR: the nearest neighbour of a view is the positive of the other view."""
+"""NNCLR: the nearest neighbour of one view is the positive of the other."""
 
 import jax
 import jax.numpy as jnp
@@ -44,34 +44,34 @@ def nnclr(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Nearest-neighbour contrastive learning (NNCLR): the other view's nearest neighbour is the positive.
+    r"""Nearest-neighbour contrastive learning (NNCLR): the positive is the nearest neighbour of the other view.
 
-    With $q(z)$ the entry of the queue that has the largest cosine with the embedding z, and p the predictions, the
-    value of a pair is the mean over both ways of
+    With $q(z)$ the queue entry of largest cosine with the embedding z, and p the predictions, the value of a pair is
+    the mean over both directions of
 
     $$-\log \frac{e^{q(z^a_i) \cdot p^b_i / \tau}}{\sum_j e^{q(z^a_i) \cdot p^b_j / \tau}}$$
 
-    of unit vectors. The [N, N] scores are never held; the cosines with the queue [N, K] are, without a gradient.
+    of unit vectors. The [N, N] scores are never materialised; the [N, K] cosines with the queue are, without gradient.
 
     Args:
-        embeddings_a: [N, D], projections of the first views, which only choose the neighbours: no gradient.
-        embeddings_b: [N, D], embeddings of the second views, in the same order.
+        embeddings_a: [N, D], projections of the first views, used only to find the neighbours: no gradient.
+        embeddings_b: [N, D], projections of the second views, in the same order.
         predictions_a: [N, D], outputs of the predictor for the first views; normalised here.
         predictions_b: [N, D], predictions of the second views.
-        queue: [K, D], the support set: earlier embeddings, kept by `enqueue`; normalised here, no gradient. Compute the
-            loss first, then enqueue the embeddings of the first views.
+        queue: [K, D], the support set: earlier embeddings; normalised here, no gradient. Compute the loss first, then
+            `enqueue` the embeddings of the first views.
         temperature: $\tau$, divides the cosines.
         where: [N], boolean; False deletes the pair.
-        queue_where: [K], boolean; False deletes a place of the queue. Without places there are no neighbours, and all
-            values are NaN: start with random vectors, as the authors do.
+        queue_where: [K], boolean; False deletes a queue entry. If none is left, all values are NaN: start with random
+            vectors, as the authors do.
         axis_name: Mapped device axis of the global batch; the queue is the same on all devices.
-        block_size: Predictions in a block; None chooses.
+        block_size: Predictions per block; None chooses.
 
     Returns:
-        [N], nats for each pair.
+        [N], nats per pair.
 
     Raises:
-        ValueError: If the queue has no place.
+        ValueError: If the queue is empty.
 
     Example:
         Each view finds itself in the queue: the positive scores 1, the negative 0.
@@ -81,8 +81,8 @@ def nnclr(
         0.3133
 
     Conventions:
-        Only predictions of the other view are in the sum, N terms, as in the paper's listing, and both ways are
-        averaged. The default temperature is the paper's.
+        The sum is over the N predictions of the other view, as in the paper's listing, averaged over both directions.
+        The default temperature is the paper's.
 
     References:
         Dwibedi et al. 2021, arXiv:2104.14548.
@@ -120,6 +120,6 @@ def _nearest(z: jax.Array, support: jax.Array, where: jax.Array | None) -> jax.A
     if where is not None:
         cosines = jnp.where(where[None], cosines, -jnp.inf)
     best = jnp.argmax(cosines, axis=1)
-    # Without places all scores are -inf; a NaN counts as the largest.
+    # With an empty support all scores are -inf; NaN counts as the largest.
     finite = jnp.isfinite(jnp.take_along_axis(cosines, best[:, None], axis=1))
     return jnp.where(finite, support[best], jnp.nan)

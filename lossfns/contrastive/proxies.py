@@ -1,4 +1,4 @@
-"""Proxy losses: a learnt vector for each class represents its examples."""
+"""Proxy losses: learnt class vectors represent the examples."""
 
 import jax
 import jax.numpy as jnp
@@ -38,32 +38,31 @@ def proxy_nca(
 
     $$-\log \frac{e^{-d(x, p_y) / \tau}}{\sum_{k \ne y} e^{-d(x, p_k) / \tau}}, \qquad d(x, p) = \|x - p\|^2$$
 
-    of unit vectors. The [N, V] distances are never held.
+    of unit vectors. The [N, V] distances are never materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
         proxies: [V, D], the learnt proxy of each class; normalised here.
         labels: [N], integers in 0 .. V-1.
         temperature: $\tau$, divides the squared distances.
-        include_positive: Whether the class's own proxy is in the sum below as well, which makes it a softmax.
+        include_positive: Whether the sum includes the label's proxy, which makes it a softmax.
         where: [N], boolean; False deletes the example.
-        block_size: Proxies in a block; None chooses.
+        block_size: Proxies per block; None chooses.
 
     Returns:
-        [N], nats for each example. May be negative, unless the positive is included. A label outside 0 .. V-1 gives
-        NaN.
+        [N], nats per example; may be negative unless the positive is included.
 
     Raises:
         ValueError: If there is only one class.
 
     Example:
-        At its own proxy, and at a squared distance of 2 from the other one.
+        At its own proxy, and at a squared distance of 2 from the other.
 
         >>> print(proxy_nca(jnp.eye(2)[:1], jnp.eye(2), jnp.array([0])).round(4))
         [-2.]
 
     Conventions:
-        The paper leaves the positive out of the sum. ProxyNCA++ includes it, with temperature 1/9, and so does
+        The paper excludes the positive from the sum. ProxyNCA++ includes it, with temperature 1/9, and so does
         pytorch-metric-learning with temperature 1.
 
     References:
@@ -74,7 +73,7 @@ def proxy_nca(
     dtype = accumulation_dtype(embeddings, proxies)
     if labels.shape[0] == 0:
         return jnp.zeros(0, dtype)
-    # Of |u - p|^2 = 2 - 2 u.p the 2 is in all terms, and cancels.
+    # |u - p|^2 = 2 - 2 u.p: the 2 is in all terms and cancels.
     rows = normalize_rows(where, embeddings, dtype) * (2 / as_scalar(temperature, dtype))
     own = row_dot(rows, unit_vectors(proxies[labels].astype(dtype)))
     log_sums = log_sum_of_others(rows, proxies, labels, where, block_size)
@@ -98,8 +97,8 @@ def proxy_anchor(
     $$\frac{1}{|P^+|} \sum_{p \in P^+} \log\Bigl(1 + \sum_{x \in X_p^+} e^{-\alpha (s(x, p) - \delta)}\Bigr)
     + \frac{1}{|P|} \sum_{p \in P} \log\Bigl(1 + \sum_{x \in X_p^-} e^{\alpha (s(x, p) + \delta)}\Bigr)$$
 
-    with cosines $s$, the examples $X_p^+$ of the batch that are of the proxy's class and $X_p^-$ that are not, all
-    proxies P, and $P^+$ those that have a positive in the batch. The [N, V] cosines are held.
+    with cosines $s$, examples $X_p^+$ of the proxy's class and $X_p^-$ of other classes, all proxies P, and $P^+$ the
+    proxies with a positive in the batch. The [N, V] cosines are materialised.
 
     Args:
         embeddings: [N, D]; normalised here.
@@ -111,19 +110,18 @@ def proxy_anchor(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss;. A label outside
-        0 .. V-1 at a present example gives NaN in all rows, since they have one common value.
+        [N], one number for the whole batch in each present row, so that the mean over rows is the loss. A present label
+        outside 0 .. V-1 gives NaN in all rows.
 
     Example:
-        One example at the first of two proxies: log(1 + 1/e) for its positive and, for the mean over proxies of their
-        negatives, half of log 2.
+        One example at the first of two proxies: log(1 + 1/e) for its positive, and half of log 2 for the negative,
+        averaged over proxies.
 
         >>> print(proxy_anchor(jnp.eye(2)[:1], jnp.eye(2), jnp.array([0]), scale=1.0, margin=0.0).round(4))
         [0.6598]
 
     Conventions:
-        The defaults are the paper's. The second sum is divided by the number of all proxies, with a negative in the
-        batch or not.
+        The defaults are the paper's. The second sum is divided by the number of all proxies.
 
     References:
         Kim et al. 2020, arXiv:2003.13911.

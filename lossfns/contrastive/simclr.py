@@ -1,4 +1,4 @@
-"""SimCLR and its relatives: two views of an example against the views of all others."""
+"""SimCLR and its relatives: two views of an example against the views of all other examples."""
 
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ def _views(
     check_embeddings("view_a", view_a, "view_b", view_b)
     where = check_where(where, view_a.shape[:1])
     dtype = accumulation_dtype(view_a, view_b)
-    # The temperature's root divides both factors of a product: no pass over the scores.
+    # Each factor is divided by the root of the temperature: no extra pass over the scores.
     scale = jax.lax.rsqrt(as_scalar(temperature, dtype))
     a, b = normalize_rows(where, view_a, dtype) * scale, normalize_rows(where, view_b, dtype) * scale
     pair = jnp.tile(row_numbers(a.shape[0], axis_name), 2)
@@ -92,32 +92,31 @@ def nt_xent(
 
     $$-s_{i j(i)} + \log \sum_{k \ne i} e^{s_{ik}}$$
 
-    so the mean over pairs is the paper's mean over 2N anchors. Only the anchor itself is left out of the sum: it has
-    2N-1 terms, the positive among them. The [2N, 2N] similarities are never held: they are computed block by block,
-    each block for both triangles, and recomputed in the backward pass.
+    so the mean over pairs is the paper's mean over 2N anchors. The sum has 2N-1 terms, including the positive. The
+    [2N, 2N] similarities are never materialised, and each block serves both triangles.
 
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: Divides the cosines.
-        where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
+        where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        block_size: Views in a block; None chooses.
+        block_size: Views per block; None chooses.
 
     Returns:
-        [N], nats for each pair.
+        [N], nats per pair.
 
     Example:
-        Two pairs of identical views, at right angles to each other, at temperature 1: every anchor has its positive at
-        cosine 1 and two negatives at cosine 0, so it costs log(1 + 2/e).
+        Two pairs of identical views, orthogonal to each other: each anchor has a positive of cosine 1 and two negatives
+        of cosine 0, so it costs log(1 + 2/e).
 
         >>> views = jnp.eye(2)
         >>> print(nt_xent(views, views, temperature=1.0).round(4))
         [0.5514 0.5514]
 
     Conventions:
-        The temperature's default is the paper's for CIFAR-10; its ImageNet runs use 0.1. The cosine with a zero vector
-        is 0. InfoNCE and CLIP have N terms in the sum: only the other modality's examples.
+        The default temperature is the paper's for CIFAR-10; its ImageNet runs use 0.1. The cosine with a zero vector is
+        0. InfoNCE and CLIP have N terms in the sum: only the other modality's examples.
 
     References:
         Chen et al. 2020, arXiv:2002.05709.
@@ -149,30 +148,30 @@ def decoupled_contrastive(
     $$-w_i\, s_{i j(i)} + \log \sum_{k \ne i, j(i)} e^{s_{ik}}$$
 
     where $w_i = 1$, or with $\sigma$ (DCLW) $w_i = 2 - e^{c_i / \sigma} / \operatorname{mean}_n e^{c_n / \sigma}$ with
-    $c$ the cosines of the N pairs: pairs that are far apart weigh more. The similarities are never held.
+    $c$ the cosines of the N pairs: pairs farther apart weigh more.
 
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: Divides the cosines.
         sigma: $\sigma$ of the weights, 0.5 in the paper; None for weights of 1.
-        where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
+        where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        block_size: Views in a block; None chooses.
+        block_size: Views per block; None chooses.
 
     Returns:
-        [N], for each pair, and at a pair that is alone. May be negative.
+        [N], per pair; 0 for a single pair. May be negative.
 
     Example:
-        The positive has cosine 1, the two negatives of each anchor 0: log 2 - 1.
+        The positive has cosine 1, the two negatives 0: log 2 - 1.
 
         >>> print(decoupled_contrastive(jnp.eye(2), jnp.eye(2), temperature=1.0).round(4))
         [-0.3069 -0.3069]
 
     Conventions:
-        2N-2 terms in the sum, both views of all others. The mean over anchors; the paper's formula sums over them. The
-        weights have a gradient, as in the widely used code, which computes one direction at a time: its mean of both
-        is this one.
+        The sum has 2N-2 terms, both views of all others, and the value is the mean over anchors; the paper's formula
+        sums over them. The weights have a gradient, as in the widely used code, which computes one direction at a time:
+        the mean of both is this.
 
     References:
         Yeh et al. 2021, arXiv:2110.06848.
@@ -202,7 +201,7 @@ def debiased_contrastive(
     axis_name: AxisName = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""Debiased contrastive loss: `nt_xent`, corrected for negatives of the anchor's own class.
+    r"""Debiased contrastive loss: `nt_xent`, corrected for negatives of the anchor's class.
 
     With $s$ the cosines over the temperature $t$, p the other view of an anchor and n the $M = 2N - 2$ views of other
     examples, the value of a pair is the mean over its two anchors of
@@ -210,29 +209,27 @@ def debiased_contrastive(
     $$-\log \frac{e^{s_p}}{e^{s_p} + M g}, \qquad
     g = \max\Bigl(\frac{1}{1 - \tau} \Bigl(\frac1M \sum_n e^{s_n} - \tau e^{s_p}\Bigr),\; e^{-1/t}\Bigr)$$
 
-    The similarities are never held.
-
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: $t$, divides the cosines.
         class_prior: $\tau$ ($\tau^+$ in the paper), the probability that two examples are of one class; below 1.
-        where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
+        where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        block_size: Views in a block; None chooses.
+        block_size: Views per block; None chooses.
 
     Returns:
-        [N], nats for each pair, and at a pair that is alone.
+        [N], nats per pair; 0 for a single pair.
 
     Example:
-        Without a prior it is NT-Xent: positives at cosine 1, two negatives at cosine 0, log(1 + 2/e).
+        Without a prior it is NT-Xent: a positive of cosine 1, two negatives of cosine 0, log(1 + 2/e).
 
         >>> print(debiased_contrastive(jnp.eye(2), jnp.eye(2), temperature=1.0, class_prior=0.0).round(4))
         [0.5514 0.5514]
 
     Conventions:
-        The estimate from one positive, as in the authors' code, whose defaults these are. Where the bound is reached,
-        the negatives have no gradient.
+        The estimate from one positive, with the defaults of the authors' code. At the bound the negatives have no
+        gradient.
 
     References:
         Chuang et al. 2020, arXiv:2007.00224.
@@ -247,11 +244,11 @@ def debiased_contrastive(
 
 
 def _corrected(own: jax.Array, log_means: jax.Array, number: jax.Array, temperature: Any, tau: Any) -> jax.Array:
-    """Values [N] from the pairs' scores [N] and log mean e^score of both anchors' negatives [2, N]."""
+    """Values [N] from the pairs' scores [N] and log mean e^score of the negatives of both anchors [2, N]."""
     t, tau = as_scalar(temperature, own.dtype), as_scalar(tau, own.dtype)
     alone = log_means == -jnp.inf
     log_means = jnp.where(alone, 0, log_means)
-    # The fraction subtracted from the mean: above 1 the bound is reached, long before the exponential overflows.
+    # The fraction of the mean subtracted; the bound holds above 1, long before the exponential overflows.
     taken = tau * jnp.exp(jnp.minimum(own[None] - log_means, 80))
     all_taken = taken >= 1
     log_g = log_means + jnp.log1p(-jnp.where(all_taken, 0, taken)) - jnp.log1p(-tau)
@@ -280,24 +277,22 @@ def hard_negative_contrastive(
 ) -> jax.Array:
     r"""Contrastive learning with hard negatives: `debiased_contrastive` with negatives weighted by similarity.
 
-    The mean of $e^{s_n}$ over the negatives of an anchor is replaced by
+    The mean of $e^{s_n}$ over an anchor's negatives in `debiased_contrastive` is replaced by
 
     $$\frac{\sum_n e^{\beta s_n} e^{s_n}}{\sum_n e^{\beta s_n}}$$
-
-    and the rest is as in `debiased_contrastive`. The similarities are never held.
 
     Args:
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
-        beta: $\beta$, how much hard negatives are preferred; 0 for not at all.
+        beta: $\beta$, the concentration on hard negatives; 0 for none.
         temperature: $t$, divides the cosines.
         class_prior: The probability that two examples are of one class; below 1.
-        where: [N], boolean; False deletes the pair, as an anchor and as negatives of the others.
+        where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
-        block_size: Views in a block; None chooses.
+        block_size: Views per block; None chooses.
 
     Returns:
-        [N], nats for each pair, and at a pair that is alone.
+        [N], nats per pair; 0 for a single pair.
 
     Example:
         Equal negatives have equal weights, so without a prior this is NT-Xent.
@@ -306,8 +301,8 @@ def hard_negative_contrastive(
         [0.5514 0.5514]
 
     Conventions:
-        The weights are of the scores after the temperature, and have a gradient, as in the authors' code, whose
-        defaults these are.
+        The weights use the scores after the temperature and have a gradient, as in the authors' code, with its
+        defaults.
 
     References:
         Robinson et al. 2020, arXiv:2010.04592.

@@ -1,4 +1,4 @@
-"""Contrast by class: every other example of the class is a positive."""
+"""Supervised contrastive learning: all other examples of the class are positives."""
 
 import jax
 import jax.numpy as jnp
@@ -49,36 +49,35 @@ def supcon(
     $$\text{out: } \frac{-1}{|P(i)|} \sum_{p \in P(i)} \log \frac{e^{s_{ip}}}{\sum_{a \in A(i)} e^{s_{ia}}}
     \qquad \text{in: } -\log \frac{1}{|P(i)|} \sum_{p \in P(i)} \frac{e^{s_{ip}}}{\sum_{a \in A(i)} e^{s_{ia}}}$$
 
-    and 0 for an anchor without a positive. The [N, N] scores are never held: they are computed block by block, and
-    again in the backward pass.
+    and 0 for an anchor without a positive. The [N, N] scores are never materialised.
 
     Args:
         embeddings: [N, D]; normalised here. Views of one example are rows with the same label.
-        labels: [N], integers of any value; rows with equal labels are of one class.
-        form: "out", with the mean outside of the logarithm, the paper's choice; or "in".
+        labels: [N], integers of any value; equal labels are one class.
+        form: "out", the mean outside the logarithm and the paper's choice, or "in".
         temperature: Divides the cosines.
-        base_temperature: If given, the value is times `temperature / base_temperature`, as in the authors' code.
-        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        base_temperature: If given, multiplies the value by `temperature / base_temperature` as the authors do.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
-        block_size: Examples in a block; None chooses.
+        block_size: Examples per block; None chooses.
 
     Returns:
-        [N], nats for each anchor; 0 at anchors without a positive.
+        [N], nats per anchor; 0 at anchors without a positive.
 
     Example:
-        Two of a class in one direction, a third at a right angle: the two cost log(1 + 1/e) at temperature 1; the
-        third has no positive.
+        Two identical examples of a class, a third orthogonal: the two cost log(1 + 1/e) at temperature 1; the third has
+        no positive.
 
         >>> embeddings = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print([f"{x:.4f}" for x in supcon(embeddings, jnp.array([7, 7, 8]), temperature=1.0)])
         ['0.3133', '0.3133', '0.0000']
 
     Conventions:
-        "out" is at least "in" (Jensen) and the better one in the paper. The default temperature is the paper's; the
-        authors' code has 0.07 and multiplies by temperature over base temperature, both 0.07 by default, so by 1
-        unless only one is changed. Anchors without a positive: NaN in the formula and in the first version of that
-        code, 0 here and in the present one, which counts them in the mean. To leave them out, weight by whether
-        the label occurs twice. With one positive each, both forms are `nt_xent`.
+        "out" is at least "in" (Jensen) and better in the paper. The default temperature is the paper's; the authors'
+        code has 0.07 and multiplies by temperature over base temperature, 1 unless one of them is changed.
+        An anchor without a positive is NaN in the formula and in their first code, 0 here and in their current code,
+        which counts it in the mean. To exclude it, weight rows by whether their label occurs twice. With one positive
+        per anchor both forms are `nt_xent`.
 
     References:
         Khosla et al. 2020, arXiv:2004.11362.

@@ -40,7 +40,7 @@ def triplet(
         negative: [N, D], embeddings of the negatives.
         margin: $m$, in units of the distance.
         norm: The distance $d$: "l2", "squared_l2" or "l1".
-        swap: Whether the negative's distance is the smaller one of those from the anchor and from the positive.
+        swap: Whether to use the smaller of the negative's distances from anchor and positive.
         where: [N], boolean; False deletes the triplet.
 
     Returns:
@@ -53,9 +53,9 @@ def triplet(
         [5.]
 
     Conventions:
-        The defaults are those of torch's TripletMarginLoss, whose `p` is here 1 or 2. torch adds 1e-6 to each entry of
-        the difference, so its distances are off by up to 1e-6 times the root of D; here nothing is added, and the
-        distance of equal vectors is 0 with gradient 0. FaceNet has `norm="squared_l2"` of unit vectors and margin 0.2.
+        Defaults as in torch's TripletMarginLoss, with `p` 1 or 2. torch adds 1e-6 to each entry of the difference,
+        which shifts distances by up to 1e-6 times the root of D; here the distance of equal vectors is 0 with gradient
+        0. FaceNet uses `norm="squared_l2"` on unit vectors and margin 0.2.
 
     References:
         Schroff et al. 2015, arXiv:1503.03832; Balntas et al. 2016, doi:10.5244/C.30.119 (swap).
@@ -80,34 +80,34 @@ def batch_hard_triplet(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Triplet loss of each anchor with its farthest positive and its nearest negative in the batch.
+    r"""Triplet loss of each anchor with its farthest positive and nearest negative in the batch.
 
-    With $g_i = \max_{p} d(x_i, x_p) - \min_{n} d(x_i, x_n)$ over all others of the anchor's class and all of other
-    classes, the value is $\log(1 + e^{g_i})$, or $\max(0, m + g_i)$ with a margin; 0 for an anchor without a positive
-    or without a negative. Only the triplets chosen have a gradient. The [N, N] distances are never held.
+    With $g_i = \max_{p} d(x_i, x_p) - \min_{n} d(x_i, x_n)$ over the others of the anchor's class p and the examples of
+    other classes n, the value is $\log(1 + e^{g_i})$, or $\max(0, m + g_i)$ with a margin; 0 without a positive or
+    negative. Only the selected triplets have a gradient. The [N, N] distances are never materialised.
 
     Args:
         embeddings: [N, D]; not normalised here.
-        labels: [N], integers of any value; rows with equal labels are of one class.
+        labels: [N], integers of any value; equal labels are one class.
         margin: $m$, in units of the distance; None for the soft margin $\log(1 + e^g)$.
         norm: The distance: "l2", "squared_l2" or "l1".
-        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], for each anchor.
+        [N], per anchor.
 
     Example:
-        Points on a line: the second has its positive at distance 2 and a negative at 1. The third has no positive.
+        Points on a line: the second has its positive at distance 2 and its negative at 1. The third has no positive.
 
         >>> points = jnp.array([[0.0], [2.0], [3.0]])
         >>> print(batch_hard_triplet(points, jnp.array([0, 0, 1]), margin=1.0))
         [0. 2. 0.]
 
     Conventions:
-        The soft margin and the plain distance, not squared, are the paper's choice. Its formula counts the anchor
-        itself among its positives, which matters only to anchors that are alone in their class: they have 0 here. Of
-        distances that tie, the first has the gradient.
+        The soft margin and the distance, not squared, are the paper's choice. Its formula counts the anchor among its
+        positives, which only affects anchors that are alone in their class: 0 here. Of tied distances the first has the
+        gradient.
 
     References:
         Hermans et al. 2017, arXiv:1703.07737.
@@ -128,7 +128,7 @@ def batch_hard_triplet(
         return farthest, nearest, jnp.any(positives, axis=1) & jnp.any(negatives, axis=1)
 
     fixed = here._replace(vectors=jax.lax.stop_gradient(x))
-    # Squares are summed as they are made; the other norms read the differences twice.
+    # Squares are summed as they are computed; the other norms read the differences twice.
     entries = everyone.pair.size if norm == "squared_l2" else everyone.vectors.size
     farthest, nearest, has_both = map_rows(choice, fixed, entries)
     excess = gap(norm, x, everyone.vectors[farthest], everyone.vectors[nearest])
@@ -146,37 +146,37 @@ def semi_hard_triplet(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Triplet loss of each anchor and positive with the nearest negative farther than the positive.
+    r"""Triplet loss of each anchor and positive with the nearest negative beyond the positive.
 
     $$\frac{1}{|P(i)|} \sum_{p \in P(i)} \max\bigl(0,\; m + d(x_i, x_p) - d(x_i, x_{n(i, p)})\bigr)$$
 
-    where $n(i, p)$ is the nearest example of another class with $d(x_i, x_n) > d(x_i, x_p)$, or the farthest of all
-    negatives if there is none. 0 for an anchor without a positive or without a negative. Of all tables [N, N] only the
-    numbers n(i, p) are held, for the gradient.
+    where $n(i, p)$ is the nearest negative with $d(x_i, x_n) > d(x_i, x_p)$, or the farthest negative if there is none.
+    0 for an anchor without a positive or negative. Of all [N, N] tables only the indices n(i, p) are stored, for the
+    gradient.
 
     Args:
         embeddings: [N, D]; not normalised here.
-        labels: [N], integers of any value; rows with equal labels are of one class.
+        labels: [N], integers of any value; equal labels are one class.
         margin: $m$, in units of the distance.
         norm: The distance: "l2", "squared_l2" or "l1".
-        where: [N], boolean; False deletes the example, as an anchor and for the others.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], for each anchor.
+        [N], per anchor.
 
     Example:
-        Points on a line, each with its positive at distance 2 and the next farther negative at distance 3.
+        Points on a line, each with its positive at distance 2 and the next negative at distance 3.
 
         >>> points = jnp.array([[0.0], [2.0], [3.0], [5.0]])
         >>> print(semi_hard_triplet(points, jnp.array([0, 0, 1, 1]), margin=2.0, norm="l2"))
         [1. 1. 1. 1.]
 
     Conventions:
-        The default margin and the squared distance are FaceNet's, whose embeddings are unit vectors. The paper does not
-        say what to do where no negative is semi-hard: the farthest one is what TensorFlow Addons takes. That
-        library's mean is over pairs of an anchor and a positive, this one's over anchors: the same where
-        all classes are of one size; else weight the rows by their number of positives.
+        The default margin and squared distance are FaceNet's, on unit vectors. The paper does not define the case
+        without a semi-hard negative: TensorFlow Addons takes the farthest one too. Its mean is over pairs of anchor and
+        positive, here over anchors: the same for classes of equal size; otherwise weight rows by their number of
+        positives.
 
     References:
         Schroff et al. 2015, arXiv:1503.03832.
@@ -194,7 +194,7 @@ def semi_hard_triplet(
         number = jnp.sum(negatives, axis=1, keepdims=True)
         chosen = keep(_next_farther(jnp.where(negatives, jax.lax.stop_gradient(table), jnp.inf), table, number))
         far = jnp.take_along_axis(table, chosen, axis=1)
-        unknown = jnp.any(negatives & jnp.isnan(table), axis=1, keepdims=True)  # no order has a place for NaN
+        unknown = jnp.any(negatives & jnp.isnan(table), axis=1, keepdims=True)  # NaN cannot be ordered
         far = jnp.where(unknown, jnp.nan, far)
         counts = positives & (number > 0)
         hinges = jnp.where(counts, jax.nn.relu(as_scalar(margin, dtype) + table - far), 0)
@@ -204,7 +204,7 @@ def semi_hard_triplet(
 
 
 def _next_farther(candidates: jax.Array, bounds: jax.Array, number: jax.Array) -> jax.Array:
-    """For each bound [N, M] the nearest of the `number` finite candidates [N, M] above it, or else the farthest."""
+    """For each bound [N, M] index of the next larger of the `number` finite candidates [N, M], else of the farthest."""
     order = jnp.argsort(candidates, axis=1)
     ascending = jnp.take_along_axis(candidates, order, axis=1)
     place = jax.vmap(lambda row, bounds: jnp.searchsorted(row, bounds, side="right"))(ascending, bounds)

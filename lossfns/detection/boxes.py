@@ -1,4 +1,4 @@
-"""Losses of the overlap of two boxes: IoU, and its extensions to boxes that do not overlap."""
+"""Box overlap losses: IoU, and its extensions to disjoint boxes."""
 
 from typing import NamedTuple
 
@@ -20,18 +20,18 @@ _layout = one_of("corners", "centre")
 def iou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""1 - IoU, the intersection over union of two boxes.
+    r"""IoU loss: 1 - the intersection over union of two boxes.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|}$$
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 1. Boxes without area overlap nothing and cost 1. A box with x2 < x1 or y2 < y1 gives NaN.
+        [...], from 0 to 1. Boxes of area 0 cost 1. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         The left half of a square of side 2.
@@ -40,8 +40,8 @@ def iou(
         [0.5]
 
     Conventions:
-        UnitBox has the negative logarithm of the ratio instead. torchvision adds 1e-7 to denominators. Boxes apart have
-        no gradient: `giou`, `diou` and `ciou` have one.
+        UnitBox has the negative logarithm instead. torchvision adds 1e-7 to denominators. Disjoint boxes have gradient
+        0, unlike in `giou`, `diou` and `ciou`.
 
     References:
         Yu et al. 2016, arXiv:1608.01471 (UnitBox). Rezatofighi et al. 2019, arXiv:1902.09630.
@@ -54,18 +54,18 @@ def iou(
 def giou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Generalised IoU loss: 1 - IoU, plus the fraction of the enclosing box $C$ that neither box covers.
+    r"""Generalised IoU loss: 1 - IoU, plus the uncovered fraction of the enclosing box $C$.
 
     $$1 - \frac{|A \cap B|}{|A \cup B|} + \frac{|C \setminus (A \cup B)|}{|C|}$$
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 2. Where the enclosing box has no area the share is 0. A box with x2 < x1 or y2 < y1 gives NaN.
+        [...], from 0 to 2. If the enclosing box has area 0, the fraction is 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         Unit squares with a gap of 1 between them: no overlap, and a third of the enclosing box is empty.
@@ -92,12 +92,12 @@ def diou(
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], from 0 to 2. Two boxes that are one point have no distance. A box with x2 < x1 or y2 < y1 gives NaN.
+        [...], from 0 to 2. Two coinciding points have distance 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         Unit squares with a gap of 1: centres 2 apart, and a diagonal of 3 by 1, so 1 + 4/10.
@@ -116,22 +116,22 @@ def diou(
 def ciou(
     predictions: jax.Array, targets: jax.Array, *, layout: str = "corners", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Complete IoU loss: `diou`, plus a penalty on different aspect ratios.
+    r"""Complete IoU loss: `diou` plus a penalty on different aspect ratios.
 
     $$\mathrm{DIoU} + \alpha v, \quad
     v = \frac{4}{\pi^2} \left(\arctan\frac{w}{h} - \arctan\frac{w'}{h'}\right)^2, \quad
     \alpha = \frac{v}{(1 - \mathrm{IoU}) + v}$$
 
-    The weight $\alpha$ is a constant for the gradient.
+    The weight $\alpha$ has no gradient.
 
     Args:
         predictions: [..., 4], boxes, floating.
-        targets: [..., 4], the same shape, any real dtype. Nothing is broadcast.
+        targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
         where: [...], boolean; False deletes the pair of boxes.
 
     Returns:
-        [...], at least 0. Where a box is a point, which has no shape, v is 0. A box with x2 < x1 or y2 < y1 gives NaN.
+        [...], at least 0. For a point v is 0. A box with x2 < x1 or y2 < y1 gives NaN.
 
     Example:
         A square in the middle of the top of another twice its side has the same shape, so this is the distance IoU:
@@ -141,9 +141,9 @@ def ciou(
         [0.78125]
 
     Conventions:
-        torchvision's and the paper's value, with the true gradient of v; the paper replaces its factor
-        $1 / (w^2 + h^2)$ by 1, and its authors' later code has alpha 0 for an IoU below 1/2. Code that lets the
-        gradient through alpha changes the direction, not the value.
+        The value is torchvision's and the paper's, with the true gradient of v; the paper replaces its factor
+        $1 / (w^2 + h^2)$ by 1, and its authors' later code has alpha 0 for an IoU below 1/2. A gradient through alpha,
+        as in some code, changes the direction but not the value.
 
     References:
         Zheng et al. 2020, arXiv:1911.08287.
@@ -157,10 +157,10 @@ def ciou(
 
 
 class Pair(NamedTuple):
-    """Two boxes as corners, NaN where a side is negative, and the sides of the enclosing box.
+    """Two boxes as corners, NaN if a side is negative, and the sides of the enclosing box.
 
-    Ratios of areas do not change if an axis is stretched, but areas of tiny and huge boxes leave the range of the
-    dtype: differences are divided by those sides once they are taken.
+    Ratios of areas are invariant under stretching an axis, but areas of tiny and huge boxes leave the range of the
+    dtype: differences are divided by these sides.
     """
 
     a: jax.Array
@@ -180,13 +180,13 @@ def _check(
 
 
 def check_boxes(name: str, boxes: jax.Array) -> None:
-    """Raises unless the last axis has the four numbers of a box."""
+    """Raises unless the last axis has four entries."""
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name} must have a last axis of 4, got shape {boxes.shape}")
 
 
 def corners(boxes: jax.Array, layout: str) -> jax.Array:
-    """Boxes [..., 4] as x1, y1, x2, y2, all NaN where a side is negative."""
+    """Boxes [..., 4] as x1, y1, x2, y2, all NaN if a side is negative."""
     if layout == "centre":
         centre, half = boxes[..., :2], boxes[..., 2:] / 2
         proper = jnp.all(half >= 0, axis=-1, keepdims=True)
@@ -228,7 +228,7 @@ def _areas(pair: Pair) -> tuple[jax.Array, jax.Array]:
 
 def _overlap_cost(pair: Pair) -> jax.Array:
     intersection, union = _areas(pair)
-    # Boxes with almost no union, relative to the enclosing box, are crossing lines: their overlap is 0.
+    # Boxes with almost no union relative to the enclosing box are crossing lines: their overlap is 0.
     nothing = (intersection == 0) | (union < 1e-18)
     cost = (union - intersection) / jnp.where(nothing, 1, union)
     return jnp.where(jnp.isnan(union), jnp.nan, jnp.where(nothing, 1, cost))

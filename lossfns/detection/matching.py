@@ -29,11 +29,11 @@ class SetPrediction(NamedTuple):
     """The three terms of DETR's loss, each with its weights."""
 
     classification: jax.Array
-    """[N, Q], nats: cross-entropy of each query with its object's class, or with "no object"."""
+    """[N, Q], nats: cross-entropy of each query with its object's class or with "no object"."""
     query_weights: jax.Array
-    """[N, Q]: 1 for a matched query, `no_object_weight` for another, 0 in a masked example."""
+    """[N, Q]: 1 for a matched query, `no_object_weight` for an unmatched one, 0 in masked examples."""
     distance: jax.Array
-    """[N, M]: sum of the absolute errors of the four numbers of each object's box; 0 at padding."""
+    """[N, M]: L1 distance of each object's box; 0 at padding."""
     giou: jax.Array
     """[N, M]: generalised IoU loss of each object's box; 0 at padding."""
     object_weights: jax.Array
@@ -64,40 +64,40 @@ def set_prediction(
     valid: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> SetPrediction:
-    r"""DETR's set prediction: matches each object to a query at the least total cost, then takes the losses.
+    r"""DETR's set prediction: matches objects to queries at minimal total cost and returns the losses.
 
-    The matching $\sigma$ minimises, over all assignments of different queries to the objects of an example,
+    The matching $\sigma$ minimises, over assignments of distinct queries to the objects of an example,
 
     $$\sum_i -c_p\, p_{\sigma(i)}(y_i) + c_1 \lVert b_{\sigma(i)} - b_i \rVert_1 + c_g\, \mathrm{GIoU\ loss}$$
 
-    and has no gradient. The losses are the cross-entropy of every query, with the class of its object or with "no
-    object", and the two box losses of every object. They have different denominators, so they come as parts: the
-    paper's loss is the sum of three weighted means,
+    and has no gradient. The losses are the cross-entropy of every query, with its object's class or "no object", and
+    two box losses of every object. Their denominators differ, so they are returned separately: the paper's loss is the
+    sum of three weighted means,
 
     `mean(classification, query_weights) + 5 * mean(distance, object_weights) + 2 * mean(giou, object_weights)`.
 
     Args:
-        logits: [N, Q, C + 1], one row of classes for each query; the last class is "no object".
-        boxes: [N, Q, 4], predicted boxes, in units of the image.
+        logits: [N, Q, C + 1], class logits of each query; the last class is "no object".
+        boxes: [N, Q, 4], predicted boxes, relative to the image.
         labels: [N, M], integers in 0 .. C-1; at most Q objects.
         target_boxes: [N, M, 4], true boxes, any real dtype.
         class_cost: $c_p$.
         distance_cost: $c_1$.
         giou_cost: $c_g$.
-        no_object_weight: Weight of queries without an object in the mean of cross-entropies, as there are many.
+        no_object_weight: Weight of unmatched queries, the majority, in the mean of cross-entropies.
         layout: "centre" for centre x, centre y, width, height, as in the paper; "corners" for x1, y1, x2, y2.
         valid: [N, M], boolean; False where the object is padding.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        `SetPrediction`, all in. A label that is not a class, the class "no object" included, a predicted or true box
-        with a negative side, or a logit that is NaN makes all parts of its example NaN.
+        `SetPrediction`. A label that is not a class or is "no object", a box with a negative side, or a NaN logit gives
+        NaN in all parts of its example.
 
     Raises:
         ValueError: If objects outnumber queries.
 
     Example:
-        One class, two queries, one object at the second query's box: that one is matched and its box costs nothing.
+        One class, two queries, one object equal to the second query's box: it is matched and its box costs nothing.
 
         >>> boxes = jnp.array([[[0.2, 0.2, 0.1, 0.1], [0.5, 0.5, 0.2, 0.2]]])
         >>> out = set_prediction(jnp.zeros((1, 2, 2)), boxes, jnp.array([[0]]), boxes[:, 1:])
@@ -105,9 +105,9 @@ def set_prediction(
         [[1]] [[0.6931 0.6931]] [[0.1 1. ]] [[0.]]
 
     Conventions:
-        The costs and weights are those of the authors' code, whose matching uses the probability, not its logarithm.
-        The paper and that code divide the box losses by the objects of the global batch, which the weights do here on
-        any split; their cross-entropy is divided by the weights of each device's own queries.
+        The costs and weights are the authors', whose matching uses the probability, not its logarithm. The paper and
+        that code divide the box losses by the number of objects of the global batch, as the weights do here on any
+        split; their cross-entropy is divided by the weights of each device's queries.
 
     References:
         Carion et al. 2020, arXiv:2005.12872. Kuhn 1955, doi:10.1002/nav.3800020109 (the assignment).
@@ -152,7 +152,7 @@ def _check(
     valid: jax.Array | None,
     where: jax.Array | None,
 ) -> tuple[jax.Array | None, jax.Array]:
-    """Check shapes and dtypes; return `where` and which places of `labels` hold an object."""
+    """Checks shapes and dtypes; returns `where` and the mask of objects in `labels`."""
     check_array("logits", logits)
     check_array("boxes", boxes)
     check_array("labels", labels, "integer")
@@ -184,7 +184,7 @@ def _unusable(
     classes: int,
     layout: str,
 ) -> jax.Array:
-    """Mask [N] of examples with an invalid number."""
+    """Mask [N] of examples with invalid entries."""
     wrong = objects & ((labels < 0) | (labels >= classes) | jnp.isnan(corners(true, layout)).any(-1))
     no_query = jnp.isnan(corners(predicted, layout)).any((-1, -2)) | jnp.isnan(scores).any((-1, -2))
     return jnp.any(wrong, axis=-1) | no_query
@@ -213,11 +213,10 @@ def _costs(
 
 
 def _assign(cost: jax.Array) -> jax.Array:
-    """Assigns different queries to objects at the least total cost; finite costs [M, Q], M <= Q.
+    """Assigns distinct queries to objects at minimal total cost; finite costs [M, Q], M <= Q.
 
-    The Hungarian algorithm by shortest augmenting paths, as `optax.assignment.hungarian_algorithm`, whose loops start
-    from constants and so cannot be traced where `shard_map` checks which values vary over devices: here they start from
-    the costs.
+    The Hungarian algorithm by shortest augmenting paths, as in `optax.assignment.hungarian_algorithm`, whose loops
+    start from constants, which `shard_map` with varying-axes checks rejects; here they start from the costs.
     """
     objects, queries = cost.shape
     if objects == 0:
@@ -227,7 +226,7 @@ def _assign(cost: jax.Array) -> jax.Array:
     object_index, query_index = jnp.arange(objects)[:, None], jnp.arange(queries)
 
     def add(i: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        u, v, owner = state  # potentials of objects and queries, and the object that has each query
+        u, v, owner = state  # potentials of objects and queries, and the object of each query
 
         def search(path: Path) -> Path:
             length, came_from, done, at, so_far = path

@@ -1,4 +1,4 @@
-"""Distillation of a teacher's features, attention maps and attention between tokens."""
+"""Distillation of a teacher's features, attention maps and self-attention."""
 
 import math
 
@@ -36,10 +36,10 @@ def fitnet_hint(
     r"""Squared distance of the student's features from the teacher's (FitNets), $\tfrac12 \lVert s - t \rVert^2$.
 
     Args:
-        student_features: [N, ...], after the regressor that brings them to the teacher's shape.
+        student_features: [N, ...], after the regressor to the teacher's shape.
         teacher_features: [N, ...], the same shape, a constant: it gets no gradient.
         half: Whether to multiply by 1/2.
-        average: Whether to divide by the number of features of an example.
+        average: Whether to divide by the number of features per example.
         where: [N], boolean; False deletes the example.
 
     Returns:
@@ -50,8 +50,8 @@ def fitnet_hint(
         [12.5]
 
     Conventions:
-        The paper has the half and the sum. RepDistiller and most ports take torch's `mse_loss`: `half=False`,
-        `average=True`, which is 2/D of it.
+        The paper has the half and the sum. RepDistiller and most ports use torch's `mse_loss`: `half=False`,
+        `average=True`, 2/D of it.
 
     References:
         Romero et al. 2014, arXiv:1412.6550.
@@ -72,32 +72,32 @@ def attention_transfer(
     form: str = "norm",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Distance between the attention maps of student and teacher.
+    r"""Attention transfer: distance between the attention maps of student and teacher.
 
     $$\Big\lVert \frac{q^s}{\lVert q^s \rVert} - \frac{q^t}{\lVert q^t \rVert} \Big\rVert, \quad
     q_i = \sum_c |x_{ic}|^p$$
 
     Args:
-        student_features: [N, ..., C], channels last; the axes between are places of the map.
-        teacher_features: [N, ..., C'], as many places, a constant: it gets no gradient. Its channels may differ.
-        power: p of the channels' magnitudes.
-        form: "norm" is the distance above, with gradient 0 where the maps are equal; "mean_square" its square over the
-            number of places.
+        student_features: [N, ..., C], channels last; the axes between are positions of the map.
+        teacher_features: [N, ..., C'], at the same positions, a constant: no gradient. Its channels may differ.
+        power: p, of the channels' magnitudes.
+        form: "norm" is the distance above, with gradient 0 where the maps are equal; "mean_square" is its square over
+            the number of positions.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], without unit, in 0 .. root of 2 for "norm";. A map of zeros stays zero.
+        [N], dimensionless, in 0 .. root of 2 for "norm". A map of zeros stays zero.
 
     Example:
-        All attention at one place against all at another: the root of 2.
+        All attention at one position against all at another: the root of 2.
 
         >>> student, teacher = jnp.array([[[3.0], [0.0]]]), jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
         >>> print(attention_transfer(student, teacher).round(4))
         [1.4142]
 
     Conventions:
-        The paper sums over layers the norm, and weighs the sum by beta / 2 (1000 / places for beta); the authors' code
-        averages the squares, "mean_square". Neither mean nor sum over channels matters after normalising.
+        The paper sums the norm over layers with weight beta / 2 (beta = 1000 / positions); the authors' code averages
+        the squares, "mean_square". Normalised maps do not depend on averaging or summing over channels.
 
     References:
         Zagoruyko and Komodakis 2016, arXiv:1612.03928.
@@ -119,7 +119,7 @@ def attention_transfer(
 
 
 def _attention_map(x: jax.Array, power: jax.Array) -> jax.Array:
-    """[N, places], of norm one; scaled by the largest entry before the power is taken."""
+    """[N, places], of norm one; scaled by the largest entry before taking the power."""
     x = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2), keepdims=True, initial=0))
     x = jnp.abs(x / jnp.where(largest == 0, 1, largest))
@@ -145,20 +145,20 @@ def minilm(
     \sigma(x y) = \mathrm{softmax}\Big(\frac{x y^\top}{\sqrt d}\Big)$$
 
     Args:
-        student_queries: [B, T, H, d], of as many heads as the teacher's; d may differ.
+        student_queries: [B, T, H, d], as many heads as the teacher; d may differ.
         student_keys: [B, T, H, d].
         student_values: [B, T, H, d].
-        teacher_queries: [B, T, H, d'], a constant: the teacher's arrays get no gradient.
+        teacher_queries: [B, T, H, d'], constant, like all of the teacher's arrays: no gradient.
         teacher_keys: [B, T, H, d'].
         teacher_values: [B, T, H, d'].
-        where: [B, T], boolean; False deletes the token, as one that attends and as one attended to.
+        where: [B, T], boolean; False deletes the token as query and as key.
 
     Returns:
-        [B, T], nats for each token, at least 0. Its mean over tokens is the paper's loss.
+        [B, T], nats per token, at least 0. The mean over tokens is the paper's loss.
 
     Example:
-        Two tokens, one head of size 1; the teacher's logits differ by log 3 for the second token only through its
-        queries and keys, the values agree. Its divergence from even odds is 3/4 log 3/2 + 1/4 log 1/2.
+        Two tokens, one head of size 1. Only the second token's query-key logits differ, by log 3: odds of 3 to 1
+        against even odds, 3/4 log 3/2 + 1/4 log 1/2.
 
         >>> zeros = jnp.zeros((1, 2, 1, 1))
         >>> queries, keys = zeros.at[0, 1].set(1.0), zeros.at[0, 0].set(jnp.log(3.0))
@@ -166,8 +166,8 @@ def minilm(
         [[0.     0.1308]]
 
     Conventions:
-        MiniLMv2 compares query-query and key-key relations as well, over new heads: split the vectors into as
-        many relation heads as wanted, and pass queries in the place of queries and keys.
+        MiniLMv2 also compares query-query and key-key relations, over relation heads: split the vectors into that many
+        heads and pass queries as both queries and keys.
 
     References:
         Wang et al. 2020, arXiv:2002.10957 (MiniLM). Wang et al. 2020, arXiv:2012.15828 (MiniLMv2).

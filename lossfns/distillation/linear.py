@@ -1,4 +1,4 @@
-"""Distillation from the hidden states and output heads of both models, without holding the logits."""
+"""Distillation from the hidden states and output heads of both models, without materialising the logits."""
 
 import functools
 from typing import Any
@@ -45,29 +45,29 @@ def linear_distillation(
     axis_name: AxisName = None,
     precision: str = "highest",
 ) -> jax.Array:
-    r"""`knowledge_distillation` of the logits of two output heads, a block of classes at a time.
+    r"""`knowledge_distillation` of the logits of two output heads, without materialising them.
 
     $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big), \quad s = W_s h_s + b_s,
     \quad t = W_t h_t + b_t$$
 
-    `knowledge_distillation` on the logits, in value and gradient; neither [tokens, classes] is ever held.
+    Value and gradient of `knowledge_distillation` on the logits.
 
     Args:
-        student_hidden: [..., D], the student's last hidden state of each token.
+        student_hidden: [..., D], the student's final hidden states.
         student_head: [V, D].
-        teacher_hidden: [..., E], the teacher's, of the same tokens; a constant, as is all of the teacher.
+        teacher_hidden: [..., E], the teacher's at the same tokens; constant, like all of the teacher's arrays.
         teacher_head: [V, E], over the same classes.
         temperature: T, divides both.
         student_bias: [V].
         teacher_bias: [V]; a class at -inf has probability 0.
         where: [...], boolean; False deletes the token.
-        block_size: Classes in a block; None chooses.
-        axis_name: Name of a mapped device axis over which the classes are spread: heads and biases are those of this
-            device, the tokens are the same on all, and so is the result.
-        precision: As of `linear_cross_entropy`.
+        block_size: Classes per block; None chooses.
+        axis_name: Name of a mapped device axis that the classes are sharded over: heads and biases are this device's,
+            tokens and result the same on all devices.
+        precision: See `linear_cross_entropy`.
 
     Returns:
-        [...], nats for each token, at least 0 up to rounding.
+        [...], nats per token, at least 0 up to rounding.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -112,14 +112,14 @@ def linear_distillation(
         block, row_inputs, columns, block_size=block_size, axis_name=axis_name
     )
     values = gap - (of_teacher - of_student)
-    # Of models that are nearly the same these sums cancel. Of second order there is KL = E[u + e^-u - 1] + log1p(B) - B
-    # with B = E[e^-u - 1]; the gradient has lost nothing. To both, the student's mass on classes of which the teacher
-    # has none adds what it is on the teacher's scale.
+    # For nearly equal models these sums cancel. To second order KL = E[u + e^-u - 1] + log1p(B) - B with
+    # B = E[e^-u - 1]; the gradient is accurate as it is. Both get the student mass on classes that the teacher lacks,
+    # on the teacher's scale.
     others = jnp.exp(of_others + row_inputs["offset"] - of_teacher)
     powers, excesses = powers + others, excesses + others
     small = (jnp.abs(powers) < 0.5) & (values < 0.1)
     exact = jnp.where(small, excesses - excess(-jnp.log1p(jnp.where(small, powers, 0))), values)
-    # What is added to the exact value is exactly 0, whatever it lost.
+    # values - lost is exactly 0 and carries the gradient.
     exact, lost = jax.lax.stop_gradient((jnp.maximum(exact, 0), values))
     values = jnp.where(values == jnp.inf, values, exact + (values - lost))
     values = jnp.square(t) * values
@@ -147,11 +147,11 @@ def _block(of_student: Operands, of_teacher: Operands, row_inputs: Any, columns:
 
 
 _LARGEST = 40.0
-"""Exponentials of gaps must stay finite. Where the student is ahead by more, the teacher's probability is nothing."""
+"""Exponentials of gaps must stay finite. Beyond this lead of the student, the teacher's probability is negligible."""
 
 
 def _mean_gap(row_inputs: Any, columns: Any, axis_name: Any) -> jax.Array:
-    """[tokens], teacher's less student's logit over the temperature, averaged over classes."""
+    """[tokens], teacher minus student logit over the temperature, averaged over classes."""
 
     def total(who: str) -> jax.Array:
         head, bias = columns[who]
@@ -168,7 +168,7 @@ def _mean_gap(row_inputs: Any, columns: Any, axis_name: Any) -> jax.Array:
 
 
 def _centred(model: Any, dtype: jnp.dtype, axis_name: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Head, and bias minus its maximum: an offset common to all logits would lose digits in the division."""
+    """Head, and bias minus its maximum: a common offset would lose digits in the division."""
     _, head, bias = model
     if bias is None:
         return head, None

@@ -1,4 +1,4 @@
-"""Distillation of a teacher's distribution over classes or tokens, on logits."""
+"""Distillation of a teacher's distribution over classes or tokens, from logits."""
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +43,12 @@ def knowledge_distillation(
 
     Args:
         student_logits: [..., V], s in nats.
-        teacher_logits: [..., V], t in nats, a constant: it gets no gradient. A class at -inf has probability 0.
+        teacher_logits: [..., V], t in nats, a constant: no gradient. A class at -inf has probability 0.
         temperature: T, divides both.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that only the teacher has gives inf.
+        [...], nats per row, at least 0. A class with probability only under the teacher gives inf.
 
     Example:
         Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
@@ -58,11 +58,10 @@ def knowledge_distillation(
         [0.5232]
 
     Conventions:
-        - The factor $T^2$ keeps the gradient's size as the temperature grows; at high temperatures it is that of half
-          the mean squared error of centred logits times V. Code that leaves it out needs another weight for each T.
-        - The paper adds the cross-entropy with the labels: add it as a term with its own weight.
-        - torch's `kl_div(..., reduction="batchmean")` divides by the first axis alone; with "mean" the value is 1/V of
-          it.
+        - $T^2$ keeps the gradient's scale as the temperature grows; at high temperatures it is the gradient of half the
+          mean squared error of centred logits, times V. Without it, the term needs another weight for each T.
+        - The paper's cross-entropy with the labels is a separate term.
+        - torch's `kl_div(..., reduction="batchmean")` divides by the first axis only; with "mean" it is 1/V of this.
 
     References:
         Hinton et al. 2015, arXiv:1503.02531.
@@ -87,12 +86,12 @@ def dkd(
 
     $$T^2 \big(\alpha\, \mathrm{KL}(b^t \,\|\, b^s) + \beta\, \mathrm{KL}(\hat p^t \,\|\, \hat p^s)\big)$$
 
-    with $b = (p_y, 1 - p_y)$ the label against the rest and $\hat p$ the distribution over the other classes alone.
-    Plain distillation is $\alpha = 1$ and $\beta = 1 - p^t_y$: the more certain the teacher, the smaller its weight.
+    with $b = (p_y, 1 - p_y)$ the label against the rest and $\hat p$ the distribution over the other classes.
+    Plain distillation has $\alpha = 1$ and $\beta = 1 - p^t_y$: the surer the teacher, the smaller that weight.
 
     Args:
         student_logits: [..., V], in nats, at least two classes.
-        teacher_logits: [..., V], in nats, a constant: it gets no gradient.
+        teacher_logits: [..., V], in nats, a constant: no gradient.
         labels: [...], integers in 0 .. V-1.
         temperature: T, divides both.
         target_weight: $\alpha$.
@@ -100,24 +99,24 @@ def dkd(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A label outside 0 .. V-1 gives NaN.
+        [...], nats per row, at least 0.
 
     Raises:
         ValueError: If there is only one class.
 
     Example:
-        The teacher has 1/2 on the label and 1/4 on two others, the student 1/3 each: the others agree, and the label
-        costs 1/2 log 3/2 + 1/2 log 3/4.
+        Teacher probabilities of 1/2 for the label and 1/4 for the others, student 1/3 each: the others agree, and the
+        label costs 1/2 log 3/2 + 1/2 log 3/4.
 
         >>> teacher = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
         >>> print(dkd(jnp.zeros((1, 3)), teacher, jnp.array([0]), temperature=1.0).round(4))
         [0.0589]
 
     Conventions:
-        The authors' code takes the logarithm of summed probabilities and hides the label by subtracting 1000, which is
-        infinite or wrong from gaps of about 100 T between logits; here everything is a difference of log-sum-exps. Its
-        weights are 1 and 8 for CIFAR-100 (as here), 1 and 0.5 for ImageNet at T = 1. It warms the weight up over
-        20 epochs: a schedule of the term's loss weight.
+        The authors' code takes the logarithm of summed probabilities and masks the label by subtracting 1000, which is
+        infinite or wrong for logit gaps from about 100 T; here everything is a difference of log-sum-exps. Its weights
+        are 1 and 8 for CIFAR-100 (as here), 1 and 0.5 for ImageNet at T = 1, with a warm-up of the loss weight over 20
+        epochs.
 
     References:
         Zhao et al. 2022, arXiv:2203.08679.
@@ -141,7 +140,7 @@ def dkd(
 
     target = as_scalar(target_weight, x.dtype) * divergence(binary(x), binary(y))
     others, others_t = (jnp.where(is_label, -jnp.inf, logits) for logits in (x, y))
-    # If the teacher has a single class, the term of the others is 0.
+    # If the teacher has a single class, the other classes' term is 0.
     none = jnp.all(others_t == -jnp.inf, axis=-1, keepdims=True)
     spread = divergence(jnp.where(none, 0, others), jnp.where(none, 0, others_t), t)
     rest = as_scalar(others_weight, x.dtype) * spread
@@ -150,25 +149,25 @@ def dkd(
 
 @loss()
 def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Reverse KL divergence $\mathrm{KL}(s \,\|\, t)$ of student and teacher, which is mode-seeking.
+    r"""Reverse, mode-seeking KL divergence $\mathrm{KL}(s \,\|\, t)$ of student and teacher.
 
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
-        teacher_logits: [..., V], a constant: it gets no gradient.
+        teacher_logits: [..., V], a constant: no gradient.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A class that only the student has gives inf.
+        [...], nats per row, at least 0. A class with probability only under the student gives inf.
 
     Example:
-        Even odds of the student against 9 to 1: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
+        Even odds of the student, 9 to 1 of the teacher: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
 
         >>> print(reverse_kl(jnp.zeros((1, 2)), jnp.log(jnp.array([[9.0, 1.0]]))).round(4))
         [0.5108]
 
     Conventions:
-        This is the exact divergence of one token. MiniLLM minimises the divergence of whole sequences drawn from the
-        student by policy gradients, of which this is the single-step part.
+        The exact divergence of one token. MiniLLM minimises the divergence of whole sequences drawn from the student by
+        policy gradients; this is its single-step part.
 
     References:
         Gu et al. 2023, arXiv:2306.08543 (MiniLLM).
@@ -192,26 +191,26 @@ def generalized_jsd(
 
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
-        teacher_logits: [..., V], a constant: it gets no gradient.
+        teacher_logits: [..., V], a constant: no gradient.
         beta: $\beta$ in 0 .. 1, the teacher's share of the mixture.
-        normalize: Divide by $\beta (1 - \beta)$. The value then tends to $\mathrm{KL}(t \,\|\, s)$ as $\beta$
-            goes to 0, and to $\mathrm{KL}(s \,\|\, t)$ as it goes to 1, where the formula itself is 0.
+        normalize: Whether to divide by $\beta (1 - \beta)$. The value then tends to $\mathrm{KL}(t \,\|\, s)$ for
+            $\beta \to 0$ and to $\mathrm{KL}(s \,\|\, t)$ for $\beta \to 1$, where the formula itself is 0.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. Never above the entropy of beta unless normalised; classes that one side
-        lacks are harmless.
+        [...], nats per row, at least 0; unless normalised, at most the entropy of beta. A class with probability on one
+        side only is harmless.
 
     Example:
-        Two distributions without a class in common: the entropy of a quarter, 1/4 log 4 + 3/4 log 4/3.
+        Two distributions with disjoint support: the entropy of a quarter, 1/4 log 4 + 3/4 log 4/3.
 
         >>> student, teacher = jnp.array([[0.0, -jnp.inf]]), jnp.array([[-jnp.inf, 0.0]])
         >>> round(float(generalized_jsd(student, teacher, beta=0.25)[0]), 4)
         0.5623
 
     Conventions:
-        TRL's trainer replaces the value by the plain divergences at 0 and 1 exactly, so that it jumps there; with
-        `normalize` there is no jump. At 1/2 it is `jensen_shannon`.
+        TRL's trainer uses the plain divergences at exactly 0 and 1, so that the value jumps there; with `normalize` it
+        does not. At 1/2 it is `jensen_shannon`.
 
     References:
         Agarwal et al. 2023, arXiv:2306.13649 (GKD).
@@ -236,14 +235,14 @@ def total_variation(
 
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
-        teacher_logits: [..., V], a constant: it gets no gradient.
+        teacher_logits: [..., V], a constant: no gradient.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], probability in 0 .. 1 for each row. A class of equal probability has gradient 0.
+        [...], probability in 0 .. 1. Where both probabilities are equal, the gradient is 0.
 
     Example:
-        Even odds against 3 to 1: a quarter of the mass is elsewhere.
+        Even odds against 3 to 1: a quarter of the mass differs.
 
         >>> print(total_variation(jnp.zeros((1, 2)), jnp.log(jnp.array([[3.0, 1.0]]))).round(4))
         [0.25]

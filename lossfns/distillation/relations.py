@@ -1,4 +1,4 @@
-"""Distillation of the relations between the examples of a batch, and contrastive distillation."""
+"""Distillation of relations between the examples of a batch, and contrastive distillation."""
 
 import math
 from typing import NamedTuple
@@ -31,7 +31,7 @@ def relational_distance(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Difference of the distances between examples in the student's and in the teacher's space (RKD-D).
+    r"""Difference of pairwise distances between student and teacher (RKD-D).
 
     $$\frac{1}{N - 1} \sum_{j \ne i} h\Big(\frac{\lVert s_i - s_j \rVert}{\mu_s}
     - \frac{\lVert t_i - t_j \rVert}{\mu_t}\Big)$$
@@ -40,25 +40,24 @@ def relational_distance(
 
     Args:
         student_embeddings: [N, D].
-        teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
-        where: [N], boolean; False deletes the example, also as a partner of the others.
+        teacher_embeddings: [N, D'], a constant: no gradient.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example; 0 for an example without another. The mean over examples is the mean over
-        ordered pairs.
+        [N], dimensionless; 0 for a single example. The mean over examples is the mean over ordered pairs.
 
     Example:
-        Three points on a line, evenly spaced for the teacher (1, 1, 2 over 4/3) and with two together for the student
-        (0, 3, 3 over 2).
+        Three points on a line, evenly spaced for the teacher (distances 1, 1, 2 over 4/3), two of them equal for the
+        student (0, 3, 3 over 2).
 
         >>> student, teacher = jnp.array([[0.0], [0.0], [3.0]]), jnp.array([[0.0], [1.0], [2.0]])
         >>> print(relational_distance(student, teacher).round(4))
         [0.1406 0.2812 0.1406]
 
     Conventions:
-        The authors' code averages over all N^2 entries, the diagonal of zeros among them, which is (N-1)/N of the mean
-        here, and its mean distance leaves out pairs at distance 0.
+        The authors' code averages over all N^2 entries, including the zero diagonal: (N-1)/N of the mean here. Its mean
+        distance excludes pairs at distance 0.
 
     References:
         Park et al. 2019, arXiv:1904.05068.
@@ -86,25 +85,25 @@ def relational_angle(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Difference of the angles between examples in the student's and in the teacher's space (RKD-A).
+    r"""Difference of angles between triples of examples between student and teacher (RKD-A).
 
     $$\frac{1}{(N - 1)(N - 2)} \sum_{i \ne j} \sum_{k \ne i, j} h(\cos \angle s_i s_j s_k - \cos \angle t_i t_j t_k)$$
 
-    with $h$ the Huber loss with $\delta = 1$; an example's value is about the angles at it, $j$.
+    with $h$ the Huber loss with $\delta = 1$; the value of example $j$ is over the angles at it.
 
     Args:
         student_embeddings: [N, D].
-        teacher_embeddings: [N, D'], a constant: it gets no gradient. Its size may differ.
-        where: [N], boolean; False deletes the example, also as a partner of the others.
+        teacher_embeddings: [N, D'], a constant: no gradient.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example; 0 for an example without two others. The mean over examples is the mean
-        over ordered triples. Examples at the same place have cosine 0.
+        [N], dimensionless; 0 for fewer than three examples. The mean over examples is the mean over ordered triples.
+        Coinciding examples have cosine 0.
 
     Example:
-        A right angle at the first point for the teacher, a straight line for the student: cosines 0 against -1 there,
-        and the root of 1/2 against 1 at the others.
+        At the first point a right angle for the teacher, a straight line for the student: cosines 0 and -1 there, the
+        root of 1/2 and 1 at the others.
 
         >>> student = jnp.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
         >>> teacher = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
@@ -112,8 +111,8 @@ def relational_angle(
         [0.5    0.0429 0.0429]
 
     Conventions:
-        The authors' code averages over all N^3 entries, which is (N-1)(N-2)/N^2 of the mean here. Time grows as N^3;
-        the cosines at some examples are held at a time, and computed again for the gradient.
+        The authors' code averages over all N^3 entries: (N-1)(N-2)/N^2 of the mean here. Time grows as N^3; the cosines
+        are computed for some examples at a time, and recomputed for the gradient.
 
     References:
         Park et al. 2019, arXiv:1904.05068.
@@ -139,7 +138,7 @@ def relational_angle(
 
 @jax.custom_jvp
 def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Array:
-    """[N], the sum of Huber's loss of the cosines between any two of the ways [N, M, D] less those of the goal's."""
+    """[N], the sum of Huber losses of the cosines between any two of `ways` [N, M, D] minus those of `goal`."""
 
     def of_some(part: _Sides) -> jax.Array:
         return jnp.sum(jnp.where(_pairs_of(part, others), _huber(_cosine_gaps(part, ways, goal)), 0), axis=-1)
@@ -149,7 +148,7 @@ def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Arra
 
 @_angle_gaps.defjvp
 def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    # Each pair is on both sides of the diagonal, with the same gradient: one product in place of two.
+    # Each pair is on both sides of the diagonal with the same gradient: one product instead of two.
     ways, goal, others = primals
 
     def of_some(part: _Sides) -> jax.Array:
@@ -161,7 +160,7 @@ def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 
 
 class _Sides(NamedTuple):
-    """Some of the first sides of angles at N corners: ours and the goal's [I, N, D], who is another [I, N], numbers."""
+    """Some first sides of the angles at N corners: student and teacher [I, N, D], mask of others [I, N], indices."""
 
     ways: jax.Array
     goal: jax.Array
@@ -175,7 +174,7 @@ def _first_sides(ways: jax.Array, goal: jax.Array, others: jax.Array) -> _Sides:
 
 
 def _cosine_gaps(part: _Sides, ways: jax.Array, goal: jax.Array) -> jax.Array:
-    """[I, N, M], the cosine of each angle less that of the goal's."""
+    """[I, N, M], student minus teacher cosine of each angle."""
     ours, theirs = (
         jnp.einsum("ijd,jkd->ijk", some, every, precision=jax.lax.Precision.HIGHEST)
         for some, every in ((part.ways, ways), (part.goal, goal))
@@ -184,7 +183,7 @@ def _cosine_gaps(part: _Sides, ways: jax.Array, goal: jax.Array) -> jax.Array:
 
 
 def _pairs_of(part: _Sides, others: jax.Array) -> jax.Array:
-    """[I, N, M], which pairs are of two that are both among the others [N, M]."""
+    """[I, N, M], which pairs have both members among the others [N, M]."""
     different = part.number[:, None] != jnp.arange(others.shape[1])[None]
     return part.other[:, :, None] & others[None] & different[:, None, :]
 
@@ -197,23 +196,22 @@ def similarity_preserving(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Squared difference of the row-normalised similarity matrices of student and teacher.
+    r"""Squared difference of the row-normalised similarity matrices of student and teacher (SP).
 
     $$\frac1b \sum_j \big(\tilde G^s_{ij} - \tilde G^t_{ij}\big)^2, \quad G = X X^\top, \;
     \tilde G_i = G_i / \lVert G_i \rVert$$
 
     Args:
-        student_features: [N, ...], all features of an example together.
-        teacher_features: [N, ...], a constant: it gets no gradient. Its features may differ in number.
-        where: [N], boolean; False deletes the example, also as a partner of the others.
+        student_features: [N, ...], flattened per example.
+        teacher_features: [N, ...], a constant: no gradient.
+        where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], without unit, for each example. The mean over examples is the paper's value, the squared Frobenius norm
-        over $b^2$.
+        [N], dimensionless. The mean over examples is the paper's value, the squared Frobenius norm over $b^2$.
 
     Example:
-        Alike for the student, unlike for the teacher: rows (1, 1) / root 2 against (1, 0), over 2 examples.
+        Equal for the student, orthogonal for the teacher: rows (1, 1) / root 2 against (1, 0), over 2 examples.
 
         >>> print(similarity_preserving(jnp.ones((2, 1)), jnp.eye(2)).round(4))
         [0.2929 0.2929]
@@ -246,34 +244,34 @@ def crd(
     temperature: float | jax.Array = 0.07,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Contrastive representation distillation (CRD): classifies pairs as of one example or of two.
+    r"""Contrastive representation distillation (CRD): classifies student-teacher pairs as same or different examples.
 
     $$-\log h(s, t) - \sum_{k=1}^K \log\big(1 - h(s, t_k)\big), \quad
     h(s, t) = \frac{e^{\cos(s, t) / \tau}}{e^{\cos(s, t) / \tau} + K / M}$$
 
     Args:
         student_embeddings: [N, D], normalised here.
-        teacher_embeddings: [N, D], of the same examples, a constant: it gets no gradient; normalised here.
-        negatives: [K, D], the teacher's embeddings of other examples, from a bank or a queue; a constant.
-        dataset_size: M, number of examples of the training set.
+        teacher_embeddings: [N, D], of the same examples, normalised here; a constant: no gradient.
+        negatives: [K, D], the teacher's embeddings of other examples, from a memory bank or queue; a constant.
+        dataset_size: M, size of the training set.
         temperature: $\tau$, divides the cosines.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, at least 0.
+        [N], nats per example, at least 0.
 
     Example:
-        One negative of a data set of one, student at right angles to all: two even decisions, 2 log 2.
+        One negative, a data set of one, and a student orthogonal to all: two even decisions, 2 log 2.
 
         >>> student, others = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
         >>> print(crd(student, others, others, dataset_size=1).round(4))
         [1.3863]
 
     Conventions:
-        - The authors' code adds the same with the sides exchanged (teacher as the anchor, a bank of the student's
-          embeddings): call it twice. It divides the exponentials by a constant estimated from the first batch, as in
-          Wu et al. 2018, and adds 1e-7 to the critic's denominators; the paper's has neither.
-        - The sum over negatives is not a mean: with K = 16,384 it is of the order of thousands at the start.
+        - The authors' code adds the loss with the sides exchanged (teacher as anchor, a bank of student embeddings):
+          call it twice. It divides the exponentials by a constant estimated from the first batch, as in Wu et al. 2018,
+          and adds 1e-7 to the critic's denominators; the paper does neither.
+        - The negatives are summed, not averaged: with K = 16,384 the loss starts in the thousands.
 
     References:
         Tian et al. 2019, arXiv:1910.10699.
@@ -318,7 +316,7 @@ Space = tuple[jax.Array, jax.Array, jax.Array]
 def _batch(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None, axis_name: AxisName
 ) -> tuple[tuple[Space, Space], jax.Array, jax.Array]:
-    """Both spaces, the mask of all rows, and the numbers of this device's rows among them."""
+    """Both spaces, the mask of all rows, and the indices of this device's rows."""
     rows = student.shape[0]
     present = jnp.ones(rows, bool) if where is None else where
     number = row_numbers(rows, axis_name)
@@ -344,8 +342,8 @@ def _distances(
     number: jax.Array,
     axis_name: AxisName,
 ) -> tuple[jax.Array, jax.Array]:
-    """Distances [N, M] and their mean over the present pairs (1 if it is 0), without gradient."""
-    # Without a gradient, squares are summed as they are made, and a group may be as large as its results.
+    """Distances [N, M] and their mean over the present pairs (1 if that is 0), without gradient."""
+    # Without a gradient, squares are summed as they are computed, and a group may be as large as its results.
     rows, columns = jax.lax.stop_gradient((mine, everyone))
     table = map_rows(lambda part: _lengths(part, columns, largest), rows, len(present))
 

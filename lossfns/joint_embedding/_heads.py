@@ -25,15 +25,15 @@ def _distribution(x: jax.Array) -> jax.Array:
 def cross_entropy(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """-sum_k q_k log p_k with p and q the softmaxes of rows with maximum 0.
 
-    Forward, both distributions exist only inside the sums. The derivative by the student is the difference p - q, made
-    in one place: neither is kept, and no digits are lost where they meet.
+    In the forward pass both distributions exist only inside the sums. The derivative by the student is p - q, computed
+    in one place: neither is stored, and it does not cancel where they are close.
     """
     inside = _under(_distribution(teacher), student)
     return log_normalizer(student, jnp.zeros_like(student[..., :1])) - inside
 
 
 def _under(q: jax.Array, student: jax.Array) -> jax.Array:
-    """The mean of the student's logits under q; NaN if q has a class without student logit."""
+    """The mean of the student's logits under q; NaN if q has mass where the student's logit is -inf."""
     return jnp.sum(jnp.where(student == -jnp.inf, jnp.where(q == 0, 0, -jnp.inf), q * student), axis=-1)
 
 
@@ -46,7 +46,7 @@ def _cross_entropy_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
         zero = jnp.zeros_like(student[..., :1])
         slope += jnp.sum((softmax(student, zero, log_normalizer(student, zero)) - q) * of_student, axis=-1)
     if not isinstance(of_teacher, SymbolicZero):
-        # The teacher is a constant, and its temperature may be learnt.
+        # The teacher is a constant, but its temperature may be learnt.
         above = jnp.where(student == -jnp.inf, 0, student) - jnp.expand_dims(_under(q, student), -1)
         slope -= jnp.sum(q * above * of_teacher, axis=-1)
     return value, slope

@@ -44,7 +44,7 @@ def barlow_twins(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Distance of the cross-correlation of two views from the identity (Barlow Twins).
+    r"""Barlow Twins: distance of the cross-correlation of two views from the identity.
 
     $$\sum_i (1 - C_{ii})^2 + \lambda \sum_i \sum_{j \ne i} C_{ij}^2, \quad C_{ij} = \frac{1}{N} \sum_n
     \frac{(a_{ni} - \bar a_i) (b_{nj} - \bar b_j)}{\sqrt{(\sigma^2_{a_i} + \epsilon) (\sigma^2_{b_j} + \epsilon)}}$$
@@ -60,23 +60,22 @@ def barlow_twins(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss;. A feature that
-        does not vary correlates with nothing, and costs 1.
+        [N], one number for the whole batch in each present row, so that the mean over rows is the loss. A constant
+        feature has no correlation and costs 1.
 
     Example:
-        Two features that agree in both views: the four correlations are 1, so the two off the diagonal cost 2 lambda.
+        Two equal features in both views: all four correlations are 1, and the two off the diagonal cost 2 lambda.
 
         >>> views = jnp.array([[1.0, 1.0], [-1.0, -1.0]])
         >>> print(barlow_twins(views, views, redundancy_weight=0.25, eps=0.0))
         [0.5 0.5]
 
     Conventions:
-        - The defaults are those of the authors' code: $\lambda$ = 0.0051 (0.005 in the paper) and batch
-          normalisation's epsilon, 1e-5 inside the root (0 in the paper's equation).
+        - The defaults are the authors': $\lambda$ = 0.0051 (0.005 in the paper) and batch normalisation's epsilon of
+          1e-5 inside the root (0 in the paper's equation).
         - The paper's listing divides by the unbiased standard deviation, which makes each correlation (N - 1)/N times
           this one; the authors' code does not.
-        - The authors' code takes means and variances of the global batch only with synchronised batch normalisation,
-          which they switch on.
+        - The authors' code uses the global batch by synchronised batch normalisation.
 
     References:
         Zbontar et al. 2021, arXiv:2103.03230.
@@ -119,7 +118,7 @@ def vicreg(
 ) -> jax.Array:
     r"""Invariance, variance and covariance of two views (VICReg).
 
-    The value of a pair is $\lambda$ times its own squared distance plus terms of the whole batch,
+    The value of a pair is $\lambda$ times its squared distance plus terms of the whole batch,
 
     $$\frac{\lambda}{D} \lVert a_n - b_n \rVert^2 + \sum_{z \in \{a, b\}} \left( \frac{\mu}{2 D} \sum_d
     \max(0, \gamma - \sqrt{\mathrm{Var}(z_d) + \epsilon}) + \frac{\nu}{D} \sum_{i \ne j} \mathrm{Cov}(z)_{ij}^2
@@ -139,11 +138,11 @@ def vicreg(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N]. One pair alone has variance 0.
+        [N]. A single pair has variance 0.
 
     Example:
-        Distances of 0, and variances of 2, above 1. Both features move together: each view has two entries of 2 off
-        the diagonal of its covariance, so (4 + 4) / 2 for each view.
+        Distances are 0 and variances 2, above 1. Each view's covariance has two entries of 2 off the diagonal:
+        (4 + 4) / 2 per view.
 
         >>> views = jnp.array([[1.0, 1.0], [-1.0, -1.0]])
         >>> print(vicreg(views, views))
@@ -151,9 +150,9 @@ def vicreg(
 
     Conventions:
         - This is the authors' code: squared distances averaged over features, the variance term halved. The paper's
-          equations do neither: give `invariance_weight=25 * D` and `variance_weight=50` for them.
-        - `eps` is the authors', also in the paper.
-        - The mean over devices of losses with local variances is another number.
+          equations do neither: use `invariance_weight=25 * D` and `variance_weight=50` for them.
+        - `eps` is the authors' and the paper's.
+        - A mean over devices of losses with local variances differs.
 
     References:
         Bardes et al. 2021, arXiv:2105.04906.
@@ -167,7 +166,7 @@ def vicreg(
         x = centered(x, where, count, axis_name)
         covariance = cross_covariance(x, x, axis_name) / freedom
         variance = jnp.diagonal(covariance) + small
-        # The root has no derivative at 0, which only an epsilon of 0 reaches.
+        # The root has no derivative at 0, reached only with an epsilon of 0.
         deviation = jnp.where(variance == 0, 0, jnp.sqrt(jnp.where(variance == 0, 1, variance)))
         return jnp.mean(jax.nn.relu(gamma - deviation)) / 2, _off_diagonal_squares(covariance) / features
 
@@ -197,18 +196,17 @@ def wmse(
     Args:
         view_a: [N, D], embeddings of the first views; more pairs than features.
         view_b: [N, D], embeddings of the second views, in the same order.
-        eps: $\epsilon$, how far the covariance is shrunk towards the identity.
-        normalize: Whether the whitened views are compared by their cosine; if not, by their squared difference,
-            averaged over features.
+        eps: $\epsilon$, shrinks the covariance towards the identity.
+        normalize: Whether to compare whitened views by cosine; otherwise by squared difference, averaged over features.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N]. NaN everywhere if a covariance cannot be inverted in the precision at hand: fewer than D + 1 pairs,
-        features that do not vary or depend on each other. An `eps` above 0 always can.
+        [N]. NaN everywhere if a covariance is numerically singular: fewer than D + 1 pairs, constant or dependent
+        features. An `eps` above 0 prevents this.
 
     Example:
-        One feature, three times larger in one view: whitened, the views are equal, or opposite for the other sign.
+        One feature, three times larger in one view: equal after whitening, or opposite with the other sign.
 
         >>> view = jnp.array([[1.0], [-1.0]])
         >>> print(wmse(view, 3 * view))
@@ -217,9 +215,9 @@ def wmse(
         [4. 4.]
 
     Conventions:
-        Each view is whitened by itself, and with the whole batch, as the authors' code does with one sub-batch; its
-        sub-batches of 128 are calls of their own, mapped with `jax.vmap` over a permuted and reshaped batch.
-        `normalize` and `eps` have the defaults of their code.
+        Each view is whitened separately and over the whole batch, like one sub-batch in the authors' code; for its
+        sub-batches of 128, map with `jax.vmap` over a permuted and reshaped batch. `normalize` and `eps` have the
+        defaults of their code.
 
     References:
         Ermolov et al. 2020, arXiv:2007.06346.
@@ -233,7 +231,7 @@ def wmse(
         covariance = cross_covariance(x, x, axis_name) / jnp.maximum(count - 1, 1)
         covariance = (1 - shrink) * covariance + shrink * jnp.eye(x.shape[1], dtype=x.dtype)
         factor = jax.lax.linalg.cholesky(covariance)
-        # A pivot of the size of rounding errors belongs to a direction without variance, which cannot be whitened.
+        # A pivot of the size of rounding errors is a direction without variance, which cannot be whitened.
         least = x.shape[1] * jnp.finfo(x.dtype).eps * jnp.diagonal(covariance)
         invertible = jnp.all(jnp.square(jnp.diagonal(factor)) > least)
         return jax.lax.linalg.triangular_solve(factor, x, lower=True, transpose_a=True), invertible

@@ -14,7 +14,7 @@ from lossfns._numerics import magnitude, unit_vectors
 
 
 def half_squared_chord(a: jax.Array, b: jax.Array) -> jax.Array:
-    """1 - cos of rows, exact where they nearly agree; 1 with a zero row."""
+    """1 - cos of rows, accurate where they nearly agree; 1 with a zero row."""
     u, v = unit_vectors(a), unit_vectors(b)
     # |u - v|^2 / 2 is 1 - cos for unit vectors, without the cancellation. A zero row has cosine 0 with everything.
     zeros = [jnp.all(x == 0, axis=-1).astype(u.dtype) for x in (u, v)]
@@ -41,18 +41,18 @@ def byol(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None 
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], 0 to 4 for each row. A zero vector has cosine 0 with everything.
+        [...], 0 to 4. A zero vector has cosine 0.
 
     Example:
-        Vectors in one direction, at right angles and opposite.
+        Parallel, orthogonal and opposite vectors.
 
         >>> predictions = jnp.array([[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
         >>> print(byol(predictions, jnp.array([[1.0, 0.0]] * 3)))
         [0. 2. 4.]
 
     Conventions:
-        This is one direction; the paper adds `byol(prediction_b, target_a)`. The targets get no gradient, as in the
-        paper, so the target network may be the online one (then it is SimSiam's loss, doubled and shifted by 2).
+        One direction only; the paper adds `byol(prediction_b, target_a)`. Targets get no gradient, as in the paper, so
+        they may come from the online network: SimSiam's loss, doubled and shifted by 2.
 
     References:
         Grill et al. 2020, arXiv:2006.07733.
@@ -71,7 +71,7 @@ def simsiam(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | No
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], -1 to 1 for each row. A zero vector has cosine 0 with everything.
+        [...], -1 to 1. A zero vector has cosine 0.
 
     Example:
         >>> predictions = jnp.array([[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
@@ -104,23 +104,22 @@ def data2vec(
 
     Args:
         predictions: [..., D], the student's predictions $f$ at each position.
-        targets: [..., D], constants: the teacher's representations $y$ at the same positions, the mean over its top K
-            blocks of their normalised outputs.
+        targets: [..., D], constants: the teacher's representations $y$ at the same positions, the mean of its top K
+            blocks' normalised outputs.
         beta: The error at which the square becomes linear.
-        where: [...], boolean: the masked positions, which are predicted; False deletes the position.
+        where: [...], boolean: the masked positions, to be predicted.
 
     Returns:
-        [...], one value for each position; 0 where `where` is False.
+        [...], one value per position; 0 where `where` is False.
 
     Example:
-        Errors of 1 and 4 at beta 2: 1/4 and 4 - 1, of which 1.625 is the mean.
+        Errors of 1 and 4 at beta 2: 1/4 and 4 - 1, with mean 1.625.
 
         >>> print(data2vec(jnp.array([[1.0, -4.0]]), jnp.zeros((1, 2)), beta=2.0))
         [1.625]
 
     Conventions:
-        - The default of beta is the paper's for images; it is 4 for text, and for speech the squared error
-          ($e^2$, without the half).
+        - The default of beta is the paper's for images; it is 4 for text, and speech uses $e^2$, without the half.
         - The authors' fairseq code sums over features and divides by the square root of D: the square root of D times
           this mean.
 

@@ -53,7 +53,7 @@ def _cross_entropies(
     def costs(s: jax.Array, t: jax.Array, keep: jax.Array | None) -> jax.Array:
         s, t = keep_rows(keep, s).astype(dtype), keep_rows(keep, t).astype(dtype)
         if center is not None:
-            # A constant offset of the centre changes nothing, but would round the logits.
+            # A constant offset of the centre has no effect, but would round the logits.
             t = t - jnp.expand_dims(centred(jax.lax.stop_gradient(center).astype(dtype)), range(t.ndim - 1))
         return zero_masked(keep, cross_entropy(scaled(s, temperatures[0]), scaled(t, temperatures[1])))
 
@@ -61,7 +61,7 @@ def _cross_entropies(
         return costs(student, teacher, used)
     flat = [x.reshape(-1, x.shape[-1]) for x in (student, teacher)]
     keep = jnp.ones(rows, bool) if used is None else used
-    # A block of one row is mapped without an axis of length 1, for which XLA would copy the logits.
+    # Blocks of one row are mapped without an axis of length 1, for which XLA would copy the logits.
     batch_size = None if block_size == 1 else min(block_size, math.prod(rows))
     xs = *flat, keep.reshape(-1)
     blocks = jax.lax.map(lambda x: jax.checkpoint(costs)(*x), xs, batch_size=batch_size)
@@ -87,17 +87,17 @@ def dino(
     Args:
         student_logits: [..., K], outputs $s$ of the student's head for one view.
         teacher_logits: [..., K], outputs $t$ of the teacher's head for another view of the same image; constants.
-        center: [K], the running mean $c$ of the teacher's outputs before this batch (`dino_center`); None is 0.
+        center: [K], the running mean $c$ of the teacher's outputs before this batch (`dino_center`); None for 0.
         student_temperature: $\tau_s$.
-        teacher_temperature: $\tau_t$; it is smaller, which sharpens the target.
+        teacher_temperature: $\tau_t$; smaller than $\tau_s$, which sharpens the target.
         where: [...], boolean; False deletes the row.
-        block_size: Rows in a block; None takes all at once.
+        block_size: Rows per block; None for all at once.
 
     Returns:
-        [...], nats for each row.
+        [...], nats per row.
 
     Example:
-        An undecided student costs log 2; with odds of 3 to 1 and a nearly certain teacher, log(4/3).
+        An undecided student costs log 2; odds of 3 to 1 with a nearly certain teacher cost log(4/3).
 
         >>> student = jnp.log(jnp.array([[1.0, 1.0], [3.0, 1.0]]))
         >>> teacher = jnp.array([[0.0, 0.0], [10.0, 0.0]])
@@ -105,13 +105,12 @@ def dino(
         [0.6931 0.2877]
 
     Conventions:
-        - One pair of views. The paper's loss is the mean over all pairs of a teacher's global view and a student's
-          other view: map over both (`jax.vmap`) and mask the pairs of a view with itself by `where`.
-        - The temperatures are those of the authors' code, whose teacher starts at 0.04 and may be warmed up to 0.07.
-        - The centre is used first and updated afterwards, with the batch's mean over all devices.
-        - No array of the logits' size is kept for the gradient. A compiler that fuses reductions with what they reduce
-          makes no copy of them; where it does not (XLA on CPU), a `block_size` of 1 or 2 bounds the copies, which
-          matters at 65,536 outputs.
+        - One pair of views. The paper's loss is the mean over all pairs of a teacher's global view and another student
+          view: map over both (`jax.vmap`) and mask the pairs of equal views by `where`.
+        - The temperatures are the authors'; their teacher starts at 0.04 and may be warmed up to 0.07.
+        - Use the centre first and update it afterwards, with the batch's mean over all devices.
+        - No array of the logits' size is stored for the gradient. If the compiler does not fuse reductions with their
+          inputs (XLA on CPU), a `block_size` of 1 or 2 bounds the copies, which matters at 65,536 outputs.
 
     References:
         Caron et al. 2021, arXiv:2104.14294.
@@ -131,13 +130,13 @@ def dino_center(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""The next centre of a teacher's outputs, $m c + (1 - m) \bar t$ with the mean of the global batch.
+    r"""Updates the centre of a teacher's outputs, $m c + (1 - m) \bar t$ with $\bar t$ the mean of the global batch.
 
     Args:
-        center: [K], the centre $c$ that `dino` has just used.
-        teacher_logits: [..., K], this batch's outputs of the teacher, all its views.
+        center: [K], the centre $c$ used by `dino`.
+        teacher_logits: [..., K], the teacher's outputs for this batch, all views.
         momentum: $m$.
-        where: [...], the shape of the logits without their last axis, boolean; False deletes the row.
+        where: [...], boolean, the shape of the logits without their last axis; False deletes the row.
         axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
@@ -148,8 +147,8 @@ def dino_center(
         [2.  0.5]
 
     Conventions:
-        The momentum is that of the authors' code. iBOT's patches have a centre of their own, over all patches of all
-        images, predicted or not.
+        The momentum is the authors'. iBOT's patches have a separate centre, over all patches of all images, masked or
+        not.
 
     References:
         Caron et al. 2021, arXiv:2104.14294.
@@ -185,20 +184,20 @@ def ibot(
     r"""DINO's cross-entropy at the masked patches of an image, averaged over them (iBOT).
 
     Args:
-        student_logits: [..., P, K], outputs of the student's head at the P patches of an image that it saw masked.
-        teacher_logits: [..., P, K], outputs of the teacher's head at the same patches of the whole image; constants.
+        student_logits: [..., P, K], outputs of the student's head at the P patches of a masked image.
+        teacher_logits: [..., P, K], outputs of the teacher's head at the patches of the whole image; constants.
         masked: [..., P], boolean: the masked patches. The others are ignored.
-        center: [K], the running mean of the teacher's patch outputs before this batch (`dino_center`); None is 0.
+        center: [K], the running mean of the teacher's patch outputs before this batch (`dino_center`); None for 0.
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
         where: [...], boolean; False deletes the image.
-        block_size: Patches in a block; None takes all at once.
+        block_size: Patches per block; None for all at once.
 
     Returns:
-        [...], nats for each image; 0 for an image without a masked patch, which counts.
+        [...], nats per image; 0 for an image without a masked patch, which counts.
 
     Example:
-        Three patches with two outputs; the first and the last are masked, and cost log 2 and log(4/3).
+        Three patches with two outputs; the first and last are masked and cost log 2 and log(4/3).
 
         >>> student = jnp.log(jnp.array([[[1.0, 1.0], [9.0, 1.0], [3.0, 1.0]]]))
         >>> teacher = jnp.array([[[0.0, 0.0], [0.0, 0.0], [10.0, 0.0]]])
@@ -208,9 +207,9 @@ def ibot(
 
     Conventions:
         - This is the patch term. The paper adds `dino` of the class tokens of different views.
-        - Each image counts the same, however many of its patches are masked, as in the paper and its code; for a mean
+        - Every image counts equally, whatever its number of masked patches, as in the paper and its code; for a mean
           over all masked patches use `dino(..., where=masked)`.
-        - 0.07 is where the authors' code warms the patches' teacher temperature up to, from 0.04.
+        - 0.07 is the end of the authors' warm-up of the patches' teacher temperature, from 0.04.
 
     References:
         Zhou et al. 2021, arXiv:2111.07832.
@@ -249,24 +248,24 @@ def linear_dino(
     where: jax.Array | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    r"""`dino` of the logits $s = W_s h_s$ and $t = W_t h_t$, in blocks of prototypes, without an [N, K] array.
+    r"""`dino` of the logits $s = W_s h_s$ and $t = W_t h_t$, without an [N, K] array.
 
     Args:
         student: [N, D], the student's features $h_s$ before the last layer.
         student_head: [K, D], its prototypes $W_s$.
         teacher: [N, E], the teacher's features $h_t$ of another view of the same images; constants.
         teacher_head: [K, E], its prototypes $W_t$; constants.
-        center: [K], the running mean of the teacher's logits before this batch; None is 0.
+        center: [K], the running mean of the teacher's logits before this batch; None for 0.
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
         where: [N], boolean; False deletes the row.
-        block_size: Prototypes in a block; None chooses.
+        block_size: Prototypes per block; None chooses.
 
     Returns:
-        [N], nats for each row.
+        [N], nats per row.
 
     Example:
-        A student at odds of 3 to 1 and a teacher that does not know: (log(4/3) + log(4)) / 2.
+        A student at odds of 3 to 1 and an undecided teacher: (log(4/3) + log(4)) / 2.
 
         >>> student, teacher = jnp.array([[1.0]]), jnp.array([[0.0]])
         >>> head = jnp.log(jnp.array([[3.0], [1.0]]))
@@ -274,9 +273,9 @@ def linear_dino(
         [0.837]
 
     Conventions:
-        The features and prototypes are used unnormalised; DINO's head normalises both before. The mean of the teacher's
-        logits, for `dino_center`, is the product of its head with its mean feature: no logits are needed for it either.
-        Forward-mode differentiation is not offered.
+        Features and prototypes are used unnormalised; DINO's head normalises both before. For `dino_center`, the mean
+        of the teacher's logits is the product of its head with its mean feature. Forward-mode differentiation is not
+        supported.
 
     References:
         Caron et al. 2021, arXiv:2104.14294.

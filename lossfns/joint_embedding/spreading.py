@@ -45,25 +45,25 @@ def koleo(
 
     Args:
         embeddings: [N, D], normalised here.
-        eps: $\epsilon$, added to the distance, so that two equal rows cost $-\log \epsilon$, without a gradient
-            towards each other; with 0 they cost infinity. Rows within rounding of each other are equal.
-        where: [N], boolean; False deletes the row, as an embedding and as a neighbour.
+        eps: $\epsilon$, added to the distance: two equal rows cost $-\log \epsilon$ without a gradient between them,
+            or infinity for 0. Rows within rounding of each other are equal.
+        where: [N], boolean; False deletes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each row, negative above a distance of 1;, and for a row without another.
+        [N], nats per row, negative above a distance of 1; 0 for a single row.
 
     Example:
-        Two at a right angle, and one opposite to the first: all are at a distance of the root of 2 from the nearest.
+        Two orthogonal rows, and one opposite to the first: each is at a distance of root 2 from the nearest.
 
         >>> print(koleo(jnp.array([[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]])).round(4))
         [-0.3466 -0.3466 -0.3466]
 
     Conventions:
-        - The paper has no epsilon; 1e-8 is DINOv2's, which adds it to each coordinate's difference as well.
-        - DINOv2 looks for neighbours within one device; with `axis_name` it is the global batch.
-        - The nearest is the nearest of the four with the largest dot products, so that it is right also among rows
-          that have nearly collapsed. It moves as well: both rows of a pair get a gradient.
+        - The paper has no epsilon; 1e-8 is DINOv2's, which also adds it to each coordinate's difference.
+        - DINOv2 searches within one device; `axis_name` searches the global batch.
+        - Of the four neighbours with the largest dot products the nearest is taken, which is accurate among nearly
+          collapsed rows too. Both rows of a pair get a gradient.
 
     References:
         Sablayrolles et al. 2018, arXiv:1806.03198. Oquab et al. 2023, arXiv:2304.07193 (DINOv2).
@@ -81,8 +81,8 @@ def koleo(
         own = own + jax.lax.axis_index(axis_name) * rows
     nearest, found = _nearest(jax.lax.stop_gradient(units), jax.lax.stop_gradient(everyone), present, own)
     squares = jnp.sum(jnp.square(units - everyone[nearest]), axis=-1)
-    # Rows closer than the rounding of unit vectors are equal: the root has no derivative at 0, and a huge one for
-    # rounding errors.
+    # Rows closer than the rounding of unit vectors count as equal: at 0 the root has no derivative, and at rounding
+    # errors a huge one.
     together = squares <= (2 * jnp.finfo(units.dtype).eps) ** 2
     distance = jnp.where(together, 0, jnp.sqrt(jnp.where(together, 1, squares)))
     small = as_scalar(eps, units.dtype)
@@ -93,7 +93,7 @@ def koleo(
 def _nearest(units: jax.Array, everyone: jax.Array, present: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index of the nearest other present row, and whether it exists."""
     dots = jnp.einsum("nd,md->nm", units, everyone, precision=jax.lax.Precision.HIGHEST)
-    # A zero row is at distance 1 of every unit vector, as if their dot product were 1/2.
+    # A zero row is at distance 1 from every unit vector, as if their dot product were 1/2.
     dots += jnp.where(jnp.all(everyone == 0, axis=-1), 0.5, 0)[None]
     usable = present[None] & (jnp.arange(everyone.shape[0])[None] != own[:, None])
     scores, candidates = jax.lax.top_k(jnp.where(usable, dots, -jnp.inf), min(_CANDIDATES, everyone.shape[0]))
@@ -112,16 +112,16 @@ def sigreg(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Distance of the batch from an isotropic Gaussian, direction by direction (SIGReg, LeJEPA).
+    r"""Distance of the batch from an isotropic Gaussian along random directions (SIGReg, LeJEPA).
 
     $$\frac{1}{M} \sum_m N \int_{-T}^{T} \left| \frac{1}{N} \sum_n e^{i t \langle a_m, x_n \rangle} - e^{-t^2 / 2}
     \right|^2 e^{-t^2 / 2} \, dt$$
 
-    for unit directions $a_m$: Epps and Pulley's statistic of each projection, by the trapezoidal rule.
+    for unit directions $a_m$: the Epps-Pulley statistic of each projection, by the trapezoidal rule.
 
     Args:
         embeddings: [N, D]; not normalised.
-        directions: [D, M], one direction a column, normalised here; constants. Draw new ones at each step,
+        directions: [D, M], one direction per column, normalised here; constants. Draw new ones each step,
             `jax.random.normal(key, (D, M))`, the same on all devices.
         knots: Number of frequencies from 0 to T; at least 2.
         largest_frequency: T.
@@ -129,10 +129,10 @@ def sigreg(
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], one number of the whole batch in each present row, so that its mean over rows is the loss;.
+        [N], one number for the whole batch in each present row, so that the mean over rows is the loss.
 
     Example:
-        All embeddings at the origin, with frequencies 0, 1 and 2: the characteristic function is 1, the errors 0,
+        All embeddings at the origin, frequencies 0, 1 and 2: the characteristic function is 1, the squared errors 0,
         (1 - 0.6065)^2 and (1 - 0.1353)^2, the window 1, 0.6065 and 0.1353, the weights 1, 2 and 1.
 
         >>> zeros, directions = jnp.zeros((1, 2)), jnp.eye(2)
@@ -140,11 +140,11 @@ def sigreg(
         [0.289]
 
     Conventions:
-        - The defaults are those of the authors' code, which integrates over half of the line and doubles; the paper's
-          listing has 17 knots from -5 to 5, which is `knots=9, largest_frequency=5.0` here, the same number.
-        - The factor N makes it a test statistic, that grows with the batch where the batch is not Gaussian.
+        - The defaults are the authors', whose code integrates over half of the line and doubles; the paper's listing
+          has 17 knots from -5 to 5, equal to `knots=9, largest_frequency=5.0`.
+        - The factor N makes it a test statistic, which grows with the batch if the batch is not Gaussian.
         - LeJEPA's loss is (1 - lambda) times the views' squared distance from their mean, plus lambda times this, one
-          call for each view.
+          call per view.
 
     References:
         Balestriero and LeCun 2025, arXiv:2511.08544. Epps and Pulley 1983, doi:10.1093/biomet/70.3.723.

@@ -1,4 +1,4 @@
-"""Losses that compare assignments to prototypes: SwAV with Sinkhorn's codes, MSN."""
+"""Losses on assignments to prototypes: SwAV with Sinkhorn's codes, MSN."""
 
 import math
 
@@ -37,7 +37,7 @@ def _check_scores(name: str, scores: jax.Array, where: jax.Array | None) -> jax.
 
 
 def _balanced(log_q: jax.Array, where: jax.Array | None, iterations: int, axis_name: AxisName) -> jax.Array:
-    """Sinkhorn's iterations on logarithms: equal mass for prototypes, then mass one for rows."""
+    """Sinkhorn's iterations in logarithms: columns to equal mass, then rows to mass one."""
 
     def one_round(_: int, log_q: jax.Array) -> jax.Array:
         columns = log_sum_rows(log_q, where, axis_name)
@@ -66,34 +66,33 @@ def sinkhorn(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Codes that use all prototypes equally (SwAV), by Sinkhorn-Knopp iterations on $e^{s / \epsilon}$.
+    r"""Codes with equal use of all prototypes (SwAV), by Sinkhorn-Knopp iterations on $e^{s / \epsilon}$.
 
-    Each round scales the columns to equal mass, then the rows to mass one. In the limit of many rounds the codes are
-    those that maximise $\sum_{nk} q_{nk} s_{nk}$ plus $\epsilon$ times their entropy among all with the column sums
-    N / K.
+    Each round scales the columns to equal mass, then the rows to mass one. In the limit the codes maximise
+    $\sum_{nk} q_{nk} s_{nk}$ plus $\epsilon$ times their entropy, given column sums N / K.
 
     Args:
         scores: [N, K], cosines of the embeddings with the prototypes; finite, constants.
-        epsilon: $\epsilon$; the smaller, the harder the codes.
-        iterations: Number of rounds; 0 is the softmax of each row alone.
+        epsilon: $\epsilon$; smaller gives harder codes.
+        iterations: Number of rounds; 0 gives the softmax of each row.
         where: [N], boolean; False deletes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N, K], the codes of each row, which sum to one;, without gradient.
+        [N, K], the codes, without gradient; rows sum to one.
 
     Example:
-        Both rows prefer the first prototype, by odds of $e^2$ and $e$. Used equally, it keeps odds of $e^{1/2}$ in
-        the row that wants it more.
+        Both rows prefer the first prototype, by odds of $e^2$ and $e$. Used equally, it keeps odds of $e^{1/2}$ in the
+        row that prefers it more.
 
         >>> print(sinkhorn(jnp.array([[1.0, 0.0], [0.5, 0.0]]), epsilon=0.5, iterations=20).round(4))
         [[0.6225 0.3775]
          [0.3775 0.6225]]
 
     Conventions:
-        Worked out in logarithms, so that scores of any size are finite; the authors' code exponentiates first, which
-        overflows in half precision. Their three rounds begin, as here, with the columns of $e^{s / \epsilon}$ as it
-        is, so that a row of higher scores counts for more at first, and end with the rows. Without rounds, the softmax.
+        Computed in logarithms, so that scores of any size are finite; the authors' code exponentiates first, which
+        overflows in half precision. Their three rounds begin, as here, with the columns of $e^{s / \epsilon}$, so that
+        rows of higher scores first count more, and end with the rows.
 
     References:
         Caron et al. 2020, arXiv:2006.09882. Cuturi 2013, arXiv:1306.0895.
@@ -121,29 +120,29 @@ def swav(
 
     $$-\frac{1}{2} \sum_k \left( q^b_k \log p^a_k + q^a_k \log p^b_k \right), \quad p = \mathrm{softmax}(s / \tau)$$
 
-    with the codes $q$ of each view by `sinkhorn`, which are constants.
+    with codes $q$ of each view by `sinkhorn`; constants.
 
     Args:
         scores_a: [N, K], cosines of the first views' embeddings with the prototypes.
-        scores_b: [N, K], the same of the second views, in the same order.
+        scores_b: [N, K], cosines of the second views, in the same order.
         temperature: $\tau$.
-        epsilon: The entropy's weight in the codes.
-        iterations: Rounds that make the codes.
+        epsilon: Entropy weight of the codes.
+        iterations: Rounds of `sinkhorn`.
         where: [N], boolean; False deletes the pair.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each pair.
+        [N], nats per pair.
 
     Example:
-        Nothing known: all codes and predictions are even, and cost log 2.
+        All codes and predictions are uniform and cost log 2.
 
         >>> print(swav(jnp.zeros((3, 2)), jnp.zeros((3, 2))).round(4))
         [0.6931 0.6931 0.6931]
 
     Conventions:
         - The mean of both directions, as in the authors' code; the paper's equation adds them.
-        - More crops: codes of the two large ones by `sinkhorn`, and for each other crop
+        - Multi-crop: codes of the two large crops by `sinkhorn`, and for every other crop
           `soft_cross_entropy(scores / temperature, codes)`.
         - A queue of earlier embeddings: put its scores before the batch's in `sinkhorn` and keep the last N codes.
 
@@ -181,7 +180,7 @@ def msn(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Prediction of the whole view's prototypes from a masked view, with all prototypes in use (MSN).
+    r"""Prediction of an image's prototypes from a masked view, with all prototypes in use (MSN).
 
     $$-\sum_k p^+_k \log p_k + \lambda \left( \log K - H(\bar p) \right), \quad p = \mathrm{softmax}(s / \tau), \quad
     p^+ = \mathrm{softmax}(s^+ / \tau^+)$$
@@ -192,31 +191,31 @@ def msn(
         scores: [N, K], cosines $s$ of the masked views' embeddings with the prototypes.
         target_scores: [N, K], cosines $s^+$ of the whole views' embeddings with the same prototypes; constants.
         temperature: $\tau$.
-        target_temperature: $\tau^+$, smaller, which sharpens the targets.
+        target_temperature: $\tau^+$, smaller than $\tau$, which sharpens the targets.
         entropy_weight: $\lambda$.
-        sinkhorn_iterations: Rounds as in `sinkhorn` that the targets $p^+$ go through; 0 for none.
+        sinkhorn_iterations: Rounds of `sinkhorn` applied to the targets $p^+$; 0 for none.
         where: [N], boolean; False deletes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [N], nats for each row, the entropy's term the same in all;.
+        [N], nats per row; the entropy term is the same in all.
 
     Example:
-        Two prototypes at cosines 0: predictions and targets are even, and so is their mean.
+        Cosines of 0: predictions, targets and their mean are uniform.
 
         >>> print(msn(jnp.zeros((2, 2)), jnp.zeros((2, 2))).round(4))
         [0.6931 0.6931]
 
-        Both rows are certain of the same prototype: the cross-entropy is 0, but the mean has no entropy.
+        Both rows are certain of the same prototype: cross-entropy 0, but the mean has no entropy.
 
         >>> print(msn(jnp.array([[9.0, 0.0]] * 2), jnp.array([[9.0, 0.0]] * 2)).round(4))
         [0.6931 0.6931]
 
     Conventions:
-        - $\log K$ is the authors' code's, so that the term is 0 at best; the paper's equation has $-\lambda H(\bar p)$.
-        - The authors' code sharpens probabilities by a power of 1/T with T = 0.25: a target temperature of
-          0.25 times `temperature`.
-        - Several masked views of an image are several rows, with the target repeated; the mean is over all of them.
+        - $\log K$ is from the authors' code and makes the term at least 0; the paper has $-\lambda H(\bar p)$.
+        - The authors' code sharpens probabilities by a power of 1/T with T = 0.25: a target temperature of 0.25 times
+          `temperature`.
+        - Several masked views of an image are separate rows with the target repeated; the mean is over all of them.
 
     References:
         Assran et al. 2022, arXiv:2204.07141.

@@ -1,23 +1,23 @@
-"""Cross-entropy of logits `hidden @ head.T` that are never all held, by one of two algorithms.
+"""Cross-entropy of logits `hidden @ head.T` , never materialised, by one of two algorithms.
 
-**By vocabulary**: all tokens with a block of classes at a time. The least memory, and any cotangents; four matrix
-products for value and gradient, since the backward pass computes the logits again.
+**By vocabulary**: all tokens and a block of classes at a time. Least memory, for any cotangents; four matrix products
+for value and gradient, since the backward pass recomputes the logits.
 
     vocabulary_statistics -> stream -> _block -> Statistics -> cross_entropy
 
-**By tokens**: all classes with a tile of tokens at a time. A tile has whole rows of logits, so its gradient is known
-at once: three products. It serves cotangents that are one number at all tokens that count, as those of a mean are.
+**By tokens**: all classes and a tile of tokens at a time. A tile has whole rows of logits, so its gradient is computed
+at once: three products. For cotangents that are equal at all tokens that count, as in a mean.
 
     by_tokens -> gradient_in_forward
                    value alone                  _by_vocabulary, as above
                    value and gradient           _value_and_gradient: for each tile
-                                                    _tile           loss, and the coefficients of its logits' gradient
-                                                    _add_gradient   for each chunk of classes: the gradient of its
-                                                                    logits, and from it that of hidden states and head
+                                                    _tile           loss, and coefficients of the logits' gradient
+                                                    _add_gradient   for each chunk of classes: the logits' gradient,
+                                                                    and from it those of hidden states and head
                    gradient, other cotangents   _gradient -> gradient_of, by vocabulary
 
 `by_default` chooses. The mask `where` of a loss arrives as `weights` [N], 1 for tokens that count and 0 for others: up
-to a factor these are the cotangents that a mean will send, so they are the `expected` ones of `gradient_in_forward`.
+to a factor these are the cotangents of a mean, and so the `expected` ones of `gradient_in_forward`.
 """
 
 import functools
@@ -49,7 +49,7 @@ from lossfns._numerics import soft_capped
 
 
 class Inputs(NamedTuple):
-    """Hidden states, head and options of N tokens; None for an option that is off. Also their gradient.
+    """Hidden states, head and options of N tokens; None for a disabled option. Also their gradient.
 
     Attributes:
         hidden: [N, D].
@@ -106,15 +106,15 @@ def cross_entropy(
 
 
 def by_default(inputs: Inputs, weights: jax.Array, precision: str) -> tuple[jax.Array, jax.Array]:
-    """Loss and log-normaliser of each row, by the algorithm that suits memory and platform.
+    """Loss and log-normaliser of each row, by the algorithm that suits platform and memory.
 
-    On CPU by tokens, which is faster there, unless the gradient of a head in half precision would need a sum in float32
-    of more than `ACCUMULATED` bytes. Elsewhere by vocabulary: each block of that gradient is written once, in the dtype
-    of the head, and tokens that are spread over devices stay there.
+    On CPU by tokens, which is faster, unless the gradient of a half-precision head would need a float32 sum of more
+    than `ACCUMULATED` bytes. Elsewhere by vocabulary: each block of that gradient is written once, in the head's dtype,
+    and tokens sharded over devices stay there.
     """
     if is_half(inputs.head) and 4 * inputs.head.size > ACCUMULATED:
         return _by_vocabulary(precision, inputs)
-    # Marked together, or the results of the two branches would vary over different axes under `shard_map`.
+    # Marked together: otherwise the two branches would vary over different axes under `shard_map`.
     inputs, weights = vary_together((inputs, weights))
     results: tuple[jax.Array, jax.Array] = lax.platform_dependent(
         inputs,
@@ -131,7 +131,7 @@ ACCUMULATED = 2**28
 def vocabulary_statistics(
     inputs: Inputs, precision: str, block_size: int | None = None, axis_name: AxisName = None
 ) -> Statistics:
-    """Statistics in blocks of the vocabulary, which may be spread over the devices of `axis_name`."""
+    """Statistics in blocks of the vocabulary, which may be sharded over `axis_name`."""
     labels = inputs.labels
     if axis_name is not None:
         labels = labels - lax.axis_index(axis_name) * inputs.head.shape[0]
@@ -163,7 +163,7 @@ class _Columns(NamedTuple):
 
 
 _Reductions = tuple[ShiftedLogSum, Sum] | tuple[ShiftedLogSum, Sum, Sum, Sum]
-"""Of the fields of `Statistics`."""
+"""Reductions of the fields of `Statistics`."""
 
 
 def _operands(inputs: Inputs, precision: str) -> Operands:
@@ -194,10 +194,10 @@ def by_tokens(inputs: Inputs, weights: jax.Array, precision: str) -> tuple[jax.A
     """Loss and log-normaliser of each row; the gradient is computed in the forward pass.
 
     Args:
-        inputs: The rows.
-        weights: [N], 1 for rows that count and 0 for others. The gradient of the forward pass is used if the
-            cotangents of the losses are a multiple of them.
-        precision: Of products in float32.
+        inputs: Hidden states, head and options.
+        weights: [N], 1 for rows that count and 0 for others. If the losses' cotangents are a multiple of them, the
+            gradient of the forward pass is used.
+        precision: Of float32 products.
     """
     inputs, weights = vary_together((inputs, weights))
     if 0 in (inputs.hidden.shape[0], inputs.head.shape[0]):
@@ -278,11 +278,11 @@ def _value_and_gradient(
     def step(carry: _Carry, i: jax.Array) -> tuple[_Carry, None]:
         values, log_sums, d_hidden, d_head, (d_bias, d_cap, *d_others) = carry
         (hidden, labels, weights), index, first_visit = tiles.block(i, dtype)
-        # What the tile before had counts nothing again.
+        # Tokens that the previous tile covered get weight 0.
         weights = weights if first_visit is None else jnp.where(first_visit, weights, 0)
         products = contract(hidden, inputs.head, (1, 1), operands)
         (value, log_sum), coefficients, more = _tile(products, labels, weights, *options)
-        # Rows of the tile start from 0; head, bias and soft cap are summed over all tiles.
+        # Gradients of rows start from 0 in each tile; those of head, bias and soft cap are summed over tiles.
         given = jnp.zeros_like(hidden), d_head, d_bias, d_cap
         d_rows, d_head, d_bias, d_cap = _add_gradient(
             chunks, given, products, hidden, labels, coefficients, operands, *options[:2]
@@ -337,7 +337,7 @@ def _tile(
         exists = logits > -jnp.inf
         number = jnp.sum(exists, axis=1, dtype=logits.dtype)
         statistics = statistics._replace(total=jnp.sum(jnp.where(exists, logits, 0), axis=1), number=number)
-    # Their cotangents are the coefficients, but that of the log goes through d log(power) = d power / power.
+    # Their cotangents are the coefficients; that of the log uses d log(power) = d power / power.
     results, pull_back = jax.vjp(cross_entropy, statistics, label_smoothing, z_loss)
     g, *d_options = pull_back((weights, jnp.zeros_like(weights)))
     power_g = g.normalizer.log_sum / jnp.where(power == 0, 1, power)
@@ -345,7 +345,7 @@ def _tile(
 
 
 _TileGradient = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
-"""Of the tile's hidden states [T, D], head [V, D], bias [V] and soft cap; None for an option that is off."""
+"""Gradients of the tile's hidden states [T, D], head [V, D], bias [V] and soft cap; None for a disabled option."""
 
 
 def _add_gradient(
@@ -359,28 +359,28 @@ def _add_gradient(
     bias: jax.Array | None,
     bound: jax.Array | None,
 ) -> _TileGradient:
-    """Adds a tile's gradient for hidden states, head, bias and soft cap to the given one.
+    """Adds a tile's gradient with respect to hidden states, head, bias and soft cap to the given one.
 
-    The gradient of the logits is computed for a chunk of P classes at a time, [T, P], transposed and multiplied while
-    it is in the cache: no second array of the size of the logits `products` [T, V] is held.
+    The gradient of the logits is computed, transposed and multiplied one chunk of P classes [T, P] at a time while it
+    is in the cache: no second array of the size of the logits `products` [T, V] is materialised.
     """
     hidden_by_feature = transposed(hidden.astype(operands.dtype))
 
     def step(carry: _TileGradient, i: jax.Array) -> tuple[_TileGradient, None]:
         d_hidden, d_head, d_bias, d_bound = carry
-        # The logits of a chunk again, from the products.
+        # Recompute the logits of the chunk from the products.
         head, index, first_visit = chunks.block(i, operands.dtype)
         uncapped = lax.dynamic_slice_in_dim(products, index[0], chunks.size, 1)
         if bias is not None:
             uncapped = uncapped + lax.dynamic_slice_in_dim(bias, index[0], chunks.size)[None]
         logits = cap(uncapped, bound)
-        # Their gradient: softmax, less one at the label, and label smoothing.
+        # Their gradient: softmax minus one-hot label, and label smoothing.
         g = coefficients.power[:, None] * jnp.exp(logits - coefficients.shift[:, None])
         g += jnp.where(index[None] == labels[:, None], coefficients.label[:, None], 0)
         if coefficients.total is not None:
             g += jnp.where(logits > -jnp.inf, coefficients.total[:, None], 0)
         g = g if first_visit is None else jnp.where(first_visit, g, 0)
-        # Back through c tanh(x / c), also to c.
+        # Backward through c tanh(x / c), also to c.
         if bound is not None and d_bound is not None:
             ratio = jnp.where(jnp.isinf(uncapped), 0, uncapped / bound)
             tanh = jnp.where(uncapped == jnp.inf, 1, jnp.tanh(ratio))
@@ -388,8 +388,8 @@ def _add_gradient(
             g *= 1 - tanh * tanh
         if d_bias is not None:
             d_bias = add_at(d_bias, jnp.sum(g, axis=0), index[0])
-        # Back through the matrix product.
-        g = g.astype(operands.dtype)  # rounded once, the label's one already subtracted
+        # Backward through the matrix product.
+        g = g.astype(operands.dtype)  # rounded once, after subtracting the one-hot label
         d_hidden += contract(g, head, (1, 0), operands)
         d_head = add_at(d_head, contract(transposed(g), hidden_by_feature, (1, 1), operands), index[0])
         return (d_hidden, d_head, d_bias, d_bound), None

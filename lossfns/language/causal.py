@@ -1,4 +1,4 @@
-"""Causal language modelling: predict each token from its predecessors."""
+"""Causal language modelling: predict each token from the tokens before it."""
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ def next_token_where(
 ) -> jax.Array:
     r"""Which tokens `next_token` scores: the weights of its term.
 
-    A token is scored if `where` says so and there is one before it in its row and segment to predict it from.
+    A token is scored if `where` is True and a token precedes it in its row and segment.
 
     Args:
         tokens: [..., T], integers; only the shape matters.
-        where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only).
+        where: [..., T], boolean: the tokens to predict (no padding; for instruction tuning, only the answer).
         segment_ids: [..., T], integers that number the documents packed into a row.
 
     Returns:
@@ -54,23 +54,23 @@ def next_token(
     where: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Causal language modelling: NLL of each token given its predecessors, $-\log p(t_i \mid t_{<i})$.
+    r"""Causal language modelling: NLL of each token given those before it, $-\log p(t_i \mid t_{<i})$.
 
-    Targets are shifted here: entry i of the result belongs to token i, and is computed from the logits at i - 1. So one
-    mask selects the scored tokens, and the result is 0 at the first token of a row, which nothing predicts.
+    Targets are shifted here: entry i of the result belongs to token i and is computed from the logits at i - 1, so a
+    single mask selects the scored tokens. The first token of a row is never scored.
 
     Args:
-        logits: [..., T, V], at each position the prediction of the next token; the last position is not used.
+        logits: [..., T, V], predictions of the next token; the last position is unused.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
-        where: [..., T], boolean: the tokens to predict (not padding; for instruction tuning, the answer only). False
-            deletes the token as a target; it was still seen by the model.
+        where: [..., T], boolean: the tokens to predict (no padding; for instruction tuning, only the answer). False
+            removes the token as a target; the model still sees it.
         segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
             boundary.
 
     Returns:
-        [..., T], nats for each token; 0 where not scored. The term's weights, which it carries as `term_weights`, are
-        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would count the first tokens,
-        whose zeros lower the mean.
+        [..., T], nats per token; 0 where not scored. The term's weights, attached as `term_weights`, are
+        `next_token_where(tokens, where=where, segment_ids=segment_ids)`: `where` alone would include the zeros of first
+        tokens in the mean.
 
     Example:
         Three tokens of a vocabulary of two; at each position the next token 0 has odds of 3 to 1.
@@ -80,8 +80,8 @@ def next_token(
         [0.     0.2877 1.3863]
 
     Conventions:
-        Hugging Face's models shift inside as well, and mark tokens that are not predicted by the label -100. With
-        padding on the left, exclude the first real token by `where` or give the padding its own segment.
+        Hugging Face's models also shift inside, and label tokens that are not predicted -100. With padding on the left,
+        exclude the first real token by `where` or give the padding its own segment.
 
     References:
         Bengio et al. 2003, JMLR 3:1137-1155. Radford et al. 2018 (GPT).
@@ -92,6 +92,6 @@ def next_token(
         raise ValueError(f"logits must have two last axes, positions and vocabulary, got shape {logits.shape}")
     check_shape("tokens", tokens, logits.shape[:-1], f"of logits {logits.shape} without the vocabulary axis")
     scored = next_token_where(tokens, where=where, segment_ids=segment_ids)
-    # Rolling the small arrays leaves the logits where they are. Position 0 is never scored, so nothing wraps around.
+    # Rolling the small arrays avoids a copy of the logits. Position 0 is never scored, so nothing wraps around.
     values = softmax_cross_entropy(logits, jnp.roll(tokens, -1, axis=-1), where=jnp.roll(scored, -1, axis=-1))
     return jnp.roll(values, 1, axis=-1)

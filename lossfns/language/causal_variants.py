@@ -38,12 +38,12 @@ def prefix_lm_where(
 
     Args:
         tokens: [..., T], integers; only the shape matters.
-        prefix_lengths: [...], integers in 0 .. T: how many tokens are given.
+        prefix_lengths: [...], integers in 0 .. T: length of the prefix.
         where: [..., T], boolean: the tokens to predict.
         segment_ids: [..., T], integers that number the documents packed into a row.
 
     Returns:
-        [..., T], boolean; False in the prefix and wherever `next_token_where` is.
+        [..., T], boolean; False in the prefix and where `next_token_where` is.
 
     Example:
         >>> print(prefix_lm_where(jnp.zeros(4, int), jnp.array(2)))
@@ -65,7 +65,7 @@ def _prefix_lm_weights(
 ) -> jax.Array:
     scored = prefix_lm_where(tokens, prefix_lengths, where=where, segment_ids=segment_ids)
     valid = _prefix_exists(prefix_lengths, tokens.shape[-1])[..., None]
-    # A length out of range gives NaN: its tokens count, so that it shows.
+    # An invalid length gives NaN: its tokens count, so that the NaN shows.
     return jnp.where(valid, scored, True if where is None else where)
 
 
@@ -86,18 +86,18 @@ def prefix_lm(
 
     $$-\log p(t_i \mid t_{<i}), \quad i \ge n$$
 
-    The model attends to the prefix in both directions, which is its own affair; the loss leaves the prefix out.
+    The model may attend to the prefix in both directions; the loss excludes it.
 
     Args:
-        logits: [..., T, V], at each position the prediction of the next token.
+        logits: [..., T, V], predictions of the next token.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
-        prefix_lengths: $n$, [...], integers in 0 .. T: how many tokens are given.
-        where: [..., T], boolean: the tokens to predict (not padding).
+        prefix_lengths: $n$, [...], integers in 0 .. T: length of the prefix.
+        where: [..., T], boolean: the tokens to predict (no padding).
         segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
-            boundary. The prefix is that of the row, not of each document.
+            boundary. The prefix is at the start of the row, not of each document.
 
     Returns:
-        [..., T], nats for each token; 0 where not scored. The term's weights, which it carries as `term_weights`, are
+        [..., T], nats per token; 0 where not scored. The term's weights, attached as `term_weights`, are
         `prefix_lm_where` with the same arguments. A length out of range gives NaN, which counts.
 
     Example:
@@ -105,7 +105,7 @@ def prefix_lm(
         [0.     0.     0.6931 0.6931]
 
     Conventions:
-        With a prefix of 0 or 1 this is `next_token`: nothing predicts the first token.
+        With a prefix of 0 or 1 this is `next_token`: the first token is never scored.
 
     References:
         Dong et al. 2019, arXiv:1905.03197 (UniLM). Raffel et al. 2020, arXiv:1910.10683.
@@ -164,24 +164,24 @@ def multi_token_prediction(
     where: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Multi-token prediction: head h predicts the token h + 1 places ahead, $-\log p_h(t_i \mid t_{< i - h})$.
+    r"""Multi-token prediction: head h predicts the token h + 1 positions ahead, $-\log p_h(t_i \mid t_{< i - h})$.
 
-    Targets are shifted here: entry h, i of the result belongs to token i, and is computed from head h at i - 1 - h.
+    Targets are shifted here: entry h, i of the result belongs to token i and is computed from head h at i - 1 - h.
 
     Args:
-        logits: [..., H, T, V], for each head (the first is the ordinary one) and position.
+        logits: [..., H, T, V], for each head (the first is the ordinary next-token head) and position.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
-        where: [..., H, T], boolean: the tokens that each head shall predict.
+        where: [..., H, T], boolean: the tokens each head has to predict.
         segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
             boundary.
 
     Returns:
-        [..., H, T], nats for each head and token; 0 where not scored. The term's weights, which it carries as
-        `term_weights`, are `where` and `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the sum over
-        heads of their means: a term for each, `values[..., h, :]`.
+        [..., H, T], nats per head and token; 0 where not scored. The term's weights, attached as `term_weights`, are
+        `where` and `multi_token_where(tokens, heads=H, ...)`. The paper's loss is the sum over heads of their means:
+        one term per head, `values[..., h, :]`.
 
     Example:
-        Two heads over three tokens: the second has but one token that lies two places ahead of another.
+        Two heads over three tokens: only one token is two positions ahead of another.
 
         >>> print(multi_token_prediction(jnp.zeros((2, 3, 2)), jnp.array([0, 1, 0])).round(4))
         [[0.     0.6931 0.6931]
@@ -200,7 +200,7 @@ def multi_token_prediction(
     scored = _multi_token_weights(logits, tokens, where=where, segment_ids=segment_ids)
     if not heads:
         return jnp.zeros(logits.shape[:-1], accumulation_dtype(logits))
-    # Rolling the small arrays leaves the logits where they are. Where a roll wraps around, nothing is scored.
+    # Rolling the small arrays avoids a copy of the logits. Where a roll wraps around, nothing is scored.
     shift = range(1, heads + 1)
     targets = jnp.stack([jnp.roll(tokens, -k, axis=-1) for k in shift], axis=-2)
     at = jnp.stack([jnp.roll(scored[..., k - 1, :], -k, axis=-1) for k in shift], axis=-2)
@@ -218,26 +218,26 @@ def frequency_weighted(
     smoothing: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy with larger weights for rare tokens than for frequent ones.
+    r"""Cross-entropy with larger weights for rarer tokens.
 
     $$-w_y \log p_y, \quad w_k \propto (c_k + s)^{-a}, \quad \sum_k \frac{c_k}{\sum_j c_j} w_k = 1$$
 
-    The weights have mean one over the corpus that was counted, so that the loss keeps its scale.
+    The weights have mean one over the counted corpus, so that the loss keeps its scale.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats.
         labels: [...], integers in 0 .. V-1.
         counts: $c$, [V], how often each token occurs in the corpus, not negative; any real dtype, no gradient.
-        power: $a$; 0 is the plain cross-entropy, at 1 every token of the vocabulary has the same share of the loss.
+        power: $a$; 0 is the plain cross-entropy, at 1 every token of the vocabulary contributes equally.
         smoothing: $s$, added to each count.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], weighted nats for each row. The term's weights stay `where`. A label out of range gives NaN, and a
-        negative or infinite count gives NaN everywhere.
+        [...], weighted nats per row. The term's weights remain `where`. A negative or infinite count gives NaN
+        everywhere.
 
     Example:
-        Three to one, power 1 and hardly any smoothing: weights 2/3 and 2 of log 2 each.
+        Counts of 3 to 1, power 1 and almost no smoothing: weights 2/3 and 2 times log 2.
 
         >>> counts = jnp.array([3, 1])
         >>> values = frequency_weighted(jnp.zeros((2, 2)), jnp.array([0, 1]), counts, power=1.0, smoothing=1e-9)
@@ -246,7 +246,7 @@ def frequency_weighted(
 
     Conventions:
         Jiang et al. weight linearly in the frequency (FACE), Gu et al. by an exponential of it, Cui et al. by the
-        effective number of samples (`class_balanced_weights`). All of them normalise in other ways.
+        effective number of samples (`class_balanced_weights`). All normalise differently.
 
     References:
         Jiang et al. 2019, arXiv:1902.09191. Gu et al. 2020, arXiv:2010.04380.
@@ -272,7 +272,7 @@ def frequency_weighted(
 
 @uncompiled(vocab_size=non_negative_int)
 def previous_tokens(tokens: jax.Array, *, vocab_size: int) -> jax.Array:
-    r"""For each position, the set of earlier tokens without the token itself: candidates for `unlikelihood`.
+    r"""For each position, the set of earlier tokens except the token itself: candidates for `unlikelihood`.
 
     Args:
         tokens: [..., T], integers in 0 .. vocab_size - 1; others are in no set.
@@ -315,20 +315,19 @@ def unlikelihood(
     alpha: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy plus unlikelihood: raise the label, lower tokens that must not be repeated.
+    r"""Cross-entropy plus unlikelihood: raises the label and lowers unwanted tokens, such as repetitions.
 
     $$-\log p_y - \alpha \sum_{c \in C \setminus \{y\}} \log(1 - p_c)$$
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats; -inf masks a class.
         labels: [...], integers in 0 .. V-1.
-        negatives: $C$, [..., V], boolean: the candidates; the label is taken out. `previous_tokens` makes them.
+        negatives: $C$, [..., V], boolean: the candidates, for instance from `previous_tokens`; the label is excluded.
         alpha: $\alpha$, weight of the unlikelihood.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, at least 0. A label out of range gives NaN. inf if a candidate has all of the
-        probability.
+        [...], nats per row, at least 0; inf if a candidate has all of the probability.
 
     Example:
         Three equal classes: log 3 for the label, log(3/2) for one candidate.
@@ -337,8 +336,8 @@ def unlikelihood(
         1.5041
 
     Conventions:
-        The authors' code clamps 1 - p at 1e-5, which ends the gradient where it matters most; here 1 - p is summed over
-        the other classes and exact however near p is to 1.
+        The authors' code clamps 1 - p at 1e-5, which cuts the gradient off where it matters most; here 1 - p is summed
+        over the other classes, exact however near p is to 1.
 
     References:
         Welleck et al. 2019, arXiv:1908.04319.

@@ -27,7 +27,7 @@ from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
 def replaced_token_detection(
     logits: jax.Array, tokens: jax.Array, original: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Replaced token detection: is each token the original one, or did a generator put it there?
+    r"""Replaced token detection: is each token original or from a generator?
 
     $$-[t_i \neq t^*_i] \log \sigma(x_i) - [t_i = t^*_i] \log(1 - \sigma(x_i))$$
 
@@ -35,10 +35,10 @@ def replaced_token_detection(
         logits: $x$, [..., T], log-odds in nats that the token was replaced.
         tokens: $t$, [..., T], integers: the discriminator's input.
         original: $t^*$, [..., T], integers. A token that the generator got right counts as original.
-        where: [..., T], boolean: the positions that exist. Unlike masked language modelling all of them count.
+        where: [..., T], boolean: the present positions. Unlike in masked language modelling, all of them count.
 
     Returns:
-        [..., T], nats for each token.
+        [..., T], nats per token.
 
     Example:
         Odds of 3 to 1 for "replaced": log(4/3) if it was, log 4 if not.
@@ -63,17 +63,17 @@ def replaced_token_detection(
 def span_corruption(
     logits: jax.Array, targets: jax.Array, *, z_loss: float | jax.Array = 0.0, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Span corruption: the cross-entropy of the removed spans of a text, $-\log p(y_i \mid y_{<i}, \tilde t)$.
+    r"""Span corruption: cross-entropy of the removed spans of a text, $-\log p(y_i \mid y_{<i}, \tilde t)$.
 
     Args:
-        logits: [..., S, V], the decoder's, teacher-forced: position i predicts `targets[i]`, having seen those before.
-        targets: [..., S], integers in 0 .. V-1, made by `corrupt_spans`: sentinels, each followed by the tokens that it
+        logits: [..., S, V], the decoder's, teacher-forced: position i predicts `targets[i]` from the targets before it.
+        targets: [..., S], integers in 0 .. V-1, from `corrupt_spans`: sentinels, each followed by the tokens it
             replaces.
         z_loss: Coefficient of the squared log-normaliser.
-        where: [..., S], boolean: the targets that exist, `targets_where`.
+        where: [..., S], boolean: the present targets, `targets_where`.
 
     Returns:
-        [..., S], nats for each target; 0 where there is none. Sentinels count like tokens.
+        [..., S], nats per target; 0 where absent. Sentinels count like tokens.
 
     Example:
         >>> print(span_corruption(jnp.zeros((2, 4)), jnp.array([3, 0]), where=jnp.array([True, False])).round(4))
@@ -89,10 +89,10 @@ class CorruptedSpans(NamedTuple):
     """Result of `corrupt_spans`; padding is 0.
 
     Attributes:
-        inputs: [..., I], the encoder's: the text with each span that was cut out replaced by its sentinel.
+        inputs: [..., I], the encoder's: the text with each removed span replaced by its sentinel.
         inputs_where: [..., I], boolean.
-        targets: [..., S], the decoder's: each sentinel, then the tokens of its span. For the decoder's own input, shift
-            them to the right.
+        targets: [..., S], the decoder's: each sentinel and the tokens of its span. Shift them right for the decoder's
+            input.
         targets_where: [..., S], boolean: `where` of `span_corruption`.
     """
 
@@ -118,39 +118,39 @@ def corrupt_spans(
     mean_length: float = 3.0,
     eos_id: int | None = None,
 ) -> CorruptedSpans:
-    r"""Replaces random spans of texts by sentinels (T5).
+    r"""Replaces random spans of a text by sentinels (T5).
 
-    Of n tokens $m = \mathrm{round}(r n)$ are cut out, at least one and not all, in $\max(1, \mathrm{round}(m / l))$
-    spans; all cuts that begin with a kept token and end with a removed one are equally likely. A text of
-    fewer than two tokens stays whole. So the sizes of the results are known beforehand.
+    Of n tokens $m = \mathrm{round}(r n)$ are removed, at least one and not all, in $\max(1, \mathrm{round}(m / l))$
+    spans, uniformly over all segmentations that begin with a kept and end with a removed token. A text of fewer than
+    two tokens is unchanged. The sizes of the results are static.
 
     Args:
         key: PRNG key; the same key corrupts the same batch in the same way.
         tokens: [..., T], integers.
         tokens_where: The present tokens: integer lengths [...], or boolean [..., T] without holes; None for all.
         first_sentinel: The token that replaces the first span; later ones count down from it.
-        rate: Share $r$ of the tokens to cut out, a Python number.
+        rate: Fraction $r$ of tokens to remove, a Python number.
         mean_length: Mean length $l$ of a span, a Python number of at least 1.
-        eos_id: A token to end inputs and targets with; None for none.
+        eos_id: A token appended to inputs and targets; None for none.
 
     Returns:
-        Inputs and targets with their masks, of the sizes that a text of T tokens or fewer needs at most. A length out
+        Inputs and targets with their masks, of the largest sizes that up to T tokens need. A length out
         of range or a mask with a hole gives targets of -1, whose loss is NaN.
 
     Raises:
         ValueError: If there are not enough sentinels.
 
     Example:
-        Half of four tokens, in one span: it is the last half, since a text begins with what stays.
+        Half of four tokens in one span: the last half, since a text begins with a kept token.
 
         >>> out = corrupt_spans(jax.random.key(0), jnp.array([5, 6, 7, 8]), first_sentinel=99, rate=0.5)
         >>> print(out.inputs, out.targets)
         [ 5  6 99] [99  7  8]
 
     Conventions:
-        As in the authors' code, a text begins with a kept span and ends with a removed one; the paper's figure ends the
-        targets with one more sentinel, which the code does not have. Their sentinels are the last tokens of the
-        vocabulary, counted down, as in Hugging Face (`first_sentinel` is `<extra_id_0>`).
+        As in the authors' code, a text begins with a kept and ends with a removed span; the paper's figure ends the
+        targets with one more sentinel. Sentinels are the last tokens of the vocabulary, counted down, as there and in
+        Hugging Face (`first_sentinel` is `<extra_id_0>`).
 
     References:
         Raffel et al. 2020, arXiv:1910.10683, and the authors' `random_spans_noise_mask`.
@@ -170,7 +170,7 @@ def corrupt_spans(
 
 
 def _sizes(longest: int, rate: float, mean_length: float) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of tokens and spans to remove for each length up to the longest, with Python's rounding."""
+    """Numbers of tokens and spans to remove for each length up to the longest, rounded as in Python."""
     cut = [min(max(round(rate * n), 1), n - 1) if n > 1 else 0 for n in range(longest + 1)]
     spans = [min(max(round(m / mean_length), 1), n - m) if m else 0 for n, m in enumerate(cut)]
     return np.array(cut, np.int32), np.array(spans, np.int32)
@@ -216,7 +216,7 @@ def _corrupt_spans(key, tokens, tokens_where, cut, spans, first_sentinel, sizes,
 
 
 def _random_parts(scores: jax.Array, items: jax.Array, parts: jax.Array, most: int) -> jax.Array:
-    """Lengths [most] of `parts` parts of 1 or more that sum to `items`, all ways equally likely; 0 beyond."""
+    """Lengths [most] of `parts` random parts of 1 or more that sum to `items`, uniform over all ways; 0 beyond."""
     place = jnp.arange(scores.shape[0])
     order = jnp.argsort(jnp.where((place > 0) & (place < items), scores, 2))
     begins = (jnp.argsort(order) < parts - 1) | (place == 0)
@@ -225,7 +225,7 @@ def _random_parts(scores: jax.Array, items: jax.Array, parts: jax.Array, most: i
 
 
 def _placed(size: int, places: jax.Array, values: jax.Array) -> jax.Array:
-    """A row of zeros with `values` at `places`; places of -1 are left out."""
+    """A row of zeros with `values` at positions `places`, those of -1 left out."""
     return jnp.zeros(size, values.dtype).at[jnp.where(places < 0, size, places)].set(values, mode="drop")
 
 

@@ -1,4 +1,4 @@
-"""Losses from hidden states and an output head, without holding the logits [tokens, vocabulary]."""
+"""Losses from hidden states and an output head, without materialising the logits [tokens, vocabulary]."""
 
 from typing import Any
 
@@ -53,39 +53,36 @@ def linear_cross_entropy(
     axis_name: AxisName = None,
     precision: str = "highest",
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    r"""Cross-entropy of the logits `hidden @ head.T + bias`, computed a block at a time.
+    r"""Cross-entropy of the logits `hidden @ head.T + bias`, without materialising the logits.
 
     $$-x_y + \log \sum_k e^{x_k}, \quad x = W h + b$$
 
-    The value and gradient of `softmax_cross_entropy` on the logits, to rounding: nothing is filtered or approximated.
-    The logits, four bytes for each pair of a token and a class, are neither held nor written.
+    Value and gradient of `softmax_cross_entropy` on the logits, up to rounding: nothing is filtered or approximated.
 
     Args:
-        hidden: [..., D], the last hidden state of each token.
-        head: [V, D], one row for each class: the layout of an embedding, so a tied one is passed as it is.
+        hidden: [..., D], the final hidden states.
+        head: [V, D], one row per class, the layout of an embedding: pass a tied embedding unchanged.
         labels: [...], integers in 0 .. V-1.
-        bias: [V]. A class at -inf is masked: it has probability 0 and no share of label smoothing.
+        bias: [V]. A class at -inf is masked: it has probability 0 and is excluded from label smoothing.
         where: [...], boolean; False deletes the token.
-        label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all classes that exist.
+        label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all unmasked classes.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
-        block_size: None chooses by platform. On CPU the gradient is computed with the value, a tile of at most an
-            eighth of the tokens at a time: fastest where all tokens that count have the same weight, as in their mean;
-            if it turns out otherwise, the gradient is computed again. On GPU and TPU, and on CPU for a head in half
-            precision with more than 2^26 entries, blocks of classes are processed instead. A number takes that many
-            classes at a time on every platform and computes the gradient afterwards, for any weights: least memory on
-            CPU, and fastest there where tokens have weights of their own.
-        return_lse: Whether to return the log-normalisers as well.
-        axis_name: Name of a mapped device axis over which the vocabulary is spread: `head` and `bias` are then those of
-            this device's classes, in order of the devices, while the tokens are the same on all devices and labels are
-            numbers of the whole vocabulary. All devices return the same; the gradient of `hidden` is complete on each.
-        precision: Of products in float32 on accelerators, in the names of `jax.lax.Precision`: "highest" is float32, in
-            six passes of bfloat16 on TPU; "high" is three passes; "default" is one, on GPU tensor-float-32. Half
-            precision is multiplied exactly by all of them, and so is float32 on CPU.
+        block_size: Classes per block; the gradient is computed in the backward pass, for any weights: least memory, and
+            on CPU fastest for tokens with different weights. None chooses by platform. On CPU it computes the gradient
+            with the value, a tile of at most an eighth of the tokens at a time: fastest if all tokens that count have
+            the same weight, as in their mean; otherwise the gradient is recomputed. On GPU and TPU, and on CPU for a
+            half-precision head with more than 2^26 entries, it chooses blocks of classes.
+        return_lse: Whether to also return the log-normalisers.
+        axis_name: Name of a mapped device axis that the vocabulary is sharded over: `head` and `bias` are then this
+            device's classes, in device order; tokens and labels (of the whole vocabulary) are the same on all devices.
+            All devices return the same; the gradient of `hidden` is complete on each.
+        precision: Of float32 products on accelerators, as in `jax.lax.Precision`: "highest" is float32, six bfloat16
+            passes on TPU; "high" is three passes; "default" is one, TensorFloat-32 on GPU. Half-precision inputs, and
+            float32 on CPU, are not affected.
 
     Returns:
-        [...], nats for each token. A label outside of the vocabulary gives NaN. With `return_lse`, that and $\log
-        \sum_k e^{x_k}$, [...], 0 at masked tokens.
+        [...], nats per token; with `return_lse`, also $\log \sum_k e^{x_k}$, [...], 0 at masked tokens.
 
     Example:
         Odds of 3 to 1 for the first of two classes.
@@ -95,13 +92,12 @@ def linear_cross_entropy(
         [0.2877 1.3863]
 
     Conventions:
-        - Inputs that are all bfloat16 are multiplied as such and summed in float32; the logits are never rounded. The
-          gradient of the logits is rounded to bfloat16 once, when it is multiplied, its label's one already subtracted.
-          float32 inputs are multiplied in float32 on accelerators too, unless `precision` allows shorter formats.
-        - The authors' code drops small gradients by default; its `cce_exact` drops none. A spread vocabulary has the
-          same convention there: one loss on all devices, a complete gradient of the hidden states on each.
-        - Liger's kernel rounds the logits to the dtype of the inputs, and sums the gradient of the head in that of the
-          head unless another is asked for.
+        - If all inputs are bfloat16, products are of bfloat16 and summed in float32; the logits are never rounded.
+          Their gradient is rounded to bfloat16 once, after subtracting the one-hot label. float32 inputs are multiplied
+          in float32 on accelerators too, unless `precision` allows less.
+        - The authors' code drops small gradients by default; its `cce_exact` drops none. For a sharded vocabulary it
+          has the same convention: one loss on all devices, a complete gradient of the hidden states on each.
+        - Liger's kernel rounds the logits to the inputs' dtype, and by default sums the head's gradient in the head's.
 
     References:
         Wijmans et al. 2024, arXiv:2411.09009. Szegedy et al. 2016, arXiv:1512.00567 (label smoothing). Chowdhery et al.
@@ -140,24 +136,24 @@ def linear_log_probs(
     axis_name: AxisName = None,
     precision: str = "highest",
 ) -> jax.Array:
-    r"""Log-probability of each label, $\log \mathrm{softmax}(W h + b)_y$, without holding the logits.
+    r"""Log-probability of each label, $\log \mathrm{softmax}(W h + b)_y$, without materialising the logits.
 
-    For losses with different weights for tokens or rows: policy gradients, GRPO, DPO.
+    For losses with per-token or per-row weights: policy gradients, GRPO, DPO.
 
     Args:
-        hidden: [..., D], the last hidden state of each token. Nothing is shifted here: the hidden state at a token is
-            that which predicts its label.
-        head: [V, D], one row for each class.
+        hidden: [..., D], the final hidden states. Nothing is shifted here: pass for each label the hidden state that
+            predicts it.
+        head: [V, D], one row per class.
         labels: [...], integers in 0 .. V-1.
         bias: [V]; a class at -inf is masked.
         where: [...], boolean; False deletes the token.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
-        block_size: Classes in a block; None chooses.
-        axis_name: As of `linear_cross_entropy`.
-        precision: As of `linear_cross_entropy`.
+        block_size: Classes per block; None chooses.
+        axis_name: See `linear_cross_entropy`.
+        precision: See `linear_cross_entropy`.
 
     Returns:
-        [...], nats for each token, at most 0. A label outside of the vocabulary gives NaN.
+        [...], nats per token, at most 0.
 
     Example:
         >>> head = jnp.log(jnp.array([[3.0], [1.0]]))
@@ -165,7 +161,7 @@ def linear_log_probs(
         [-0.2877 -1.3863]
 
     Conventions:
-        To sample or score at a temperature, divide the hidden states by it (and the bias).
+        To sample or score at a temperature, divide the hidden states (and the bias) by it.
 
     References:
         Wijmans et al. 2024, arXiv:2411.09009.
@@ -193,30 +189,28 @@ def linear_sequence_log_probs(
     axis_name: AxisName = None,
     precision: str = "highest",
 ) -> jax.Array:
-    r"""Log-probability of each answer given its prompt, without holding the logits; input of DPO and its relatives.
+    r"""Log-probability of each answer given its prompt, without materialising the logits, for DPO and its relatives.
 
     `sequence_log_probs` on the logits `hidden @ head.T + bias`, in value and gradient.
 
     Args:
-        hidden: [..., T, D], at each position the hidden state that predicts the next token; that of the last is not
-            used.
-        head: [V, D], one row for each token of the vocabulary.
+        hidden: [..., T, D], the hidden states that predict the next tokens; the last is unused.
+        head: [V, D], one row per token of the vocabulary.
         tokens: [..., T], prompt and answer as fed to the model, integers in 0 .. V-1.
-        average: Whether to divide by the number of tokens summed.
+        average: Whether to divide by the number of tokens.
         bias: [V]; a token at -inf is masked.
-        where: [..., T], boolean: the tokens of the answer. It has the shape of the tokens, not of the result. None for
-            all tokens but the first, which nothing predicts.
+        where: [..., T], boolean: the tokens of the answer; shaped like the tokens, not the result. None for all tokens
+            but the first, which is never scored.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
-        block_size: Classes in a block; None chooses.
-        axis_name: As of `linear_cross_entropy`.
-        precision: As of `linear_cross_entropy`.
+        block_size: Classes per block; None chooses.
+        axis_name: See `linear_cross_entropy`.
+        precision: See `linear_cross_entropy`.
 
     Returns:
-        [...], nats for each sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
-        outside of the vocabulary gives NaN.
+        [...], nats per sequence, at most 0, summed in float32 or wider; 0 for an empty answer.
 
     Example:
-        Two tokens of an answer, each of probability 1/4.
+        An answer of two tokens with probability 1/4 each.
 
         >>> hidden, head, where = jnp.zeros((1, 3, 2)), jnp.ones((4, 2)), jnp.array([[False, True, True]])
         >>> print(linear_sequence_log_probs(hidden, head, jnp.array([[0, 1, 2]]), where=where).round(4))
@@ -263,7 +257,7 @@ def _prepare(
     where: jax.Array | None,
     axis_name: Any,
 ) -> tuple[Inputs, jax.Array | None, jax.Array, jnp.dtype]:
-    """Returns the flat inputs, the mask, whether each label is in the vocabulary, and the dtype to compute in."""
+    """Returns the flat inputs, the mask, whether each label is in the vocabulary, and the accumulation dtype."""
     check_array("hidden", hidden)
     check_array("head", head)
     check_array("labels", labels, "integer")
@@ -284,7 +278,7 @@ def _prepare(
     valid = (labels >= 0) & (labels < classes)
     rows = keep_rows(where, hidden).reshape(labels.size, hidden.shape[-1])
     cap = None if soft_cap is None else as_scalar(soft_cap, dtype)
-    # At least float32, but not the widest dtype of all: products of narrow arrays stay narrow.
+    # At least float32, but not the widest dtype of all inputs: products of narrow arrays stay narrow.
     if dtype == jnp.float64:
         rows, head, bias = rows.astype(dtype), head.astype(dtype), None if bias is None else bias.astype(dtype)
     flat = jnp.clip(labels, 0, classes - 1).reshape(-1).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Masked language modelling, and its masking."""
+"""Masked language modelling and its masking."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,19 +22,18 @@ from lossfns.classification import softmax_cross_entropy
 
 @loss()
 def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Masked language modelling: the cross-entropy of the original tokens at the masked positions.
+    r"""Masked language modelling: cross-entropy of the original tokens at the masked positions.
 
     $$-\log p(t_i \mid \tilde t), \quad i \in M$$
 
     Args:
         logits: [..., V], one row for each position.
         labels: [...], the original tokens, integers in 0 .. V-1.
-        where: [...], boolean: the positions $M$ that were chosen for prediction. None if the rows were gathered
-            beforehand, and all of them count.
+        where: [...], boolean: the masked positions $M$. None if the rows were gathered beforehand and all count.
 
     Returns:
-        [...], nats for each position; 0 where not chosen. The term's weights are `where`, so that the mean is over the
-        masked tokens of the whole batch.
+        [...], nats per position; 0 where not masked. With `where` as the term's weights, the mean is over the masked
+        tokens of the whole batch.
 
     Example:
         >>> logits = jnp.zeros((3, 4))
@@ -42,7 +41,7 @@ def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
         [1.3863 0.     0.    ]
 
     Conventions:
-        Hugging Face marks the positions that are not chosen by the label -100: pass `where=labels != -100`.
+        Hugging Face labels unmasked positions -100: pass `where=labels != -100`.
 
     References:
         Devlin et al. 2018, arXiv:1810.04805.
@@ -51,12 +50,12 @@ def masked_lm(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
 
 
 class MaskedTokens(NamedTuple):
-    """Result of `apply_mlm_mask`: arrays [..., T].
+    """Result of `apply_mlm_mask`, [..., T] each.
 
     Attributes:
-        tokens: The model's input, with the chosen positions replaced.
+        tokens: The model's input, with the selected positions replaced.
         labels: The original tokens.
-        masked: Boolean, the chosen positions: `where` of `masked_lm`.
+        masked: Boolean, the selected positions: `where` of `masked_lm`.
     """
 
     tokens: jax.Array
@@ -84,34 +83,33 @@ def apply_mlm_mask(
     mask_share: float = 0.8,
     random_share: float = 0.1,
 ) -> MaskedTokens:
-    r"""Chooses tokens to predict and masks them (BERT).
+    r"""Selects tokens to predict and masks them (BERT).
 
-    Of the $m$ tokens of a row that may be chosen, exactly $\max(1, \mathrm{round}(r m))$ are, rounded as Python
-    rounds, so the number of predictions in a row of length T is bounded by the same formula with T. Of the chosen, 80
-    % become the mask, 10 % a random ordinary token, and 10 % stay, each by its own draw.
+    Of the $m$ candidate tokens of a row, exactly $\max(1, \mathrm{round}(r m))$ are selected (Python's rounding), so
+    the number of predictions in a row of length T is bounded by the same formula with T. Of these, 80 % become the
+    mask, 10 % a random ordinary token and 10 % stay, drawn independently.
 
     Args:
         key: PRNG key; the same key masks the same batch in the same way.
-        tokens: [..., T], integers; rows are handled on their own.
-        mask_id: The token put in place of a hidden one. It counts as special.
-        vocab_size: Random tokens are drawn evenly from 0 .. vocab_size - 1 without the special ones.
-        special: Token numbers that are never chosen and never drawn: [CLS], [SEP], [PAD] and so on.
-        where: [..., T], boolean: the positions that may be chosen. None for all; special tokens never are.
-        word_ids: [..., T], integers, the same for adjacent pieces of one word and negative outside of words. With it
-            whole words are chosen, in random order, skipping a word that would exceed the number; so a row may have
-            fewer.
-        rate: Share $r$ of tokens to choose, a Python number.
-        mask_share: Share of the chosen tokens that become `mask_id`.
-        random_share: Share of the chosen tokens that become a random token; the rest stay.
+        tokens: [..., T], integers; rows are independent.
+        mask_id: The mask token. It counts as special.
+        vocab_size: Random tokens are uniform over 0 .. vocab_size - 1 without the special ones.
+        special: Token ids that are never selected or drawn: [CLS], [SEP], [PAD] and so on.
+        where: [..., T], boolean: the candidate positions. None for all; special tokens never are.
+        word_ids: [..., T], integers, equal for adjacent pieces of a word and negative outside words. With it whole
+            words are selected in random order, skipping those that would exceed the number, so a row may have fewer.
+        rate: Fraction $r$ of tokens to select, a Python number.
+        mask_share: Fraction of the selected tokens replaced by `mask_id`.
+        random_share: Fraction of the selected tokens replaced by a random token; the rest stay.
 
     Returns:
-        The new tokens, the old ones as labels, and the chosen positions. A row with nothing to choose from has none.
+        The masked tokens, the original ones as labels, and the selected positions, none in a row without candidates.
 
     Raises:
         ValueError: If every token is special.
 
     Example:
-        One of four ordinary tokens is chosen at rate 0.25; shares of 1 and 0 always mask it.
+        One of four ordinary tokens is selected at rate 0.25; fractions of 1 and 0 always mask it.
 
         >>> tokens = jnp.array([1, 5, 6, 7, 8, 2])
         >>> options = dict(mask_id=3, vocab_size=9, special=(0, 1, 2), mask_share=1.0, random_share=0.0)
@@ -121,7 +119,7 @@ def apply_mlm_mask(
 
     Conventions:
         BERT's code counts [CLS] and [SEP] in $m$ and draws random tokens from the whole vocabulary. Hugging Face's
-        collator chooses each token by its own draw, so the number varies and may be zero.
+        collator selects each token independently, so the number varies and may be zero.
 
     References:
         Devlin et al. 2018, arXiv:1810.04805, appendix A.1, and the authors' `create_pretraining_data.py` (whole words
@@ -133,7 +131,7 @@ def apply_mlm_mask(
     tokens = check_array("tokens", jnp.asarray(tokens) if isinstance(tokens, np.ndarray) else tokens, "integer")
     if tokens.ndim == 0:
         raise ValueError("tokens must have a last axis of positions, got a scalar")
-    # Python's rounding: the device's product may round differently.
+    # Python's rounding: the device may round the product differently.
     counts = np.array([0] + [max(1, round(rate * m)) for m in range(1, tokens.shape[-1] + 1)], np.int32)
     shares = np.array([mask_share, mask_share + random_share], np.float32)
     out: MaskedTokens = _apply_mlm_mask(key, tokens, excluded, counts, shares, mask_id, vocab_size, where, word_ids)
@@ -184,7 +182,7 @@ def _apply_mlm_mask(
         masked = jnp.vectorize(_choose_words, signature="(t),(t),(t),()->(t)")(scores, maskable, word_ids, number)
 
     drawn = jax.random.randint(token_key, tokens.shape, 0, vocab_size - excluded.shape[0], tokens.dtype)
-    # Drawn among the ordinary tokens by rank; each special token at or below moves it up by one.
+    # Drawn by rank among the ordinary tokens; each special token at or below shifts it up by one.
     thresholds = excluded - jnp.arange(excluded.shape[0], dtype=excluded.dtype)
     drawn += jnp.sum(drawn[..., None] >= _as_last_axis(thresholds, tokens.ndim), axis=-1).astype(tokens.dtype)
     fate = jax.random.uniform(draw_key, tokens.shape)
@@ -197,7 +195,7 @@ def _as_last_axis(x: jax.Array, leading: int) -> jax.Array:
 
 
 def _choose_words(scores: jax.Array, maskable: jax.Array, word_ids: jax.Array, number: jax.Array) -> jax.Array:
-    """Whole words in random order as long as they fit into `number` positions; arrays [T]."""
+    """Whole words in random order that fit into `number` positions; arrays [T]."""
     starts = jnp.append(jnp.ones(min(1, word_ids.size), bool), word_ids[1:] != word_ids[:-1])
     word = jnp.cumsum(starts) - 1
     lengths = jnp.zeros(word.shape, jnp.int32).at[word].add(maskable.astype(jnp.int32))

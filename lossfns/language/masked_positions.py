@@ -1,4 +1,4 @@
-"""The labelled positions, gathered before the head is applied."""
+"""Gathers labelled positions before the output head."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from lossfns._contract import check_array, check_shape, check_where, loss, one_o
 
 
 class Labelled(NamedTuple):
-    """Result of `gather_labelled`, for a capacity of C.
+    """Result of `gather_labelled` with capacity C.
 
     Attributes:
-        hidden: [C, D], the rows in order; zeros behind the last.
-        labels: [C], theirs; 0 behind the last.
-        where: [C], boolean, which of the C places are filled: `where` and weights of the loss.
-        positions: [C], integers: where each row was in the flattened batch; its size behind the last.
+        hidden: [C, D], the labelled rows in order; zeros after the last.
+        labels: [C], their labels; 0 after the last.
+        where: [C], boolean, which slots are filled: `where` and weights of the loss.
+        positions: [C], integers: the position of each row in the flattened batch; its size after the last.
         overflow: Integer, how many labelled rows did not fit.
     """
 
@@ -35,24 +35,24 @@ def gather_labelled(
     capacity: int,
     on_overflow: str = "nan",
 ) -> Labelled:
-    """Gathers the labelled rows, so that the head and its loss are computed for them only.
+    """Gathers the labelled rows, so that head and loss are computed for them alone.
 
-    A masked language model predicts about 15 % of its positions: for the others, no logits need exist.
+    A masked language model predicts about 15 % of its positions; the others need no logits.
 
     Args:
         hidden: [..., D].
         labels: [...], integers.
         where: [...], boolean: the rows to keep.
-        capacity: How many rows the result has room for. `apply_mlm_mask` at rate r chooses at most
+        capacity: Number C of rows in the result. `apply_mlm_mask` at rate r chooses at most
             `max(1, round(r * T))` tokens in each row of T.
-        on_overflow: What happens if there are more: "nan" gives the last place a label out of range, so that the
-            loss is NaN; "drop" leaves the rest out, for whoever looks at `overflow`.
+        on_overflow: If there are more, "nan" gives the last slot a label out of range, so that the loss is NaN; "drop"
+            drops the rest: check `overflow`.
 
     Returns:
         A `Labelled`, for `linear_cross_entropy(out.hidden, head, out.labels, where=out.where)`.
 
     Example:
-        Two of four positions are labelled, and there is room for three.
+        Two of four positions are labelled; the capacity is three.
 
         >>> where = jnp.array([False, True, False, True])
         >>> out = gather_labelled(jnp.arange(4.0)[:, None], jnp.array([5, 6, 7, 8]), where=where, capacity=3)
@@ -60,8 +60,8 @@ def gather_labelled(
         [6 8 0] [ True  True False] [1. 3. 0.] 0
 
     Conventions:
-        BERT's code gathers a fixed number of positions of each sequence that the data names; this gathers from the
-        whole batch, so that rows with few labels make room for rows with many.
+        BERT's code gathers a fixed number of positions per sequence; this gathers from the whole batch, so that rows
+        with few labels make room for rows with many.
     """
     check_array("hidden", hidden)
     check_array("labels", labels, "integer")

@@ -17,7 +17,7 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each pair of segments. An integer other than 0 and 1 gives NaN.
+        [...], nats per pair of segments. An integer other than 0 and 1 gives NaN.
 
     Example:
         Odds of 3 to 1 that the sentence follows: log(4/3) if it does, log 4 if not.
@@ -28,7 +28,7 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
 
     Conventions:
         BERT's `next_sentence_labels` and Hugging Face's `next_sentence_label` are class numbers, 0 for "is next": pass
-        `is_next = label == 0`. The order of the logits is theirs, so their heads can be used as they are.
+        `is_next = label == 0`. The logits are in their order, so their heads fit unchanged.
 
     References:
         Devlin et al. 2018, arXiv:1810.04805.
@@ -38,7 +38,7 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
 
 @loss()
 def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Sentence-order prediction: are two consecutive segments in their order, or swapped?
+    r"""Sentence-order prediction: are two consecutive segments in order or swapped?
 
     Args:
         logits: [..., 2], the logits of "in order" and "swapped", in the order of ALBERT's heads.
@@ -46,7 +46,7 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each pair of segments. An integer other than 0 and 1 gives NaN.
+        [...], nats per pair of segments. An integer other than 0 and 1 gives NaN.
 
     Example:
         >>> logits = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))
@@ -54,8 +54,8 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
         [0.2877 1.3863]
 
     Conventions:
-        ALBERT's and Hugging Face's `sentence_order_label` is a class number, 0 for "in order": pass `in_order = label
-        == 0`.
+        ALBERT's and Hugging Face's `sentence_order_label` is a class number, 0 for "in order": pass
+        `in_order = label == 0`.
 
     References:
         Lan et al. 2019, arXiv:1909.11942.
@@ -64,7 +64,7 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
 
 
 def _first_of_two(logits: jax.Array, name: str, answer: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Cross-entropy of two classes, where a true answer is class 0."""
+    """Cross-entropy of two classes, True being class 0."""
     check_array("logits", logits)
     check_array(name, answer, "integer or boolean")
     if logits.ndim == 0 or logits.shape[-1] != 2:

@@ -1,4 +1,4 @@
-"""Bounded losses: a wrong label cannot dominate them, as it can the cross-entropy."""
+"""Bounded losses, which unlike the cross-entropy a wrong label cannot dominate."""
 
 import math
 
@@ -34,7 +34,7 @@ def generalized_cross_entropy(
     truncation: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Generalised cross-entropy (GCE), between the cross-entropy and the absolute error.
+    r"""Generalised cross-entropy (GCE), between cross-entropy and mean absolute error.
 
     $$\frac{1 - p_y^q}{q}, \quad p = \mathrm{softmax}(x)$$
 
@@ -42,12 +42,12 @@ def generalized_cross_entropy(
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
         q: Exponent in 0 .. 1; 0 is the limit, the cross-entropy, and 1 is $1 - p_y$.
-        truncation: Probability k at and below which the loss is the constant $(1 - k^q) / q$, so that such rows have no
-            gradient; None for no truncation.
+        truncation: Probability k up to which the loss is the constant $(1 - k^q) / q$, without gradient; None for no
+            truncation.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and 1/q for each row. A label outside 0 .. V-1 gives NaN.
+        [...], between 0 and 1/q.
 
     Example:
         At p = 1/4 and q = 1/2 the root is 1/2, and the loss (1 - 1/2) / (1/2).
@@ -57,8 +57,8 @@ def generalized_cross_entropy(
         [1.]
 
     Conventions:
-        The paper truncates at k = 1/2, and prunes the truncated rows from training until the model is checked again;
-        that is a mask.
+        The paper truncates at k = 1/2 and excludes the truncated rows from training until the next check of the model:
+        use `where`.
 
     References:
         Zhang and Sabuncu 2018, arXiv:1805.07836.
@@ -70,7 +70,7 @@ def generalized_cross_entropy(
     exponent = as_scalar(q, nats.dtype)
     none = exponent == 0
     some = jnp.where(none, 1, exponent)
-    # Without any probability of the label the power is 0, and so are all of its derivatives.
+    # At probability 0 of the label, the power and all of its derivatives are 0.
     lost = nats == jnp.inf
     values = jnp.where(lost, 1, -jnp.expm1(-some * jnp.where(none | lost, 1, nats))) / some
     return zero_masked(where, jnp.where(none, nats, values))
@@ -86,7 +86,7 @@ def symmetric_cross_entropy(
     log_zero: float | jax.Array = -4.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Symmetric cross-entropy (SCE): the cross-entropy plus its reverse, with log 0 replaced by a number A.
+    r"""Symmetric cross-entropy (SCE): the cross-entropy plus its reverse, with log 0 replaced by a constant A.
 
     $$-\alpha \log p_y - \beta \sum_k p_k \log [k = y] = -\alpha \log p_y - \beta A (1 - p_y)$$
 
@@ -95,21 +95,21 @@ def symmetric_cross_entropy(
         labels: [...], integers in 0 .. V-1.
         alpha: $\alpha$, weight of the cross-entropy.
         beta: $\beta$, weight of the reverse cross-entropy.
-        log_zero: A, the substitute for log 0.
+        log_zero: A, replaces log 0.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf unless alpha is 0.
+        [...], nats per row. A label of a masked class gives inf unless alpha is 0.
 
     Example:
-        At even odds a tenth of log 2 and 4 times a half.
+        At even odds: a tenth of log 2, plus 4 times 1/2.
 
         >>> print(symmetric_cross_entropy(jnp.zeros((1, 2)), jnp.array([0])).round(4))
         [2.0693]
 
     Conventions:
-        The defaults are the paper's for CIFAR-10; for CIFAR-100 it has alpha 6 and beta 0.1. The code in circulation
-        clips the labels at 1e-4 and so has A = log 1e-4 = -9.21, not -4: its reverse term is 2.3 times as large.
+        The defaults are the paper's for CIFAR-10; CIFAR-100 has alpha 6 and beta 0.1. Code in circulation clips the
+        labels at 1e-4, so A = log 1e-4 = -9.21, not -4: its reverse term is 2.3 times as large.
 
     References:
         Wang et al. 2019, arXiv:1908.06112.
@@ -145,29 +145,28 @@ def normalized_active_passive(
     $$\alpha \frac{f(p_y)}{\sum_k f(p_k)} - \beta A (1 - p_y), \quad f(p) = -(1 - p)^\gamma \log p$$
 
     Args:
-        logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked and not in the sum.
+        logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked and excluded from the sum.
         labels: [...], integers in 0 .. V-1.
         alpha: $\alpha$, weight of the active, normalised loss.
         beta: $\beta$, weight of the passive loss.
-        gamma: Focusing exponent $\gamma$; 0 is the normalised cross-entropy, more the normalised focal loss.
-        log_zero: A, the substitute for log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
-        constant_weights: Whether the gradient takes the powers $(1 - p_k)^\gamma$ for constants.
+        gamma: Focusing exponent $\gamma$; 0 is the normalised cross-entropy, above 0 the normalised focal loss.
+        log_zero: A, replaces log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
+        constant_weights: Whether the gradient treats the powers $(1 - p_k)^\gamma$ as constants.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], between 0 and $\alpha - \beta A$ for each row. A label outside 0 .. V-1 gives NaN. A row with one class
-        only has an active loss of 0.
+        [...], between 0 and $\alpha - \beta A$. With a single unmasked class the active loss is 0.
 
     Example:
-        At even odds the label has half of the sum, and 4 times a half.
+        At even odds: the label has half of the sum, plus 4 times 1/2.
 
         >>> print(normalized_active_passive(jnp.zeros((1, 2)), jnp.array([0])))
         [2.5]
 
     Conventions:
-        The paper's CIFAR-10 runs have alpha = beta = 1, its CIFAR-100 runs alpha 10 and beta 0.1. The authors' code
-        clips the labels at 1e-4, which makes A = -9.21; A = -4 is that of `symmetric_cross_entropy`'s paper. It has
-        `constant_weights=True`, in the sum below the line as well; the value is the same.
+        CIFAR-10 in the paper has alpha = beta = 1, CIFAR-100 alpha 10 and beta 0.1. The authors' code clips the labels
+        at 1e-4, so A = -9.21; A = -4 is from the paper of `symmetric_cross_entropy`. It has `constant_weights=True`,
+        also in the denominator; the value is the same.
 
     References:
         Ma et al. 2020, arXiv:2006.13554.
@@ -190,6 +189,6 @@ def normalized_active_passive(
 
 
 def _with_constant_weight(nats: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`focused` with the power of 1 - p as a constant."""
+    """`focused` with a constant power of 1 - p."""
     doubt = jax.lax.stop_gradient(-jnp.expm1(-nats))
     return jnp.where(doubt > 0, jnp.exp(gamma * jnp.log(jnp.where(doubt > 0, doubt, 1))), 0) * nats

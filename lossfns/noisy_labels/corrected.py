@@ -1,4 +1,4 @@
-"""Losses that correct noisy labels: by the model's predictions, by a noise model, by early predictions."""
+"""Losses that correct noisy labels by the model's predictions, a noise model, or early predictions."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from lossfns._contract import (
 from lossfns._numerics import at_label, log_normalizer, log_probabilities, row_shift
 from lossfns.classification import softmax_cross_entropy
 
-# Probabilities sum to one up to this, which leaves room for those that were rounded to bfloat16.
+# Tolerance for probabilities summing to one, which allows rounding to bfloat16.
 _SLACK = 0.02
 
 
@@ -35,25 +35,24 @@ def bootstrapped(
     form: str = "soft",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Cross-entropy with labels that are mixed with the model's own prediction.
+    r"""Cross-entropy with labels mixed with the model's own predictions (bootstrapping).
 
     $$-\sum_k (\beta [k = y] + (1 - \beta) z_k) \log p_k, \quad p = \mathrm{softmax}(x)$$
 
-    with z = p, the "soft" form, which has the entropy of p in the loss and in the gradient, or z one at the most
-    probable class, the "hard" form.
+    with z = p ("soft"), which minimises entropy too, or z one-hot at the most probable class ("hard").
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        beta: $\beta$ in 0 .. 1, the share of the label; 1 is the cross-entropy.
+        beta: $\beta$ in 0 .. 1, weight of the label; 1 is the cross-entropy.
         form: "soft" or "hard".
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, a label of a masked class inf.
+        [...], nats per row. A label of a masked class gives inf.
 
     Example:
-        Odds of 3 to 1 against the label: log 4 and log(4/3) in shares of a half.
+        Odds of 3 to 1 against the label: the mean of log 4 and log(4/3).
 
         >>> logits = jnp.log(jnp.array([[1.0, 3.0]]))
         >>> [round(float(v), 4) for v in bootstrapped(logits, jnp.array([0]), beta=0.5, form="hard")]
@@ -65,7 +64,7 @@ def bootstrapped(
     References:
         Reed et al. 2014, arXiv:1412.6596.
     """
-    # Both terms in float32 from here, so that they meet in one gradient before it is rounded.
+    # Both terms in float32 from here, so that they combine in one gradient before rounding.
     dtype = accumulation_dtype(check_array("logits", logits))
     x = logits.astype(dtype)
     given = softmax_cross_entropy(x, labels, where=where)
@@ -82,24 +81,23 @@ def bootstrapped(
 def forward_corrected(
     logits: jax.Array, labels: jax.Array, transition: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Cross-entropy of noisy labels with the prediction passed through a noise model (forward correction).
+    r"""Forward correction: cross-entropy of noisy labels with the prediction passed through a noise model.
 
     $$-\log \sum_k p_k T_{k y}, \quad p = \mathrm{softmax}(x)$$
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats of the clean class; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1, the noisy labels.
-        transition: [V, V], $T_{k j}$ the probability of the label j where the class is k; rows sum to one. It gets a
-            gradient, but none at zeros.
+        transition: [V, V], $T_{k j}$ the probability of label j for class k; rows sum to one. It has a gradient, 0 at
+            zeros.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row. A label outside 0 .. V-1 gives NaN, and so does, in every row, a transition that has a
-        negative entry or a row that does not sum to one (up to 0.02). A label that no possible class could have given
-        is inf.
+        [...], nats per row; inf for a label that no possible class can give. A transition with a negative entry, or a
+        row that does not sum to one (up to 0.02), gives NaN in every row.
 
     Example:
-        Sure of class 0, whose labels are right in 3 of 4 cases: log(4/3) for a label 0, log 4 for a label 1.
+        Certain of class 0, labelled correctly in 3 of 4 cases: log(4/3) for label 0, log 4 for label 1.
 
         >>> noise = jnp.array([[0.75, 0.25], [0.25, 0.75]])
         >>> logits = jnp.array([[0.0, -jnp.inf], [0.0, -jnp.inf]])
@@ -107,8 +105,8 @@ def forward_corrected(
         [0.2877 1.3863]
 
     Conventions:
-        Some code has the transposed matrix, whose columns sum to one; that gives NaN here unless the rows do as well.
-        With the identity it is the cross-entropy.
+        Some code has the transposed matrix; it gives NaN here unless the rows sum to one too. With the identity it is
+        the cross-entropy.
 
     References:
         Patrini et al. 2016, arXiv:1609.03683.
@@ -135,7 +133,7 @@ class EarlyLearning(NamedTuple):
     values: jax.Array
     """[...], the loss of each row."""
     targets: jax.Array
-    """[..., V], the new running mean of the predictions, to be kept for these examples."""
+    """[..., V], the new running means of these examples' predictions."""
 
 
 @loss(strength=non_negative, momentum=probability)
@@ -148,38 +146,37 @@ def early_learning(
     momentum: float | jax.Array = 0.7,
     where: jax.Array | None = None,
 ) -> EarlyLearning:
-    r"""Early-learning regularisation (ELR): cross-entropy, regularised towards earlier predictions.
+    r"""Early-learning regularisation (ELR): cross-entropy regularised towards earlier predictions.
 
     $$-\log p_y + \lambda \log(1 - \langle p, t' \rangle), \quad t' = \beta t + (1 - \beta) p$$
 
-    with $p = \mathrm{softmax}(x)$ and t' a constant of the gradient. The state is data in, data out: keep [examples, V]
-    targets, 0 at first, pass the rows of the batch and store those that come back,
-    `state = state.at[index].set(out.targets)`.
+    with $p = \mathrm{softmax}(x)$ and constant t'. The caller keeps targets [examples, V], initially 0, passes the
+    rows of the batch and stores the new ones, `state = state.at[index].set(out.targets)`.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        targets: [..., V], running means t of the predictions for these examples, floating, with entries of at least 0
-            that sum to at most one; no gradient.
+        targets: [..., V], running means t of these examples' predictions, floating, at least 0 and summing to at most
+            one; no gradient.
         strength: $\lambda$.
-        momentum: $\beta$, the share of the old targets that is kept.
-        where: [...], boolean; False deletes the row, whose targets stay as they are.
+        momentum: $\beta$, weight of the old targets.
+        where: [...], boolean; False deletes the row and keeps its targets.
 
     Returns:
-        `values` [...], 0 at masked rows, and `targets` [..., V]. The values have no lower bound where $\lambda > 0$. A
-        label outside 0 .. V-1 gives NaN, and so do targets that are negative or sum to more than one (up to 0.02).
+        `values` [...] and `targets` [..., V]. For $\lambda > 0$ the values are unbounded below. Targets that are
+        negative or sum to more than one (up to 0.02) give NaN.
 
     Example:
-        At even odds and with momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
+        At even odds and momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
 
         >>> out = early_learning(jnp.zeros((1, 2)), jnp.array([0]), jnp.zeros((1, 2)), momentum=0.5)
         >>> print(out.values.round(4), out.targets)
         [-0.1699] [[0.25 0.25]]
 
     Conventions:
-        As in the authors' code the targets are updated before they are used. That code cuts probabilities off at 1e-4
-        and 1 - 1e-4, which stops the gradient of sure rows; here the logarithm is exact. The paper's CIFAR-10 runs have
-        strength 3 and momentum 0.7, its CIFAR-100 runs 7 and 0.9.
+        As in the authors' code the targets are updated before use. That code clips probabilities at 1e-4 and 1 - 1e-4,
+        which cuts off the gradient of certain rows; here the logarithm is exact. CIFAR-10 in the paper has strength 3
+        and momentum 0.7, CIFAR-100 7 and 0.9.
 
     References:
         Liu et al. 2020, arXiv:2007.00151.
@@ -187,7 +184,7 @@ def early_learning(
     check_array("logits", logits)
     check_array("targets", targets)
     check_shape("targets", targets, logits.shape, "of logits")
-    # All terms in float32 from here, so that they meet in one gradient before it is rounded.
+    # All terms in float32 from here, so that they combine in one gradient before rounding.
     dtype = accumulation_dtype(logits, targets)
     x = logits.astype(dtype)
     nats = softmax_cross_entropy(x, labels, where=where)
@@ -198,8 +195,8 @@ def early_learning(
     kept = as_scalar(momentum, dtype)
     p = jax.lax.stop_gradient(jnp.exp(log_p))
     new = kept * old + (1 - kept) * p
-    # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain, which does not cancel as p and t become sure; nor does 1 - p
-    # if that of the most probable class is the sum of the others.
+    # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain does not cancel as p and t become certain; nor does 1 - p if
+    # that of the most probable class is summed over the others.
     is_best = at_label(jnp.argmax(p, axis=-1), p.shape[-1])
     doubted = jnp.where(is_best, jnp.sum(jnp.where(is_best, 0, p), axis=-1, keepdims=True), 1 - p)
     rest = kept * (1 - old) + (1 - kept) * doubted

@@ -1,4 +1,4 @@
-"""The bi-tempered logistic loss; its normaliser is found by iteration and differentiated implicitly."""
+"""Bi-tempered logistic loss, with its normaliser found by iteration and differentiated implicitly."""
 
 import functools
 import math
@@ -33,12 +33,12 @@ def bi_tempered(
     t2: float | jax.Array = 1.2,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Bi-tempered logistic loss: a bounded logarithm of a heavy-tailed softmax.
+    r"""Bi-tempered logistic loss: bounded logarithm of a heavy-tailed softmax.
 
     $$-\log_{t_1} p_y - \frac{1 - \sum_k p_k^{2 - t_1}}{2 - t_1}, \quad p_k = \exp_{t_2}(x_k - \lambda)$$
 
     with $\log_t u = (u^{1-t} - 1) / (1 - t)$, $\exp_t u = [1 + (1 - t) u]_+^{1/(1-t)}$, and $\lambda$ such that p sums
-    to one. It is at most $1 / (1 - t_1)$, and far-out rows have vanishing gradients where $t_2 > 1$.
+    to one. It is at most $1 / (1 - t_1)$, and outliers have vanishing gradients for $t_2 > 1$.
 
     Args:
         logits: [..., V], activations; a class at -inf is masked.
@@ -48,7 +48,7 @@ def bi_tempered(
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats. A label outside 0 .. V-1 gives NaN.
+        [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats.
 
     Example:
         At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.
@@ -57,9 +57,8 @@ def bi_tempered(
         [0.25]
 
     Conventions:
-        The authors' code runs 5 fixed-point iterations for $\lambda$, which at many classes do not converge; here
-        Newton's method runs until it has, in a handful of steps. Their `label_smoothing` is left out: the paper has
-        none.
+        The authors' code runs 5 fixed-point iterations for $\lambda$, too few for many classes; here Newton's method
+        runs until convergence, in a few steps. Their `label_smoothing` is not in the paper and omitted.
 
     References:
         Amid et al. 2019, arXiv:1906.03361.
@@ -70,7 +69,7 @@ def bi_tempered(
     x = keep_rows(where, logits).astype(dtype)
     top, shift = row_shift(x)
     empty = top == -jnp.inf
-    # Classes at +inf share all probability.
+    # Classes at +inf share all of the probability.
     x = jnp.where(top == jnp.inf, jnp.where(x == jnp.inf, 0, -jnp.inf), jnp.where(empty, 0, x - shift))
     log_p = _log_tempered_exp(x - tempered_normalizer(x, second)[..., None], second)
     label = jnp.sum(jnp.where(at_label(labels, x.shape[-1]), log_p, 0), axis=-1)
@@ -84,9 +83,9 @@ def bi_tempered(
 def tempered_normalizer(x: jax.Array, t: jax.Array) -> jax.Array:
     """The lambda [...] for which exp_t(x - lambda) sums to one over the last axis.
 
-    Newton's method on log_t of the sum, Z: that is a norm of shifted logits, a convex and falling function of lambda,
-    linear in it where all logits are equal, so the steps go up from the row's maximum and never too far. The derivative
-    is the implicit function's, and can be differentiated again.
+    Newton's method on log_t of the sum Z: a norm of shifted logits, convex and decreasing in lambda, and linear if all
+    logits are equal, so steps increase from the row's maximum and never overshoot. The derivative is the implicit
+    function's and differentiable again.
     """
     top = jnp.max(x, axis=-1)
 
@@ -121,7 +120,7 @@ def _tempered_normalizer_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _log_tempered_exp(x: jax.Array, t: jax.Array) -> jax.Array:
-    """The log of exp_t(x), log(1 + (1 - t) x) / (1 - t); -inf, with no gradient, outside of the support."""
+    """The log of exp_t(x), log(1 + (1 - t) x) / (1 - t); -inf, without gradient, outside the support."""
     bend = 1 - t
     inside = (x > -jnp.inf) & (1 + bend * jnp.where(x == -jnp.inf, 0, x) > 0) | jnp.isnan(x)
     x = jnp.where(inside, x, 0)
@@ -134,7 +133,7 @@ def _tempered_log(log_x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def _power(log_x: jax.Array, exponent: jax.Array | float) -> jax.Array:
-    """exp(log_x) to a positive power; 0, with no gradient, of -inf."""
+    """exp(log_x) to a positive power; 0 without gradient at -inf."""
     none = log_x == -jnp.inf
     return jnp.where(none, 0, jnp.exp(exponent * jnp.where(none, 0, log_x)))
 

@@ -18,7 +18,7 @@ from lossfns._numerics import log_probabilities, vary_like
 
 
 class Memberships(NamedTuple):
-    """Soft and true memberships of the places of each example, 0 at absent places."""
+    """Predicted and true memberships of the positions of each example, 0 at absent positions."""
 
     predicted: jax.Array
     """[N, P, C], probabilities."""
@@ -33,7 +33,7 @@ class Memberships(NamedTuple):
 def memberships(
     logits: jax.Array, labels: jax.Array, valid: jax.Array | None, where: jax.Array | None, one_class: bool = False
 ) -> Memberships:
-    """Check the arguments; a softmax if `labels` lacks the class axis of `logits`, else sigmoids."""
+    """Checks the arguments; a softmax if `labels` lacks the class axis of `logits`, else sigmoids."""
     check_array("logits", logits)
     if logits.ndim < 2 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have the shape [examples, ..., classes], at least one class, got {logits.shape}")
@@ -63,7 +63,7 @@ def memberships(
         true = (labels[..., None] == jnp.arange(classes).reshape((1,) * labels.ndim + (-1,))).astype(x.dtype)
         true = jnp.where(((labels >= 0) & (labels < classes))[..., None], true, jnp.nan)
         predicted = jnp.exp(log_probabilities(x))
-    # Absent places have no memberships: they are in no sum.
+    # Absent positions have no memberships and so are in no sum.
     predicted, true = (zero_masked(present[..., None], t) for t in (predicted, true))
     places = jnp.size(present) // rows if rows else 0
     return Memberships(
@@ -75,7 +75,7 @@ def memberships(
 
 
 def total(counts: jax.Array, over: str, axis_name: AxisName) -> jax.Array:
-    """Sums over the places of an example, [N, C], or of the (global) batch, [1, C], from counts [N, P, C]."""
+    """Sums over the positions of an example, [N, C], or of the (global) batch, [1, C], from counts [N, P, C]."""
     if over == "example":
         return jnp.sum(counts, axis=1)
     summed = jnp.sum(counts, axis=(0, 1))[None]
@@ -85,27 +85,27 @@ def total(counts: jax.Array, over: str, axis_name: AxisName) -> jax.Array:
 def ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     """`part / whole`, 0 where the whole is 0.
 
-    The derivative of a quotient divides by the square of the whole. That of a class without a true place may be so
-    small that its square is 0, and the gradient NaN even where it counts for nothing; in units of the whole itself
-    nothing is squared but 1. Below the smallest normal number, whose reciprocal may be infinite, there is none.
+    The derivative of a quotient divides by the square of the whole. For a class without true positions that square may
+    underflow to 0 and make the gradient NaN even at weight 0; in units of the whole, only 1 is squared. Below the
+    smallest normal number, whose reciprocal may be infinite, the derivative is 0.
     """
     none = whole < jnp.finfo(whole.dtype).tiny
     some = jnp.where(none, 1, whole)
-    per_unit = jax.lax.stop_gradient(1 / some)  # two quotients by the unit XLA would make one of products that vanish
+    per_unit = jax.lax.stop_gradient(1 / some)  # XLA would merge two quotients into one by an underflowing product
     return jnp.where(none, 0, (part * per_unit) / (some * per_unit))
 
 
 def mean_over_classes(costs: jax.Array, sizes: jax.Array, absent: str) -> jax.Array:
-    """Mean of [rows, C] over the classes, or over those that have a true place; 0 if none has."""
+    """Mean of [rows, C] over the classes, or over those with a true position; 0 without any."""
     if absent == "keep":
         return jnp.mean(costs, axis=-1)
-    # A label out of range makes the sizes of all classes NaN, which are not 0: they count, and show.
+    # A label out of range makes the sizes of all classes NaN, not 0, so that they count and the NaN shows.
     there = sizes != 0
     return ratio(jnp.sum(jnp.where(there, costs, 0), axis=-1), jnp.sum(there, axis=-1).astype(costs.dtype))
 
 
 def per_row(values: jax.Array, given: Memberships) -> jax.Array:
-    """One value for each example: its own, or the batch's at every present one."""
-    # Summed over devices the number is the same on all of them, but the values are each device's own.
+    """One value per example: its own, or the batch's at every present one."""
+    # The sum over devices is the same on all, but the values vary over devices.
     values = vary_like(values, given.predicted)
     return zero_masked(given.where, jnp.broadcast_to(values, given.predicted.shape[:1]))

@@ -1,4 +1,4 @@
-"""The Lovasz-Softmax loss: a convex surrogate of the Jaccard index."""
+"""Lovasz-Softmax loss, a convex surrogate of the Jaccard index."""
 
 import jax
 import jax.numpy as jnp
@@ -23,41 +23,41 @@ def lovasz_softmax(
     where: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Lovasz-Softmax loss: the Jaccard loss of each class, extended linearly to soft errors, averaged over classes.
+    r"""Lovasz-Softmax loss: Jaccard loss of each class, extended to soft errors and averaged over classes.
 
     With the errors $m_i = |y_i - p_i|$ of a class in falling order, $m_1 \ge m_2 \ge \ldots$, it is
 
     $$\sum_i m_i \left(\Delta(\{1 .. i\}) - \Delta(\{1 .. i-1\})\right), \quad
     \Delta(M) = \frac{|M|}{|\{y = 1\} \cup M|}$$
 
-    where $\Delta(M)$ is 1 minus the Jaccard index of a prediction that is wrong in exactly the places $M$.
+    where $\Delta(M)$ is 1 minus the Jaccard index of a prediction wrong at exactly the positions $M$.
 
     Args:
         logits: [N, ..., C], unnormalised; the probabilities are a softmax.
         labels: [N, ...], integers in 0 .. C-1.
-        absent: "skip" leaves classes without any true place out of the average; "keep" includes them, where they cost
+        absent: "skip" excludes classes without true positions from the average; "keep" includes them, at the cost of
             their largest probability.
-        over: "example" sorts the places of an example; "batch" of the (global) batch, and gives its value to every
-            present example then carries.
-        valid: [N, ...], boolean; False leaves the place out (void pixels).
+        over: "example" sorts the positions of an example; "batch" those of the (global) batch, with one value for all
+            present examples.
+        valid: [N, ...], boolean; False excludes the position (void pixels).
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
-        [N], from 0 to 1. A label out of range gives NaN.
+        [N], from 0 to 1.
 
     Example:
-        One class is right with probability 3/4 in its one place and 1/4 wrong in the other's: both classes have errors
-        1/4 and 1/4, and their steps of the Jaccard loss add to 1.
+        Each class has probability 3/4 at its position and 1/4 at the other's: errors of 1/4 and 1/4, with steps of the
+        Jaccard loss that add to 1.
 
         >>> logits = jnp.log(jnp.array([[[3.0, 1.0], [1.0, 3.0]]]))
         >>> print(lovasz_softmax(logits, jnp.array([[0, 1]])).round(4))
         [0.25]
 
     Conventions:
-        The paper's code takes probabilities, and first averaged over all classes (`absent="keep"`), later over those
-        present. Its binary form is a hinge of the logits, not this. Where errors are equal any order gives the same
-        value, and the gradient of one of the orders.
+        The paper's code takes probabilities, and first averaged over all classes (`absent="keep"`), later over present
+        ones. Its binary form is a hinge of the logits, not this. Ties have the same value in any order and the
+        gradient of one order.
 
     References:
         Berman et al. 2018, arXiv:1705.08790.
@@ -72,9 +72,9 @@ def lovasz_softmax(
     size = jnp.sum(true, axis=1, keepdims=True)
 
     def steps(classes: jax.Array) -> jax.Array:
-        """Of some classes [C, N, places], how much the error of each place counts."""
+        """For some classes [C, N, positions], the weight of the error at each position."""
         errors, true, size = (jnp.moveaxis(jnp.take(x, classes, axis=-1), -1, 0) for x in fixed)
-        # Absent places have no error and no class: they come last, or among others without cost.
+        # Absent positions have no error and no class: they come last, or among others at no cost.
         order = jnp.argsort(-errors, axis=-1)
         is_true = jnp.take_along_axis(true, order, axis=-1)
         union = size + jnp.cumsum(1 - is_true, axis=-1)

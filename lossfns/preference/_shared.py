@@ -1,4 +1,4 @@
-"""Log-ratios, signs and the negative log-likelihood of a preference."""
+"""Log-ratios, labels as signs, and the negative log-likelihood of a preference."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def log_ratios(
         reference_chosen=reference_chosen,
         reference_rejected=reference_rejected,
     )
-    # Policy minus reference first: they are near each other, so each difference is exact or nearly so.
+    # Policy minus reference first: they are close, so each difference is nearly exact.
     return where, chosen - base_chosen, rejected - base_rejected
 
 
@@ -37,7 +37,7 @@ def signs(name: str, answer: jax.Array, shape: tuple[int, ...], of: str, dtype: 
 
 
 def preference_nll(margin: jax.Array, label_smoothing: Any) -> jax.Array:
-    """-log sigmoid(margin), or under label smoothing the cross-entropy to a preference of 1 - epsilon."""
+    """-log sigmoid(margin), or its cross-entropy with a smoothed preference of 1 - epsilon."""
     if label_smoothing is None:
         return jax.nn.softplus(-margin)
     epsilon = jnp.asarray(label_smoothing).astype(margin.dtype)

@@ -15,23 +15,21 @@ def sequence_log_probs(
 
     $$\log \pi(y \mid x) = \sum_{i \in y} \log \pi(t_i \mid t_{<i})$$
 
-    Targets are shifted here, and the mask selects the tokens of the answer: pass logits, tokens and mask as the
-    model saw them. Minus `next_token` gives the terms of the sum, one for each token.
+    Targets are shifted here, and the mask selects the answer's tokens: pass logits, tokens and mask unshifted.
+    Minus `next_token` gives the terms of the sum.
 
     Args:
-        logits: [..., T, V], at each position the prediction of the next token; the last position is not used.
+        logits: [..., T, V], predictions of the next token; the last position is unused.
         tokens: [..., T], prompt and answer as fed to the model, integers in 0 .. V-1.
-        average: Whether to divide by the number of tokens summed: SimPO and ORPO are defined so, and IPO is often run
-            so.
-        where: [..., T], boolean: the tokens of the answer. It has the shape of the tokens, not of the result. None
-            for all tokens but the first, which nothing predicts.
+        average: Whether to divide by the number of tokens, as SimPO and ORPO are defined and IPO is often run.
+        where: [..., T], boolean: the tokens of the answer; shaped like the tokens, not the result. None for all tokens
+            but the first, which is never scored.
 
     Returns:
-        [...], nats for each sequence, at most 0, summed in float32 or wider; 0 for an answer without tokens. A token
-        outside 0 .. V-1 gives NaN.
+        [...], nats per sequence, at most 0, summed in float32 or wider; 0 for an empty answer.
 
     Example:
-        Two tokens of an answer, each of probability 1/4.
+        An answer of two tokens with probability 1/4 each.
 
         >>> where = jnp.array([[False, True, True]])
         >>> logits, tokens = jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 2]])
@@ -41,10 +39,10 @@ def sequence_log_probs(
         [-1.3863]
 
     Conventions:
-        The DPO code of its authors marks prompt and padding by labels of -100: pass `where=labels != -100`. A mask
-        taken before the shift is off by one: it scores the last token of the prompt and forgets the last of the
-        answer. Each log-probability is the token's logit minus the log-sum-exp, both shifted by the row maximum; in
-        bfloat16 the sum would move in steps of 1 nat from 128 nats on.
+        The code of DPO's authors labels prompt and padding -100: pass `where=labels != -100`. A mask taken before the
+        shift is off by one: it scores the prompt's last token and drops the answer's last. Each log-probability is the
+        logit minus the log-sum-exp, both shifted by the row maximum; in bfloat16 the sum would have steps of 1 nat from
+        128 nats on.
 
     References:
         Rafailov et al. 2023, arXiv:2305.18290.

@@ -18,7 +18,7 @@ def nca(
     beta: float | jax.Array = 0.1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Noise-contrastive alignment (NCA) on preference pairs, which keeps the chosen answer likely.
+    r"""Noise-contrastive alignment (NCA) for preference pairs, which keeps the chosen answer likely.
 
     $$-\log \sigma(r_w) - \tfrac12 \log \sigma(-r_w) - \tfrac12 \log \sigma(-r_l), \quad
     r = \beta \log \frac{\pi(y)}{\pi_0(y)}$$
@@ -28,11 +28,11 @@ def nca(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, the strength of the regularisation towards the reference.
+        beta: $\beta$, strength of the regularisation towards the reference.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
         Where policy and reference agree, each sigmoid is 1/2: 2 log 2.
@@ -42,7 +42,7 @@ def nca(
         [1.3863]
 
     Conventions:
-        The same as TRL's `nca_pair` and the authors' code for pairs; their loss for explicit rewards is another.
+        TRL's `nca_pair` and the authors' code for pairs are the same; the authors' loss for explicit rewards differs.
 
     References:
         Chen et al. 2024, arXiv:2402.05369.
@@ -74,17 +74,17 @@ def sppo(
     Args:
         policy_chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
         policy_rejected: [...], log-probability of the rejected answer.
-        reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$, the last
-            iteration's.
+        reference_chosen: [...], log-probability of the chosen answer under the reference $\pi_0$, the last iteration's
+            policy.
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, one over the paper's $\eta$.
-        chosen_win_rate: [...], $P(y_w)$, the probability that the chosen answer beats one of the policy's own; None
-            for 1 ("hard").
+        chosen_win_rate: [...], $P(y_w)$, probability that the chosen answer beats one of the policy's; None for 1
+            ("hard").
         rejected_win_rate: [...], $P(y_l)$; None for 0.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], squared nats for each pair. A win rate outside 0 .. 1 gives NaN.
+        [...], squared nats per pair. A win rate outside 0 .. 1 gives NaN.
 
     Example:
         At beta = 1/2 the targets are 1 and -1; the log-ratios are 3 and 0.
@@ -94,8 +94,8 @@ def sppo(
         [2.5]
 
     Conventions:
-        The mean of both squares, as in the authors' code, so that the mean over pairs is the mean over answers; TRL's
-        `sppo_hard` is their sum, twice this. The paper's eta is 1e3.
+        Half the sum of both squares, as in the authors' code, so that the mean over pairs is the mean over answers;
+        TRL's `sppo_hard` is twice this. The paper's eta is 1e3.
 
     References:
         Wu et al. 2024, arXiv:2405.00675.
@@ -129,7 +129,7 @@ def apo(
     form: str = "zero",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Anchored preference optimisation (APO): sets the direction in which each answer moves.
+    r"""Anchored preference optimisation (APO): sets the direction in which each answer's probability moves.
 
     "zero" makes the chosen answer more likely than under the reference and the rejected one less; "down" makes both
     less likely, the rejected one more so:
@@ -142,23 +142,23 @@ def apo(
         policy_rejected: [...], log-probability of the rejected answer.
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
-        beta: $\beta$, the strength of the regularisation towards the reference.
+        beta: $\beta$, strength of the regularisation towards the reference.
         form: "zero" where the chosen answers are better than the policy's own, "down" where they are worse.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], between 0 and 2 for each pair.
+        [...], between 0 and 2.
 
     Example:
-        Odds of 3 to 1 for the chosen answer, even odds for the other: 1/4 + 1/2 and 3/4 + 1/4.
+        Odds of 3 to 1 for the chosen answer, even odds for the rejected: 1/4 + 1/2 and 3/4 + 1/4.
 
         >>> moved, zero = jnp.log(jnp.array([3.0])), jnp.zeros(1)
         >>> print(apo(moved, zero, zero, zero, beta=1.0), apo(moved, zero, zero, zero, beta=1.0, form="down"))
         [0.75] [1.]
 
     Conventions:
-        The constants are TRL's, so that the values are not negative; without the constants 1 the loss is lower by 1 and
-        has the same gradient.
+        The constants are TRL's and keep the values non-negative; without them the loss is lower by 1 with the same
+        gradient.
 
     References:
         D'Oosterlinck et al. 2024, arXiv:2408.06266, equations 7 and 8.

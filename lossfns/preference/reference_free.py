@@ -39,25 +39,25 @@ def orpo(
             (`sequence_log_probs` with `average=True`), in nats, at most 0.
         rejected: [...], $\log p_l$, log-probability of the rejected answer.
         weight: $\lambda$.
-        with_nll: Whether to add the first term. Without it the value is the odds-ratio part times the weight, to go
-            where `next_token` is a separate term with its own denominator.
+        with_nll: Whether to add the first term. Without it the value is the weighted odds-ratio part, for use with a
+            separate `next_token` term.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair. A positive log-probability gives NaN. Two equal answers have the odds ratio 1, with
-        gradient 0 if both are certain.
+        [...], nats per pair. A positive log-probability gives NaN. Equal answers have odds ratio 1, with gradient 0 if
+        both are certain.
 
     Example:
-        Odds of 3 to 1 and of 1 to 1, so a ratio of 3: log(4/3) + 0.5 log(4/3).
+        Odds of 3 to 1 and of 1 to 1, a ratio of 3: log(4/3) + 0.5 log(4/3).
 
         >>> print(orpo(jnp.log(jnp.array([0.75])), jnp.log(jnp.array([0.5])), weight=0.5).round(4))
         [0.4315]
 
     Conventions:
         The paper's first term is the mean over the answer's tokens, averaged over answers. The authors' code and TRL
-        take the mean over all tokens of the batch, the prompt's included by default: `with_nll=False`
-        and `next_token`. $\log(1 - p)$ is computed without cancellation; the authors' code has `log1p(-exp(x))` in
-        float64 (in float32 all digits are lost at x = -1e-8), and rounds the loss to bfloat16.
+        average over all tokens of the batch, by default including the prompt: `with_nll=False` and `next_token`.
+        $\log(1 - p)$ is computed without cancellation; the authors' code has `log1p(-exp(x))` in float64 (in float32 it
+        has no correct digit at x = -1e-8), and rounds the loss to bfloat16.
 
     References:
         Hong et al. 2024, arXiv:2403.07691, equations 6 and 7.
@@ -78,8 +78,8 @@ def _log1mexp(x: jax.Array) -> jax.Array:
 def _odds_ratio_loss(x: jax.Array, y: jax.Array) -> jax.Array:
     """-log sigmoid(logit(e^x) - logit(e^y)).
 
-    The derivative of the logit is infinite at probability one and meets a sigmoid that is zero; the rule below has the
-    limit of their product.
+    At probability one the logit's derivative is infinite and the sigmoid 0; the rule below returns the limit of their
+    product.
     """
     against = (y - _log1mexp(y)) - (x - _log1mexp(x))
     return jax.nn.softplus(jnp.where((x == y) & (x <= 0), 0, against))
@@ -117,13 +117,13 @@ def simpo(
         chosen: [...], the log-probability of the chosen answer averaged over its tokens (`sequence_log_probs` with
             `average=True`), in nats.
         rejected: [...], log-probability of the rejected answer.
-        beta: $\beta$, the scale of the rewards.
-        gamma: $\gamma$, the margin that the rewards are to have.
+        beta: $\beta$, scale of the rewards.
+        gamma: $\gamma$, target margin of the rewards.
         label_smoothing: The assumed fraction of flipped preferences.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
         Rewards that differ by log 3 + gamma.
@@ -133,8 +133,8 @@ def simpo(
         [0.2877]
 
     Conventions:
-        The authors' code takes gamma / beta, with defaults 2.0 and 0.25, the same as here. TRL's `simpo_gamma` of 0.5
-        is gamma, but its beta is 0.1 by default.
+        The authors' code has gamma / beta, with defaults 2.0 and 0.25, equal to these. TRL's `simpo_gamma` of 0.5 is
+        gamma, but its beta is 0.1 by default.
 
     References:
         Meng et al. 2024, arXiv:2405.14734.
@@ -163,22 +163,22 @@ def cpo(
         rejected: [...], log-probability of the rejected answer.
         beta: $\beta$.
         label_smoothing: The assumed fraction of flipped preferences.
-        nll_weight: $\lambda$; 0 leaves the second part out.
+        nll_weight: $\lambda$; 0 omits the second term.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
-        Alike, at probability 1/2 each: log 2 + log 2.
+        Equal answers of probability 1/2: log 2 + log 2.
 
         >>> even = jnp.log(jnp.array([0.5]))
         >>> print(cpo(even, even).round(4))
         [1.3863]
 
     Conventions:
-        The paper's second part is the sum over the answer's tokens. The authors' code and TRL take the mean over all
-        tokens of the batch, the prompt's among them, times `cpo_alpha`: `nll_weight=0` and a `next_token` term.
+        The paper's second term is a sum over the answer's tokens. The authors' code and TRL average over all tokens of
+        the batch, including the prompt, times `cpo_alpha`: `nll_weight=0` and a `next_token` term.
 
     References:
         Xu et al. 2024, arXiv:2401.08417.
@@ -205,16 +205,16 @@ def slic_hinge(
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair; 0 at masked pairs and where the margin is kept, with gradient 0.
+        [...], nats per pair; 0 with gradient 0 where the margin holds.
 
     Example:
         >>> print(slic_hinge(jnp.array([-1.0, -1.0]), jnp.array([-1.5, -9.0])))
         [0.5 0. ]
 
     Conventions:
-        The paper adds a regulariser, the likelihood of a target from fine-tuning: a separate `next_token` term. TRL's
-        `hinge` is RSO's (Liu et al. 2023, arXiv:2309.06657), on `beta * (policy - reference)` with margin 1: pass
-        those in place of the log-probabilities.
+        The paper's regulariser, the likelihood of a fine-tuning target, is a separate `next_token` term. TRL's `hinge`
+        is RSO's (Liu et al. 2023, arXiv:2309.06657), on `beta * (policy - reference)` with margin 1: pass those as the
+        log-probabilities.
 
     References:
         Zhao et al. 2023, arXiv:2305.10425.

@@ -22,24 +22,23 @@ def bradley_terry(
     Args:
         chosen: [...], reward $r_w$ of the chosen answer.
         rejected: [...], reward $r_l$ of the rejected answer.
-        margin: $m$, by how much the chosen answer is to win: a scalar, or [...] for each pair its own (larger where the
-            annotators were sure).
-        centring: $\kappa$, draws the sum of both rewards to 0, which the preference alone leaves free; 0.01 in the
+        margin: $m$, the lead required of the chosen answer: a scalar, or [...] per pair (larger for sure annotators).
+        centring: $\kappa$, pulls the sum of both rewards to 0, which the preference leaves undetermined; 0.01 in the
             paper.
         where: [...], boolean; False deletes the pair.
 
     Returns:
-        [...], nats for each pair.
+        [...], nats per pair.
 
     Example:
-        Odds of 3 to 1, first without, then with a margin that takes them back to 1 to 1.
+        Odds of 3 to 1, without a margin and with one that makes them even.
 
         >>> chosen, rejected = jnp.log(jnp.array([3.0, 3.0])), jnp.zeros(2)
         >>> print(bradley_terry(chosen, rejected, margin=jnp.array([0.0, jnp.log(3.0)])).round(4))
         [0.2877 0.6931]
 
     Conventions:
-        As in TRL: the centring squares the sum, not each reward.
+        As in TRL: centring squares the sum, not each reward.
 
     References:
         Bradley and Terry 1952, doi:10.1093/biomet/39.3-4.324. Touvron et al. 2023, arXiv:2307.09288 (margin).

@@ -1,4 +1,4 @@
-"""Losses of single answers, each marked good or bad: KTO, BCO."""
+"""Losses of single answers, each labelled good or bad: KTO, BCO."""
 
 from typing import NamedTuple
 
@@ -51,39 +51,38 @@ def kto(
     $$\lambda_D\, (1 - \sigma(\beta (r - z_0))) \text{ or } \lambda_U\, (1 - \sigma(\beta (z_0 - r))), \quad
     r = \log \frac{\pi(y)}{\pi_0(y)}$$
 
-    The point of reference $z_0$ estimates the KL divergence from the reference policy: the mean over the batch of
-    $\log \pi(y') / \pi_0(y')$ for answers $y'$ to other prompts, at least 0. No gradient flows through it.
+    The reference point $z_0$ estimates the KL divergence from the reference policy: the batch mean of
+    $\log \pi(y') / \pi_0(y')$ for answers $y'$ to other prompts, at least 0. It has no gradient.
 
     Args:
         policy: [...], log-probability of each answer, summed over its tokens, in nats.
         reference: [...], the same under the reference policy $\pi_0$.
         desirable: [...], boolean, or integers 1 (good) and 0 (bad).
-        mismatched_policy: [...], log-probability of an answer given a prompt that it does not belong to, such as the
-            next example's, for the estimate of $z_0$.
+        mismatched_policy: [...], log-probability of an answer given another example's prompt, such as the next one's,
+            for the estimate of $z_0$.
         mismatched_reference: [...], the same under the reference policy.
         beta: $\beta$.
         desirable_weight: $\lambda_D$.
         undesirable_weight: $\lambda_U$.
-        where: [...], boolean; False deletes the answer, and its mismatched one from $z_0$.
+        where: [...], boolean; False deletes the answer and its mismatched answer.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [...], for each answer between 0 and its weight. An integer other than 0 and 1 gives NaN.
+        [...], between 0 and the answer's weight. An integer other than 0 and 1 gives NaN.
 
     Example:
-        Both answers have gained log 3 where the mean gain of mismatched ones is 0: 1/4 for the good one, 3/4 for the
-        bad.
+        Both log-ratios are log 3, those of mismatched answers 0: 1/4 for the good one, 3/4 for the bad one.
 
         >>> gained, zero = jnp.log(jnp.array([3.0, 3.0])), jnp.zeros(2)
         >>> print(kto(gained, zero, jnp.array([True, False]), zero, zero, beta=1.0).round(4))
         [0.25 0.75]
 
     Conventions:
-        - The weights multiply the values and are not part of the mean's denominator, as in the authors' code and TRL.
-        - The authors' code averages over the mismatched answers whose log-ratio is not exactly 0, which at the first
-          step are none; here, as in TRL, over all of them. The two are equal otherwise.
-        - A $z_0$ of each device's own batch is another loss: with log-ratios -1 on one device and 3 on the other the
-          global estimate is 1, the two of their own 0 and 3. Micro-batches have estimates of their own.
+        - The weights multiply the values but not the mean's denominator, as in the authors' code and TRL.
+        - The authors' code averages over the mismatched answers with a non-zero log-ratio, of which there are none at
+          the first step; here, as in TRL, over all. Otherwise the two are equal.
+        - A $z_0$ per device is another loss: with log-ratios -1 on one device and 3 on another, the global estimate is
+          1, the local ones are 0 and 3. Micro-batches have their own estimates.
 
     References:
         Ethayarajh et al. 2024, arXiv:2402.01306.
@@ -113,7 +112,7 @@ def bco(
     shift: float | jax.Array = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Binary classifier optimisation (BCO): the implicit reward as the logit of "this answer is good".
+    r"""Binary classifier optimisation (BCO): the implicit reward is the logit of "good answer".
 
     $$-\log \sigma(\pm (r - \delta)), \quad r = \beta \log \frac{\pi(y)}{\pi_0(y)}$$
 
@@ -124,11 +123,11 @@ def bco(
         reference: [...], the same under the reference policy $\pi_0$.
         desirable: [...], boolean, or integers 1 (good) and 0 (bad).
         beta: $\beta$.
-        shift: $\delta$, the mean reward so far, a scalar: `update_reward_shift` keeps it. It has no gradient.
+        shift: $\delta$, the running mean reward, a scalar from `update_reward_shift`; no gradient.
         where: [...], boolean; False deletes the answer.
 
     Returns:
-        [...], nats for each answer. An integer other than 0 and 1 gives NaN.
+        [...], nats per answer. An integer other than 0 and 1 gives NaN.
 
     Example:
         Rewards log 3 above the shift: log(4/3) for a good answer and log 4 for a bad one.
@@ -138,8 +137,8 @@ def bco(
         [0.2877 1.3863]
 
     Conventions:
-        TRL updates the shift by the batch first and then uses it: call `update_reward_shift` before. Its `bco_pair` is
-        this loss of both answers, summed, with shift 0.
+        TRL updates the shift with the batch before using it: call `update_reward_shift` first. Its `bco_pair` is the
+        sum of this loss over both answers, with shift 0.
 
     References:
         Jung et al. 2024, arXiv:2404.04656.
@@ -157,7 +156,7 @@ class RewardShift(NamedTuple):
 
     Attributes:
         shift: The mean of all rewards so far, the shift of `bco`.
-        number: How many they were.
+        number: Their number.
     """
 
     shift: jax.Array
@@ -168,14 +167,14 @@ class RewardShift(NamedTuple):
 def update_reward_shift(
     state: RewardShift, rewards: jax.Array, *, where: jax.Array | None = None, axis_name: AxisName = None
 ) -> RewardShift:
-    r"""Updates the running mean of all rewards with a batch: state in, state out.
+    r"""Updates the running mean of all rewards with a batch.
 
     $$n' = n + m, \quad \delta' = \delta + \frac{m}{n'} (\bar r - \delta)$$
 
     Args:
         state: The mean $\delta$ and the number $n$ so far: `RewardShift(jnp.zeros(()), jnp.zeros(()))` at the start.
         rewards: [...], $\beta \log \pi(y) / \pi_0(y)$ of the batch, good and bad answers together.
-        where: [...], boolean; False leaves a reward out.
+        where: [...], boolean; False excludes the reward.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -188,8 +187,8 @@ def update_reward_shift(
         (2.5, 4.0)
 
     Conventions:
-        A mean over the whole run, as TRL keeps it. The paper's shift is halfway between the mean rewards of good and of
-        bad answers, which is the same where they are equally many.
+        A mean over the whole run, as in TRL. The paper's shift is halfway between the mean rewards of good and bad
+        answers, the same if they are equally frequent.
 
     References:
         Jung et al. 2024, arXiv:2404.04656.

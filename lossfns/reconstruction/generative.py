@@ -32,7 +32,7 @@ def denoising_score_matching(
     weighting: str = "variance",
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Denoising score matching: distance of a model's scores from the score of the noise.
+    r"""Denoising score matching: squared distance of a model's score from the score of the noise.
 
     For examples $x + \sigma \epsilon$ the target is the score of the noise, $-\epsilon / \sigma$:
 
@@ -41,17 +41,16 @@ def denoising_score_matching(
 
     Args:
         scores: [N, ...], the model's $s(x + \sigma \epsilon, \sigma)$.
-        noise: [N, ...], the standard normal $\epsilon$ that was added.
+        noise: [N, ...], the standard normal $\epsilon$.
         sigma: [N], the standard deviation of the noise of each example; positive.
-        weighting: "variance", as above, or "none" to leave the factor $\sigma^2$ out.
+        weighting: "variance", as above, or "none" to omit the factor $\sigma^2$.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, summed over features. A sigma that is not positive and finite makes its example
-        NaN.
+        [N], summed over features. A sigma that is not positive and finite gives NaN in its example.
 
     Example:
-        At sigma 2 the right score of noise 2 is -1. A score of 0 costs 2^2 / 2, and (2 / 2)^2 / 2 without the weight.
+        At sigma 2 and noise 2 the true score is -1. A score of 0 costs 2^2 / 2, and (2 / 2)^2 / 2 unweighted.
 
         >>> score, noise, sigma = jnp.array([[0.0]]), jnp.array([[2.0]]), jnp.array([2.0])
         >>> print(denoising_score_matching(score, noise, sigma))
@@ -60,8 +59,8 @@ def denoising_score_matching(
         [0.5]
 
     Conventions:
-        "variance" is Song and Ermon's, which weighs all noise levels the same; "none" is Vincent's. The noise is
-        given, not the noisy example: the difference from the clean one would lose digits.
+        "variance" is Song and Ermon's, which weights all noise levels equally; "none" is Vincent's. The noise is given
+        instead of the noisy example, because the difference from the clean one would lose digits.
 
     References:
         Vincent 2011, doi:10.1162/NECO_a_00142. Song and Ermon 2019, arXiv:1907.05600.
@@ -96,17 +95,17 @@ def diffusion(
         predictions: [N, ...], the model's output for $x_t$.
         clean: [N, ...], $x_0$.
         noise: [N, ...], the standard normal $\epsilon$.
-        alpha_bar: [N], the share $\bar\alpha$ of the signal's variance at each example's time, 0 to 1; constants.
+        alpha_bar: [N], the signal's fraction $\bar\alpha$ of the variance at each example's time, 0 to 1; constants.
         target: "noise", "clean" or "velocity": what the model predicts.
-        min_snr: $\gamma$: weighs examples so that in terms of $x_0$ the weight is the signal-to-noise ratio
-            $\bar\alpha / (1 - \bar\alpha)$, but at most $\gamma$. None leaves all at 1.
+        min_snr: $\gamma$: weights examples so that in terms of $x_0$ the weight is the signal-to-noise ratio
+            $\bar\alpha / (1 - \bar\alpha)$, clipped at $\gamma$. None for weights of 1.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, averaged over features. An alpha_bar outside 0 .. 1 makes its example NaN.
+        [N], averaged over features. An alpha_bar outside 0 .. 1 gives NaN in its example.
 
     Example:
-        Clean 0 and noise 2, half of the variance each. Predictions of 0 miss noise by 2 and velocity by the root of 2.
+        Clean 0, noise 2, half of the variance each. Predictions of 0 miss the noise by 2 and the velocity by root 2.
 
         >>> clean, noise, alpha_bar = jnp.array([[0.0]]), jnp.array([[2.0]]), jnp.array([0.5])
         >>> for target in ("noise", "clean", "velocity"):
@@ -118,8 +117,7 @@ def diffusion(
     Conventions:
         - "noise" without weights is the simple loss of Ho et al., whose code averages over features as here; their
           equation has the squared norm.
-        - One and the same model costs SNR times as much by its "noise" as by its "clean", and SNR + 1 times as much by
-          its "velocity".
+        - The same model's "noise" error is SNR times its "clean" error, its "velocity" error SNR + 1 times.
         - The weights of Hang et al. are min(SNR, gamma) for "clean", divided by SNR for "noise" and by SNR + 1 for
           "velocity"; they use gamma of 5.
 
@@ -172,11 +170,11 @@ def flow_matching(
         predictions: [N, ...], the model's velocity at $x_t$ and $t$.
         data: [N, ...], $x_1$.
         noise: [N, ...], the standard normal $x_0$.
-        sigma_min: $\sigma$, the spread that is left around each example at time 1.
+        sigma_min: $\sigma$, the spread around each example at time 1.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example, averaged over features.
+        [N], averaged over features.
 
     Example:
         From noise 1 to data 3 the velocity is 2.
@@ -185,9 +183,8 @@ def flow_matching(
         [4.]
 
     Conventions:
-        With sigma_min 0 this is rectified flow (Liu et al.); Lipman et al. leave it a small number. Their equation has
-        the squared norm, which is D times this mean. Some run time from data to noise: the velocity is then negated,
-        the loss is the same.
+        With sigma_min 0 this is rectified flow (Liu et al.); Lipman et al. use a small number, and the squared norm, D
+        times this mean. With time reversed from data to noise the velocity is negated and the loss the same.
 
     References:
         Lipman et al. 2022, arXiv:2210.02747. Liu et al. 2022, arXiv:2209.03003.

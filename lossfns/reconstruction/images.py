@@ -28,7 +28,7 @@ _ERRORS = {"squared": jnp.square, "absolute": magnitude}
 def denoising(
     predictions: jax.Array, clean: jax.Array, *, error: str = "squared", where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Reconstruction error of a clean example from its corrupted version, averaged over features.
+    r"""Denoising: reconstruction error of a clean example from its corrupted version, averaged over features.
 
     $$\frac{1}{D} \sum_d (\hat x_d - x_d)^2$$
 
@@ -39,15 +39,15 @@ def denoising(
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], one value for each example.
+        [N].
 
     Example:
         >>> print(denoising(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])))
         [2.]
 
     Conventions:
-        The error is over all features, corrupted or not, as in the paper; the mean over them, where the paper adds
-        (D times as much). For pixels as probabilities the paper's cross-entropy is the sum of
+        The error is over all features, corrupted or not, as in the paper, but averaged where the paper sums (D times as
+        much). For pixels as probabilities the paper's cross-entropy is the sum of
         `sigmoid_cross_entropy(logits, clean)` over features.
 
     References:
@@ -80,14 +80,14 @@ def corrupt(
     r"""Adds noise to images, for `denoising`.
 
     Args:
-        key: A PRNG key; fold in the device's index where batches are split.
+        key: A PRNG key; fold in the device index if the batch is sharded.
         images: [...], any shape.
-        kind: "gaussian" adds normal noise; "mask" sets entries to 0; "salt_pepper" sets entries to `low` or `high`,
-            with equal chances.
+        kind: "gaussian" adds normal noise; "mask" sets entries to 0; "salt_pepper" sets entries to `low` or `high` with
+            equal probability.
         scale: Standard deviation of the normal noise, in the images' units.
-        rate: Share of entries that are masked or become salt or pepper, each entry by itself.
-        low: Pepper.
-        high: Salt.
+        rate: Probability that an entry is masked or replaced, independently.
+        low: Value of pepper.
+        high: Value of salt.
 
     Returns:
         [...], of the images' shape and dtype. Nothing is clipped.
@@ -99,8 +99,8 @@ def corrupt(
          [0. 0.]]
 
     Conventions:
-        The paper masks the same number of entries in each example; here that number is random. All channels of a pixel
-        have noise of their own.
+        The paper masks the same number of entries in each example; here the number is random. Channels of a pixel have
+        independent noise.
 
     References:
         Vincent et al. 2010, JMLR 11:3371-3408.
@@ -134,37 +134,36 @@ def masked_patches(
     eps: float | jax.Array = 1e-6,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Mean squared error of each patch's pixels (MAE).
+    r"""Mean squared error of each patch's pixels (masked autoencoder, MAE).
 
-    With `norm_pix` the target of a patch is $(x - \bar x) / \sqrt{\mathrm{Var}(x) + \epsilon}$, by the mean and the
-    unbiased variance (D - 1) of its own D values.
+    With `norm_pix` the target of a patch is $(x - \bar x) / \sqrt{\mathrm{Var}(x) + \epsilon}$, with the mean and
+    unbiased variance (D - 1) of its D values.
 
     Args:
         predictions: [..., P, D], the decoder's output for each of P patches.
         patches: [..., P, D], the pixels of each patch, all channels.
-        norm_pix: Whether the targets are normalised patch by patch.
+        norm_pix: Whether to normalise targets per patch.
         eps: $\epsilon$.
-        where: [..., P], boolean: the patches that the encoder did not see. MAE's loss is the mean over them, so this is
-            both the mask and the weights of the mean.
+        where: [..., P], boolean: the masked patches; also the weights of MAE's mean.
 
     Returns:
-        [..., P], one value for each patch; 0 where `where` is False.
+        [..., P]; 0 where `where` is False.
 
     Raises:
-        ValueError: If patches of one pixel are to be normalised.
+        ValueError: If `norm_pix` is given with patches of one value.
 
     Example:
-        A patch with mean 2 and variance 2; normalised, its pixels are -1 and 1 over the root of 2.
+        A patch with mean 2 and variance 2; normalised, its pixels are -1 and 1 over root 2.
 
         >>> prediction, patch = jnp.zeros((1, 2)), jnp.array([[1.0, 3.0]])
         >>> print(masked_patches(prediction, patch), masked_patches(prediction, patch, norm_pix=True).round(4))
         [5.] [0.5]
 
     Conventions:
-        - `norm_pix` is off as in the paper's baseline; its best models have it on. The epsilon, inside the root, and
-          the unbiased variance are those of the authors' code; with the biased variance (JAX's default) the targets
-          would be larger by the root of D / (D - 1).
-        - Their mean is over all masked patches of a batch, not a mean of means of images.
+        - `norm_pix` is off as in the paper's baseline and on in its best models. The epsilon inside the root and the
+          unbiased variance are the authors'; the biased variance (JAX's default) would enlarge the targets by the root
+          of D / (D - 1).
+        - Their mean is over all masked patches of a batch, not a mean of means per image.
 
     References:
         He et al. 2021, arXiv:2111.06377.
@@ -176,7 +175,7 @@ def masked_patches(
     where = check_where(where, predictions.shape[:-1])
     predictions, targets = sanitize(where, predictions, patches)
     if norm_pix:
-        # A pixel is subtracted first: the mean of a flat patch is then exact, and a common offset costs no digits.
+        # A pixel is subtracted first: a constant patch then has an exact mean, and an offset costs no precision.
         targets = targets - targets[..., :1]
         targets = targets - jnp.mean(targets, axis=-1, keepdims=True)
         variance = jnp.sum(jnp.square(targets), axis=-1, keepdims=True) / (features - 1) + as_scalar(eps, targets.dtype)
@@ -186,24 +185,23 @@ def masked_patches(
 
 @loss()
 def simmim(predictions: jax.Array, patches: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Mean absolute error of each patch's pixels (SimMIM), with gradient 0 where they agree.
+    r"""Mean absolute error of each patch's pixels (SimMIM), with gradient 0 at equality.
 
     Args:
         predictions: [..., P, D], the head's output for each of P patches.
         patches: [..., P, D], the pixels of each patch, all channels.
-        where: [..., P], boolean: the masked patches. SimMIM's loss is the mean over them, so this is both the mask and
-            the weights of the mean.
+        where: [..., P], boolean: the masked patches; also the weights of SimMIM's mean.
 
     Returns:
-        [..., P], one value for each patch; 0 where `where` is False.
+        [..., P]; 0 where `where` is False.
 
     Example:
         >>> print(simmim(jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0, -3.0], [1.0, 1.0]])))
         [2. 0.]
 
     Conventions:
-        The authors' code adds 1e-5 to the number of masked pixels, so that nothing masked gives 0; `weighted_mean`
-        gives 0 without it.
+        The authors' code adds 1e-5 to the number of masked pixels, so that an empty mask gives 0; `weighted_mean` does
+        without.
 
     References:
         Xie et al. 2021, arXiv:2111.09886.

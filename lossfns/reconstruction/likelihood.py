@@ -1,4 +1,4 @@
-"""The evidence lower bound of variational autoencoders."""
+"""Evidence lower bound of variational autoencoders."""
 
 import math
 
@@ -34,7 +34,7 @@ def beta_vae(
     scale: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Negative evidence lower bound of a variational autoencoder, its KL term times beta.
+    r"""Negative evidence lower bound (ELBO) of a variational autoencoder, with the KL term times beta.
 
     $$-\sum_d \log p(x_d \mid z) + \frac{\beta}{2} \sum_j \left( \mu_j^2 + \sigma_j^2 - 1 - \log \sigma_j^2 \right)$$
 
@@ -46,14 +46,14 @@ def beta_vae(
         inputs: [N, ...], the examples $x$; 0 to 1 for "bernoulli".
         mean: [N, Z], $\mu$.
         log_variance: [N, Z], $\log \sigma^2$.
-        beta: Weight of the KL term; 1 is the evidence lower bound.
+        beta: Weight of the KL term; 1 is the ELBO.
         likelihood: "bernoulli", or "gaussian" with a fixed standard deviation.
-        scale: That standard deviation.
+        scale: Standard deviation of "gaussian".
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats for each example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" makes
-        its example NaN.
+        [N], nats per example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" gives NaN in
+        its example.
 
     Example:
         Even odds for two pixels cost 2 log 2; a posterior of mean 1 and variance 1 costs 1/2.
@@ -64,10 +64,10 @@ def beta_vae(
 
     Conventions:
         - Higgins et al. use beta of 4 and more; the default is Kingma and Welling's bound.
-        - "gaussian" has the whole density, $\frac{1}{2} (x - \hat x)^2 / s^2 + \log s + \frac{1}{2} \log 2 \pi$; much
-          code takes the squared error alone, which is this with an s of $\sqrt{1/2}$, up to a constant. A mean over
-          pixels in place of the sum is another beta, larger by the number of pixels.
-        - Inputs between 0 and 1 under "bernoulli" are the usual practice; the value is then no likelihood.
+        - "gaussian" is the full density, $\frac{1}{2} (x - \hat x)^2 / s^2 + \log s + \frac{1}{2} \log 2 \pi$; the
+          squared error alone, as in much code, is $s = \sqrt{1/2}$ up to a constant. A mean over pixels instead of the
+          sum multiplies beta by their number.
+        - Inputs between 0 and 1 under "bernoulli" are common; the value is then not a likelihood.
 
     References:
         Kingma and Welling 2013, arXiv:1312.6114. Higgins et al. 2017, ICLR (openreview Sy2fzU9gl).
@@ -79,7 +79,7 @@ def beta_vae(
     check_shape("log_variance", check_array("log_variance", log_variance), mean.shape, "of mean")
     where = check_where(where, inputs.shape[:1])
     reconstructions, inputs, mean, log_variance = sanitize(where, reconstructions, inputs, mean, log_variance)
-    # expm1 keeps the digits of e^v - 1 - v near v = 0, where a posterior starts.
+    # expm1 keeps e^v - 1 - v accurate near v = 0, where a posterior starts.
     latent = jnp.sum(jnp.square(mean) + (jnp.expm1(log_variance) - log_variance), axis=-1) / 2
     if likelihood == "bernoulli":
         valid = (inputs >= 0) & (inputs <= 1)

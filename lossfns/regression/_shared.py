@@ -1,4 +1,4 @@
-"""Errors of predictions, as the regression losses take them."""
+"""Prediction errors for the regression losses."""
 
 import jax
 
@@ -6,6 +6,6 @@ from lossfns._contract import prepare
 
 
 def errors_of(predictions: jax.Array, targets: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Returns predictions - targets in float32 or wider, 0 at masked places."""
+    """Returns predictions - targets in float32 or wider, 0 at masked entries."""
     _, (predictions, targets) = prepare(where, others="real", predictions=predictions, targets=targets)
     return predictions - targets

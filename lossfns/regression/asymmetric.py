@@ -1,4 +1,4 @@
-"""Losses that weigh errors above and below the target differently: quantiles and expectiles."""
+"""Losses that weight errors above and below the target differently: quantiles and expectiles."""
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +13,23 @@ between = Number("between 0 and 1, both excluded", lambda v: (v > 0) & (v < 1))
 def quantile(
     predictions: jax.Array, targets: jax.Array, *, quantile: float | jax.Array = 0.5, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Quantile (pinball) loss, least on average at the quantile $q$ of the target.
+    r"""Quantile (pinball) loss, minimised on average by the quantile $q$ of the target.
 
     $$q\,(y - \hat y) \ \text{if}\ y > \hat y, \quad (1 - q)\,(\hat y - y)\ \text{otherwise}$$
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
-        quantile: $q$, between 0 and 1: a scalar, or an array that broadcasts to the predictions (one quantile for each
-            place of the last axis).
+        targets: [...], the same shape, any real dtype.
+        quantile: $q$, between 0 and 1: a scalar, or an array that broadcasts to the predictions (one quantile per entry
+            of the last axis).
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the target. The gradient is 0 where the two are equal. A traced quantile that is not between 0
-        and 1 gives NaN, in an array at its entries.
+        [...], units of the target. The gradient is 0 at equality. A traced quantile outside its range gives NaN at its
+        entries.
 
     Example:
-        For the 0.75 quantile, guessing 2 too low costs 1.5, and 2 too high 0.5.
+        For the 0.75 quantile, 2 too low costs 1.5, and 2 too high 0.5.
 
         >>> print(quantile(jnp.array([1.0, 5.0]), jnp.array([3.0, 3.0]), quantile=0.75))
         [1.5 0.5]
@@ -50,28 +50,27 @@ def quantile(
 def expectile(
     predictions: jax.Array, targets: jax.Array, *, expectile: float | jax.Array = 0.5, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Asymmetric squared error, least on average at the expectile $\tau$ of the target.
+    r"""Asymmetric squared error, minimised on average by the expectile $\tau$ of the target.
 
     $$\tau\,(y - \hat y)^2 \ \text{if}\ y > \hat y, \quad (1 - \tau)\,(y - \hat y)^2\ \text{otherwise}$$
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         expectile: $\tau$, between 0 and 1: a scalar, or an array that broadcasts to the predictions.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squared units of the target. A traced expectile that is not between 0 and 1 gives NaN, in an array at its
-        entries.
+        [...], squared units of the target. A traced expectile outside its range gives NaN at its entries.
 
     Example:
-        For the 0.75 expectile, guessing 2 too low costs 3, and 2 too high 1.
+        For the 0.75 expectile, 2 too low costs 3, and 2 too high 1.
 
         >>> print(expectile(jnp.array([1.0, 5.0]), jnp.array([3.0, 3.0]), expectile=0.75))
         [3. 1.]
 
     Conventions:
-        At 0.5 this is half the squared error. Implicit Q-learning's value loss is this, with the values as predictions.
+        At 0.5 this is half the squared error. Implicit Q-learning's value loss is this with the values as predictions.
 
     References:
         Newey and Powell 1987, doi:10.2307/1911031. Kostrikov et al. 2021, arXiv:2110.06169 (IQL).

@@ -1,4 +1,4 @@
-"""Errors of real-valued predictions, one value for each entry: squared, absolute, and between the two."""
+"""Errors of real-valued predictions: squared, absolute, and between the two."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arra
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -32,11 +32,11 @@ def squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arra
 
 @loss()
 def absolute_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Absolute error, $|\hat y - y|$, with gradient 0 where the two are equal.
+    r"""Absolute error, $|\hat y - y|$, with gradient 0 at equality.
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -59,8 +59,8 @@ def huber(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
-        delta: Error, in units of the target, at which the loss turns linear.
+        targets: [...], the same shape, any real dtype.
+        delta: Error at which the loss turns linear, in units of the target.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -80,8 +80,8 @@ def huber(
     """
     size = jnp.abs(errors_of(predictions, targets, where))
     delta = as_scalar(delta, size.dtype)
-    # Each part is clipped before use: beyond delta the square could overflow, and up to it a linear part
-    # of size - size would round the gradient by delta.
+    # Each part is clipped before use: beyond delta the square could overflow, and up to delta a linear part of
+    # size - size would round the gradient by delta.
     near = jnp.where(size > delta, delta, size)
     far = jnp.where(size > delta, size - delta, 0)
     return zero_masked(where, near * near / 2 + delta * far)
@@ -97,8 +97,8 @@ def smooth_l1(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
-        beta: Error, in units of the target, at which the loss turns linear; at 0 it is the absolute error.
+        targets: [...], the same shape, any real dtype.
+        beta: Error at which the loss turns linear, in units of the target; 0 gives the absolute error.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -111,8 +111,8 @@ def smooth_l1(
         [0.25 2.  ]
 
     Conventions:
-        torch's `smooth_l1_loss` is this: `huber` with delta = beta, divided by beta, so its gradient far out is 1 at
-        any beta. Fast R-CNN has beta 1, where the two agree; torchvision's detectors use 1/9.
+        torch's `smooth_l1_loss` is this: `huber` with delta = beta, divided by beta, so the gradient of large errors is
+        1. Fast R-CNN has beta 1, where the two agree; torchvision's detectors use 1/9.
 
     References:
         Girshick 2015, arXiv:1504.08083.
@@ -142,11 +142,11 @@ _log_cosh.defjvps(lambda tangent, value, error: jnp.tanh(error) * tangent)
 def log_cosh(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     r"""Logarithm of the hyperbolic cosine of the error, $\log \cosh(\hat y - y)$.
 
-    About $e^2 / 2$ near zero and $|e| - \log 2$ far out, with derivative $\tanh e$.
+    About $e^2 / 2$ near zero and $|e| - \log 2$ for large errors, with derivative $\tanh e$.
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         where: [...], boolean; False deletes the entry.
 
     Returns:
@@ -159,8 +159,8 @@ def log_cosh(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | N
         [0.5108 0.    ]
 
     Conventions:
-        The error has no unit here: divide both arrays by the scale at which the loss shall turn linear. Optax's and
-        Keras's are this; both compute it as a difference that loses the digits of errors below about 1e-3.
+        The error is dimensionless: divide both arrays by the scale at which the loss should turn linear. Optax and
+        Keras compute the same as a difference that loses the digits of errors below about 1e-3.
 
     References:
         Green 1990, doi:10.1109/42.52985.
@@ -176,12 +176,12 @@ def charbonnier(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
+        targets: [...], the same shape, any real dtype.
         epsilon: Half-width of the rounded bottom, in units of the target.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], units of the target; at least epsilon, and 0 at masked entries.
+        [...], units of the target, at least epsilon.
 
     Example:
         The sides 3 and 4 of a right-angled triangle.
@@ -190,9 +190,9 @@ def charbonnier(
         [5. 4.]
 
     Conventions:
-        As in LapSRN, with its epsilon; Charbonnier's paper has $2\sqrt{1 + e^2} - 2$. Kornia's subtracts the minimum;
-        that is `barron` with alpha 1, times the scale. The epsilon is inside the root and of the same unit as the
-        error: code that writes sqrt(e^2 + 1e-6) has epsilon 1e-3.
+        As in LapSRN, with its epsilon; Charbonnier's paper has $2\sqrt{1 + e^2} - 2$. Kornia's subtracts the minimum:
+        `barron` with alpha 1, times the scale. Epsilon is inside the root and in the error's unit: code with
+        sqrt(e^2 + 1e-6) has epsilon 1e-3.
 
     References:
         Charbonnier et al. 1994, doi:10.1109/ICIP.1994.413553. Lai et al. 2017, arXiv:1710.01992 (LapSRN).
@@ -217,29 +217,29 @@ def tukey_biweight(
 
     Args:
         predictions: [...], floating.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
-        cutoff: $c$, in units of the target, beyond which an error has no gradient.
+        targets: [...], the same shape, any real dtype.
+        cutoff: $c$, in units of the target, beyond which the gradient is 0.
         where: [...], boolean; False deletes the entry.
 
     Returns:
         [...], squared units of the target, at most $c^2 / 6$.
 
     Example:
-        At cutoff 2 an error of 1 costs 2/3 of 1 - (3/4)^3, and every error from 2 on costs 2/3.
+        At cutoff 2 an error of 1 costs 2/3 of 1 - (3/4)^3, and every error of 2 or more costs 2/3.
 
         >>> print(tukey_biweight(jnp.array([1.0, 2.0, 9.0]), jnp.zeros(3), cutoff=2.0).round(4))
         [0.3854 0.6667 0.6667]
 
     Conventions:
-        The default gives 95 % efficiency where the errors are normal with standard deviation 1: divide both arrays by a
-        robust scale first (1.4826 times the median absolute deviation). Some texts leave out the factor $c^2 / 6$.
+        The default gives 95 % efficiency for normal errors of standard deviation 1: divide both arrays by a robust
+        scale first (1.4826 times the median absolute deviation). Some texts omit the factor $c^2 / 6$.
 
     References:
         Beaton and Tukey 1974, doi:10.1080/00401706.1974.10489171. Belagiannis et al. 2015, arXiv:1505.06606.
     """
     error = errors_of(predictions, targets, where)
     cutoff = as_scalar(cutoff, error.dtype)
-    # 1 - (1 - u)^3 = u (3 - 3u + u^2) keeps the digits of small errors; large errors are clipped before the square.
+    # 1 - (1 - u)^3 = u (3 - 3u + u^2) is accurate for small errors; large errors are clipped before the square.
     near = jnp.where(jnp.abs(error) < cutoff, error, jnp.sign(error) * cutoff)
     u = jnp.square(near / cutoff)
     return zero_masked(where, near * near / 2 * (1 - u + u * u / 3))

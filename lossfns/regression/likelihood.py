@@ -36,11 +36,10 @@ def gaussian_nll(
 
     Args:
         predictions: [...], floating, the means $\hat y$.
-        log_variances: [...], the same shape, the logarithms $s$ of the variances. There is nothing to clip: any number
-            is a variance.
-        targets: [...], the same shape, any real dtype. Nothing is broadcast.
-        beta: Each entry is multiplied by $\sigma^{2 \beta}$, a constant for the gradient: 0 is the likelihood, 1 gives
-            the means the gradient of the squared error.
+        log_variances: [...], the same shape, log-variances $s$; any number is valid, so nothing is clipped.
+        targets: [...], the same shape, any real dtype.
+        beta: Multiplies each entry by a constant $\sigma^{2 \beta}$: 0 is the likelihood, 1 gives the means the
+            gradient of the squared error.
         full: Whether to add the constant $\tfrac12 \log 2\pi$.
         where: [...], boolean; False deletes the entry.
 
@@ -55,8 +54,8 @@ def gaussian_nll(
         [2.     1.1931]
 
     Conventions:
-        torch's `gaussian_nll_loss` takes the variance, raises it to 1e-6 and then lets no gradient through it; it drops
-        the constant too unless `full=True`. Kendall and Gal predict the log-variance, as here.
+        torch's `gaussian_nll_loss` takes the variance and clamps it at 1e-6, without gradient; it also drops the
+        constant unless `full=True`. Kendall and Gal predict the log-variance, as here.
 
     References:
         Nix and Weigend 1994, doi:10.1109/ICNN.1994.374138. Kendall and Gal 2017, arXiv:1703.04977. Seitzer et al. 2022,
@@ -70,7 +69,7 @@ def gaussian_nll(
     where = check_where(where, predictions.shape)
     mean, s, y = sanitize(where, predictions, log_variances, targets)
     error = mean - y
-    # No error at no variance would be 0 times infinity.
+    # An error of 0 at variance 0 would be 0 times infinity.
     nothing = (error == 0) & jnp.isinf(jnp.exp(-s / 2))
     standardized = error * jnp.exp(-jnp.where(nothing, 0, s) / 2)
     values = (s + jnp.square(standardized)) / 2
@@ -90,23 +89,22 @@ def poisson_nll(
     full: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Negative log-likelihood of a Poisson distribution, $r - y \log r$ with the rate r, often given as $r = e^x$.
+    r"""Negative log-likelihood of a Poisson distribution, $r - y \log r$ with rate $r = e^x$.
 
     Args:
-        rates: [...], floating: the logarithms $x$ of the expected counts, or, with `log_rate=False`, the expected
-            counts $r$.
-        targets: [...], the same shape, counts $y$ of at least 0, any real dtype; they need not be whole. Nothing is
-            broadcast.
+        rates: [...], floating: the logarithms $x$ of the expected counts, or with `log_rate=False` the expected counts
+            $r$.
+        targets: [...], the same shape, counts $y$ of at least 0, any real dtype; need not be integers.
         log_rate: Whether the rates are given as logarithms.
-        full: Whether to add the constant $\log y!$. The sum keeps its digits at any count.
+        full: Whether to add the constant $\log y!$. The sum is accurate for any count.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats. A negative count or rate gives NaN; a rate of 0 (a log-rate of -inf) costs 0 for the count 0, with
-        the gradient 1 by the rate, and inf for any other.
+        [...], nats. A negative count or rate gives NaN. A rate of 0 (log-rate -inf) costs 0 for the count 0, with
+        gradient 1 by the rate, and inf for any other count.
 
     Example:
-        At rate 2 the count 0 costs 2, and the count 1 costs 2 - log 2.
+        At rate 2, count 0 costs 2 and count 1 costs 2 - log 2.
 
         >>> print(poisson_nll(jnp.log(jnp.array([2.0, 2.0])), jnp.array([0, 1])).round(4))
         [2.     1.3069]
@@ -114,9 +112,9 @@ def poisson_nll(
         [1.3069 0.    ]
 
     Conventions:
-        torch's `poisson_nll_loss` is this, with `log_input` for `log_rate`; it adds 1e-8 to a rate inside the
-        logarithm, and its `full=True` adds Stirling's approximation for counts above 1, which is 0.0413 too small at
-        2; here it is the log-factorial itself. Keras takes the rate and adds 1e-7 to it inside the logarithm.
+        torch's `poisson_nll_loss` is this, with `log_input` for `log_rate`; it adds 1e-8 to a rate in the logarithm,
+        and its `full=True` uses Stirling's approximation for counts above 1 (0.0413 too small at 2); here it is the
+        exact log-factorial. Keras takes the rate and adds 1e-7 in the logarithm.
     """
     where, (x, y) = prepare(where, others="real", rates=rates, targets=targets)
     y = jnp.where(y >= 0, y, jnp.nan)
@@ -130,7 +128,7 @@ def poisson_nll(
 
 
 def _without_constant(x: jax.Array, y: jax.Array, log_rate: bool) -> jax.Array:
-    # A rate of 0 and the count 0 would be infinity times 0.
+    # A rate and a count of 0 would give infinity times 0.
     sure = (x == (-jnp.inf if log_rate else 0)) & (y == 0)
     if log_rate:
         return jnp.exp(x) - y * jnp.where(sure, 0, x)
@@ -146,13 +144,13 @@ def _rate_and_gap(x: jax.Array, count: jax.Array, log_rate: bool) -> tuple[jax.A
     return x, jnp.where(near, close, jnp.log(count) - jnp.log(jnp.where(near, count, x)))
 
 
-# From this count on, log y! is y log y - y and a series; its large terms cancel against the rate first.
+# From this count on log y! is y log y - y and a series, whose large terms cancel against the rate first.
 _MANY = 10.0
 
 
 @jax.custom_jvp
 def _deviance(rate: jax.Array, gap: jax.Array, count: jax.Array) -> jax.Array:
-    """Half the deviance, y log(y / r) - y + r, of the gap log(y / r)."""
+    """Half the deviance, y log(y / r) - y + r, from the gap log(y / r)."""
     far = gap < -1
     return jnp.where(far, rate + count * (gap - 1), count * excess(jnp.where(far, 0, gap)))
 

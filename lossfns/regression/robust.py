@@ -1,4 +1,4 @@
-"""Barron's general robust loss, its negative log-likelihood, and the integral that normalises it."""
+"""Barron's general robust loss, its negative log-likelihood, and the normalising integral."""
 
 import functools
 import math
@@ -32,24 +32,23 @@ def barron(
     scale: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Barron's general robust loss: one family from the squared error to losses that ignore outliers.
+    r"""Barron's general robust loss: a family from the squared error to losses that ignore outliers.
 
     $$\frac{|\alpha - 2|}{\alpha} \left(\left(\frac{(x / c)^2}{|\alpha - 2|} + 1\right)^{\alpha / 2} - 1\right)$$
 
-    and its limits: $\tfrac12 (x/c)^2$ at alpha 2, $\log(\tfrac12 (x/c)^2 + 1)$ (Cauchy) at 0 and
-    $1 - e^{-(x/c)^2 / 2}$ (Welsch) at $-\infty$; at 1 it is Charbonnier's, at -2 Geman and McClure's. All of them are
-    about $\tfrac12 (x/c)^2$ near zero.
+    and its limits: $\tfrac12 (x/c)^2$ at alpha 2, $\log(\tfrac12 (x/c)^2 + 1)$ (Cauchy) at 0 and $1 - e^{-(x/c)^2 / 2}$
+    (Welsch) at $-\infty$; 1 is Charbonnier's, -2 Geman-McClure's. All are about $\tfrac12 (x/c)^2$ near zero.
 
     Args:
         errors: [...], floating, predictions - targets.
-        alpha: Shape $\alpha$: a scalar, or an array that broadcasts to the errors (one shape for each place of the last
-            axis); the lower, the less an outlier counts. It may be learned by `adaptive_barron`, not by this loss,
-            which a low alpha always makes smaller.
+        alpha: Shape $\alpha$: a scalar, or an array that broadcasts to the errors (one shape per entry of the last
+            axis); lower values reduce the influence of outliers. Learn it with `adaptive_barron`: this loss always
+            prefers a lower alpha.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...]. A traced alpha of NaN or a traced scale of 0 or less gives NaN, in an array at its entries.
+        [...], dimensionless. A traced alpha of NaN or a traced scale of 0 or less gives NaN at its entries.
 
     Example:
         An error of 2 with alpha 2, 0 and -2: 2, log 3, and 1.
@@ -58,10 +57,10 @@ def barron(
         [2.     1.0986 1.    ]
 
     Conventions:
-        The author's code has the same numbers. There, with `approximate=False`, the gradient of alpha is 0 at alpha 0
-        and 2; here it is the limit at 0. At 2 the derivative is infinite (it grows like $-\log |\alpha - 2|$); the
-        gradient given there is the one at a distance of 1e-20. The loss has no unit, and its curvature at zero is $1 /
-        c^2$: at alpha 1 it is `charbonnier` divided by its epsilon, less 1.
+        The author's code has the same values. Its gradient of alpha, with `approximate=False`, is 0 at alpha 0 and
+        2; here it is the limit at 0. At 2 the derivative is infinite (it grows like $-\log |\alpha - 2|$), and the
+        gradient is that at a distance of 1e-20. The curvature at zero is $1 / c^2$: at alpha 1 it is `charbonnier`
+        divided by its epsilon, minus 1.
 
     References:
         Barron 2019, arXiv:1701.03077.
@@ -78,35 +77,35 @@ def adaptive_barron(
     scale: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Negative log-likelihood under Barron's distribution, from which its shape and scale can be learned.
+    r"""Negative log-likelihood under Barron's distribution, to learn its shape and scale.
 
     $$\rho(x, \alpha, c) + \log c + \log Z(\alpha), \quad
     Z(\alpha) = \int_{-\infty}^{\infty} e^{-\rho(x, \alpha, 1)} dx$$
 
-    with $\rho$ of `barron`: the normal distribution at alpha 2, Cauchy's (of scale $\sqrt 2 c$) at 0.
+    with $\rho$ of `barron`: normal at alpha 2, Cauchy (of scale $\sqrt 2 c$) at 0.
 
     Args:
         errors: [...], floating, predictions - targets.
         alpha: Shape $\alpha \ge 0$: a scalar, or an array that broadcasts to the errors. To learn it, map a free
-            parameter into an interval, such as $2 \sigma(a)$ for the paper's 0 to 2.
+            parameter to an interval, such as $2 \sigma(a)$ for the paper's 0 to 2.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], nats. A traced alpha below 0, which has no distribution, or a scale of 0 or less gives NaN, in an array
-        at its entries.
+        [...], nats. A traced alpha below 0, which has no distribution, or a scale of 0 or less gives NaN at its
+        entries.
 
     Example:
-        No error, alpha 2 and 0: the log of the square root of 2 pi, and of pi times the root of 2.
+        No error, alpha 2 and 0: log of the square root of 2 pi, and of pi times the root of 2.
 
         >>> print(adaptive_barron(jnp.zeros(2), alpha=jnp.array([2.0, 0.0])).round(3))
         [0.919 1.491]
 
     Conventions:
-        The author's code interpolates log Z in a table, to within 1e-6; here the integral is computed by quadrature, as
-        is its derivative (relative error of Z below 1e-12 for alpha up to 2.5, below 1e-7 for any), at the cost of 125
-        evaluations for each alpha: keep alpha a scalar or one for each feature. Its modules confine alpha to 0.001
-        .. 1.999 and the scale to 1e-5 and above. Of the gradient of alpha at 2, see `barron`.
+        The author's code interpolates log Z in a table, to within 1e-6; here the integral and its derivative are
+        computed by quadrature (relative error of Z below 1e-12 for alpha up to 2.5, below 1e-7 for any), with 125
+        evaluations per alpha: keep alpha a scalar or per feature. Its modules confine alpha to 0.001 .. 1.999 and the
+        scale to at least 1e-5. For the gradient of alpha at 2, see `barron`.
 
     References:
         Barron 2019, arXiv:1701.03077.
@@ -140,7 +139,7 @@ def _penalty(x: jax.Array, alpha: jax.Array) -> jax.Array:
 
 @functools.partial(_penalty.defjvp, symbolic_zeros=True)
 def _penalty_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    # By x the loss has a derivative much simpler than itself: x (1 + x^2 / b)^(alpha / 2 - 1) = x e^(-+ w / 2).
+    # The derivative by x is much simpler than the loss: x (1 + x^2 / b)^(alpha / 2 - 1) = x e^(-+ w / 2).
     (x, alpha), (dx, dalpha) = primals, tangents
     w = _width(x, alpha)[0]
     slope = jnp.zeros_like(x)
@@ -160,7 +159,7 @@ def _width(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Ar
     q = jnp.abs(x) * jax.lax.rsqrt(b)
     outside = q > 1
     q_in, q_out = jnp.where(outside, 0, q), jnp.where(outside, q, 1)
-    # Neither the square nor the sum overflows or loses the smaller part.
+    # Neither square nor sum overflows or loses the smaller part.
     u = jnp.where(outside, 2 * jnp.log(q_out) + jnp.log1p(1 / q_out / q_out), jnp.log1p(q_in * q_in))
     return jnp.where(limit, jnp.square(jnp.where(limit, x, 0)), b * u), u, b, limit
 
@@ -168,8 +167,8 @@ def _width(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Ar
 def _value(x: jax.Array, alpha: jax.Array) -> jax.Array:
     """The general loss as w / 2 times (e^t - 1) / t at t = alpha u / 2, which is smooth through alpha 0.
 
-    Close to alpha 2, where b is lost in rounding, the power is written (1 + x^2 / b) e^(-+ w / 2), and far out the
-    limit is exact. What is computed of the places that belong to another form is made harmless first.
+    Close to alpha 2, where b is lost in rounding, the power is written (1 + x^2 / b) e^(-+ w / 2), and for large x the
+    limit is exact. Inputs outside a form's domain are replaced before computing it.
     """
     w, u, b, limit = _width(x, alpha)
     close = jnp.abs(alpha - 2) < 0.5
@@ -208,8 +207,8 @@ def _expm1_over_jvp(order: int, primals: tuple[jax.Array], tangents: tuple[jax.A
     return value, (value - order * _expm1_over(primals[0], order + 1)) * tangents[0]
 
 
-# The double-exponential rule for 0 to infinity: x = exp(pi/2 sinh t) at equal steps of t. It also gathers points at
-# x = 0, where the integrand loses its derivatives as alpha nears 2, and reaches the tails of Cauchy's density.
+# The double-exponential rule for 0 to infinity: x = exp(pi/2 sinh t) at equal steps of t. It clusters points at x = 0,
+# where the integrand loses its derivatives as alpha nears 2, and reaches the tails of the Cauchy density.
 _STEP = 1 / 16
 _T = np.arange(-62, 63) * _STEP
 _POINTS = np.exp(np.pi / 2 * np.sinh(_T))
@@ -222,7 +221,7 @@ def log_partition(alpha: jax.Array) -> jax.Array:
     at = alpha.shape + _POINTS.shape
     defined = alpha >= 0
     shapes = jnp.broadcast_to(jnp.where(defined, alpha, 1)[..., None], at)
-    # From alpha 2 on the loss exceeds 78 at 12.5, and much further out it leaves the range of the dtype.
+    # From alpha 2 on the loss exceeds 78 at 12.5, and much further out it overflows.
     points = jnp.broadcast_to(_POINTS.astype(alpha.dtype), at)
     points = jnp.where(shapes >= 2, jnp.minimum(points, 12.5), points)
     density = jnp.exp(-_penalty(points, shapes))
@@ -232,6 +231,6 @@ def log_partition(alpha: jax.Array) -> jax.Array:
 
 @log_partition.defjvp
 def _log_partition_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    # Each alpha has one derivative, which is kept in place of the integrand.
+    # Each alpha has one derivative, which is stored instead of the integrand.
     value, slope = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
     return value, slope * tangents[0]

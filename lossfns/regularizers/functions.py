@@ -1,7 +1,7 @@
 """Penalties on a function: on its gradients, or on its outputs near an input.
 
-The function is any Python callable, a closure over parameters as a rule, so these are plain functions: they compile
-with what calls them, and the parameters inside the closure get their gradients.
+The function is any Python callable, usually a closure over parameters, so these are plain functions: they compile with
+their caller, and the parameters in the closure get gradients.
 """
 
 import math
@@ -43,25 +43,25 @@ def vat(
     steps: int = 1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Virtual adversarial training (VAT): KL divergence of predictions under the worst small change of the input.
+    r"""Virtual adversarial training (VAT): KL divergence of predictions under the worst perturbation of the input.
 
     $$\mathrm{KL}\left(p(x) \,\|\, p(x + r)\right), \quad
     r = \varepsilon \frac{d}{\lVert d \rVert}, \quad d \leftarrow \frac{H d}{\lVert H d \rVert}$$
 
-    with H the Hessian of that divergence at r = 0, of which `steps` products find the worst direction. Neither r nor
-    the first distribution has a gradient.
+    with H the Hessian of that divergence at r = 0; `steps` power iterations find the worst direction. Neither r nor the
+    first distribution has a gradient.
 
     Args:
-        predict: From inputs [N, ...] to logits [N, V], row by row; parameters in its closure get
-            gradients. Dropout must be the same in every call.
+        predict: Maps inputs [N, ...] to logits [N, V], row by row; parameters in its closure get gradients. Dropout
+            must be the same in every call.
         inputs: [N, ...], floating.
-        directions: [N, ...], the shape of inputs: where the search starts, as `jax.random.normal(key, inputs.shape)`.
-        epsilon: Length of the change, the Euclidean norm over all of an input.
+        directions: [N, ...], initial directions, such as `jax.random.normal(key, inputs.shape)`.
+        epsilon: Euclidean norm of the perturbation of an input.
         steps: Power iterations; a Python integer.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N], nats, at least 0. Where predictions do not depend on the input the value is 0.
+        [N], nats, at least 0. 0 if predictions do not depend on the input.
 
     Raises:
         TypeError: If `predict` is not callable.
@@ -75,9 +75,8 @@ def vat(
         [0.14]
 
     Conventions:
-        The authors take H d from a difference of gradients at a distance of xi = 1e-6, whose digits are lost in
-        float32; here the product is exact. Their epsilon is 8 for SVHN and CIFAR-10, with one
-        step.
+        The authors take H d from a difference of gradients at distance xi = 1e-6, which loses its digits in float32;
+        here the product is exact. Their epsilon is 8 for SVHN and CIFAR-10, with one step.
 
     References:
         Miyato et al. 2017, arXiv:1704.03976.
@@ -115,17 +114,16 @@ def gradient_penalty(
     r"""Penalty on the gradient norm of a critic, $\left(\lVert \nabla_x D(x) \rVert - t\right)^2$.
 
     Args:
-        critic: From inputs [N, ...] to scores [N], row by row (no batch statistics); parameters in its
-            closure get gradients.
+        critic: Maps inputs [N, ...] to scores [N], row by row (no batch statistics); parameters in its closure get
+            gradients.
         inputs: [N, ...], floating, where the gradient is taken. For WGAN-GP mix real and generated examples:
-            `mix * real + (1 - mix) * fake`, with one `mix` from 0 to 1 for each example.
-        target: Gradient norm $t$ that costs nothing: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated
-            ones).
-        one_sided: Whether only norms above the target cost.
+            `mix * real + (1 - mix) * fake`, with one `mix` from 0 to 1 per example.
+        target: Unpenalised gradient norm $t$: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated ones).
+        one_sided: Whether to penalise only norms above the target.
         where: [N], boolean; False deletes the example.
 
     Returns:
-        [N]. Where the gradient is exactly 0 the penalty has no gradient.
+        [N]. Where the critic's gradient is exactly 0, the penalty's is 0.
 
     Raises:
         TypeError: If `critic` is not callable.
@@ -137,9 +135,8 @@ def gradient_penalty(
         [16. 16.]
 
     Conventions:
-        WGAN-GP has the weight 10. R1 has gamma / 2 in front of the squared norm, with gamma 10 in the paper: a term of
-        weight 5 with `target=0`. The norm is over all of an input, not over its channels. The critic is given inputs
-        in float32 or wider.
+        WGAN-GP has weight 10. R1 has gamma / 2 times the squared norm, with gamma 10 in the paper: a term of weight 5
+        with `target=0`. The norm is over the whole input, not per channel. The critic gets inputs in float32 or wider.
 
     References:
         Gulrajani et al. 2017, arXiv:1704.00028 (WGAN-GP). Mescheder et al. 2018, arXiv:1801.04406 (R1, R2).
@@ -180,28 +177,28 @@ def fisher_diagonal(
     Args:
         log_likelihood: `log_likelihood(params, *example)`, the log-probability (or a loss, its negative) of one
             example, without a batch axis.
-        params: $\theta$, any tree of floating arrays.
-        *examples: Arrays [N, ...], at least one, such as inputs and labels. With labels drawn from the model's own
-            predictions this is the Fisher information of the paper; with the true labels it is the "empirical" one.
+        params: $\theta$, any pytree of floating arrays.
+        *examples: Arrays [N, ...], at least one, such as inputs and labels. With labels drawn from the model's
+            predictions this is the paper's Fisher information; with true labels the "empirical" one.
         where: [N], boolean; False deletes the example.
         axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
-        A tree like params, at least 0; 0 without examples.
+        A pytree like `params`, at least 0; 0 without examples.
 
     Raises:
         ValueError: If there are no examples.
         TypeError: If `log_likelihood` is not callable.
 
     Example:
-        A normal distribution of variance 1 about theta: the score is x - theta, and the mean of 1 and 9 is 5.
+        A normal distribution with mean theta and variance 1: the score is x - theta, and the mean of 1 and 9 is 5.
 
         >>> print(fisher_diagonal(lambda theta, x: -((x - theta) ** 2) / 2, jnp.array(0.0), jnp.array([1.0, -3.0])))
         5.0
 
     Conventions:
-        The squares are of each example's own gradient, not of the gradient of a mean over a batch, which is another
-        number, smaller the larger the batch.
+        The squares are of per-example gradients; the squared gradient of a batch mean is smaller, the more so the
+        larger the batch.
 
     References:
         Kirkpatrick et al. 2017, arXiv:1612.00796 (EWC). Kunstner et al. 2019, arXiv:1905.12558 (the empirical one).
@@ -236,7 +233,7 @@ def fisher_diagonal(
 
 
 def _arrays(tree: PyTree) -> PyTree:
-    """NumPy arrays as JAX arrays, as compilation does for the other losses."""
+    """Converts NumPy to JAX arrays, as compilation does for the other losses."""
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x, tree)
 
 

@@ -1,4 +1,4 @@
-"""Mixtures of examples and of their targets: mixup and CutMix."""
+"""Mixtures of examples and their targets: mixup and CutMix."""
 
 from typing import NamedTuple
 
@@ -27,9 +27,9 @@ class Mixed(NamedTuple):
     targets: jax.Array
     """[N, C], the mixed targets; 0 at masked examples."""
     partners: jax.Array
-    """[N], integers: the example that each was mixed with; itself at masked examples."""
+    """[N], integers: index of each example's partner; its own at masked examples."""
     ratios: jax.Array
-    """[N], the share of each example's own part."""
+    """[N], weight of each example itself."""
 
 
 @loss(static=("per",), alpha=positive, per=one_of("batch", "example"))
@@ -42,35 +42,34 @@ def mixup(
     per: str = "batch",
     where: jax.Array | None = None,
 ) -> Mixed:
-    r"""Mixup: convex combinations of pairs of examples and of their targets.
+    r"""Mixup: convex combinations of pairs of examples and their targets.
 
     $$\lambda x_i + (1 - \lambda) x_j, \quad \lambda y_i + (1 - \lambda) y_j$$
 
-    with $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ and j a random permutation of the present
-    examples. Train on `soft_cross_entropy(logits, targets)`.
+    with $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ and j a random permutation of the present examples. Train with
+    `soft_cross_entropy(logits, targets)`.
 
     Args:
         key: PRNG key.
         inputs: [N, ...], floating.
         targets: [N, C], dense targets such as one-hot labels, any real dtype.
-        alpha: The larger, the more even the mixtures; towards 0 examples stay themselves.
-        per: "batch" draws one ratio for the batch, as the paper's code; "example" one for each.
+        alpha: Larger values give more even mixtures, 0 in the limit none.
+        per: "batch" draws one ratio per batch, as the paper's code; "example" one per example.
         where: [N], boolean; masked examples are not mixed.
 
     Returns:
         `Mixed`: inputs, targets, partners and ratios.
 
     Example:
-        Whatever was drawn, the targets still sum to one.
+        The targets still sum to one.
 
         >>> out = mixup(jax.random.key(0), jnp.ones((4, 2)), jnp.eye(4))
         >>> print(out.inputs.shape, out.targets.sum(-1))
         (4, 2) [1. 1. 1. 1.]
 
     Conventions:
-        The paper uses alpha 0.1 to 0.4 on ImageNet and 1 on CIFAR. The cross-entropy is linear in the target, so the
-        loss on mixed targets is the mixture of both losses, as the authors' code has it. timm pairs examples with the
-        reversed batch.
+        The paper uses alpha 0.1 to 0.4 on ImageNet and 1 on CIFAR. Cross-entropy is linear in the target, so the loss
+        on mixed targets is the mixture of losses in the authors' code. timm pairs examples with the reversed batch.
 
     References:
         Zhang et al. 2018, arXiv:1710.09412.
@@ -99,31 +98,30 @@ def cutmix(
 ) -> Mixed:
     r"""CutMix: replaces a box of each image by another image's, and mixes the targets by area.
 
-    The box has $\sqrt{1 - \lambda}$ of both sides with $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ and lies around a
-    pixel drawn from all of them; what sticks out is cut off, and $\lambda$ becomes the share of pixels that are left of
-    the image itself.
+    The box has a fraction $\sqrt{1 - \lambda}$ of both sides, $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$, around a
+    uniformly drawn pixel, and is clipped at the borders; $\lambda$ becomes the fraction of unreplaced pixels.
 
     Args:
         key: PRNG key.
         images: [N, H, W, C], floating.
         targets: [N, classes], dense targets such as one-hot labels, any real dtype.
-        alpha: Of the beta distribution; 1 is uniform.
-        per: "batch" draws one box for the batch, as the paper's code; "example" one for each.
+        alpha: Parameter of the beta distribution; 1 is uniform.
+        per: "batch" draws one box per batch, as the paper's code; "example" one per example.
         where: [N], boolean; masked examples are not mixed.
 
     Returns:
         `Mixed`: images, targets, partners and ratios.
 
     Example:
-        Whatever was drawn, the targets still sum to one.
+        The targets still sum to one.
 
         >>> out = cutmix(jax.random.key(0), jnp.ones((4, 8, 8, 3)), jnp.eye(4))
         >>> print(out.inputs.shape, out.targets.sum(-1))
         (4, 8, 8, 3) [1. 1. 1. 1.]
 
     Conventions:
-        The sides are rounded down to whole pixels and halved, as in the authors' code, so small images get somewhat
-        smaller boxes than drawn; the ratio is that of the pixels, which its first version forgot.
+        The sides are rounded down to whole pixels and halved, as in the authors' code, so boxes in small images are
+        slightly smaller than drawn; the ratio is that of the pixels, unlike in its first version.
 
     References:
         Yun et al. 2019, arXiv:1905.04899.
@@ -164,13 +162,13 @@ def _partners(key: jax.Array, count: int, where: jax.Array | None) -> jax.Array:
 
 
 def _ratios(key: jax.Array, count: int, alpha: float | jax.Array, per: str, dtype: jnp.dtype) -> jax.Array:
-    # Always drawn in float32, so that a key means the same in any dtype.
+    # Drawn in float32, so that a key gives the same ratios in any dtype.
     alpha, shape = as_scalar(alpha, jnp.dtype(jnp.float32)), (1 if per == "batch" else count,)
     return jnp.broadcast_to(jax.random.beta(key, alpha, alpha, shape, jnp.float32).astype(dtype), (count,))
 
 
 def _span(key: jax.Array, size: int, cut: jax.Array, per: str) -> jax.Array:
-    """Which of `size` places lie within half of `cut * size` of a random one, [N, size]."""
+    """[N, size], which positions lie within half of `cut * size` of a random one."""
     centre = jax.random.randint(key, (1 if per == "batch" else cut.shape[0], 1), 0, max(size, 1), jnp.int32)
     half = jnp.floor(cut * size).astype(jnp.int32)[:, None] // 2
     offset = jnp.arange(size)[None] - centre

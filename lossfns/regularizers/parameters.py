@@ -1,4 +1,4 @@
-"""Penalties on parameters: functions of parameter trees that return one scalar, a term of weight one."""
+"""Penalties on parameters: functions of parameter trees that return a scalar, a term of weight 1."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ PyTree = Any
 
 
 def _leaves(name: str, params: PyTree) -> list[tuple[str, jax.Array]]:
-    """The floating arrays of a tree with their paths."""
+    """The floating arrays of a pytree with their paths."""
     named = [(name + jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     return [(path, check_array(path, leaf)) for path, leaf in named]
 
 
 def _pairs(name: str, params: PyTree, other_name: str, other: PyTree) -> list[tuple[jax.Array, jax.Array]]:
-    """The leaves of two trees of one structure and the same shapes, in float32 or wider."""
+    """The leaves of two pytrees of the same structure and shapes, in float32 or wider."""
     ours, theirs = str(jax.tree.structure(params)), str(jax.tree.structure(other))
     if ours != theirs:
         raise ValueError(f"{other_name} must have the structure of {name}, {ours}, got {theirs}")
@@ -49,11 +49,11 @@ def l1(params: PyTree, *, weight: float | jax.Array = 1.0) -> jax.Array:
     r"""L1 penalty, $\lambda \sum_i |\theta_i|$, with gradient 0 at 0.
 
     Args:
-        params: Any tree of floating arrays.
+        params: Any pytree of floating arrays.
         weight: $\lambda$.
 
     Returns:
-        A scalar; 0 for an empty tree.
+        A scalar; 0 for an empty pytree.
 
     Example:
         >>> float(l1({"w": jnp.array([3.0, -4.0]), "b": jnp.array(1.0)}, weight=0.5))
@@ -72,12 +72,12 @@ def l2(params: PyTree, *, weight: float | jax.Array = 1.0, half: bool = False) -
     r"""Squared L2 penalty, $\lambda \sum_i \theta_i^2$.
 
     Args:
-        params: Any tree of floating arrays.
+        params: Any pytree of floating arrays.
         weight: $\lambda$.
         half: Whether to multiply by 1/2, so that the gradient is $\lambda \theta$.
 
     Returns:
-        A scalar; 0 for an empty tree.
+        A scalar; 0 for an empty pytree.
 
     Example:
         >>> float(l2({"w": jnp.array([3.0, -4.0])}))
@@ -86,8 +86,8 @@ def l2(params: PyTree, *, weight: float | jax.Array = 1.0, half: bool = False) -
         12.5
 
     Conventions:
-        With `half=True` the weight is the `weight_decay` of plain gradient descent, as torch's SGD has it; Keras's
-        `L2` and this default have no half. Under Adam neither is AdamW's decoupled decay (Loshchilov and Hutter 2019,
+        With `half=True` the weight is the `weight_decay` of plain gradient descent and torch's SGD; Keras's `L2` and
+        this default have no half. Under Adam neither is AdamW's decoupled decay (Loshchilov and Hutter 2019,
         arXiv:1711.05101).
     """
     total = _weighted_total(weight, [_sum_of_squares(x) for _, x in _leaves("params", params)])
@@ -98,19 +98,19 @@ def l2(params: PyTree, *, weight: float | jax.Array = 1.0, half: bool = False) -
 def proximal(params: PyTree, anchor: PyTree, *, weight: float | jax.Array = 1.0, half: bool = False) -> jax.Array:
     r"""Squared distance to anchor parameters, $\lambda \lVert \theta - \theta_0 \rVert^2$.
 
-    The anchor gets a gradient too, which meta-learning needs; stop it outside where the anchor is a constant.
+    The anchor gets a gradient too, for meta-learning; apply `stop_gradient` to a constant anchor.
 
     Args:
-        params: $\theta$, any tree of floating arrays.
-        anchor: $\theta_0$, a tree of the same structure and shapes.
+        params: $\theta$, any pytree of floating arrays.
+        anchor: $\theta_0$, a pytree of the same structure and shapes.
         weight: $\lambda$.
         half: Whether to multiply by 1/2.
 
     Returns:
-        A scalar; 0 for an empty tree.
+        A scalar; 0 for an empty pytree.
 
     Raises:
-        ValueError: If the trees have different structures.
+        ValueError: If the pytrees have different structures.
 
     Example:
         >>> float(proximal({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 0.0])}, weight=2.0))
@@ -131,12 +131,12 @@ def elastic_net(params: PyTree, *, l1_weight: float | jax.Array = 1.0, l2_weight
     r"""Elastic net, $\lambda_1 \sum_i |\theta_i| + \lambda_2 \sum_i \theta_i^2$.
 
     Args:
-        params: Any tree of floating arrays.
+        params: Any pytree of floating arrays.
         l1_weight: $\lambda_1$.
         l2_weight: $\lambda_2$.
 
     Returns:
-        A scalar; 0 for an empty tree. The gradient of the first part is 0 at 0.
+        A scalar; 0 for an empty pytree. The gradient of the first term is 0 at 0.
 
     Example:
         >>> float(elastic_net({"w": jnp.array([3.0, -4.0])}, l1_weight=2.0, l2_weight=0.5))
@@ -163,14 +163,14 @@ def l2_sp(
     start_weight: float | jax.Array = 0.1,
     new_weight: float | jax.Array = 0.01,
 ) -> jax.Array:
-    r"""L2 penalty towards the starting point of fine-tuning.
+    r"""L2 penalty towards the starting point of fine-tuning (L2-SP).
 
     $$\tfrac{\alpha}{2} \lVert \theta - \theta_0 \rVert^2 + \tfrac{\beta}{2} \lVert \nu \rVert^2$$
 
     Args:
-        params: $\theta$, the parameters that the pretrained model has too; any tree of floating arrays.
-        start: $\theta_0$, their pretrained values, a tree of the same structure and shapes.
-        new: $\nu$, the parameters that are new, such as the head's; any tree, `{}` for none.
+        params: $\theta$, the parameters that the pretrained model has too; any pytree of floating arrays.
+        start: $\theta_0$, their pretrained values, a pytree of the same structure and shapes.
+        new: $\nu$, the new parameters, such as the head's; any pytree, `{}` for none.
         start_weight: $\alpha$.
         new_weight: $\beta$.
 
@@ -178,15 +178,15 @@ def l2_sp(
         A scalar.
 
     Raises:
-        ValueError: If the trees have different structures.
+        ValueError: If the pytrees have different structures.
 
     Example:
         >>> float(l2_sp(jnp.array([5.0]), jnp.array([3.0]), jnp.array([4.0]), start_weight=1.0, new_weight=0.5))
         6.0
 
     Conventions:
-        The paper searches both weights (0.001 to 0.1 and more); 0.01 is its usual one for the new part. With both
-        halves, unlike `proximal`.
+        The paper searches both weights (0.001 to 0.1 and more); 0.01 is usual for the new parameters. Both terms have
+        the half, unlike `proximal`.
 
     References:
         Li et al. 2018, arXiv:1802.01483.
@@ -201,25 +201,25 @@ def ewc(params: PyTree, anchor: PyTree, fisher: PyTree, *, weight: float | jax.A
     r"""Elastic weight consolidation, $\tfrac{\lambda}{2} \sum_i F_i (\theta_i - \theta^*_i)^2$.
 
     Args:
-        params: $\theta$, any tree of floating arrays.
-        anchor: $\theta^*$, the parameters after the old task, a tree of the same structure and shapes.
-        fisher: $F$, the diagonal of the Fisher information there (see `fisher_diagonal`), a tree of the same structure
-            and shapes.
-        weight: $\lambda$, how much the old task counts.
+        params: $\theta$, any pytree of floating arrays.
+        anchor: $\theta^*$, the parameters after the old task, a pytree of the same structure and shapes.
+        fisher: $F$, the diagonal of the Fisher information there (see `fisher_diagonal`), a pytree of the same
+            structure and shapes.
+        weight: $\lambda$, importance of the old task.
 
     Returns:
-        A scalar. A negative Fisher information, which there is not, gives NaN.
+        A scalar. A negative Fisher information gives NaN.
 
     Raises:
-        ValueError: If the trees have different structures.
+        ValueError: If the pytrees have different structures.
 
     Example:
         >>> float(ewc(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0]), jnp.array([0.5, 4.0])))
         3.0
 
     Conventions:
-        With the half, as the paper; much code leaves it out. For several old tasks add one term each, or sum the
-        Fisher information.
+        With the paper's half, which much code omits. For several old tasks add one term each, or sum the Fisher
+        information.
 
     References:
         Kirkpatrick et al. 2017, arXiv:1612.00796.
@@ -238,27 +238,26 @@ def orthogonality(params: PyTree, *, weight: float | jax.Array = 1.0, side: str 
     r"""Soft orthogonality of matrices, $\lambda \sum_W \lVert W^\top W - I \rVert_F^2$.
 
     Args:
-        params: Any tree of floating matrices [inputs, outputs]; kernels of convolutions, [..., inputs, outputs], count
-            as matrices with all axes but the last as inputs.
+        params: Any pytree of floating matrices [inputs, outputs]; in kernels of convolutions, [..., inputs, outputs],
+            all axes but the last count as inputs.
         weight: $\lambda$.
-        side: "columns" for the penalty above, which asks for orthonormal columns; "rows" for $W W^\top$; "both" for
-            their sum.
+        side: "columns" for the penalty above, towards orthonormal columns; "rows" for $W W^\top$; "both" for the sum.
 
     Returns:
-        A scalar; 0 for an empty tree.
+        A scalar; 0 for an empty pytree.
 
     Raises:
         ValueError: If a leaf has fewer than two axes.
 
     Example:
-        Columns of length 1 at a right angle cost nothing; twice as long each costs (4 - 1) squared.
+        Orthogonal columns of length 1 cost nothing; at length 2 each costs (4 - 1) squared.
 
         >>> float(orthogonality(jnp.eye(2))), float(orthogonality(2 * jnp.eye(2)))
         (0.0, 18.0)
 
     Conventions:
-        "columns" is the paper's SO, "both" its double DSO. More columns than rows cannot be orthonormal: "rows" can.
-        BigGAN's penalty leaves out the diagonal; the paper's SRIP takes the spectral norm.
+        "columns" is the paper's SO, "both" its double DSO. With more columns than rows only rows can be orthonormal.
+        BigGAN's penalty omits the diagonal; the paper's SRIP uses the spectral norm.
 
     References:
         Bansal et al. 2018, arXiv:1810.09102. Brock et al. 2017, arXiv:1609.07093.

@@ -1,4 +1,4 @@
-"""Penalties on predicted distributions: their entropy, their consistency, and the balance of routers."""
+"""Penalties on predicted distributions: entropy, consistency, and load balance of routers."""
 
 import jax
 import jax.numpy as jnp
@@ -27,24 +27,24 @@ def confidence_penalty(
 ) -> jax.Array:
     r"""Negative entropy of the prediction, $-H(p) = \sum_k p_k \log p_k$ with $p = \mathrm{softmax}(x)$.
 
-    Added to a cross-entropy it keeps predictions from becoming sure; the weight of the term is the paper's beta.
+    Added to a cross-entropy it discourages overconfidence; the term's weight is the paper's beta.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
-        threshold: $\Gamma$ in nats: if given, the penalty is $\max(0, \Gamma - H(p))$, nothing above that entropy.
+        threshold: $\Gamma$ in nats: if given, the penalty is $\max(0, \Gamma - H(p))$, 0 above that entropy.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats, from -log V to 0 (0 to the threshold with one). A row with all classes at -inf gives NaN.
+        [...], nats, from -log V to 0 (0 to the threshold if given). A row of -inf gives NaN.
 
     Example:
-        A fair coin has entropy log 2, a sure answer none.
+        Even odds have entropy log 2, certainty 0.
 
         >>> print(confidence_penalty(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [-0.6931 -0.    ]
 
     Conventions:
-        Label smoothing is the cross-entropy in the other direction, from the uniform distribution.
+        Label smoothing is the KL divergence in the other direction, from the uniform distribution.
 
     References:
         Pereyra et al. 2017, arXiv:1701.06548.
@@ -58,17 +58,17 @@ def confidence_penalty(
 def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     r"""Entropy of the prediction, $H(p) = -\sum_k p_k \log p_k$ with $p = \mathrm{softmax}(x)$.
 
-    For examples without labels: the prediction should be sure of something.
+    For unlabelled examples, to make predictions confident.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats, from 0 to log V. A row with all classes at -inf gives NaN.
+        [...], nats, from 0 to log V. A row of -inf gives NaN.
 
     Example:
-        A fair coin has entropy log 2, a sure answer none.
+        Even odds have entropy log 2, certainty 0.
 
         >>> print(entropy_minimization(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [0.6931 0.    ]
@@ -82,20 +82,20 @@ def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -
 
 @loss()
 def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Consistency of two passes with different dropout: the mean of both Kullback-Leibler divergences.
+    r"""R-Drop: mean of both KL divergences between two passes with different dropout.
 
     $$\tfrac12 \left(\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p)\right)
     = \tfrac12 \sum_k (p_k - q_k)(\log p_k - \log q_k)$$
 
-    Both sides get gradients. The cross-entropies of both passes are terms of their own.
+    Both sides get gradients. The cross-entropies of both passes are separate terms.
 
     Args:
         logits_a: [..., V], unnormalised log-probabilities of the first pass, in nats.
-        logits_b: [..., V], of the second pass.
+        logits_b: [..., V], logits of the second pass.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats, at least 0. A class at -inf in both passes costs nothing, in one of them inf.
+        [...], nats, at least 0. A class at -inf in both passes costs 0, in only one inf.
 
     Example:
         Even odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
@@ -105,7 +105,7 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
 
     Conventions:
         The paper adds this, times alpha (1 to 5), to the sum of both cross-entropies; some code to their mean, which
-        doubles the weight of this. With a mean over classes (torch's `reduction="mean"`) it is V times smaller.
+        doubles its weight. With a mean over classes (torch's `reduction="mean"`) it is V times smaller.
 
     References:
         Liang et al. 2021, arXiv:2106.14448.
@@ -122,7 +122,7 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
 
 @loss()
 def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Router z-loss of a mixture of experts, $\left(\log \sum_e e^{x_e}\right)^2$, which keeps the logits small.
+    r"""Router z-loss of a mixture of experts, $\left(\log \sum_e e^{x_e}\right)^2$, to keep the logits small.
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
@@ -132,13 +132,13 @@ def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
         [...], squared nats. All experts at -inf give inf.
 
     Example:
-        Two experts at e each: log(2 e) squared; one at e squared: 4.
+        Two experts at e each: log(2 e) squared; one at e^2: 4.
 
         >>> print(router_z(jnp.array([[1.0, 1.0], [2.0, -jnp.inf]])).round(2))
         [2.87 4.  ]
 
     Conventions:
-        The paper's coefficient, the weight of the term, is 0.001.
+        The paper's coefficient, the term's weight, is 0.001.
 
     References:
         Zoph et al. 2022, arXiv:2202.08906 (ST-MoE).
@@ -162,18 +162,18 @@ def moe_load_balance(
 ) -> jax.Array:
     r"""Load-balancing loss of a mixture of experts, $E \sum_e f_e P_e$.
 
-    $f_e$ is the share of the tokens' choices that went to expert e (without a gradient) and $P_e$ the mean probability
-    that the router gave it. It is 1 for a perfect balance and up to E for a single favourite. It is one number of the
-    batch: every present token carries it, and the weighted mean over tokens is the number itself.
+    $f_e$ is the fraction of tokens routed to expert e (no gradient) and $P_e$ its mean router probability. The loss is
+    1 in perfect balance and E for a single expert. It is one number for the whole batch: every present token gets it,
+    so that the weighted mean is the same number.
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
-        top_k: Experts for each token, by the largest logits; the first of equal ones.
+        top_k: Experts per token, of the largest logits; the first of ties.
         where: [...], boolean; False deletes the token (padding must not count as load).
         axis_name: Mapped device axis of the global batch.
 
     Returns:
-        [...], the batch's value at every present token and 0 at masked ones.
+        [...], the batch's value at every present token.
 
     Raises:
         ValueError: If there are fewer than `top_k` experts.
@@ -185,9 +185,9 @@ def moe_load_balance(
         [1.5 1.5]
 
     Conventions:
-        The paper's coefficient, the weight of the term, is 0.01. For `top_k` above 1 the shares sum to one, as in
-        Megatron; Hugging Face's Mixtral lets them sum to `top_k`, which multiplies the loss by it. A mean of the
-        losses of parts of the batch is a stricter balance than that of the whole; GShard takes it for each group.
+        The paper's coefficient, the term's weight, is 0.01. For `top_k` above 1 the fractions sum to one, as in
+        Megatron; in Hugging Face's Mixtral they sum to `top_k`, which multiplies the loss. A mean of losses of parts of
+        the batch demands a stricter balance; GShard takes it per group.
 
     References:
         Fedus et al. 2021, arXiv:2101.03961 (Switch). Lepikhin et al. 2020, arXiv:2006.16668 (GShard).
@@ -211,7 +211,7 @@ def moe_load_balance(
     if axis_name is not None:
         sums = jax.lax.psum(sums, axis_name)
     load, mass, tokens = sums
-    # Summed over devices the number is the same on all of them, but the values are each device's own.
+    # The sum over devices is the same on all, but the values vary over devices.
     value = vary_like(experts * jnp.sum(load * mass) / jnp.square(jnp.maximum(tokens[0], 1)), x)
     return zero_masked(where, jnp.broadcast_to(value, x.shape[:-1]))
 

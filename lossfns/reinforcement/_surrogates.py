@@ -1,4 +1,4 @@
-"""Formulas of the losses of this family; arrays in one dtype, unchecked."""
+"""Surrogates of the policy losses, on unchecked arrays of one dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ def clipped(
 ) -> jax.Array:
     """-min(ratio A, clip(ratio, 1 - low, 1 + high) A), for A < 0 at most -dual A.
 
-    Which of the two is the smaller depends on the sign of A alone, so the logarithm of the ratio is compared before
-    anything can overflow: a ratio of e^100 that is clipped has gradient 0, not 0 times infinity.
+    The sign of A alone decides which term is smaller, so the log-ratio is compared before anything can overflow: a
+    clipped ratio of e^100 has gradient 0, not 0 times infinity.
     """
     good = advantages >= 0
     too_high, too_low = good & (log_ratio > jnp.log1p(high)), ~good & (log_ratio < jnp.log1p(-low))
@@ -30,7 +30,7 @@ def clipped(
 def weighted(
     log_probs: jax.Array, log_ratio: jax.Array, advantages: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:
-    """-A log pi times the clipped ratio, which is a constant for the gradient."""
+    """-A log pi times the clipped ratio as a constant weight."""
     lower, upper = jnp.log1p(-low), jnp.log1p(high)
     inside = jnp.exp(jnp.clip(log_ratio, lower, upper))
     weight = jnp.where(log_ratio > upper, 1 + high, jnp.where(log_ratio < lower, 1 - low, inside))
@@ -38,5 +38,5 @@ def weighted(
 
 
 def scored(log_probs: jax.Array, advantages: jax.Array) -> jax.Array:
-    """-A log pi; 0 where A is 0, for an impossible action too."""
+    """-A log pi; 0 where A is 0, even for an impossible action."""
     return -advantages * jnp.where(advantages == 0, 0, log_probs)

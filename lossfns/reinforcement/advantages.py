@@ -1,4 +1,4 @@
-"""Advantages: generalised advantage estimation, and comparison within a group of answers."""
+"""Advantages: generalised advantage estimation, and baselines within a group of answers."""
 
 import jax
 import jax.numpy as jnp
@@ -31,36 +31,34 @@ def gae(
     ends: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Generalised advantage estimation.
+    r"""Generalised advantage estimation (GAE).
 
     $$A_t = \delta_t + \gamma \lambda A_{t+1}, \quad \delta_t = r_t + \gamma V_{t+1} - V_t$$
 
     Args:
-        rewards: [..., T], reward of each step. For language models a step is a token; the score of the answer is the
-            reward of its last one.
-        values: [..., T], predicted value of the state in which each step is taken.
+        rewards: [..., T], reward of each step. For language models a step is a token, and the answer's score is the
+            reward of its last token.
+        values: [..., T], predicted value of the state before each step.
         discount: $\gamma$, in 0 .. 1.
         decay: $\lambda$, in 0 .. 1: 0 for one-step differences, 1 for returns minus values.
         bootstrap: [...], value of the state after the last step, if the episode continues; None for 0, its end.
-        ends: [..., T], boolean: steps after which an episode ends and the next one of the row begins.
-        where: [..., T], boolean; False deletes the step as if the row did not have it, at the end (padding) or between
-            (the tokens of a tool's answer).
+        ends: [..., T], boolean: the last steps of episodes, after which the row's next episode begins.
+        where: [..., T], boolean; False deletes the step, at the end (padding) or in between (a tool's answer).
 
     Returns:
-        [..., T]. The targets of the value function are these plus `values`.
+        [..., T]. Plus `values`, these are the targets of the value function.
 
     Example:
-        One reward at the end, no discount, values of 1/2: each step is 1/2 too low by its successor, halved at each
-        step back.
+        One reward at the end, discount 1, values of 1/2: the last advantage is 1/2, halved at each step back.
 
         >>> rewards, values = jnp.array([0.0, 0.0, 1.0]), jnp.array([0.5, 0.5, 0.5])
         >>> print(gae(rewards, values, decay=0.5))
         [0.125 0.25  0.5  ]
 
     Conventions:
-        No discount and 0.95 are the defaults of PPO for language models; elsewhere 0.99 is common. Episodes cut off by
-        a time limit need `bootstrap`: the code of TRL and verl takes 0. They standardise the advantages over the batch
-        afterwards, which this does not.
+        Discount 1 and lambda 0.95 are usual for PPO on language models; elsewhere 0.99 is common. Episodes cut off by a
+        time limit need `bootstrap`; TRL and verl use 0. They standardise advantages over the batch afterwards, which
+        this does not.
 
     References:
         Schulman et al. 2015, arXiv:1506.02438.
@@ -88,7 +86,7 @@ def gae(
         later: tuple[jax.Array, jax.Array], now: tuple[jax.Array, ...]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         reward, value, ends_here, here = now
-        # A choice, where a product with 0 would let a NaN of the next episode through.
+        # A `where`, since a product with 0 would let a NaN of the next episode through.
         next_advantage, next_value = (jnp.where(ends_here, 0, x) for x in later)
         advantage = reward + gamma * (next_value + lam * next_advantage) - value
         carry = jnp.where(here, advantage, later[0]), jnp.where(here, value, later[1])
@@ -102,7 +100,7 @@ def gae(
 
 
 def _members(where: jax.Array | None, rewards: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sanitised rewards, the mask, and the number of present members of each group [..., 1]."""
+    """Sanitised rewards, the mask, and the number of present answers of each group [..., 1]."""
     check_array("rewards", rewards)
     if rewards.ndim == 0:
         raise ValueError("rewards must have a last axis, the members of a group, got a scalar")
@@ -113,7 +111,7 @@ def _members(where: jax.Array | None, rewards: jax.Array) -> tuple[jax.Array, ja
 
 def _centred(rewards: jax.Array, present: jax.Array, count: jax.Array) -> jax.Array:
     """Rewards minus the mean of their group; 0 at masked members."""
-    # Near rewards have an exact difference, and a mean of large ones would have lost its digits.
+    # Nearby rewards have an exact difference, while a mean of large ones loses digits.
     _, top = row_shift(jnp.where(present, rewards, -jnp.inf))
     above = jnp.where(present, rewards - top, 0)
     mean = jnp.sum(above, axis=-1, keepdims=True) / jnp.maximum(count, 1)
@@ -128,19 +126,19 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
 
     Args:
         rewards: [..., n], the last axis the answers to one prompt.
-        where: [..., n], boolean; False deletes the answer, also from the others' baselines.
+        where: [..., n], boolean; False deletes the answer.
 
     Returns:
-        [..., n], without gradient; 0 at masked answers and for one that is alone. The loss is `policy_gradient` of the
-        answers' log-probabilities (`sequence_log_probs`) and these.
+        [..., n], without gradient; 0 for a single answer. The loss is `policy_gradient` of the answers'
+        log-probabilities (`sequence_log_probs`) and these.
 
     Example:
         >>> print(rloo(jnp.array([1.0, 0.0, 0.0])).round(4))
         [ 1.  -0.5 -0.5]
 
     Conventions:
-        n / (n - 1) times the difference from the mean of all n, which is GRPO's without its division by the standard
-        deviation. The paper takes the gradient of the whole answer's log-probability, not of a mean over tokens.
+        n / (n - 1) times the difference from the mean of all n, GRPO's without division by the standard deviation. The
+        paper takes the gradient of the whole answer's log-probability, not of a mean over tokens.
 
     References:
         Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!". Ahmadian et al. 2024, arXiv:2402.14740.
@@ -159,7 +157,7 @@ def group_advantages(
     scale: bool = True,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Advantages of GRPO: rewards standardised within the answers to one prompt.
+    r"""Advantages of GRPO: rewards standardised over the answers to a prompt.
 
     $$A_i = \frac{r_i - \bar r}{s + \epsilon}, \quad s^2 = \frac{1}{n - d} \sum_j (r_j - \bar r)^2$$
 
@@ -167,11 +165,11 @@ def group_advantages(
         rewards: [..., n], the last axis the answers to one prompt.
         ddof: $d$, 1 for the unbiased variance and 0 for the population's.
         epsilon: $\epsilon$, added to the standard deviation.
-        scale: Whether to divide by it at all; Dr. GRPO does not.
-        where: [..., n], boolean; False deletes the answer, also from the others' statistics.
+        scale: Whether to divide by the standard deviation; Dr. GRPO does not.
+        where: [..., n], boolean; False deletes the answer.
 
     Returns:
-        [..., n], without gradient, for one that is alone, and where all rewards of a group are equal.
+        [..., n], without gradient; 0 for a single answer, and if all rewards of a group are equal.
 
     Example:
         >>> rewards = jnp.array([1.0, 0.0, 0.0, 0.0])
@@ -181,8 +179,8 @@ def group_advantages(
         [1.7317, -0.5772, -0.5772, -0.5772]
 
     Conventions:
-        The paper says "std" and no more. TRL: ddof 1 and 1e-4. verl: ddof 1 and 1e-6. HALOs: ddof 0 and 1e-2. The
-        code of Dr. GRPO: 1 and 1e-8 for its baseline. At [1, 0, 0, 0] the first is 1.4997, 1.5000, 1.6930 and 1.5000.
+        The paper says only "std". TRL: ddof 1 and 1e-4. verl: ddof 1 and 1e-6. HALOs: ddof 0 and 1e-2. Dr.
+        GRPO's code: 1 and 1e-8 for its baseline. At [1, 0, 0, 0] the first is 1.4997, 1.5000, 1.6930 and 1.5000.
 
     References:
         Shao et al. 2024, arXiv:2402.03300. Liu et al. 2025, arXiv:2503.20783 (Dr. GRPO).

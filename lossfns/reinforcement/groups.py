@@ -1,4 +1,4 @@
-"""GRPO, the code it shares with its relatives, and the weights of their tokens."""
+"""GRPO, the code it shares with its relatives, and token weights."""
 
 from typing import Any
 
@@ -27,23 +27,23 @@ NORMALIZERS = ("sequence", "group_tokens", "batch_tokens", "global_tokens", "con
 
 @loss(static=("normalizer",), normalizer=one_of(*NORMALIZERS))
 def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Array:
-    r"""Weights of tokens, which decide the denominator of their mean.
+    r"""Token weights, which set the denominator of the mean over tokens.
 
-    A term of the values of `grpo`, or of any loss of tokens, with these weights has as its mean
-    $\sum w v / \sum w$ over all tokens, micro-batches and devices:
+    With them, the mean of the values of `grpo` or any token loss, $\sum w v / \sum w$ over all tokens, micro-batches
+    and devices, is
 
     - "sequence": $w = 1 / |o_i|$. The mean over answers of means over their tokens (GRPO).
     - "group_tokens": $w = 1 / \sum_j |o_j|$ over the group. The mean over prompts of means over all tokens of their
       answers (the formula of DAPO and CISPO).
     - "batch_tokens": $w = 1 / \sum_j |o_j|$ over this call's batch. The mean over micro-batches and devices of
-      means over their tokens: it depends on how the batch is split.
-    - "global_tokens": $w = 1$. The mean over all tokens, however the batch is split (the code of DAPO).
-    - "constant": $w = 1 / T$ at all T places of an answer. The sum over tokens divided by T and by the number of
-      answers; with the `length` of `grpo`, by that in place of T (Dr. GRPO).
+      means over their tokens, which depends on the split of the batch.
+    - "global_tokens": $w = 1$. The mean over all tokens, for any split of the batch (the code of DAPO).
+    - "constant": $w = 1 / T$ at all T positions of an answer. The sum over tokens divided by T and by the number of
+      answers; with the `length` of `grpo`, divided by it instead of T (Dr. GRPO).
 
     Args:
-        where: [..., T], boolean: the tokens that count. An answer without any counts nowhere. For
-            "group_tokens" [..., n, T], n the answers to one prompt.
+        where: [..., T], boolean: the tokens that count; empty answers are ignored. For "group_tokens" [..., n, T], n
+            the answers to a prompt.
         normalizer: One of the names above.
 
     Returns:
@@ -62,9 +62,9 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
 
     Conventions:
         In TRL "sequence" is the `loss_type` `grpo`, "batch_tokens" `bnpo`, "constant" `dr_grpo`, "global_tokens" `dapo`
-        and `cispo`; it counts answers without tokens in the denominator of the first, verl does not. In verl "sequence"
-        is `seq-mean-token-mean`, "global_tokens" `token-mean` and "constant" `seq-mean-token-sum-norm`, which sums over
-        answers where this takes their mean.
+        and `cispo`; TRL's `grpo` counts empty answers in the denominator, verl does not. In verl "sequence" is
+        `seq-mean-token-mean`, "global_tokens" `token-mean` and "constant" `seq-mean-token-sum-norm`, which sums over
+        answers instead of averaging.
 
     References:
         Shao et al. 2024, arXiv:2402.03300. Yu et al. 2025, arXiv:2503.14476. Liu et al. 2025, arXiv:2503.20783.
@@ -92,7 +92,7 @@ def answer_weights(
     where: jax.Array | None = None,
     **options: Any,
 ) -> jax.Array:
-    """The weights of the values of `grpo` and its relatives, of the same arguments."""
+    """The term weights of `grpo` and its relatives, from the same arguments."""
     return token_weights(jnp.ones(log_probs.shape, bool) if where is None else where, normalizer=normalizer)
 
 
@@ -114,8 +114,8 @@ def answer_values(
 ) -> tuple[jax.Array | None, jax.Array, jax.Array]:
     """Checks the arguments of `grpo` and its relatives; returns the mask, the sanitised `log_probs` and the values.
 
-    `answer_ratio` takes one ratio for an answer, the geometric mean over its tokens (GSPO); `clip_weight` clips the
-    ratio as a constant weight of log pi (CISPO).
+    `answer_ratio` uses one ratio per answer, the geometric mean over its tokens (GSPO); `clip_weight` clips the ratio
+    as a constant weight of log pi (CISPO).
     """
     check_array("log_probs", log_probs)
     grouped = advantages != "given"
@@ -175,35 +175,35 @@ def grpo(
     length: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Group relative policy optimisation: PPO's surrogate, with the other answers to the prompt as the baseline.
+    r"""Group relative policy optimisation (GRPO): PPO's surrogate with a prompt's other answers as baseline.
 
     $$-\min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i) + \beta k_3, \quad
     \rho_{it} = \frac{\pi(o_{it})}{\pi_{\mathrm{old}}(o_{it})}, \quad A_i = \frac{r_i - \bar r}{s + \epsilon}$$
 
-    The paper's number is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`, which
-    it carries as `term_weights`: the mean is then right for any split into micro-batches and devices.
+    The paper's loss is the mean of these values with the weights `token_weights(where, normalizer=normalizer)`,
+    attached as `term_weights`, for any split into micro-batches and devices.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats: minus
-            `next_token`.
-        old_log_probs: [..., n, T], the same under the policy that drew them; on the first step
+            `next_token`. Only they get a gradient.
+        old_log_probs: [..., n, T], the same under the sampling policy; on the first step
             `jax.lax.stop_gradient(log_probs)`.
-        rewards: [..., n], the reward of each answer. No gradient flows into these three arrays but the first.
+        rewards: [..., n], the reward of each answer.
         reference_log_probs: [..., n, T], the same under the reference policy, for the KL penalty; None for none.
-        advantages: How rewards become advantages. "standardised" subtracts the mean of the group and divides by its
-            standard deviation; "centred" only subtracts the mean; "given" takes the rewards as they are: the result of
-            `group_advantages` or `rloo`, which is needed where groups are split. Any leading axes will do then.
+        advantages: "standardised" subtracts the group's mean from the rewards and divides by its standard deviation;
+            "centred" only subtracts the mean; "given" takes the rewards as advantages, from `group_advantages` or
+            `rloo`, as needed for split groups, with any leading axes.
         ddof: 1 for the unbiased variance, 0 for the population's.
         epsilon: Added to the standard deviation.
-        clip_low: $\epsilon_l$, in 0 .. 1; 1 is no lower bound.
+        clip_low: $\epsilon_l$, in 0 .. 1; 1 for no lower bound.
         clip_high: $\epsilon_h$.
         kl_weight: $\beta$, used if there is a reference.
         normalizer: See `token_weights`. Only "constant" changes the values: they are multiplied by T / length.
-        length: The constant of "constant", such as the most tokens an answer may have; None for T.
-        where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
+        length: The constant of "constant", such as the maximal number of tokens; None for T.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
 
     Returns:
-        [..., n, T], a value for each token.
+        [..., n, T], a value per token.
 
     Raises:
         ValueError: If `length` is given without its normalizer.
@@ -219,8 +219,8 @@ def grpo(
     Conventions:
         - `ddof`, `epsilon`: see `group_advantages`.
         - TRL has no KL penalty unless `beta` is given; the paper has 0.04, DeepSeek-R1 0.001.
-        - The mask decides who is in the group. To keep the rewards of answers that are too long in the baseline but
-          their tokens out of the loss (DAPO's overlong filter), compute the advantages first: `advantages="given"`.
+        - The mask also selects the group. To keep rewards of overlong answers in the baseline but their tokens out of
+          the loss (DAPO's overlong filter), compute the advantages first: `advantages="given"`.
         - k3 as a loss has the gradient of the forward divergence: see `kl_estimate`.
 
     References:

@@ -1,4 +1,4 @@
-"""Losses of one action or token: policy gradient, PPO, entropy, estimates of a KL divergence."""
+"""Losses per action or token: policy gradient, PPO, entropy, KL estimates."""
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +20,24 @@ from lossfns.reinforcement._surrogates import clip_share, clipped, scored
 
 @loss()
 def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""REINFORCE: the loss whose gradient is minus the policy gradient, $-A \log \pi(a)$.
+    r"""REINFORCE: a loss with minus the policy gradient as its gradient, $-A \log \pi(a)$.
 
     Args:
-        log_probs: [...], log-probabilities of the actions or tokens taken, in nats; of language models, minus
+        log_probs: [...], log-probabilities of the actions or tokens taken, in nats; for language models minus
             `next_token`.
-        advantages: [...], how much better each was than expected: constants, no gradient flows into them.
+        advantages: [...], advantages of the actions; no gradient.
         where: [...], boolean; False deletes the action.
 
     Returns:
-        [...]. Only its gradient means something.
+        [...]. Only its gradient is meaningful.
 
     Example:
         >>> print(policy_gradient(jnp.array([-0.5, -2.0]), jnp.array([2.0, -1.0])))
         [ 1. -2.]
 
     Conventions:
-        Nothing is broadcast: the advantage of a whole answer is repeated for its tokens by `jnp.broadcast_to`, or the
-        log-probability of the answer is taken (`sequence_log_probs`), which is the same gradient.
+        Repeat an answer's advantage for its tokens by `jnp.broadcast_to`, or use the answer's log-probability
+        (`sequence_log_probs`), with the same gradient.
 
     References:
         Williams 1992, doi:10.1007/BF00992696.
@@ -68,31 +68,29 @@ def ppo_clip(
 
     Args:
         log_probs: [...], log-probabilities of the actions or tokens taken, in nats.
-        old_log_probs: [...], the same under the policy that took them. On the first step that is
-            `jax.lax.stop_gradient(log_probs)`, and the gradient is that of `policy_gradient`.
-        advantages: [...], how much better each was than expected. Neither they nor the old log-probabilities have a
-            gradient.
+        old_log_probs: [...], the same under the sampling policy, no gradient. On the first step
+            `jax.lax.stop_gradient(log_probs)`, with the gradient of `policy_gradient`.
+        advantages: [...], advantages of the actions; no gradient.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
-        dual_clip: $c > 1$, 3 in the paper of the dual clip; None for none.
+        dual_clip: $c > 1$, 3 in its paper; None for none.
         where: [...], boolean; False deletes the action.
 
     Returns:
         [...].
 
     Example:
-        A ratio of 2: clipped to 1.2 for a good action, not clipped for a bad one, whose gradient is needed.
+        A ratio of 2: clipped to 1.2 for a positive advantage, unclipped for a negative one.
 
         >>> new, old = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.25]))
         >>> [round(float(v), 4) for v in ppo_clip(new, old, jnp.array([1.0, -1.0]))]
         [-1.2, 2.0]
 
     Conventions:
-        - verl has the dual clip at 3 by default, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's
-          GRPO has `delta`, which bounds the ratio for both signs of the advantage: the same as the dual clip above
-          1 + clip_high.
-        - The mean over tokens is a matter of weights: `token_weights`.
-        - Advantages are not standardised here; PPO for language models often standardises them over the batch first.
+        - verl has a dual clip of 3 by default, and clamps log-ratios to +-20; TRL's PPO has neither. TRL's GRPO has
+          `delta`, which bounds the ratio for both signs of the advantage: the dual clip above 1 + clip_high.
+        - The weights of the mean over tokens are `token_weights`.
+        - Advantages are not standardised here; PPO for language models often does so over the batch.
 
     References:
         Schulman et al. 2017, arXiv:1707.06347. Ye et al. 2019, arXiv:1912.09729 (dual clip). Yu et al. 2025,
@@ -118,32 +116,32 @@ def value_clip(
     clip: float | jax.Array | None = 0.2,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Clipped value loss of PPO: half the larger squared error of the prediction and the clipped prediction.
+    r"""Clipped value loss of PPO: half the larger squared error of prediction and clipped prediction.
 
     $$\tfrac12 \max\left( (v - R)^2,\, (v_{\mathrm{old}} + \mathrm{clip}(v - v_{\mathrm{old}}, -\epsilon, \epsilon) -
     R)^2 \right)$$
 
     Args:
         values: [...], predicted values.
-        old_values: [...], those predicted when the actions were taken.
-        returns: [...], the targets, such as `gae(...) + old_values`. Neither they nor the old values have a gradient.
+        old_values: [...], values predicted when the actions were taken; no gradient.
+        returns: [...], the targets, such as `gae(...) + old_values`; no gradient.
         clip: $\epsilon$; None for no clipping.
         where: [...], boolean; False deletes the entry.
 
     Returns:
-        [...], squares of the rewards' unit.
+        [...], squared units of the reward.
 
     Example:
-        The value has moved by 1 onto its target, 0.8 further than it may: 0.8^2 / 2.
+        The value has moved by 1 onto its target, 0.8 beyond the clip: 0.8^2 / 2.
 
         >>> print(value_clip(jnp.array([1.0]), jnp.array([0.0]), jnp.array([1.0])).round(4))
         [0.32]
 
     Conventions:
-        The half is that of TRL, verl and OpenAI's code; coefficients quoted for them (0.1, 0.5) multiply it.
+        TRL, verl and OpenAI's code have the half; their coefficients (0.1, 0.5) multiply it.
 
     References:
-        Schulman et al. 2017, arXiv:1707.06347 (the clip is that of its code, not of the paper).
+        Schulman et al. 2017, arXiv:1707.06347 (the clip is in its code, not the paper).
     """
     where, (value, old, target) = prepare(
         where, values=values, old_values=jax.lax.stop_gradient(old_values), returns=jax.lax.stop_gradient(returns)
@@ -157,15 +155,14 @@ def value_clip(
 
 @loss()
 def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Minus the entropy of a categorical policy, to be added to a loss: $\sum_k p_k \log p_k$.
+    r"""Negative entropy of a categorical policy, to add to a loss: $\sum_k p_k \log p_k$.
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked.
         where: [...], boolean; False deletes the row.
 
     Returns:
-        [...], nats for each row, between -log V and 0. A row without any class has no entropy: NaN. Infinite logits
-        share the probability.
+        [...], nats per row, between -log V and 0. A row of -inf gives NaN. Infinite logits share the probability.
 
     Example:
         Two classes at even odds, and one of them masked.
@@ -174,8 +171,8 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         [-0.6931  0.    ]
 
     Conventions:
-        Its sign makes it a loss: give the term a positive weight (0.01 is common) to keep the entropy up. The entropy
-        is that of the whole distribution, not the estimate $-\log p$ of the token drawn.
+        Give the term a positive weight (0.01 is common) to keep the entropy up. The entropy is exact, not the estimate
+        $-\log p$ from the drawn token.
 
     References:
         Williams and Peng 1991, doi:10.1080/09540099108946587.
@@ -201,31 +198,30 @@ def kl_estimate(
 
     Args:
         log_probs: [...], log-probabilities under $\pi$ of actions or tokens drawn from it, in nats.
-        reference_log_probs: [...], the same under $\pi_0$; constants, no gradient flows into them.
+        reference_log_probs: [...], the same under $\pi_0$; no gradient.
         kind: "k1", "k2" or "k3".
         where: [...], boolean; False deletes the sample.
 
     Returns:
-        [...], nats for each sample; 0 at masked samples. k2 and k3 are not negative.
+        [...], nats per sample; k2 and k3 are at least 0.
 
     Example:
-        A token that is twice as likely as under the reference: log 2, its square over 2, and log 2 - 1/2.
+        A token twice as likely as under the reference: log 2, its square over 2, and log 2 - 1/2.
 
         >>> new, reference = jnp.log(jnp.array([0.5])), jnp.log(jnp.array([0.25]))
         >>> [round(float(kl_estimate(new, reference, kind=k)[0]), 4) for k in ("k1", "k2", "k3")]
         [0.6931, 0.2402, 0.1931]
 
     Conventions:
-        As a number, k1 and k3 are unbiased, and k2 is biased. **As a loss**, differentiated
-        for samples that are held fixed, the expected gradient is another matter:
+        As estimates, k1 and k3 are unbiased and k2 is biased. **As losses**, with the samples fixed, their
+        expected gradients are
 
-        - k1: zero, $E_\pi[\nabla \log \pi] = 0$. It penalises nothing and adds noise. It belongs into the reward,
-          without a gradient.
-        - k2: the gradient of the divergence itself, the reverse one, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
-        - k3: the gradient of the forward one, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
+        - k1: zero, $E_\pi[\nabla \log \pi] = 0$: only noise. It belongs in the reward, without a gradient.
+        - k2: the gradient of the reverse divergence itself, $\nabla \mathrm{KL}(\pi \| \pi_0)$.
+        - k3: the gradient of the forward divergence, $\nabla \mathrm{KL}(\pi_0 \| \pi)$; this is GRPO's penalty.
 
-        These hold for samples of the present policy. verl clamps $-d$ to +-20 and k3 to +-10, where the gradient is
-        then 0; here nothing is clamped.
+        These hold for samples of the current policy. verl clamps $-d$ to +-20 and k3 to +-10, with gradient 0 beyond;
+        here nothing is clamped.
 
     References:
         Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html. Shao et al. 2024,

@@ -28,27 +28,27 @@ def dr_grpo(
     length: float | jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""GRPO done right (Dr. GRPO): without standard deviation, answer length and KL penalty.
+    r"""Dr. GRPO: GRPO without standard deviation, division by answer length, and KL penalty.
 
     $$-\frac{T}{L} \min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i), \quad
     A_i = r_i - \bar r$$
 
-    The paper's number is the mean with the weights `token_weights(where, normalizer="constant")`: the sum over tokens
+    The paper's loss is the mean with the weights `token_weights(where, normalizer="constant")`: the sum over tokens
     divided by L and by the number of answers.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
-        old_log_probs: [..., n, T], the same under the policy that drew them.
+        old_log_probs: [..., n, T], the same under the sampling policy.
         rewards: [..., n], the reward of each answer.
         advantages: "centred" or "given", as for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
-        length: $L$, the constant to divide by, such as the most tokens that may be generated; None for T, which changes
+        length: $L$, the constant to divide by, such as the maximal number of generated tokens; None for T, which varies
             with the padding.
-        where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
 
     Returns:
-        [..., n, T], a value for each token.
+        [..., n, T], a value per token.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,8 +57,7 @@ def dr_grpo(
         [-0.75  0.25  0.25  0.25]
 
     Conventions:
-        The authors' code divides by the most tokens that may be generated, and so does TRL; verl by the padded length
-        by default.
+        The authors' code and TRL divide by the maximal number of generated tokens, verl by the padded length.
 
     References:
         Liu et al. 2025, arXiv:2503.20783.
@@ -92,29 +91,29 @@ def dapo(
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Decoupled clip and dynamic sampling policy optimisation: GRPO with a higher upper bound and a mean over tokens.
+    r"""DAPO, decoupled clip and dynamic sampling: GRPO with a higher upper bound and a mean over tokens.
 
     $$-\min(\rho_{it} A_i,\, \mathrm{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i)$$
 
-    The weights of the term are `token_weights(where, normalizer="global_tokens")`, that is `where`: long answers count
-    for as many tokens as they have. There is no KL penalty.
+    The term's weights are `token_weights(where, normalizer="global_tokens")`, that is `where`. There is
+    no KL penalty.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
-        old_log_probs: [..., n, T], the same under the policy that drew them.
-        rewards: [..., n], the reward of each answer, its penalty for being too long included.
+        old_log_probs: [..., n, T], the same under the sampling policy.
+        rewards: [..., n], the reward of each answer, including any length penalty.
         advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
         epsilon: Added to the standard deviation.
-        where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
 
     Returns:
-        [..., n, T], a value for each token.
+        [..., n, T], a value per token.
 
     Example:
-        A good token at a ratio of 2 is held at 1.28.
+        A ratio of 2 is clipped to 1.28 for a positive advantage.
 
         >>> import jax.numpy as jnp
         >>> new, old = jnp.full((2, 1), jnp.log(0.5)), jnp.full((2, 1), jnp.log(0.25))
@@ -122,9 +121,9 @@ def dapo(
         [-1.28  2.  ]
 
     Conventions:
-        The paper's formula divides by the tokens of one prompt's answers inside the expectation over prompts
-        ("group_tokens"); its code, verl's and TRL's by those of the whole batch. Dynamic sampling, which leaves out
-        groups whose rewards are all equal, is a choice of data: here such groups have value 0 but count as tokens.
+        The paper's formula divides by the tokens of a prompt's answers inside the expectation over prompts
+        ("group_tokens"); its code, verl and TRL by those of the whole batch. Dynamic sampling, which drops groups with
+        equal rewards, is left to the data: here their values are 0 but their tokens count.
 
     References:
         Yu et al. 2025, arXiv:2503.14476.
@@ -163,30 +162,30 @@ def gspo(
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Group sequence policy optimisation (GSPO): one ratio for a whole answer.
+    r"""Group sequence policy optimisation (GSPO): one ratio per answer.
 
     $$-\min(s_i A_i,\, \mathrm{clip}(s_i, 1 - \epsilon_l, 1 + \epsilon_h) A_i), \quad
     s_i = \left( \frac{\pi(o_i)}{\pi_{\mathrm{old}}(o_i)} \right)^{1 / |o_i|}$$
 
-    Each token has its answer's value; the weights of the term are `token_weights(where, normalizer="sequence")`, so
-    that the mean is that over answers.
+    Each token has its answer's value; the term's weights are `token_weights(where, normalizer="sequence")`, for a mean
+    over answers.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
-        old_log_probs: [..., n, T], the same under the policy that drew them.
+        old_log_probs: [..., n, T], the same under the sampling policy.
         rewards: [..., n], the reward of each answer.
         advantages: As for `grpo`.
         clip_low: $\epsilon_l$, in 0 .. 1; the ratio is near 1, so the bounds are small.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
         epsilon: Added to the standard deviation.
-        where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
 
     Returns:
-        [..., n, T], a value for each token.
+        [..., n, T], a value per token.
 
     Example:
-        Token ratios of 4 and 1 make a ratio of 2 for the answer.
+        Token ratios of 4 and 1 give the answer a ratio of 2.
 
         >>> import jax.numpy as jnp
         >>> new, old = jnp.log(jnp.array([[0.8, 0.5]] * 2)), jnp.log(jnp.array([[0.2, 0.5]] * 2))
@@ -195,8 +194,8 @@ def gspo(
          [ 2.  2.]]
 
     Conventions:
-        The bounds are those of the paper's section 5.1, three orders below GRPO's. Its token-level variant has the
-        same value and, under these weights, the same gradient.
+        The bounds are from the paper's section 5.1, three orders of magnitude below GRPO's. Its token-level variant has
+        the same value and, with these weights, the same gradient.
 
     References:
         Zheng et al. 2025, arXiv:2507.18071.
@@ -236,29 +235,29 @@ def cispo(
     epsilon: float | jax.Array = 1e-4,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Clipped importance-sampling policy optimisation (CISPO): clips the weight and keeps the token's gradient.
+    r"""CISPO: clips the importance-sampling weight but keeps the gradient of every token.
 
     $$-\hat\rho_{it} A_i \log \pi(o_{it}), \quad \hat\rho = \mathrm{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h)$$
 
-    where $\hat\rho$ is a constant for the gradient. The weights of the term are `token_weights(where,
-    normalizer="global_tokens")`, that is `where`.
+    where $\hat\rho$ has no gradient. The term's weights are `token_weights(where, normalizer="global_tokens")`, i.e.
+    `where`.
 
     Args:
         log_probs: [..., n, T], log-probabilities of the tokens of n answers to each prompt, in nats.
-        old_log_probs: [..., n, T], the same under the policy that drew them.
+        old_log_probs: [..., n, T], the same under the sampling policy.
         rewards: [..., n], the reward of each answer.
         advantages: As for `grpo`.
-        clip_low: $\epsilon_l$, in 0 .. 1; 1 is no lower bound, as in the paper.
+        clip_low: $\epsilon_l$, in 0 .. 1; 1 for no lower bound, as in the paper.
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
         epsilon: Added to the standard deviation.
-        where: [..., n, T], boolean: the tokens of the answers. An answer without any is deleted, its reward too.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
 
     Returns:
-        [..., n, T], a value for each token. Only its gradient means something.
+        [..., n, T], a value per token. Only its gradient is meaningful.
 
     Example:
-        A ratio of 8 is held at 5.
+        A ratio of 8 is clipped to 5.
 
         >>> import jax.numpy as jnp
         >>> new, old = jnp.log(jnp.array([[0.5], [0.5]])), jnp.log(jnp.array([[0.0625], [0.0625]]))
@@ -267,9 +266,9 @@ def cispo(
         [ 5. -5.]
 
     Conventions:
-        The upper bound is $1 + \epsilon_h$ as in the paper, which does not say the value; TRL's `epsilon_high` is the
-        bound itself, and its 5.0 (that of ScaleRL, Khatri et al. 2025, arXiv:2510.13786) is 4.0 here. verl clips on
-        both sides at the bounds of PPO by default.
+        The upper bound is $1 + \epsilon_h$ as in the paper, which does not give its value; TRL's `epsilon_high` is the
+        bound itself, and its 5.0 (from ScaleRL, Khatri et al. 2025, arXiv:2510.13786) is 4.0 here. verl clips by
+        default on both sides at PPO's bounds.
 
     References:
         MiniMax 2025, arXiv:2506.13585.

@@ -1,11 +1,11 @@
 """Sum over all paths of a chain of states, and the posterior of states and transitions.
 
-Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], from the row's state to the column's. A
-step may be absent, which deletes it, and `first` marks the first step present, which no transition enters.
+Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], from row to column. Steps may be absent,
+that is deleted, and `first` marks the first present step, which has no transition into it.
 
-Fast form: a step is one product, `exp(a - max a) @ exp(A - column maxima)`, in place of a log-sum-exp over [K, K]. What
-it loses to underflow is at most K exp(-87) in float32, which is negligible next to a sum of at least exp(-60). Where
-some sum is smaller than that (of a state that only very unlikely states lead to), log-sum-exp is used throughout.
+Fast form: a step is one product, `exp(a - max a) @ exp(A - column maxima)`, instead of a log-sum-exp over [K, K]. It
+loses at most K exp(-87) to underflow in float32, negligible next to a sum of at least exp(-60). If some sum is smaller
+(of a state reached only from very unlikely states), log-sum-exp is used throughout.
 """
 
 import math
@@ -72,7 +72,7 @@ class _Forward(NamedTuple):
 
 
 def _smallest(dtype: jnp.dtype) -> float:
-    """Sums below this may have lost digits: exp(-60) in float32, where exp underflows at -87."""
+    """Sums below this may be inaccurate: exp(-60) in float32, where exp underflows at -87."""
     return math.exp(0.7 * math.log(float(jnp.finfo(dtype).tiny)))
 
 
@@ -133,7 +133,7 @@ def _backward(forward: _Forward, transitions: jax.Array, first: jax.Array, prese
 
     def step(after, inputs):  # type: ignore[no-untyped-def]
         before, into, is_first, is_present = inputs
-        # Below the smallest sum there is no mass here, or this form is not used at all.
+        # Below the smallest sum there is no mass here, or this form is not used.
         some = (is_present & ~is_first)[..., None] & ~(into < smallest)
         share = jnp.where(some, after / jnp.where(some, into, 1), 0)
         earlier = before * jnp.einsum("...j,...ij->...i", share, weights, precision=_HIGHEST)

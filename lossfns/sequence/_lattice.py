@@ -1,7 +1,7 @@
 """Sums over the monotone paths through a grid, along its antidiagonals.
 
-Cell (i, j) lies on antidiagonal i + j. For each j those numbers are I in a row, so kept modulo I they fill a table
-[I, J] without a gap: antidiagonals are read from and written to rows of such a table.
+Cell (i, j) lies on antidiagonal i + j. For each j these are I consecutive numbers, so modulo I they fill a table [I, J]
+without gaps: antidiagonals are read and written as rows of that table.
 """
 
 import functools
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from lossfns._numerics import log_add, row_shift, vary_like
 
 Moves = Callable[[Any, Any, Any], tuple[jax.Array, ...]]
-"""`moves(tables, rows, columns)`: log-weights of entering a cell from above (i - 1, j), from the left (i, j - 1) and
-perhaps from (i - 1, j - 1), given what belongs to the cell, to its row and to its column."""
+"""`moves(tables, rows, columns)`: log-weights of entering a cell from (i - 1, j), from (i, j - 1) and optionally from
+(i - 1, j - 1), given the data of the cell, its row and its column."""
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.Array:
     """Log-sum-exp, over paths from the first to the last cell of a grid, of the sum of the moves' weights.
 
-    Its derivative is how often paths enter each cell by each move, from one pass forward and one back.
+    Its derivative is the expected number of each move into each cell, by one forward and one backward pass.
 
     Args:
         moves: Called with all cells of an antidiagonal, or of the grid. Moves from outside the grid must have weight
@@ -50,7 +50,7 @@ def _log_sum_of_paths_jvp(moves, primals, tangents):  # type: ignore[no-untyped-
 
 
 class _State(NamedTuple):
-    """Log-sums of two antidiagonals minus an offset, which keeps the numbers small, and the offset."""
+    """Log-sums of two antidiagonals minus an offset, to keep numbers small, and the offset."""
 
     last: jax.Array
     last_but_one: jax.Array
@@ -118,12 +118,12 @@ class _Grid(NamedTuple):
         return [source + weight for source, weight in zip(sources, weights, strict=False)]
 
     def step(self, state: _State, n: jax.Array) -> tuple[_State, jax.Array]:
-        """The state at the next antidiagonal, and the offset that was subtracted."""
+        """The state at the next antidiagonal, and the subtracted offset."""
         parts, weights = self.weights(n)
         cells = log_add(*self.ways(state.last, state.last_but_one, weights(parts)))
         cells = jnp.where(self.inside(n), cells, -jnp.inf)
         _, top = row_shift(jnp.maximum(cells, state.last))
-        # It cancels in the gradient.
+        # The offset cancels in the gradient.
         return _State(cells - top, state.last - top, state.total + top[..., 0]), top
 
 
@@ -156,7 +156,7 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
     value = _end(state)
     reached = (value > -jnp.inf).astype(grid.one.dtype)
     here = jnp.zeros_like(start.last).at[..., -1].set(reached)
-    # The constant that left the antidiagonal before the last one: no diagonal move comes from before the first.
+    # The offset between the last two antidiagonals; no diagonal move comes from before the first.
     tops = jnp.concatenate([jnp.zeros_like(tops[:1]), tops])[:-1]
     turned = [log_sums, *(grid.blank(_flat(jnp.zeros_like(x))) for x in jax.tree.leaves(tables)[1:])]
     carry = here, jnp.zeros_like(here), turned
@@ -169,7 +169,7 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
 def _softmax(ways: list[jax.Array]) -> list[jax.Array]:
     """Softmax over a few arrays, entry by entry; 0 where all are -inf.
 
-    By a division: by the logarithm of their sum they would add up to 1 only to the digits that the sum has.
+    By division: through the logarithm of their sum they would add up to 1 only as accurately as that sum.
     """
     top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, ways))
     parts = [jnp.exp(way - jnp.where(top == -jnp.inf, 0, top)) for way in ways]

@@ -1,4 +1,4 @@
-"""The linear-chain conditional random field: its loss, its best path and its marginals."""
+"""Linear-chain conditional random field: loss, best path and marginals."""
 
 from typing import NamedTuple
 
@@ -37,21 +37,21 @@ def linear_chain_crf(
 
     Args:
         emissions: $x$, [..., T, K], scores of the K tags at each step, in nats; -inf forbids a tag.
-        transitions: $A$, [K, K], scores of going from the row's tag to the column's; -inf forbids. [..., K, K] gives
-            each sequence its own. None of it need be normalised.
+        transitions: $A$, [K, K], scores from the row's tag to the column's, unnormalised; -inf forbids. [..., K, K] for
+            one per sequence.
         tags: $y$, [..., T], integers in 0 .. K-1.
         steps_where: The present steps: boolean [..., T], or integer lengths [...]; None for all. An absent step
-            is as if deleted, wherever it is.
+            is deleted, wherever it is.
         start: [K], scores of the first tag; None for none.
         end: [K], scores of the last tag; None for none.
         where: [...], boolean; False deletes the sequence.
 
     Returns:
-        [...], nats for each sequence, at least 0; 0 at masked sequences and where no step is present. A forbidden path
-        has the value inf. A present tag or a length that is out of range gives NaN.
+        [...], nats per sequence, at least 0; 0 without present steps and inf for a forbidden path. A present tag or a
+        length out of range gives NaN.
 
     Example:
-        Two tags and two steps, all scores 0: four equal paths. Then tag 0 may not follow itself, and three are left.
+        Two tags and two steps, all scores 0: four equal paths. If tag 0 may not follow itself, three are left.
 
         >>> print(linear_chain_crf(jnp.zeros((2, 2)), jnp.zeros((2, 2)), jnp.array([0, 1])).round(4))
         1.3863
@@ -59,10 +59,10 @@ def linear_chain_crf(
         1.0986
 
     Conventions:
-        - torchcrf returns the log-likelihood, which is minus this, and always has start and end scores. AllenNLP's
-          module is the same. In both, `transitions[i, j]` goes from i to j; some code has the transpose.
-        - A step costs one [batch, K] x [K, K] product. Inputs on which that would underflow are detected and computed
-          by log-sum-exp, at ten times the time (mapped by `vmap`, both forms run: give batches as leading axes).
+        - torchcrf and AllenNLP return the log-likelihood, minus this; torchcrf always has start and end scores. In
+          both, `transitions[i, j]` goes from i to j; some code has the transpose.
+        - A step costs one [batch, K] x [K, K] product. Inputs that would underflow are detected and computed by
+          log-sum-exp, at ten times the time (under `vmap` both forms run: use leading batch axes instead).
 
     References:
         Lafferty et al. 2001, ICML (Conditional random fields).
@@ -76,7 +76,7 @@ def linear_chain_crf(
     score = _path_score(chain, jnp.clip(tags, 0, states - 1))
     log_z = log_partition(*_time_first(chain))
     values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
-    # The gradient of a value that rounding made negative is right, and stays.
+    # Rounding may make a value negative; its gradient is right and kept.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
     return zero_masked(where, nan_where_invalid(valid, values))
 
@@ -112,11 +112,11 @@ def crf_viterbi(
         end: [K] or None.
 
     Returns:
-        The tags [..., T], -1 at absent steps, and the score [...], -inf if every path is forbidden and NaN if a length
-        is out of range. Of equal paths, the one with lower tags from the end on.
+        The tags [..., T], -1 at absent steps, and the score [...], -inf if every path is forbidden and NaN for a length
+        out of range. Of tied paths, the one with lower tags from the end on.
 
     Example:
-        Tag 1 is better at each step, but may not follow itself.
+        Tag 1 scores higher at each step but may not follow itself.
 
         >>> path = crf_viterbi(jnp.array([[0.0, 2.0], [0.0, 3.0]]), jnp.array([[0, 0], [0, -jnp.inf]]))
         >>> print(path.tags, path.score)
@@ -135,7 +135,7 @@ def crf_viterbi(
         score, first, present = inputs
         ways = best[..., None, :] + jax.lax.stop_gradient(across)
         entered = (present & ~first)[..., None]
-        # An absent step keeps each state; so does the first, which nothing precedes.
+        # An absent step keeps each state, and so does the first.
         back = jnp.where(entered, jnp.argmax(ways, axis=-1), same)
         moved = jnp.where(entered, jnp.max(ways, axis=-1), 0) + score
         return jnp.where(present[..., None], moved, best), back
@@ -162,7 +162,7 @@ def crf_marginals(
     start: jax.Array | None = None,
     end: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Probability of each tag at each step under a linear-chain conditional random field, by forward-backward.
+    r"""Probability of each tag at each step under a linear-chain conditional random field (forward-backward).
 
     Args:
         emissions: [..., T, K], as in `linear_chain_crf`.
@@ -172,11 +172,11 @@ def crf_marginals(
         end: [K] or None.
 
     Returns:
-        [..., T, K]: they sum to one over the tags at each present step, and are 0 at absent ones and wherever every
-        path is forbidden. A length out of range gives NaN. Differentiable.
+        [..., T, K], summing to one over tags at present steps; 0 at absent steps and if every path is forbidden. A
+        length out of range gives NaN. Differentiable.
 
     Example:
-        Tag 0 may not follow itself: of the three paths left, two begin with tag 1.
+        Tag 0 may not follow itself: of the three remaining paths, two begin with tag 1.
 
         >>> print(crf_marginals(jnp.zeros((2, 2)), jnp.array([[-jnp.inf, 0], [0, 0]]))[0].round(4))
         [0.3333 0.6667]
@@ -226,7 +226,7 @@ def _check(
     if transitions.ndim > 2:
         transitions = keep_rows(where, transitions)
     transitions = transitions.astype(dtype)
-    # Constants taken out of each step's scores and of all transitions cancel in the loss, in no digit.
+    # Constants subtracted from each step's scores and from all transitions cancel exactly in the loss.
     _, top = row_shift(x)
     _, highest = row_shift(transitions.reshape(*transitions.shape[:-2], states * states))
     steps = jnp.sum(present, axis=-1)
@@ -253,7 +253,7 @@ def _time_first(chain: _Chain) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
 def _path_score(chain: _Chain, tags: jax.Array) -> jax.Array:
     """Score of a path [..., T] over the present steps, minus the shift."""
     at = jnp.take_along_axis(chain.scores, tags[..., None], axis=-1)[..., 0]
-    # The step before is the last one present, which need not be the neighbour.
+    # The previous step is the last present one, not necessarily the neighbour.
     place = jnp.where(chain.present, positions(tags.shape[-1], tags.ndim), -1)
     before = jnp.roll(jax.lax.cummax(place, axis=place.ndim - 1), 1, axis=-1)
     tag_before = jnp.take_along_axis(tags, jnp.maximum(before, 0), axis=-1)

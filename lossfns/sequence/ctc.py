@@ -40,40 +40,38 @@ def ctc(
             masked.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
         logits_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
-            frame is as if deleted, wherever it is.
+            frame is deleted, wherever it is.
         labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
-        zero_infinity: Whether a label sequence that no alignment gives has the value 0 rather than inf; the gradient is
-            0 either way.
+        zero_infinity: Whether infeasible label sequences have the value 0 instead of inf, with gradient 0 either way.
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence (not for each label), at least 0. inf where the labels need more frames than
-        there are. A present label that is out of range or the blank, a length that is out of range or a mask of labels
-        with a hole gives NaN.
+        [...], nats per label sequence (not per label), at least 0; inf if the labels need more frames. A present label
+        that is out of range or blank, a length out of range or a label mask with a hole gives NaN.
 
     Raises:
         ValueError: If the blank is not a class.
 
     Example:
-        Two frames at even odds of blank and "a": of four paths three give "a", so the loss is log(4/3).
+        Two frames at even odds of blank and "a": three of four paths give "a", so the loss is log(4/3).
 
         >>> print(ctc(jnp.zeros((2, 2)), jnp.array([1])).round(4))
         0.2877
 
-        Two frames do not suffice for "aa", which needs a blank between.
+        Two frames are too few for "aa", which needs a blank in between.
 
         >>> twice = jnp.array([1, 1])
         >>> print(ctc(jnp.zeros((2, 2)), twice), ctc(jnp.zeros((2, 2)), twice, zero_infinity=True))
         inf 0.0
 
     Conventions:
-        - torch's `ctc_loss` takes log-probabilities: the values are those of its `reduction="none"` after
-          `log_softmax`. Its default "mean" divides each value by the number of labels first, which is a weight of the
-          term here: `1 / max(length, 1)`. torch's gradient at an infeasible example is NaN.
-        - Optax's `ctc_loss` takes paddings (1 at absent places) and gives a large finite number for infeasible
-          labels. Its logarithms are not kept small from frame to frame: at 16 x 256 frames, 64 symbols and 40 labels
-          its gradient is 6e-4 off that of float64, this one 6e-6.
+        - torch's `ctc_loss` takes log-probabilities, with the same values for `reduction="none"`. Its default "mean"
+          first divides each value by its number of labels, here the term's weight `1 / max(length, 1)`. Its gradient at
+          an infeasible example is NaN.
+        - Optax's `ctc_loss` takes paddings (1 if absent) and gives a large finite number for infeasible labels. It does
+          not rescale from frame to frame: at 16 x 256 frames, 64 symbols and 40 labels its gradient is off by 6e-4 from
+          float64, this one by 6e-6.
 
     References:
         Graves et al. 2006, doi:10.1145/1143844.1143891.
@@ -100,7 +98,7 @@ def ctc(
 
     x = keep_rows(frames, keep_rows(where, logits)).astype(accumulation_dtype(logits))
     values = -_log_probability(x, labels, jnp.sum(in_text, axis=-1), frames, blank_id)
-    # The gradient of a value that rounding made negative is right, and stays.
+    # Rounding may make a value negative; its gradient is right and kept.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
     if zero_infinity:
         values = jnp.where(values == jnp.inf, 0, values)
@@ -126,16 +124,16 @@ def _log_probability(x: jax.Array, labels: jax.Array, length: jax.Array, frames:
         jump = jnp.where(may_skip, padded[..., :states], -jnp.inf)
         moved = log_add(alpha, padded[..., 1 : states + 1], jump) + score
         alpha = jnp.where(present[..., None], moved, alpha)
-        # A constant taken out at each frame keeps the numbers small and so exact; it cancels in the gradient.
+        # A constant subtracted at each frame keeps the numbers small and accurate; it cancels in the gradient.
         _, top = row_shift(alpha)
         return (alpha - top, total + top[..., 0]), None
 
-    # Before the first frame all probability is on the first blank, from which both first states can be reached.
+    # Before the first frame all probability is on the first blank, which leads to both first states.
     place = positions(states, symbols.ndim)
     first = jnp.where(place == 0, 0.0, -jnp.inf).astype(x.dtype)
     alpha = vary_like(jnp.broadcast_to(first, symbols.shape), x, labels, frames)
     by_frame = jnp.moveaxis(scores, -2, 0), jnp.moveaxis(frames, -1, 0)
-    # Of a step only alpha is held for the gradient: its shares are worked out again.
+    # Only alpha is stored for the gradient; its shares are recomputed.
     (alpha, total), _ = jax.lax.scan(jax.checkpoint(step), (alpha, jnp.zeros_like(alpha[..., 0])), by_frame)
     at_end = (place == 2 * length[..., None]) | (place == 2 * length[..., None] - 1)
     alpha = jnp.where(at_end, alpha, -jnp.inf)

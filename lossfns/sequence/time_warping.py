@@ -32,7 +32,7 @@ def soft_dtw(
     divergence: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Soft dynamic time warping: the soft minimum, over alignments of two series, of their summed squared distances.
+    r"""Soft dynamic time warping: soft minimum over alignments of two series of their summed squared distances.
 
     $$-\gamma \log \sum_A e^{-\langle A, \Delta \rangle / \gamma}, \quad \Delta_{ij} = \lVert x_i - y_j \rVert^2$$
 
@@ -42,32 +42,30 @@ def soft_dtw(
         predictions: $x$, [..., N, D].
         targets: $y$, [..., M, D]; the lengths may differ.
         predictions_where: The present steps of $x$: boolean [..., N], or integer lengths [...]; None for all. An
-            absent step is as if deleted, wherever it is.
-        targets_where: The same for $y$, [..., M] or [...].
-        gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value becomes that of dynamic time
-            warping.
-        divergence: Whether to subtract half of the values of $(x, x)$ and of $(y, y)$; what remains is 0 for equal
-            series.
+            absent step is deleted, wherever it is.
+        targets_where: Present steps of $y$, [..., M] or [...].
+        gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value tends to dynamic time warping.
+        divergence: Whether to subtract half of the values of $(x, x)$ and $(y, y)$, so that equal series have value 0.
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], squared units of the inputs. Without `divergence` it may be negative, even for equal series. inf if only
-        one of the two series has no step, 0 if both have none. A length out of range gives NaN.
+        [...], squared units of the inputs; may be negative without `divergence`. inf if only one series is empty, 0 if
+        both are. A length out of range gives NaN.
 
     Example:
-        Two equal steps each: the diagonal costs 0, the two ways round 0 as well: -log 3.
+        Two equal steps each: all three alignments cost 0, so -log 3.
 
         >>> print(soft_dtw(jnp.zeros((2, 1)), jnp.zeros((2, 1))).round(4))
         -1.0986
 
-        One step against 1 and 2: there is but one alignment.
+        One step against 1 and 2: a single alignment.
 
         >>> print(soft_dtw(jnp.zeros((1, 1)), jnp.array([[1.0], [2.0]])))
         5.0
 
     Conventions:
         The authors' code has the squared Euclidean distance, as here. Values are sums over the alignment: divide by the
-        lengths where series of different lengths share a mean.
+        lengths to average series of different lengths.
 
     References:
         Cuturi and Blondel 2017, arXiv:1703.01541. Blondel et al. 2021, arXiv:2010.08354 (divergence).
@@ -95,7 +93,7 @@ def soft_dtw(
 
 
 def _divergence(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """The value of (x, y) less half of those of (x, x) and (y, y): one table after the other, padded to one length."""
+    """The value of (x, y) minus half of those of (x, x) and (y, y), one table at a time, padded to one length."""
     length = max(x.shape[-2], y.shape[-2])
 
     def padded(x: jax.Array, axis: int) -> jax.Array:
@@ -107,14 +105,14 @@ def _divergence(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, ga
     pairs = [(x, y, in_x, in_y), (x, x, in_x, in_x), (y, y, in_y, in_y)]
     together = jax.tree.map(lambda *parts: jnp.stack(parts), *pairs)
     across, of_x, of_y = _one_by_one(*together, jnp.stack([gamma] * 3))
-    # Both empty or not: each series alone has a finite value, so no two infinities meet.
+    # Both series alone have a finite value, so infinities do not cancel.
     value: jax.Array = across - (of_x + of_y) / 2
     return value
 
 
 @jax.custom_vjp
 def _one_by_one(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`_soft_minimum` of each entry of the first axis; gradients are made with the values, so that no table is held."""
+    """`_soft_minimum` of each entry of the first axis; computes gradients with the values and stores no table."""
     values: jax.Array = jax.lax.map(lambda one: _soft_minimum(*one), (x, y, in_x, in_y, gamma))
     return values
 
@@ -137,18 +135,18 @@ _one_by_one.defvjp(_one_by_one_fwd, _one_by_one_bwd)
 
 
 def _soft_minimum(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """A grid with a row and a column before the first steps; an absent step costs nothing."""
-    # The first row and column stand for no step: present, but entered by no move.
+    """The grid has a row and a column before the first steps; absent steps cost nothing."""
+    # The first row and column are no steps: present, but no move enters them.
     before = [(0, 0)] * (x.ndim - 2) + [(1, 0)]
     row, column = (jnp.pad(present, before, constant_values=True) for present in (in_x, in_y))
 
     def steps_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
         some, is_step = part
-        # From differences, which are never all held: a matrix product would lose the digits of near ones.
+        # From differences, never all stored: a matrix product would cancel for nearby steps.
         steps = -jnp.sum(jnp.square(some[..., None, :] - y[None]), axis=-1) / gamma[None, ..., None]
         steps = jnp.where(is_step.reshape((-1,) + (1,) * (steps.ndim - 1)), steps, -jnp.inf)
         steps = jnp.pad(steps, [(0, 0), *before], constant_values=-jnp.inf)
-        return steps.reshape(len(steps), -1)  # flat, or XLA copies the table to lay it out in another way
+        return steps.reshape(len(steps), -1)  # flat: otherwise XLA copies the table to another layout
 
     rows = jnp.pad(jnp.moveaxis(x, -2, 0), [(1, 0)] + [(0, 0)] * (x.ndim - 1))
     steps = map_rows(steps_of, (rows, jnp.arange(len(rows)) > 0), y.size).reshape(len(rows), *column.shape)

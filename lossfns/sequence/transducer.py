@@ -1,4 +1,4 @@
-"""The recurrent neural network transducer."""
+"""Recurrent neural network transducer (RNN-T)."""
 
 import jax
 import jax.numpy as jnp
@@ -32,23 +32,23 @@ def rnn_transducer(
 
     $$-\log \sum_{\pi} \prod_{(t, u) \in \pi} \mathrm{softmax}(x_{t,u})_{\pi_{t,u}}$$
 
-    At frame t, after u labels, the model emits the next label and stays at the frame, or the blank and moves to the
-    next frame; a path $\pi$ ends with the blank of the last frame after all labels.
+    At frame t, after u labels, the model emits either the next label and stays, or the blank and moves to the next
+    frame; a path $\pi$ ends with the last frame's blank after all labels.
 
     Args:
         logits: [..., T, L + 1, V], unnormalised log-probabilities in nats: the joint network's output for frame t after
             u = 0 .. L labels.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
         frames_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
-            frame is as if deleted, wherever it is.
+            frame is deleted, wherever it is.
         labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         where: [...], boolean; False deletes the example.
 
     Returns:
-        [...], nats for each label sequence, at least 0. inf if no path has any probability; of no frame come no labels,
-        with value 0. A present label that is out of range or the blank, a length that is out of range or a mask of
-        labels with a hole gives NaN.
+        [...], nats per label sequence, at least 0; inf if every path has probability 0, and 0 for no frames and no
+        labels. A present label that is out of range or blank, a length out of range or a label mask with a hole gives
+        NaN.
 
     Raises:
         ValueError: If the blank is not a class.
@@ -60,9 +60,9 @@ def rnn_transducer(
         1.3863
 
     Conventions:
-        - torchaudio's `rnnt_loss` has the last class for a blank by default, and the same values (it normalises the
-          logits inside, too).
-        - Any number of labels may come from one frame, as in the paper; "monotonic" variants allow one.
+        - torchaudio's `rnnt_loss` has the same values (it also normalises the logits), with the last class as the
+          default blank.
+        - A frame may emit any number of labels, as in the paper; "monotonic" variants allow one.
 
     References:
         Graves 2012, arXiv:1211.3711.
@@ -87,12 +87,12 @@ def rnn_transducer(
     valid &= valid_labels & ~wrong
     labels = jnp.where(in_text & is_symbol, labels, blank_id)
 
-    # After u labels: position 0 always is, position u if label u is.
+    # After u labels: position 0 is always present, position u if label u is.
     reached = jnp.concatenate([jnp.ones_like(in_text[..., :1], shape=(*batch, 1)), in_text], axis=-1)
     here = frames[..., None] & reached[..., None, :]
     x = keep_rows(here, keep_rows(where, logits)).astype(accumulation_dtype(logits))
     values = -_log_probability(x, labels, frames, in_text, here, blank_id)
-    # The gradient of a value that rounding made negative is right, and stays.
+    # Rounding may make a value negative; its gradient is right and kept.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
     return zero_masked(where, nan_where_invalid(valid, values))
 
@@ -109,7 +109,7 @@ def _log_probability(
     label = jnp.take_along_axis(x[..., :-1, :], index, axis=-1, mode="clip")[..., 0]
     label = label - shift[..., :-1, 0] - log_z[..., :-1]
 
-    # An absent frame is passed through at no cost. Past the last frame so are absent labels, which leads to the corner.
+    # Absent frames, and absent labels past the last frame, are crossed at no cost, which leads to the corner.
     down = jnp.where(here, blank, jnp.where(frames[..., None], -jnp.inf, 0))
     across = jnp.where(frames[..., None] & in_text[..., None, :], label, -jnp.inf)
     last = jnp.where(in_text, -jnp.inf, 0).astype(x.dtype)[..., None, :]

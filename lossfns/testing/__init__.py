@@ -1,8 +1,7 @@
-"""The conformance suite: checks that a loss, yours included, obeys the contract of this package.
+"""The conformance suite: checks that a loss, including your own, obeys the contract of this package.
 
-Each property takes a case and inputs, and raises AssertionError (it fails) or Skip (nothing to check); it may return a
-sentence with what it measured. All are deterministic in their inputs, so rows can be removed from a failing input
-for as long as it fails.
+A property takes a case and inputs, and raises AssertionError (it fails) or Skip (it does not apply); it may return a
+sentence with measurements. All are deterministic, so rows can be removed from a failing input while it still fails.
 """
 
 import dataclasses
@@ -47,9 +46,9 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "limits": laws.limits,
     "fuzz": fuzz.fuzz,
 }
-"""Name -> property; the docstring of each says what it demands."""
+"""Name -> property; each docstring states the requirement."""
 
-# These make inputs of their own or look at shapes only, so fewer rows would tell nothing.
+# These make their own inputs or only look at shapes, so shrinking the rows would tell nothing.
 _NOT_SHRUNK = (
     "a NaN shows",
     "devices = one device",
@@ -62,7 +61,7 @@ _NOT_SHRUNK = (
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of one property."""
+    """Result of one property."""
 
     property: str
     status: str
@@ -70,12 +69,12 @@ class Result:
     detail: str = ""
     """What was measured, why it was skipped, or how it failed."""
     inputs: Inputs = ()
-    """The smallest inputs found on which it fails; empty unless it failed."""
+    """The smallest failing inputs found; empty unless it failed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One result for each property; `print(report)` shows the table."""
+    """One result per property; `print(report)` shows the table."""
 
     loss: str
     results: tuple[Result, ...]
@@ -92,14 +91,14 @@ class Report:
 
 
 def check_property(case: LossCase, name: str) -> Result:
-    """Run one property of `PROPERTIES` on a case.
+    """Runs one property of `PROPERTIES` on a case.
 
     Args:
         case: The loss and its inputs.
         name: A key of `PROPERTIES`.
 
     Returns:
-        The result; nothing is raised when the property fails.
+        The result; a failing property does not raise.
 
     Raises:
         ValueError: If there is no such property, here or in `case.skip`.
@@ -125,26 +124,26 @@ def check_loss(
     verbose: bool = True,
     **options: Any,
 ) -> Report:
-    """Check that a loss obeys the contract of this package.
+    """Checks that a loss obeys the contract of this package.
 
     Args:
-        loss: `loss(*arrays, where=None, **hyper_parameters)`, one value per row (or token) of the leading axis; with
-            `axis_name` as well if `batch_coupled=True`. If other places count than those of `where`, it carries
+        loss: `loss(*arrays, where=None, **hyper_parameters)`, one value per row (or token) of the leading axis, with
+            `axis_name` if `batch_coupled=True`. If its mean is not weighted by `where`, it has an attribute
             `term_weights(*arrays, where=None, **hyper_parameters)`.
-        make_inputs: `make_inputs(rng, rows)` gives the positional arrays of a small batch.
+        make_inputs: `make_inputs(rng, rows)` returns the positional arrays of a small batch.
         oracle: The expected values, `oracle(*arrays, **hyper_parameters)`, in float64 NumPy. Without it, values are
-            compared with themselves only (jit, masks, devices, ...).
+            only compared with each other (jit, masks, devices, ...).
         naive: The textbook formula in `jax.numpy`; gradients of bfloat16 and float16 inputs must not be worse than its.
-        properties: Names out of `PROPERTIES`; all by default.
+        properties: Names from `PROPERTIES`; all by default.
         verbose: Print the table.
         **options: Any other field of `LossCase`: `variants`, `sweep`, `labels`, `hostile`, `bad_calls`,
             `batch_coupled`, `smooth`, `skip`, ...
 
     Returns:
-        The table of property -> passed, failed or skipped with its reason.
+        The table of properties: passed, failed or skipped with a reason.
 
     Raises:
-        AssertionError: If a property fails; it names each that did, and the smallest inputs found on which it does.
+        AssertionError: If properties fail; names each with the smallest failing inputs found.
         TypeError: If an option is not a field of `LossCase`.
         ValueError: If a property's name is unknown.
 
@@ -182,13 +181,13 @@ def _attempt(case: LossCase, name: str, inputs: Inputs) -> Result:
         return Result(name, "passed", PROPERTIES[name](case, inputs) or "")
     except Skip as skip:
         return Result(name, "skipped", str(skip))
-    except Exception as error:  # a loss that raises where it should not fails the property like one that is wrong
+    except Exception as error:  # an unexpected exception is a failure too
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         return Result(name, "failed", f"{kind}{error}", getattr(error, "inputs", inputs))
 
 
 def _with_fewest_rows(case: LossCase, failure: Result) -> Result:
-    """Removes rows one by one while the property still fails."""
+    """Removes rows one by one as long as the property fails."""
     row = 0
     while count_rows(failure.inputs) > max(row, 1):
         fewer = take(failure.inputs, np.arange(count_rows(failure.inputs)) != row)

@@ -1,4 +1,4 @@
-"""Properties of the hyper-parameters: out of range they raise, or make NaN where they are traced."""
+"""Properties of the hyper-parameters: out of range they raise, or give NaN if traced."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _GOOD = (1.0, 0.5, 0.1, 2.0, -1.0)
 
 
 def out_of_range(case: LossCase, inputs: Inputs) -> str | None:
-    """A hyper-parameter out of range raises ValueError with its name; traced, it makes NaN of the valid rows alone."""
+    """A hyper-parameter out of range raises ValueError with its name; traced, it gives NaN in the valid rows only."""
     numbers = {name: check for name, check in getattr(case.loss, "checks", {}).items() if isinstance(check, Number)}
     if not numbers:
         raise Skip("no numeric hyper-parameter is known")
@@ -47,7 +47,7 @@ def out_of_range(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _some_outside(check: Number) -> list[float]:
-    """One finite number, or an infinite one, that is out of range, if there is any."""
+    """One finite or infinite number out of range, if there is any."""
     return [value for value in _BAD if not check.holds(value)][:1]
 
 
@@ -62,7 +62,7 @@ def _assert_refused(case: LossCase, inputs: Inputs, name: str, value: Any) -> No
 
 
 def _in_range(case: LossCase, numbers: Mapping[str, Number]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, float]]]:
-    """Other options, and numbers to trace: those of the first variant together, each that is off there on its own."""
+    """Other options, and numbers to trace: those of the first variant together, and each disabled one on its own."""
     defaults = option_defaults(case.loss)
     usual = {**{name: defaults.get(name) for name in numbers}, **case.variants[0]}
     on = {name: _usable(case, name, check) for name, check in numbers.items() if usual[name] is not None}
@@ -76,7 +76,7 @@ def _in_range(case: LossCase, numbers: Mapping[str, Number]) -> Iterator[tuple[M
 
 
 def _usable(case: LossCase, name: str, check: Number) -> float:
-    """A number in range, the usual one if it is known."""
+    """A number in range, the default if known."""
     known = [kwargs[name] for kwargs in case.variants if name in kwargs]
     given = (*known, option_defaults(case.loss).get(name), *case.sweep.get(name, ()), *_GOOD)
     return next(float(x) for x in given if isinstance(x, int | float) and check.holds(x))

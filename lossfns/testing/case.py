@@ -12,32 +12,32 @@ import numpy as np
 
 Inputs = tuple[Any, ...]
 
-# One value is a chain of some ten roundings and a sum over at most a few dozen terms, and XLA's vectorised exp and log
-# are good to 2 ulp, so an honest implementation stays within 16 ulp of the exact result. The usual mistakes (an
-# unshifted log-sum-exp at logits of 1e4, a clipped probability, an epsilon in a norm) are wrong by thousands of ulp.
+# A value is a chain of about ten roundings and a sum over at most a few dozen terms, and XLA's vectorised exp and log
+# are within 2 ulp, so a correct implementation stays within 16 ulp of the exact result. The usual mistakes (an
+# unshifted log-sum-exp at logits of 1e4, a clipped probability, an epsilon in a norm) are off by thousands of ulp.
 ULPS = 16.0
 
 
 class Skip(Exception):
-    """Raised by a property that does not apply to a loss; the message is the reason."""
+    """Raised by a property that does not apply; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BadCall:
-    """A call that must raise at trace time, and what its message must contain."""
+    """A call that must raise at trace time, with parts of its message."""
 
     args: Inputs
     words: tuple[str, ...]
-    """Each must occur in the message: expected and actual, for instance `("(4,)", "(5,)")`."""
+    """Parts that must occur in the message, expected and actual, such as `("(4,)", "(5,)")`."""
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     error: type[Exception] | tuple[type[Exception], ...] = (ValueError, TypeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class LossCase:
-    """A loss, its inputs and its options for the checks; the first two fields are required.
+    """A loss with inputs and options for the checks; the first two fields are required.
 
-    "Rows" are the entries of the leading axis, which all arrays, `where` and the result share.
+    "Rows" are the entries of the leading axis, shared by all arrays, `where` and the result.
     """
 
     loss: Callable[..., jax.Array]
@@ -46,33 +46,33 @@ class LossCase:
     oracle: Callable[..., Any] | None = None
     """`oracle(*arrays, **kwargs)` in NumPy, float64, plain loops, no mask: the expected values."""
     naive: Callable[..., jax.Array] | None = None
-    """The textbook formula in `jax.numpy`, in the dtype that comes in: what low precision is measured against."""
+    """The textbook formula in `jax.numpy`, in the dtype of the inputs: the reference for low precision."""
     name: str = ""
     variants: tuple[Mapping[str, Any], ...] = ({},)
-    """Keyword arguments to check with; the first are used where one set is enough."""
+    """Sets of keyword arguments to check; the first is used where one is enough."""
     sweep: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
-    """Numeric hyper-parameters and values (three or more) between which nothing may be compiled again."""
+    """Numeric hyper-parameters, each with three or more values that must not recompile."""
     differentiable: tuple[int, ...] | None = None
     """Positions of the arrays to differentiate; by default all floating ones."""
     labels: int | None = None
     """Position of the class labels that must be in range, or None."""
     num_classes: Callable[..., int] = lambda *args: int(args[0].shape[-1])
-    """`num_classes(*arrays)`: the first label that is out of range."""
+    """`num_classes(*arrays)`: the first label out of range."""
     outside: Mapping[int, tuple[float, ...]] = dataclasses.field(default_factory=dict)
-    """Positions of arrays that may not hold every number, such as probabilities, and numbers that they may not hold."""
+    """Positions of arrays with invalid numbers, such as probabilities -> those numbers."""
     hostile: Callable[[np.random.Generator], Mapping[str, tuple[Inputs, Mapping[str, Any]]]] | None = None
-    """Named inputs of one's own, `name -> (arrays, kwargs)`; the oracle says what is right, NaN included."""
+    """Further named inputs, `name -> (arrays, kwargs)`; the oracle decides what is right, including NaN."""
     bad_calls: tuple[BadCall, ...] = ()
     batched: bool = True
     """False for a function of parameters: any pytrees in, one scalar out, no rows and no `where`."""
     batch_coupled: bool = False
     """True if a row's value depends on the other rows; the loss then takes `axis_name`."""
     nan_stays: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """Position of an array of a coupled loss -> the reason why a NaN in it does not reach every row."""
+    """Position of an array of a coupled loss -> the reason why its NaN does not reach every row."""
     unlike_differences: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Number of `sweep` -> the reason why its gradient is not the derivative of the value."""
     flat: str = ""
-    """The reason why an entry that counts may change no value (a plateau, a comparison that is decided)."""
+    """The reason why a valid entry may not affect any value (a plateau, a decided comparison)."""
     element_masks: bool = False
     """True if a result with more than one axis may be masked at any element without changing the others."""
     smooth: bool = True
@@ -80,28 +80,28 @@ class LossCase:
     modes: tuple[str, ...] = ("fwd", "rev")
     """Modes of differentiation; a loss with its own reverse rule has no `"fwd"`."""
     shift_invariant: tuple[int, ...] = ()
-    """Positions of logits to whose rows any constant may be added."""
+    """Positions of logits that are invariant to a constant per row."""
     scale_invariant: tuple[int, ...] = ()
-    """Positions of embeddings that may be multiplied by any positive number."""
+    """Positions of embeddings that are invariant to positive factors."""
     symmetric: tuple[tuple[int, int], ...] = ()
     """Pairs of positions that may be exchanged."""
     non_negative: bool = False
     below_zero: str = ""
-    """The reason why a value that is not negative may still come out below 0 by its rounding."""
+    """The reason why rounding may make a non-negative value negative."""
     limits: Mapping[str, Callable[[Inputs], tuple[Any, Any]]] = dataclasses.field(default_factory=dict)
-    """Other laws: name -> function of the inputs that returns what is computed and what it must equal."""
+    """Other laws: name -> function of the inputs that returns computed and expected values."""
     free: tuple[int, ...] | None = None
     """Positions of the arrays that may hold any number when fuzzed; by default the first, and those of the three laws
     above. `()` for a loss of probabilities, boxes and the like, whose arrays are legal or not as a whole."""
     magnitudes: tuple[float, float] = (1e-30, 1e30)
-    """How small and how large the entries of the free arrays may become when fuzzed: for a formula that overflows or
-    underflows earlier by its nature, such as one of fourth powers."""
+    """Smallest and largest entries of the free arrays when fuzzed: for formulas that inherently overflow or underflow
+    earlier, such as fourth powers."""
     enumerated: bool = False
     """True if the oracle enumerates all alignments, paths or trees: a proof by brute force."""
     rows: int = 6
     ulps: float = ULPS
     condition: Callable[[Mapping[str, Any]], float] = lambda kwargs: 1.0
-    """`condition(kwargs)`: how many times the formula itself magnifies a rounding, such as 1 / temperature."""
+    """`condition(kwargs)`: factor by which the formula magnifies rounding, such as 1 / temperature."""
     skip: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Property -> the reason why it does not apply."""
 
@@ -129,7 +129,7 @@ class LossCase:
 
 
 def is_floating(x: Any) -> bool:
-    """Whether an array or scalar is real, bfloat16 included (NumPy alone does not count it)."""
+    """Whether an array or scalar is floating, including bfloat16 (which NumPy does not count)."""
     return bool(jnp.issubdtype(np.asarray(x).dtype, np.floating))
 
 
@@ -139,7 +139,7 @@ def cast(inputs: Any, dtype: Any) -> Any:
 
 
 def take(inputs: Any, index: Any) -> Any:
-    """The rows chosen by a mask, an index array or a slice."""
+    """Rows selected by a mask, an index array or a slice."""
     return jax.tree.map(lambda x: np.asarray(x)[index], inputs)
 
 
@@ -157,7 +157,7 @@ def result_shape(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> t
 
 
 def row_weights(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> np.ndarray:
-    """A cotangent for each value, of both signs and all different, so that no two can be swapped unseen."""
+    """Distinct cotangents of both signs, so that swapped values are detected."""
     if not case.batched:
         return np.float32(0.75)  # type: ignore[return-value]
     shape = result_shape(case, inputs, kwargs)
@@ -198,19 +198,19 @@ def value_and_gradients(
 
 
 def with_moved(inputs: Inputs, moving: tuple[int, ...], moved: tuple[Any, ...]) -> Inputs:
-    """The inputs with others at the positions `moving`."""
+    """The inputs with `moved` at the positions `moving`."""
     full = list(inputs)
     for position, x in zip(moving, moved, strict=True):
         full[position] = x
     return tuple(full)
 
 
-# Compiled programs and shapes of results. Properties share them, and so do all that see the same loss.
+# Compiled programs and result shapes, shared by properties and by cases of the same loss.
 _KNOWN: dict[Any, Any] = {}
 
 
 def _remember(key: Any, value: Any) -> None:
-    if len(_KNOWN) >= 64:  # the oldest makes room: a program holds megabytes, and a loss has some dozens at most
+    if len(_KNOWN) >= 64:  # drop the oldest: a program takes megabytes, and a loss has a few dozen at most
         del _KNOWN[next(iter(_KNOWN))]
     _KNOWN[key] = value
 
@@ -260,17 +260,17 @@ def evaluate_all(
     weights: Any = None,
     maskless: bool = False,
 ) -> tuple[np.ndarray, tuple[Any, ...], dict[str, np.ndarray]]:
-    """As `evaluate`, and the gradients by those numbers of `sweep` that are in use."""
+    """Like `evaluate`, with the gradients by the numbers of `sweep` in use."""
     weights = row_weights(case, inputs, kwargs) if weights is None else weights
     if where is None and not maskless:
         where = all_rows(case, inputs, kwargs)
     given = {**{name: option_defaults(case.loss).get(name) for name in case.sweep}, **kwargs}
-    # A number that is 0 may switch something off, which is another program.
+    # A number of 0 may disable something, which is another program.
     traced = {name: x for name, x in given.items() if name in case.sweep and isinstance(x, float) and x != 0}
     rest = {name: x for name, x in kwargs.items() if name not in traced}
     try:
         out = _program(case, inputs, rest)(inputs, where, weights, **traced)
-    except TypeError:  # it looks at its numbers before it traces them
+    except TypeError:  # it reads its numbers before tracing
         out = _program(case, inputs, kwargs)(inputs, where, weights)
     result: tuple[np.ndarray, tuple[Any, ...], dict[str, np.ndarray]] = jax.tree.map(np.asarray, out)
     return result

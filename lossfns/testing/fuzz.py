@@ -1,4 +1,4 @@
-"""Random examples: any mask, extreme magnitudes and entries, ties, rows in another order."""
+"""Random examples: any mask, extreme magnitudes and entries, ties, permuted rows."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -35,18 +35,18 @@ _SANE = 1e4
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How one example differs from an ordinary batch. The defaults are the simplest, to which failures shrink."""
+    """How one example differs from an ordinary batch. Failures shrink to the defaults, the simplest."""
 
     masked: tuple[int, ...] = ()
     entries: tuple[tuple[int, float], ...] = ()
-    """Places in the free inputs, counted through all of them and around, and what is there."""
+    """Positions in the free inputs, counted over all of them modulo their size, and the new entries."""
     tied: tuple[tuple[int, int], ...] = ()
-    """Pairs of places, the first of which gets the value of the second."""
+    """Pairs of positions: the first gets the value of the second."""
     scale: float = 1.0
     coarse: bool = False
     """Whether the free inputs are rounded to bfloat16."""
     order: int = 0
-    """Seed of the order of rows; 0 leaves it."""
+    """Seed of the permutation of rows; 0 for none."""
     under_the_mask: float = float("nan")
 
 
@@ -66,7 +66,7 @@ def free_positions(case: LossCase, inputs: Inputs) -> tuple[int, ...]:
 
 
 def example(case: LossCase, recipe: Recipe) -> tuple[Inputs, np.ndarray]:
-    """Inputs and the rows that stay."""
+    """Inputs and the mask of kept rows."""
     inputs, (low, high) = case.inputs(), case.magnitudes
     free = free_positions(case, inputs)
     leaves, structure = jax.tree.flatten([inputs[i] for i in free])
@@ -133,7 +133,7 @@ def _check_values(case: LossCase, inputs: Inputs, values: np.ndarray, slopes: An
     known = np.isfinite(expected) & (np.abs(expected) < np.finfo(np.float32).max)
     lost = known & np.isnan(values)
     assert not lost.any(), f"NaN where {expected[lost][:3]} is right"
-    # A rounding of an input moves the value by the gradient times it, which no implementation can undo.
+    # Rounding an input changes the value by the gradient times it, which no implementation can avoid.
     moving = tuple(inputs[i] for i in case.moving(inputs))
     products = jax.tree.map(lambda g, x: np.abs(np.float64(g) * x).sum(), slopes, moving)
     moved = 2 * float(sum(jax.tree.leaves(products)))
@@ -147,7 +147,7 @@ def _check_values(case: LossCase, inputs: Inputs, values: np.ndarray, slopes: An
 
 
 def recipes(count: int = EXAMPLES, seed: int = 0) -> Iterator[Recipe]:
-    """The same random recipes for everyone."""
+    """Reproducible random recipes."""
     rng = np.random.default_rng(seed)
 
     def some(most: int) -> range:
@@ -176,7 +176,7 @@ def fuzz(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _simplest(case: LossCase, recipe: Recipe, failure: Failing) -> Failing:
-    """Removes everything that the failure does not need."""
+    """Removes everything not needed for the failure."""
     for field in dataclasses.fields(Recipe):
         kept: Any = getattr(recipe, field.name)
         fewer = [kept[:i] + kept[i + 1 :] for i in range(len(kept))] if isinstance(kept, tuple) else []

@@ -1,4 +1,4 @@
-"""Properties of the batch: compiled, mapped, masked, split, permuted or spread over devices, the numbers stay."""
+"""Invariances of the batch: compiled, mapped, masked, split, permuted or sharded, the values stay the same."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +33,7 @@ MAX_DEVICES = 8
 
 
 def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
-    """`value` in the floating inputs at the chosen rows, and a label that no class has in the integer ones."""
+    """`value` in the floating inputs at the given rows, and an invalid label in the integer ones."""
 
     def spoiled(x: Any) -> np.ndarray:
         x = np.array(x)
@@ -47,7 +47,7 @@ def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
 
 
 def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:
-    """An eager call gives the values of one inside jit; one without a mask, those of a mask that is True everywhere."""
+    """An eager call gives the values of a jitted one, and a call without a mask those of a mask of True."""
     kwargs = case.variants[0]
     inside = evaluate(case, inputs, kwargs)
     eager = case.loss(*jax.tree.map(jnp.asarray, inputs), **kwargs)
@@ -59,7 +59,7 @@ def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def vmap_is_loop(case: LossCase, inputs: Inputs) -> str | None:
-    """Mapped over a stack of batches, the loss gives what it gives batch by batch, masked or not."""
+    """`vmap` over a stack of batches equals a loop over batches, masked or not."""
     kwargs = case.variants[0]
     if case.batched:
         rows = count_rows(inputs)
@@ -105,7 +105,7 @@ def masked_is_deleted(case: LossCase, inputs: Inputs) -> str | None:
     keep = some_rows(count_rows(inputs))
     for position, kwargs in enumerate(case.variants):
         fills = (np.nan, np.inf, -np.inf) if position == 0 else (np.nan,)
-        # Where rows know nothing of each other, those of the whole batch do after the first variant.
+        # If rows are independent, the whole batch does after the first variant.
         _assert_deleted(case, inputs, keep, kwargs, fills, alone=position == 0)
     if not case.element_masks:
         return None
@@ -142,7 +142,7 @@ def _row_by_row(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> An
 
 
 def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
-    """Rows one by one give what the whole batch gives, and a row of weight 2 what the row twice gives."""
+    """Single rows give the values of the whole batch, and a row of weight 2 equals the row twice."""
     needs_rows(case)
     if case.batch_coupled:
         raise Skip("rows are coupled: a part of the batch has other negatives")
@@ -161,7 +161,7 @@ def micro_batches(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def permutation(case: LossCase, inputs: Inputs) -> str | None:
-    """Rows in another order give the same values and gradients in that order."""
+    """Permuted rows give permuted values and gradients."""
     needs_rows(case)
     order = np.random.default_rng(3).permutation(count_rows(inputs))
     for kwargs in case.variants:
@@ -173,22 +173,22 @@ def permutation(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def devices(case: LossCase, inputs: Inputs) -> str | None:
-    """Split over devices with uneven masks, nothing changes: shard_map with and without check_vma, and pmap."""
+    """Sharding over devices with uneven masks changes nothing: shard_map with and without check_vma, and pmap."""
     needs_rows(case)
     count = min(MAX_DEVICES, jax.device_count())
     if count < 2:
         raise Skip('one device only; jax.config.update("jax_num_cpu_devices", 8) gives eight')
     first, *others = case.variants
     fitting = [n for n in range(2, count + 1) if case.rows % n == 0 and 2 * n <= case.rows]
-    # A few devices for the batch that is compiled for already.
+    # A few devices, for the batch that is already compiled.
     fewer, given = (max(fitting), case.inputs()) if fitting else (count, case.inputs(2 * count))
-    if not case.batch_coupled:  # rows that know nothing of each other know nothing of devices either
+    if not case.batch_coupled:  # independent rows do not depend on devices either
         _assert_same_on_devices(case, given, first, _uneven(case, given, first), fewer, ("check_vma",))
         return f"{fewer} devices"
     inputs = case.inputs(2 * count)
     mask = _uneven(case, inputs, first)
     _assert_same_on_devices(case, inputs, first, mask, count, ("check_vma", "no check_vma", "pmap"))
-    # Without a mask nothing but the arrays varies over devices. Other numbers are the same program.
+    # Without a mask only the arrays vary over devices. Other numbers are the same program.
     _assert_same_on_devices(case, given, first, None, fewer, ("check_vma",))
     for kwargs in (kwargs for kwargs in others if not all(isinstance(x, float) for x in kwargs.values())):
         _assert_same_on_devices(case, given, kwargs, _uneven(case, given, kwargs), fewer, ("check_vma",))

@@ -1,6 +1,6 @@
 """Laws of families of losses beyond the contract: shift, scale, symmetry, sign and limits.
 
-A law is checked for the first variant; one that holds for other arguments is a limit of one's own.
+A law is checked for the first variant; laws for other arguments belong to the case's own limits.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from lossfns.testing.case import (
 )
 from lossfns.testing.numerics import peaked, unpleasant
 
-# float32 near 1e4 has steps of 1/1024, so what lies on this grid is still exact after 1e4 is added.
+# float32 near 1e4 has steps of 1/1024, so numbers on this grid stay exact after adding 1e4.
 _GRID = 256
 
 
@@ -30,7 +30,7 @@ def _replaced(inputs: Inputs, position: int, x: Any) -> Inputs:
 
 
 def shift(case: LossCase, inputs: Inputs) -> str | None:
-    """1e4 more in one row of logits and 1e4 less in the next change no value and no gradient, at any temperature."""
+    """Adding 1e4 to a row of logits and subtracting it from the next changes nothing, at any temperature."""
     if not case.shift_invariant:
         raise Skip("no logits to whose rows a constant may be added")
     # A division by 3 rounds; one by a power of two does not.
@@ -48,7 +48,7 @@ def shift(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def scale(case: LossCase, inputs: Inputs) -> str | None:
-    """Embeddings times 1e-4 or 1e4 have the same values, and gradients divided by that."""
+    """Embeddings times 1e-4 or 1e4 give the same values, and gradients divided by the factor."""
     if not case.scale_invariant:
         raise Skip("no embeddings whose length does not matter")
     kwargs, moving = case.variants[0], case.moving(inputs)
@@ -76,7 +76,7 @@ def symmetry(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def non_negative(case: LossCase, inputs: Inputs) -> str | None:
-    """No value below 0, not by a rounding either: ordinary, peaked and hostile inputs, and predictions far downhill."""
+    """No value below 0, not even by rounding: ordinary, peaked and hostile inputs, and predictions far downhill."""
     if not case.non_negative:
         raise Skip("its values may be negative")
     given = [("ordinary inputs", inputs, kwargs) for kwargs in case.variants]
@@ -93,7 +93,7 @@ def non_negative(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _downhill(case: LossCase, inputs: Inputs) -> Inputs:
-    """Predictions after a few long steps along their gradients: where a loss is least."""
+    """Predictions after a few long gradient steps, near the minimum of the loss."""
     if 0 not in case.moving(inputs):
         return inputs
     stride = 4 * largest(inputs[0])
@@ -109,7 +109,7 @@ def _downhill(case: LossCase, inputs: Inputs) -> Inputs:
 
 
 def limits(case: LossCase, inputs: Inputs) -> str | None:
-    """The case's own laws: limits of a hyper-parameter, equality with another loss, sums that are known."""
+    """The case's own laws: limits of a hyper-parameter, equality with another loss, known sums."""
     if not case.limits:
         raise Skip("no limits given")
     for name, both in case.limits.items():

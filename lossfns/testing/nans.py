@@ -1,4 +1,4 @@
-"""A NaN in an input that counts is seen in every value that depends on it, and in no other."""
+"""A NaN in a valid input shows in every value that depends on it, and in no other."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from lossfns.testing.numerics import unpleasant
 # Which row, and which of its entries: 0 is the first, 1 the last.
 _PLACES = ((0.0, 1.0), (0.5, 0.0), (1.0, 0.5))
 
-# What an entry becomes to see which values depend on it.
+# Replacements of an entry that reveal which values depend on it.
 _PROBES = (20.0, -20.0)
 
 
@@ -73,7 +73,7 @@ def _check_batch(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], host
         assert not lost.any(), f"{what}: a value that depends on it is {after[0][lost][0]}"
         if case.batched:
             _check_rows(case, place, before, after, depends, 2 * case.tolerance(kwargs), what)
-        # Extreme numbers may hide what moderate ones would change.
+        # Extreme numbers may hide the effect of moderate ones.
         if not hostile and not case.flat and not depends.any():
             odd = _differ(after[0], before[0])
             assert not odd.any(), f"{what}: nothing depends on it, and a value is {after[0][odd][0]}"
@@ -84,12 +84,12 @@ def _check_rows(
     case: LossCase, place: _Place, before: Any, after: Any, depends: np.ndarray, ulps: float, what: str
 ) -> None:
     if case.batch_coupled and place.position not in case.nan_stays:
-        # What has nothing to average, or is masked, is 0 whatever the others are.
+        # A mean over nothing, or a masked value, is 0 whatever the others are.
         good = np.isnan(after[0]) | ((before[0] == 0) & (after[0] == 0))
         assert good.all() or not depends.any(), f"{what}: expected NaN in every row, got {after[0]}"
         return
     others = np.arange(len(depends)) != place.row
-    if case.batch_coupled:  # what its rows share has the gradient of all of them
+    if case.batch_coupled:  # shared inputs have the gradient of all rows
         before, after = before[:1], after[:1]
         others &= ~depends.reshape(len(depends), -1).any(axis=1)
     got, wanted = take(after, others), take(before, others)
@@ -118,7 +118,7 @@ def _lines(case: LossCase, leaf: Any) -> np.ndarray:
 
 
 def _replaced(case: LossCase, inputs: Inputs, place: _Place, x: float) -> Inputs:
-    """The inputs with another number at one place."""
+    """The inputs with one entry replaced."""
     leaves, structure = jax.tree.flatten(inputs[place.position])
     lines = _lines(case, leaves[place.leaf])
     lines[place.row, place.entry] = x

@@ -1,4 +1,4 @@
-"""The gradient by every number that is traced: right, and finite wherever the value is."""
+"""Gradients with respect to traced numbers: correct, and finite wherever the value is."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +20,12 @@ from lossfns.testing.case import (
 )
 from lossfns.testing.numerics import slope_tolerance, unpleasant
 
-# Of a central difference in float64, relative to the number.
+# Step of a central difference in float64, relative to the number.
 _STEP = 1e-5
 
 
 def hyper_parameters(case: LossCase, inputs: Inputs) -> str | None:
-    """The gradient by each number of `sweep` equals differences, and is finite on hostile inputs that have a value."""
+    """The gradient by each number of `sweep` equals finite differences, and is finite on hostile inputs."""
     if not case.sweep:
         raise Skip("no numeric hyper-parameter given")
     given = [*case.variants, *_with_all(case, inputs)]
@@ -41,7 +41,7 @@ def hyper_parameters(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _with_all(case: LossCase, inputs: Inputs) -> list[Mapping[str, Any]]:
-    """Options in which each number of `sweep` is one: all together, or one by one where they exclude each other."""
+    """Options with every number of `sweep` set: together, or one by one if they exclude each other."""
     used = {**option_defaults(case.loss), **case.variants[0]}
     unused = {name: values[1] for name, values in case.sweep.items() if not _is_number(used.get(name))}
     if not unused:
@@ -58,7 +58,7 @@ def _is_number(x: Any) -> bool:
 
 
 def _check_differences(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> list[str]:
-    """Compare with differences of the values, in float64; the names of the numbers."""
+    """Compares with finite differences in float64; returns the names of the numbers."""
     used = {**option_defaults(case.loss), **kwargs}
     with jax.enable_x64(True):
         doubles = cast(inputs, np.float64)

@@ -1,4 +1,4 @@
-"""Properties of the numbers: right values, right derivatives, hostile inputs, low precision."""
+"""Numerical properties: correct values and derivatives, hostile inputs, low precision."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -63,7 +63,7 @@ def gradients(case: LossCase, inputs: Inputs) -> str | None:
 
 
 # Central differences in float64 with a step of 1e-5: truncation 1e-10 times the third derivative, rounding 1e-11, both
-# far below 1e-5. Each derivative grows by the condition of the formula, so the third by its square over the first.
+# far below 1e-5. Each derivative grows by the formula's condition number, so the third exceeds the first by its square.
 _STEP = 1e-5
 
 
@@ -136,7 +136,7 @@ def _dot(a: Any, b: Any) -> Any:
 
 
 def peaked(inputs: Inputs) -> Inputs:
-    """The predictions ten times as far from each other."""
+    """The predictions, ten times as far apart."""
     return (jax.tree.map(lambda x: 10 * x if is_floating(x) else x, inputs[0]), *inputs[1:])
 
 
@@ -202,7 +202,7 @@ def hostile(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def low_precision(case: LossCase, inputs: Inputs) -> str | None:
-    """bfloat16 and float16 inputs cost their own rounding only; gradients are no worse than the naive ones."""
+    """bfloat16 and float16 inputs lose only their own rounding; gradients are no worse than the naive formula's."""
     kwargs = case.variants[0]
     notes = []
     for dtype in (jnp.bfloat16, np.float16):

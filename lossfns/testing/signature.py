@@ -1,4 +1,4 @@
-"""Properties of the signature: errors, dtypes, labels out of range, hyper-parameters that are traced."""
+"""Properties of the signature: errors, dtypes, labels out of range, traced hyper-parameters."""
 
 import contextlib
 import functools
@@ -61,7 +61,7 @@ def _wrong_rows(case: LossCase, inputs: Inputs) -> Iterator[BadCall]:
 
 
 def result_dtype(case: LossCase, inputs: Inputs) -> str | None:
-    """float32 from anything up to float32, float64 from float64; a weak type or a Python number changes nothing."""
+    """float32 from anything up to float32, float64 from float64; weak types and Python numbers change nothing."""
 
     def dtype_of(given: Inputs) -> np.dtype:
         result = jax.eval_shape(functools.partial(case.loss, **kwargs), *given)
@@ -81,7 +81,7 @@ def result_dtype(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def labels_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
-    """A label below 0 or past the last class makes its own row NaN and leaves the others alone."""
+    """A label out of range makes its own row NaN and does not affect others."""
     if case.labels is None:
         raise Skip("no class labels")
     for kwargs in case.variants:
@@ -90,7 +90,7 @@ def labels_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def values_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
-    """A target, weight or the like out of its range makes its own row NaN, and leaves the others and masked ones."""
+    """A target, weight or the like out of range makes its own row NaN unless masked, and does not affect others."""
     if not case.outside:
         raise Skip("arrays may hold any number")
     kwargs = case.variants[0]
@@ -106,7 +106,7 @@ def values_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _with_first(inputs: Inputs, position: int, value: float) -> Inputs:
-    """The last entry of the first row of an array replaced."""
+    """Replaces the last entry of the first row of an array."""
     array = np.array(inputs[position])
     array[(0,) + (-1,) * (array.ndim - 1)] = value
     return (*inputs[:position], array, *inputs[position + 1 :])

@@ -1,4 +1,4 @@
-"""The property of the mean: the weights of a loss's term come from the mask that the loss was given."""
+"""The property of the mean: a loss's term weights follow from the mask given to the loss."""
 
 import functools
 from collections.abc import Mapping
@@ -26,10 +26,9 @@ SEEDS = 4
 
 
 def mask_is_given_once(case: LossCase, inputs: Inputs) -> str | None:
-    """The mean with a mask is the mean of the rows that are left, and no place that is always empty counts.
+    """The mean with a mask is the mean of the remaining rows, without positions that are always empty.
 
-    Its weights are what `loss.term_weights(*arrays, where=, **kwargs)` returns, where the loss carries it, else the
-    mask.
+    The weights are `loss.term_weights(*arrays, where=, **kwargs)` if the loss has this attribute, else the mask.
     """
     needs_rows(case)
     keep = some_rows(count_rows(inputs))
@@ -52,7 +51,7 @@ def mask_is_given_once(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _assert_empty_places_do_not_count(case: LossCase, inputs: Inputs) -> None:
-    """A place that is 0 whatever comes in, such as a first token, which nothing predicts, would lower the mean."""
+    """A position that is always 0, such as a first token, would lower the mean."""
     kwargs = case.variants[0]
     shape = result_shape(case, inputs, kwargs)
     empty = np.ones(shape, bool)

@@ -28,7 +28,7 @@ def _arc_weights(
     where: jax.Array | None = None,
 ) -> jax.Array:
     words, valid = check_present("words_where", words_where, heads.shape, None)
-    # A length out of range gives NaN: its words count, so that it shows.
+    # An invalid length gives NaN: its words count, so that the NaN shows.
     scored = jnp.where(valid[..., None], words, True)
     return scored if where is None else scored & where
 
@@ -48,14 +48,14 @@ def arc_cross_entropy(
         logits: [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the k-th
             word (as in CoNLL-U). -inf forbids a head.
         heads: [..., N], integers in 0 .. N.
-        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word
-            has no head and is none.
-        exclude_self: Whether to take the word itself out of the softmax.
-        where: [..., N], boolean: the words to score. Unlike an absent word, one that is not scored may be a head.
+        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word neither
+            has nor is a head.
+        exclude_self: Whether to exclude the word itself from the softmax.
+        where: [..., N], boolean: the words to score. Unlike an absent word, an unscored one may be a head.
 
     Returns:
-        [..., N], nats for each word; 0 at words that are absent or not scored, which do not count in the weights that
-        it carries, `term_weights`. A head out of range gives NaN, an absent or forbidden one inf.
+        [..., N], nats per word; 0 at absent or unscored words, excluded from the attached `term_weights`. A head out of
+        range gives NaN, an absent or forbidden one inf.
 
     Example:
         Two words, three heads at even odds: log 3; without the word itself log 2.
@@ -66,7 +66,7 @@ def arc_cross_entropy(
         [0.6931 0.6931]
 
     Conventions:
-        Dozat and Manning leave the word itself among its heads in training, and find a tree only afterwards;
+        Dozat and Manning keep the word itself among its heads in training and only search for a tree afterwards;
         `dependency_tree_crf` normalises over trees.
 
     References:
@@ -97,25 +97,24 @@ def dependency_tree_crf(
 
     $$\log \sum_{h' \in \mathcal{T}} e^{s(h')} - s(h), \quad s(h) = \sum_n x_{n, h_n}$$
 
-    The sum over trees is a determinant (the matrix-tree theorem). It is computed by eliminating one word after another,
-    in logarithms and without a subtraction, so that it stays exact for scores of any range.
+    The sum over trees is a determinant (the matrix-tree theorem), computed in logarithms by eliminating words without
+    subtractions, so that it is accurate for scores of any range.
 
     Args:
         scores: $x$, [..., N, N + 1], for word n the scores of its heads in nats: column 0 is the root, column k the
-            k-th word (as in CoNLL-U); a word's own column is not read. -inf forbids an arc.
+            k-th word (as in CoNLL-U); a word's own column is ignored. -inf forbids an arc.
         heads: $h$, [..., N], integers in 0 .. N.
-        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word
-            is as if deleted (heads keep their numbers).
-        single_root: Whether trees have exactly one word under the root, as treebanks demand; if not, at least one.
+        words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word is
+            deleted (heads keep their numbers).
+        single_root: Whether trees have exactly one word under the root, as in treebanks, rather than at least one.
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0; 0 at masked trees and where no word is present. A forbidden arc gives
-        inf. Heads that do not form a tree (a cycle, a second root, a head that is absent or out of range) or a length
-        out of range give NaN.
+        [...], nats per tree, at least 0; 0 without present words, inf for a forbidden arc. Heads that are not a tree (a
+        cycle, a second root, a head that is absent or out of range) or a length out of range give NaN.
 
     Example:
-        Two words: either may be the root of the other. With several roots allowed both may be roots, too.
+        Two words: either may be the root of the other. With several roots allowed, both may be roots too.
 
         >>> print(dependency_tree_crf(jnp.zeros((2, 3)), jnp.array([0, 1])).round(4))
         0.6931
@@ -124,8 +123,8 @@ def dependency_tree_crf(
 
     Conventions:
         - Koo 2007 and Smith and Smith 2007 describe both forms; many implementations sum over trees with several roots
-          and decode with one. torch-struct keeps the root's scores on the diagonal, indexed head first.
-        - Time is N steps of N^2 each; the gradient keeps N^3 numbers.
+          and decode a single root. torch-struct keeps the root's scores on the diagonal, indexed head first.
+        - Time is N steps of N^2 each; the gradient stores N^3 numbers.
 
     References:
         Koo et al. 2007, EMNLP-CoNLL (Structured prediction models via the matrix-tree theorem). McDonald and Satta
@@ -138,16 +137,16 @@ def dependency_tree_crf(
     x = keep_rows(words, keep_rows(where, scores)).astype(accumulation_dtype(scores))
     x = jnp.where(_as_heads(words) & ~_is_self(x), x, -jnp.inf)
     _, top = row_shift(x)
-    # A constant taken out of all scores of a word's heads cancels.
+    # A constant subtracted from all scores of a word's heads cancels.
     x = x - top
-    # An absent word hangs from the root at no cost.
+    # An absent word is attached to the root at no cost.
     x = jnp.where(words[..., None], x, jnp.where(positions(x.shape[-1], x.ndim) == 0, 0.0, -jnp.inf).astype(x.dtype))
     gold = jnp.take_along_axis(x, jnp.clip(heads, 0, x.shape[-1] - 1)[..., None], axis=-1)[..., 0]
     score = jnp.sum(jnp.where(words, gold, 0), axis=-1)
     valid &= _is_tree(heads, words, single_root) if where is None else _is_tree(heads, words, single_root) | ~where
     log_z = _log_partition(x, words, single_root)
     values = jnp.where(score == -jnp.inf, jnp.inf, log_z - score)
-    # The gradient of a value that rounding made negative is right, and stays.
+    # Rounding may make a value negative; its gradient is right and kept.
     values += jax.lax.stop_gradient(jnp.maximum(-values, 0))
     return zero_masked(where, nan_where_invalid(valid, values))
 
@@ -187,9 +186,9 @@ def _is_tree(heads: jax.Array, words: jax.Array, single_root: bool) -> jax.Array
 def _log_partition(x: jax.Array, words: jax.Array, single_root: bool) -> jax.Array:
     """Log of the sum over trees, [...], of log-weights x [..., word, head] with -inf at the words themselves.
 
-    Eliminating word k hangs its dependents from its heads: w_ij += w_ik w_kj / d_k with d_k the sum of k's incoming
-    weights, and the sum over trees is the product of all d_k. Trees with one root are the part that is of first order
-    in the root's weights: every number carries its order, and of a sum only the lowest order counts.
+    Eliminating word k attaches its dependents to its heads: w_ij += w_ik w_kj / d_k with d_k the sum of k's incoming
+    weights, and the sum over trees is the product of all d_k. Trees with one root are the part of first order in the
+    root's weights: every number carries its order, and in a sum only the lowest order counts.
     """
     count = x.shape[-2]
     if not count:

@@ -30,17 +30,16 @@ def tree_smoothness(
     $$\sum_{(i, j) \in E} \alpha_{ij} \lVert h_i - h_j \rVert^2$$
 
     Args:
-        hidden: $h$, [..., N, D], a vector for each node.
-        edges: [..., E, 2], integers in 0 .. N-1: the two nodes of each edge, in any order; each edge once.
+        hidden: $h$, [..., N, D], one vector per node.
+        edges: [..., E, 2], integers in 0 .. N-1: the nodes of each edge in either order, each edge once.
         edge_weights: $\alpha$, [..., E], at least 0.
-        edges_where: The present edges: boolean [..., E], or integer counts [...]; None for all. What an absent
-            edge names is not looked at.
+        edges_where: The present edges: boolean [..., E], or integer counts [...]; None for all. Absent edges are not
+            read.
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], one value for each tree, a sum over its edges, in squared units of `hidden`; 0 at masked trees and for a
-        tree without edges. A present edge to a node out of range or of negative weight, or a count out of range,
-        gives NaN.
+        [...], summed over edges, in squared units of `hidden`. A present edge to a node out of range or of negative
+        weight, or a count out of range, gives NaN.
 
     Example:
         A chain of three nodes at 0, 1 and 3 on a line: 1 + 0.5 times 4.
@@ -50,9 +49,8 @@ def tree_smoothness(
         3.0
 
     Conventions:
-        The quadratic form of the graph's Laplacian, $\mathrm{tr}(H^\top L H)$, with each edge counted once; a sum over
-        ordered pairs, as some code has it, is twice this. Whether the edges make a tree at all is not checked: any
-        graph has this value.
+        The quadratic form of the graph Laplacian, $\mathrm{tr}(H^\top L H)$, with each edge counted once; a sum over
+        ordered pairs is twice this. The edges may be of any graph: that they are a tree is not checked.
 
     References:
         Belkin and Niyogi 2003, doi:10.1162/089976603321780317.
@@ -77,7 +75,7 @@ def tree_smoothness(
     h = keep_rows(where, hidden).astype(dtype)
     weights = keep_rows(present, keep_rows(where, edge_weights)).astype(dtype)
     one, other = (_of_nodes(h, edges[..., i]) for i in (0, 1))
-    # An absent edge may name a node that holds anything.
+    # Absent edges may point at any value.
     gaps = keep_rows(present, one) - keep_rows(present, other)
     valid &= jnp.all(weights >= 0, axis=-1)
     values = jnp.sum(weights * jnp.sum(jnp.square(gaps), axis=-1), axis=-1)

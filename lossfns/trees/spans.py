@@ -1,4 +1,4 @@
-"""Constituency trees: a distribution over binary bracketings."""
+"""Constituency trees: distributions over binary bracketings."""
 
 import jax
 import jax.numpy as jnp
@@ -29,21 +29,20 @@ def span_tree_crf(
 
     $$\log \sum_{S' \in \mathcal{T}} e^{s(S')} - s(S), \quad s(S) = \sum_{(i, j) \in S} x_{ij}$$
 
-    A binary tree over n words has n - 1 spans of two words or more; spans of one word are in every tree and are not
-    read. The sum over trees is the inside algorithm's.
+    A binary tree over n words has n - 1 spans of two words or more; single words are in every tree and ignored. The sum
+    over trees is computed by the inside algorithm.
 
     Args:
-        scores: $x$, [..., N, N], scores in nats of the span from word i to word j, both included, for i < j; the rest
-            is not read. -inf forbids a span.
-        spans: $S$, [..., N, N], boolean, which spans i < j are in the tree, the whole sentence among them; the diagonal
-            is not read.
+        scores: $x$, [..., N, N], scores in nats of the span from word i to word j inclusive, for i < j; the rest is
+            ignored. -inf forbids a span.
+        spans: $S$, [..., N, N], boolean, which spans i < j are in the tree, including the whole sentence; the diagonal
+            is ignored.
         words_where: The present words: integer lengths [...], or boolean [..., N] without holes; None for all.
         where: [...], boolean; False deletes the tree.
 
     Returns:
-        [...], nats for each tree, at least 0; 0 at masked trees and for fewer than three words, which have one tree. A
-        forbidden span in the tree gives inf. Spans that do not form a binary tree, a length out of range or a mask of
-        words with a hole give NaN.
+        [...], nats per tree, at least 0; 0 for fewer than three words, inf for a forbidden span. Spans that are not a
+        binary tree, a length out of range or a mask of words with a hole give NaN.
 
     Example:
         Three words have two trees, ((0 1) 2) and (0 (1 2)).
@@ -53,10 +52,10 @@ def span_tree_crf(
         0.6931
 
     Conventions:
-        - For labelled spans with logits [..., N, N, labels], give their `logsumexp` as scores and add the cross-entropy
-          of the label at each span of the tree: the distribution factorises so.
-        - torch-struct counts spans of one word in the score, which changes no probability.
-        - Time is N steps of N^2 each; the gradient keeps N^3 numbers.
+        - For labelled spans with logits [..., N, N, labels], pass their `logsumexp` as scores and add the cross-entropy
+          of the label at each span of the tree: the distribution factorises.
+        - torch-struct also scores single words, which does not change probabilities.
+        - Time is N steps of N^2 each; the gradient stores N^3 numbers.
 
     References:
         Baker 1979, doi:10.1121/1.2017061 (inside algorithm). Stern et al. 2017, arXiv:1705.03919 (scores of spans).
@@ -95,8 +94,8 @@ def span_tree_crf(
 def _nll_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The inside algorithm over x [..., first word, further words], and the costs of the tree's choices.
 
-    From the top down a tree is a choice of a split for each of its spans, so its NLL is the sum over them. Each is
-    a difference between neighbours, whose digits are kept: an inside value is the sum of two numbers, the best tree's
+    From the top down a tree is a choice of split for each of its spans, and its NLL the sum over them. Each is a
+    difference of neighbours, computed without cancellation: an inside value is a sum of two numbers, the best tree's
     and the rest with the rounding error of the first.
 
     Returns:
@@ -113,7 +112,7 @@ def _nll_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Arra
 
     def step(carry, k):  # type: ignore[no-untyped-def]
         best, rest, nll, parted = carry
-        # The left part has 1 .. k words, the right part begins after it and has the rest of k + 1.
+        # The left part has 1 .. k words, the right part the rest of k + 1.
         right = jnp.minimum(start + split + 1, count - 1), jnp.clip(k - 1 - split, 0, count - 1)
         ways = jnp.where(here < k, best + best[..., *right], -jnp.inf)
         _, top = row_shift(ways)
@@ -131,7 +130,7 @@ def _nll_of_splits(x: jax.Array, chosen: jax.Array) -> tuple[jax.Array, jax.Arra
 
     chart = vary_like(jnp.zeros_like(x), x, chosen)
     (_, _, nll, parted), _ = jax.lax.scan(step, (chart, chart, zero, none), jnp.arange(1, count))
-    # The gradient of a value that rounding made negative is right, and stays.
+    # Rounding may make a value negative; its gradient is right and kept.
     return nll + jax.lax.stop_gradient(jnp.maximum(-nll, 0)), parted
 
 

@@ -61,7 +61,7 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
         problem = f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
     for parent in map(os.stat, path.parents):
         owned = parent.st_uid in (0, os.geteuid(), _UNKNOWN_USER)
-        # Of a folder with the sticky bit, such as /tmp, others cannot rename what is not theirs.
+        # In a folder with the sticky bit, such as /tmp, others cannot rename entries they do not own.
         open_to_all = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
         if not owned or open_to_all:
             problem = problem or "can be replaced by others, who can write to a folder above it"

@@ -191,7 +191,7 @@ def explain(message: str, step: Any, state: Any, batch: Batch) -> OutOfMemory:
         message: XLA's message.
         step: The step that failed.
         state: Its state: arrays or their shapes.
-        batch: Its batch, likewise.
+        batch: Its batch: arrays or their shapes.
     """
     rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.shape), default=1)
     limit = device_limit()

@@ -157,7 +157,7 @@ def preempted() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Waits for all processes, so that none reads a file that another has not written yet."""
+    """Waits for all processes, so that none reads a file before another has written it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

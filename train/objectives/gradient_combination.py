@@ -1,6 +1,6 @@
 """Weights of tasks from the Gram matrix of their gradients, G[i, j] = g_i . g_j.
 
-A multi-task method replaces T gradients by a combination of them whose weights depend on G alone. So each method is a
+A multi-task method replaces T gradients by a combination with weights that depend on G alone. So each method is a
 pure function of a [T, T] matrix: it can be compiled, needs no solver on the host, and is finite for zero, parallel and
 opposed gradients. Each works on the correlations of the gradients and divides by their norms at the end, so results
 stay accurate for gradients a million times smaller than others.
@@ -117,7 +117,7 @@ def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
 
     Args:
         gram: [T, T].
-        key: Key of the order, which is drawn for each task.
+        key: Key of the order, drawn per task.
 
     Returns:
         [T], weights of the original gradients, at least 1 each, since only opposed components are removed.

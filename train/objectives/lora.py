@@ -136,7 +136,7 @@ def lora_objective(objective: Objective, *, alpha: float, rank_stabilized: bool 
         rank_stabilized: As for `lora_merge`.
 
     Returns:
-        An objective for a state whose parameters are adapters and whose `frozen` is a `LoraBase`.
+        An objective for a state with adapters as parameters and a `LoraBase` as `frozen`.
 
     >>> from train.objective import Term
     >>> objective = lora_objective(lambda params, batch, ctx: {"w": Term(params["w"])}, alpha=3.0)

@@ -295,8 +295,8 @@ def proximal_meta(
         inner_rate: As for `maml`.
         steps: As for `maml`.
         loss_weights: As for `maml`.
-        through: Differentiate through $\theta_i$ as MAML does. If False, it is a constant: the meta-gradient is that of
-            the envelope, and the query terms are only reported.
+        through: Differentiate through $\theta_i$ as MAML does. If False, it is a constant: the meta-gradient is then
+            the envelope's, and the query terms are only reported.
 
     Returns:
         An objective, as of `maml`, with the further term `"proximal"`, one value $\lambda \lVert \theta_i - \theta

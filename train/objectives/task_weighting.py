@@ -166,7 +166,7 @@ def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransforma
     r"""Learned uncertainty: also minimises $\sum_i k_i e^{-s_i} L_i + s_i / 2$ over log-variances $s_i$.
 
     Args:
-        factors: $k_i$: 1/2 for a squared error, whose likelihood is Gaussian, and 1 for a cross-entropy.
+        factors: $k_i$: 1/2 for a squared error (Gaussian likelihood), 1 for a cross-entropy.
         optimizer: Optimizer of the log-variances, which start at 0; SGD at 0.01 by default.
 
     Returns:
@@ -287,7 +287,7 @@ def famo(*, learning_rate: float = 0.025, decay: float = 0.001, min_losses: Sequ
 def gradnorm(
     *, alpha: float = 1.5, learning_rate: float = 0.025, optimizer: optax.GradientTransformation | None = None
 ) -> Weighting:
-    r"""GradNorm: moves weights until weighted gradients have lengths that grow with how slowly each task learns.
+    r"""GradNorm: moves weights until the norms of weighted gradients are larger for tasks that learn slowly.
 
     One step of descent on $\sum_i | w_i \lVert g_i \rVert - \bar G\, r_i^\alpha |$, with $r_i$ the loss over its first
     value, over the mean of those, $\bar G$ the mean length and the right side a constant; then the weights are scaled
@@ -296,8 +296,8 @@ def gradnorm(
     Args:
         alpha: Strength of the preference for slow tasks.
         learning_rate: Learning rate of the weights.
-        optimizer: Optimizer of the weights in place of Adam at that rate. Adam moves them at the same speed for
-            gradients of any size; `optax.sgd(rate)` makes plain steps.
+        optimizer: Optimizer of the weights instead of Adam at that rate. Adam moves them at the same speed for
+            gradients of any size; `optax.sgd(rate)` takes plain steps.
 
     References:
         Chen et al. 2018, arXiv:1711.02257. The paper uses the gradients of one shared layer, here all parameters.

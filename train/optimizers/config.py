@@ -111,7 +111,7 @@ class OptimizerConfig:
     """Maximum absolute value of each entry of a gradient, applied before clip_norm. None: no clipping."""
 
     layer_decay: float = 1.0
-    """Learning rate of a layer relative to that of the next one above; the head has the full rate and embeddings the
+    """Learning rate of a layer relative to the layer above; the head has the full rate and embeddings the
     lowest. 1: the same rate everywhere."""
 
     layer_pattern: str = LAYER_PATTERN
@@ -191,7 +191,7 @@ class OptimizerConfig:
             checks.check_proximal(self.name, has_lookahead=self.lookahead_every is not None)
 
     def setting(self, name: str) -> float:
-        """The value of a setting, with the optimizer's default in place of None.
+        """The value of a setting, with the optimizer's default for None.
 
         Args:
             name: `momentum`, `b1`, `b2`, `b3`, `eps` or `weight_decay`.

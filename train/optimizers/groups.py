@@ -52,7 +52,7 @@ def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
         schedule: The learning rate.
 
     Returns:
-        One link in place of `core_links(config, schedule)`.
+        One link instead of `core_links(config, schedule)`.
     """
 
     def partition(tree: Tree) -> optax.GradientTransformationExtraArgs:

@@ -73,7 +73,7 @@ def newton_schulz(matrix: jax.Array) -> jax.Array:
 
     Each of Muon's five steps is X <- P X with P = 3.4445 - 4.7750 A + 2.0315 A^2 and A = X X^T. P and A commute, so the
     next A is P^2 A: only the product of all P is computed, and multiplied with X at the end. Up to rounding the result
-    equals that of the usual form (Jordan et al. 2024), with fewer operations if X is oblong.
+    equals the usual form (Jordan et al. 2024), with fewer operations if X is oblong.
 
     Args:
         matrix: A matrix of Frobenius norm at most 1; singular values below 0.002 stay small.

@@ -245,7 +245,7 @@ def scale_by_sophia(
         eps: The smallest denominator.
         gamma: Factor of h.
         every: Steps from one estimate to the next.
-        curvature: A transformation that returns an estimate in place of the gradient.
+        curvature: A transformation that returns an estimate instead of the gradient.
 
     Returns:
         The transformation; its update needs the arguments of `curvature`.

@@ -147,7 +147,7 @@ def ema_decay_schedule(decay: float, warmup: float = 10.0) -> optax.Schedule:
         The schedule, for `build_train_step(..., ema_decay=...)`.
 
     References:
-        Polyak and Juditsky 1992; the formula is that of `tf.train.ExponentialMovingAverage` with `num_updates`.
+        Polyak and Juditsky 1992; the formula of `tf.train.ExponentialMovingAverage` with `num_updates`.
 
     Example:
         >>> schedule = ema_decay_schedule(0.5)

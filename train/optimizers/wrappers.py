@@ -19,7 +19,7 @@ from train.trees import Params, Tree
 
 
 class SlowWeights(NamedTuple):
-    """State of Lookahead: the slow weights, the steps since they moved, and the state of the fast optimizer."""
+    """State of Lookahead: slow weights, steps since their last move, and state of the fast optimizer."""
 
     slow: Any
     sync: Any
@@ -92,7 +92,7 @@ def schedule_free(
 def evaluation_params(state: TrainState) -> Any:
     """The parameters to evaluate and export: the average of an averaging optimizer, otherwise those of the state.
 
-    The result of a schedule-free optimizer is its average, that of Lookahead its slow weights. Evaluation steps use
+    A schedule-free optimizer results in its average, Lookahead in its slow weights. Evaluation steps use
     these parameters automatically; use this function to export a trained model.
 
     Args:
@@ -166,7 +166,7 @@ def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
         seed: Seed of the signs; those of the n-th estimate depend only on the seed and n.
 
     Returns:
-        A transformation that returns the estimate in place of the gradient; its update needs `grad_fn=`.
+        A transformation that returns the estimate instead of the gradient; its update needs `grad_fn=`.
 
     Example:
         >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
