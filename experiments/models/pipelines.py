@@ -82,9 +82,9 @@ AXES: dict[str, dict[str, Arm]] = {
     "stopping": {"early stopping": Arm(stops=True)},
     "data": {f"{share:g} of the data": Arm(share=share) for share in SHARES},
     "schedule": {
-        "cosine": Arm(schedule=(("schedule", "cosine"),)),
-        "warm-up and cosine": Arm(schedule=(("schedule", "cosine"), ("warmup", 0.1))),
-        "constant, then to 0": Arm(schedule=(("schedule", "wsd"),)),
+        "constant rate": Arm(schedule=(("schedule", "constant"),)),
+        "warm-up and cosine": Arm(schedule=(("warmup", 0.1),)),
+        "late decay": Arm(schedule=(("schedule", "wsd"),)),
     },
 }
 """Arms by the step that they change; "loss" is for regressions alone."""
