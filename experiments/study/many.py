@@ -32,6 +32,8 @@ RATES = 5
 """Rates of a grid, and of each extension."""
 MOST = 6
 """Grids that are tried before a search gives up."""
+FLAT = 0.01
+"""Of the best loss: what the lowest rate must be worse by."""
 
 
 class Runs(NamedTuple):
@@ -242,6 +244,9 @@ def train_at_each(
 def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
     """The loss at each rate of a log grid, extended until the best is not at its edge.
 
+    It is extended downwards, too, while the lowest rate is within 1 % of the best: at rates that are all too large a
+    network learns nothing, and which of them is best is chance.
+
     Args:
         loss_of: Takes `RATES` learning rates and gives the loss of each, or of each and S seeds [RATES, S], which then
             all have their best inside; what is not finite counts as infinite.
@@ -255,14 +260,17 @@ def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[f
     >>> [f"{rate:.3g}" for rate in found], f"{best_rate(found):.3g}"
     (['0.1', '0.316', '1', '3.16', '10', '31.6', '100', '316', '1e+03', '3.16e+03'], '100')
     """
-    found: dict[int, np.ndarray] = {}
+    found = dict[int, np.ndarray]()
     first = -(RATES // 2)
     for _ in range(MOST):
         places = range(first, first + RATES)
         losses = np.reshape(loss_of([middle * STEP**place for place in places]), (RATES, -1)).astype(np.float64)
         found |= dict(zip(places, np.where(np.isfinite(losses), losses, math.inf), strict=True))
         tried = sorted(found)
-        best = {tried[place] for place in np.argmin([found[place] for place in tried], 0)}
+        table = np.stack([found[place] for place in tried])
+        best = {tried[place] for place in table.argmin(0)}
+        if np.any(table[0] <= table.min(0) + FLAT * abs(table.min(0))):
+            best.add(tried[0])
         if not best & {tried[0], tried[-1]}:
             break
         first = tried[-1] + 1 if tried[-1] in best else tried[0] - RATES
