@@ -19,10 +19,10 @@ World English Bible (public domain) by their group of books. No test text is in 
 The folder then has `predictions.csv` of the test, and the network trained with all labels, which `--ask` loads.
 
 Expected: pretraining on 4,000 reviews does not pay against counting words. With 50, 200, 1,000 and all labels the
-pretrained network has an AUC of 0.671, 0.726, 0.785 and 0.819; from scratch 0.622, 0.701, 0.753 and 0.821, TF-IDF 0.673,
-0.782, 0.847 and 0.879, LSA 0.719, 0.800, 0.843 and 0.856. LoRA and layer-wise rates are within 0.021 of it. Its probabilities
-are no truer (calibration error 0.064 with 200 labels, TF-IDF 0.031). Values are chosen on 600 labelled reviews, more
-than the 50 that train. 10 minutes of processor time; with `--longer` 30.
+pretrained network has an AUC of 0.671, 0.726, 0.785 and 0.819; from scratch 0.622, 0.701, 0.753 and 0.821, TF-IDF
+0.673, 0.782, 0.847 and 0.879, LSA 0.719, 0.800, 0.843 and 0.856. LoRA and layer-wise rates are within 0.021 of it. Its
+probabilities are no truer (calibration error 0.064 with 200 labels, TF-IDF 0.031). Values are chosen on 600 labelled
+reviews, more than the 50 that train. 10 minutes of processor time; with `--longer` 30.
 """
 
 from __future__ import annotations
