@@ -66,6 +66,15 @@ def area_under_roc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
 
 
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats; a probability below 1e-12 counts as that.
+
+    >>> round(log_loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)  # (log 2 + log 4/3) / 2
+    0.4904
+    """
+    return float(np.mean(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))))
+
+
 def judge(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy, area under the ROC curve, F1 of the rarest class, and expected calibration error."""
     predicted = probabilities.argmax(-1)

@@ -19,7 +19,7 @@ from experiments.baselines.linear import fit_linear
 from experiments.baselines.tfidf import fit_tfidf, fit_topics
 from experiments.data.labelled import Labelled
 from experiments.data.tokenizers import Tokenizer
-from experiments.evaluation.calibration import area_under_roc, judge
+from experiments.evaluation.calibration import judge, log_loss
 from experiments.evaluation.fine_tuning import TextClassifier, adapted, draw, outputs, probabilities, start, whole
 from experiments.study import many
 from experiments.study.grid import Row
@@ -148,7 +148,7 @@ def features_of(lab: Lab) -> tuple[np.ndarray, ...]:
 
 
 def tune(lab: Lab, tuned: str, labels: int) -> list[Row]:
-    """A row for each value of a method that was tried; the loss is 1 minus the AUC on validation texts."""
+    """A row for each value of a method that was tried, with its cross-entropy on validation texts."""
     drawn, check = lab.drawn(labels), lab.validation
     label = lab.data.texts[0].label[check]
     if tuned in WAYS:
@@ -156,14 +156,13 @@ def tune(lab: Lab, tuned: str, labels: int) -> list[Row]:
 
         def losses(end: many.Trained) -> list[float]:
             each = of_each(lab, end.params, encoder, lab.data.tokens[0][check])
-            return [1 - area_under_roc(found, label) if np.isfinite(found).all() else np.inf for found in each]
+            return [log_loss(found, label) for found in each]
 
         return many.tune(fit, pool_of(lab), runs, MIDDLES.get(tuned, 3e-3), losses)
 
     def mean_losses(values: list[float]) -> list[float]:
         return [
-            float(np.mean([1 - area_under_roc(of_words(lab, tuned, rows, c, 0)[check], label) for rows in drawn]))
-            for c in values
+            float(np.mean([log_loss(of_words(lab, tuned, rows, c, 0)[check], label) for rows in drawn])) for c in values
         ]
 
     found = many.search_rates(mean_losses, MIDDLES[tuned])
@@ -199,6 +198,6 @@ def table_of(lab: Lab) -> Table:
         best = many.best_rate(tried)
         edge = "" if min(tried) < best < max(tried) else "at the edge"
         lines.append(
-            [method, labels, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{1 - tried[best]:.3f}", edge]
+            [method, labels, f"{min(tried):.3g} to {max(tried):.3g}", f"{best:.3g}", f"{tried[best]:.3f}", edge]
         )
-    return Table(["method", "labels", "rates or C tried", "chosen", "AUC on validation texts", ""], lines)
+    return Table(["method", "labels", "rates or C tried", "chosen", "nats on validation texts", ""], lines)

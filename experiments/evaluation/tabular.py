@@ -17,7 +17,7 @@ from experiments.baselines.tables import BOOSTING, fit_best
 from experiments.data.folds import CLIPPED, STANDARDISED, Fold, Stacked, prepare
 from experiments.data.tables import Table
 from experiments.evaluation.pictures import line_panels
-from experiments.models.pipelines import CE, EXPECTILE, GAUSSIAN, LEVEL, MSE, POISSON, QUANTILE
+from experiments.models.pipelines import CE, EXPECTILE, GAUSSIAN, LEVEL, MSE, POISSON, QUANTILE, log_variance
 from train import metrics
 from train.records import report
 
@@ -115,7 +115,8 @@ def measure_network(data: Stacked, number: int, loss: str, judged: Any, targets:
         points = targets[fold.train].astype(np.float64).mean() * np.exp(outputs[:, 0])
     row |= measure_numbers(points[fold.test], true, float(targets.std()))
     if loss == GAUSSIAN:
-        return row | measure_normal(points[fold.test], spread * np.exp(outputs[fold.test, 1] / 2), true)
+        deviations = np.exp(np.asarray(log_variance(outputs[fold.test])) / 2)
+        return row | measure_normal(points[fold.test], spread * deviations, true)
     if loss == MSE:
         missed = (points - targets)[fold.validation]
         return row | measure_normal(points[fold.test], np.sqrt(np.mean(missed**2)), true)

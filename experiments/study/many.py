@@ -32,6 +32,8 @@ RATES = 5
 """Rates of a grid, and of each extension."""
 MOST = 6
 """Grids that are tried before a search gives up."""
+FLAT = 0.01
+"""Of the best loss: what the lowest rate must be worse by."""
 
 
 class Runs(NamedTuple):
@@ -242,28 +244,37 @@ def train_at_each(
 def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
     """The loss at each rate of a log grid, extended until the best is not at its edge.
 
+    It is extended downwards, too, while the lowest rate is within 1 % of the best: at rates that are all too large a
+    network learns nothing, and which of them is best is chance.
+
     Args:
-        loss_of: Takes `RATES` learning rates and gives the loss of each; what is not finite counts as infinite.
+        loss_of: Takes `RATES` learning rates and gives the loss of each, or of each and S seeds [RATES, S], which then
+            all have their best inside; what is not finite counts as infinite.
         middle: Where the first grid lies.
 
     Returns:
-        Loss by learning rate, in the order of the rates. If the best is at an edge after all, `MOST` grids were tried.
+        Mean loss by learning rate, in the order of the rates. If a best is at an edge after all, `MOST` grids were
+        tried.
 
     >>> found = search_rates(lambda rates: [abs(math.log10(rate / 100)) for rate in rates], middle=1.0)
     >>> [f"{rate:.3g}" for rate in found], f"{best_rate(found):.3g}"
     (['0.1', '0.316', '1', '3.16', '10', '31.6', '100', '316', '1e+03', '3.16e+03'], '100')
     """
-    found: dict[int, float] = {}
+    found = dict[int, np.ndarray]()
     first = -(RATES // 2)
     for _ in range(MOST):
         places = range(first, first + RATES)
-        losses = loss_of([middle * STEP**place for place in places])
-        found |= {p: float(loss) if np.isfinite(loss) else math.inf for p, loss in zip(places, losses, strict=True)}
-        best = min(found, key=lambda place: found[place])
-        if min(found) < best < max(found):
+        losses = np.reshape(loss_of([middle * STEP**place for place in places]), (RATES, -1)).astype(np.float64)
+        found |= dict(zip(places, np.where(np.isfinite(losses), losses, math.inf), strict=True))
+        tried = sorted(found)
+        table = np.stack([found[place] for place in tried])
+        best = {tried[place] for place in table.argmin(0)}
+        if np.any(table[0] <= table.min(0) + FLAT * abs(table.min(0))):
+            best.add(tried[0])
+        if not best & {tried[0], tried[-1]}:
             break
-        first = max(found) + 1 if best == max(found) else min(found) - RATES
-    return {middle * STEP**place: found[place] for place in sorted(found)}
+        first = tried[-1] + 1 if tried[-1] in best else tried[0] - RATES
+    return {middle * STEP**place: float(found[place].mean()) for place in sorted(found)}
 
 
 def try_values(loss_of: Callable[[float], float], middle: float) -> list[Row]:
@@ -279,6 +290,8 @@ def tune(
     middle: float,
     loss_of: Callable[[Trained], Any],
     vary: Callable[[Runs, jax.Array], Runs] = with_rates,
+    *,
+    each: bool = False,
 ) -> list[Row]:
     """Searches the learning rate of a trainer, or another number, by its mean loss over runs with seeds of their own.
 
@@ -289,6 +302,7 @@ def tune(
         middle: Where the first grid lies.
         loss_of: The loss to minimise, [R] of R trained runs; use validation data.
         vary: Puts numbers [R] into R runs, if they are not learning rates.
+        each: Whether each seed, such as a fold, chooses for itself: the grid is extended until all are inside.
 
     Returns:
         A row for each number tried: "rate", its mean "loss", and the "losses" of the seeds.
@@ -297,9 +311,9 @@ def tune(
 
     def losses(rates: list[float]) -> np.ndarray:
         found = loss_of(train_at_each(trainer, rates, runs, pool, vary))
-        each = np.asarray(found, np.float64).reshape(len(rates), seeds)
-        seen.update(zip(rates, each.tolist(), strict=True))
-        return each.mean(1)
+        table = np.asarray(found, np.float64).reshape(len(rates), seeds)
+        seen.update(zip(rates, table.tolist(), strict=True))
+        return table if each else table.mean(1)
 
     return [{"rate": rate, "loss": loss, "losses": seen[rate]} for rate, loss in search_rates(losses, middle).items()]
 
