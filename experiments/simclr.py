@@ -1,11 +1,11 @@
 """Learn representations of glyphs without labels by NT-Xent, and probe them on unseen characters and typefaces.
 
-The study is on contrastive learning (Chen et al. 2020, arXiv:2002.05709). The two views of a pair are two typefaces of
-one character, drawn by people (and also shifted, scaled, faded and noised), not two augmentations of one image. A
-linear probe on the frozen encoder classifies 208 characters that were not in pretraining. Its labels come from the
-pretraining typefaces; its test images come from four others. Baselines are the same probe on a random encoder, on an
-encoder trained with cross-entropy on the pretraining characters, and on the pixels. A pair of typefaces reveals that
-two images show one character, so the supervised encoder has the same information; only the loss differs.
+Contrastive learning (Chen et al. 2020, arXiv:2002.05709). The two views of a pair are two typefaces of one character,
+drawn by people (and also shifted, scaled, faded and noised). A linear probe on the frozen encoder classifies 208
+characters that were not in pretraining. Its labels come from the pretraining typefaces; its test images come from four
+others. Baselines are the same probe on a random encoder, on an encoder trained with cross-entropy on the pretraining
+characters, and on the pixels. A pair of typefaces reveals that two images show one character, so the supervised encoder
+has the same information; only the loss differs. Fonts: matplotlib's (Vera, STIX, BaKoMa licences).
 
     python -m experiments.simclr
     python -m experiments.simclr --data.name=digits    # augmented views of handwritten digits, other writers held out

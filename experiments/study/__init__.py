@@ -7,6 +7,7 @@ from experiments.study.config import Training as Training
 from experiments.study.config import TrainingConfig as TrainingConfig
 from experiments.study.config import axis as axis
 from experiments.study.config import check_known as check_known
+from experiments.study.config import check_shares as check_shares
 from experiments.study.devices import MeshConfig as MeshConfig
 from experiments.study.devices import ProcessConfig as ProcessConfig
 from experiments.study.grid import Row as Row

@@ -85,6 +85,18 @@ def check_known(option: str, values: Sequence[str], known: Iterable[str]) -> Non
             raise UsageError(f"{option} may be {', '.join(known)}, but one of them is {value!r}")
 
 
+def check_shares(option: str, values: Sequence[float]) -> None:
+    """Refuses what is no share of examples.
+
+    >>> check_shares("--shares", [0.2, 1.5])
+    Traceback (most recent call last):
+    train.errors.UsageError: --shares must be at least 0 and below 1, got 1.5
+    """
+    for value in values:
+        if not 0 <= value < 1:
+            raise UsageError(f"{option} must be at least 0 and below 1, got {value:g}")
+
+
 Training = Annotated[TrainingConfig, tyro.conf.arg(name="")]
 """Type of the field `training`: its options have no prefix. A second training uses a plain TrainingConfig."""
 
