@@ -167,7 +167,12 @@ def numbers(count):
     return np.where(np.arange(count) < 20, 2_000, 50)
 
 
-@pytest.mark.parametrize("method", mlm_variants.ARMS)
+FEW = mlm_variants.NSP, mlm_variants.WORDS
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(arm, marks=() if arm in FEW else pytest.mark.full) for arm in mlm_variants.ARMS]
+)
 def test_objective_counts_masked_tokens_pairs_and_all_tokens(method):
     config, arm = small(), mlm_variants.ARMS[method]
     batch = PairSource(pairs_of(), arm.task, SEQ_LEN, 0.15, 0, STARTS)(0, np.arange(8))
@@ -191,6 +196,7 @@ def test_objective_counts_masked_tokens_pairs_and_all_tokens(method):
     assert set(trained) == {*found} - {"masked_accuracy", "pair_accuracy"}
 
 
+@pytest.mark.full
 def test_only_masked_tokens_are_replaced():
     batch = PairSource(pairs_of(), "none", SEQ_LEN, 0.15, 0, STARTS)(0, np.arange(8))
     model = ReplacedTokens(TransformerConfig(width=8, depth=1, heads=1), VOCAB)
@@ -202,6 +208,7 @@ def test_only_masked_tokens_are_replaced():
     assert not (new & ~batch["masked"]).any()
 
 
+@pytest.mark.full
 def test_encoders_of_all_methods_start_equal():
     config, data = small(), mlm_variants.OrderText(SimpleNamespace(counts=numbers(VOCAB)), {}, STARTS, None)
     nets = [mlm_variants.initial(config, data, method, 3)["encoder"] for method in (PLAIN, mlm_variants.ELECTRA)]

@@ -96,6 +96,7 @@ def test_uniform_alignment_collapses_to_its_letters():
     assert once.tolist() == [[1, 1, 1, 2, 2, 2, 3, 3, 3]]
 
 
+@pytest.mark.full
 def test_a_transducer_decodes_by_the_logits_it_is_trained_on():
     model, rng = Transducer(EncoderConfig(width=8, depth=1, context=2), 5), np.random.default_rng(4)
     features, frames = rng.standard_normal((3, 12, 6)), np.array([12, 7, 3])

@@ -240,6 +240,7 @@ def parser(gold):
     return model, jax.tree.map(lambda leaf: leaf + 0.1, params), batch
 
 
+@pytest.mark.full
 def test_padding_changes_nothing(parser):
     model, params, batch = parser
     whole = model.apply({"params": params}, batch["parts"], batch["words"])
