@@ -11,12 +11,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lossfns
-from experiments.study import report
+from experiments.study import in_use, report
 from experiments.study.cli import print_results
 from experiments.study.compare import Question, paired
 from experiments.study.grid import run_name
@@ -30,10 +29,7 @@ from train.records.report import Table, escape_markdown, markdown_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-EXPERIMENTS = Path(__file__).parents[1]
 Studies = Mapping[str, str]
-HEAD = ("loss", "studies")
-"""The columns of the losses in use."""
 SHOWN = (0, 1, 2, 3, 5, 6)
 """Columns of a comparison in a sweep."""
 
@@ -241,27 +237,14 @@ def tables(studies: Studies) -> dict[Path, str]:
         readme.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
-    used = losses_of(summaries)
-    rows = [[loss, ", ".join(names)] for loss, names in used.items()]
+    used = in_use.table_of(summaries)
     details += [
         "## Losses in use",
-        f"{len(used)} functions of `lossfns` that these studies call.",
-        markdown_table(Table(HEAD, rows)),
+        f"{len({row[0] for row in used.rows})} losses trained networks in these studies. Figures are means over the "
+        "networks ± standard deviation.",
+        markdown_table(used),
     ]
     return {readme: text, ROOT / "docs" / "results.md": "\n\n".join([*pages, table, *details]) + "\n"}
-
-
-def losses_of(studies: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the studies that call each loss, in their file or in modules of `evaluation` or `models` it imports."""
-    found: dict[str, list[str]] = {}
-    for study in studies:
-        text = (EXPERIMENTS / f"{study}.py").read_text(encoding="utf-8")
-        imports = re.findall(r"from experiments\.(evaluation|models)(?:\.| import )(\w+)", text)
-        for wing, module in sorted(set(imports)):
-            text += (EXPERIMENTS / wing / f"{module}.py").read_text(encoding="utf-8")
-        for loss in sorted(set(re.findall(r"\blossfns\.([a-z_0-9]+)\b", text)) & {*lossfns.__all__}):
-            found.setdefault(loss, []).append(study)
-    return dict(sorted(found.items()))
 
 
 def least_favourable(entry: Mapping[str, Any]) -> str:

@@ -171,10 +171,3 @@ def test_the_name_of_a_study_is_explained(capsys):
     assert "run it with `python -m experiments.toy_classifier --seeds 3`" in capsys.readouterr().out
     assert main(["toy"]) == 2
     assert "there is no study or command 'toy'" in capsys.readouterr().err
-
-
-def test_losses_in_use_are_those_that_the_studies_call():
-    used = overview.losses_of(["simclr", "landscape"])
-    assert used["nt_xent"] == ["simclr"]
-    assert used["huber"] == ["landscape"]  # called in the study's module of `evaluation`
-    assert "clip" not in used
