@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def _parse(config: type[C], doc: str | None, arguments: Sequence[str]) -> C:
     program = f"python -m experiments.{name}"
     try:
         with _printing():
-            parsed = tyro.cli(config, prog=program, description=doc, args=arguments, default=default)
+            parsed = tyro.cli(config, prog=program, description=_joined_lines(doc), args=arguments, default=default)
     except (RunFailed, BrokenPipeError):  # the message could not be printed
         if {"-h", "--help"} & {*arguments}:
             raise
@@ -106,6 +107,11 @@ def _parse(config: type[C], doc: str | None, arguments: Sequence[str]) -> C:
     if parsed.profile is not None:
         check_steps(*parsed.profile)
     return parsed
+
+
+def _joined_lines(doc: str | None) -> str:
+    """Puts each paragraph on one line: tyro would break it before a line that begins with a digit or a sign."""
+    return re.sub(r"(?<=[^\n])\n(?=[^\n -])", " ", doc or "")
 
 
 def check_values(config: StudyConfig) -> None:

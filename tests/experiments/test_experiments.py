@@ -248,7 +248,12 @@ def test_help_shows_every_field_with_its_default(name, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         call(name, "--help")
     assert stop.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    shown = " ".join(printed.split())
+    paragraphs = [
+        part for part in (module(name).__doc__ or "").split("\n\n") if part.strip()[0] != "-" and part[0] != " "
+    ]
+    assert all(part.strip().replace("\n", " ") in printed for part in paragraphs)
     for option, _, default in fields(module(name).Config()):
         assert f"--{option.replace('_', '-')}" in shown
         parts = itertools.chain(*default.items()) if isinstance(default, dict) else default
