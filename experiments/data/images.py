@@ -144,7 +144,7 @@ def pair_batches(images: Images, *, batch_size: int, seed: int = 0, faces: bool 
 
 
 def pixels_of(images: Images) -> np.ndarray:
-    """The pixels [N, D] as features, averaged over squares to at most 16 by 16 of them."""
+    """The pixels [N, D] as features; larger images are averaged over squares, to less than 32 by 32."""
     image = images.image.astype(np.float32)
     factor = max(1, image.shape[1] // 16)
     height, width = (size // factor for size in image.shape[1:3])

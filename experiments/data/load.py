@@ -182,8 +182,8 @@ def make_builder(name: str, directory: str | os.PathLike[str] | None = None) -> 
         close = difflib.get_close_matches(base, sorted({*EMBEDDED, *_registered_names()}), n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise UsageError(
-            f"There is no data set {name!r}{hint}: give one of {', '.join(EMBEDDED)}, which need no network, a name "
-            "that TFDS knows, or your own text by --data.path."
+            f"There is no data set {name!r}{hint}: give a name that TFDS knows, or one of {', '.join(EMBEDDED)}, which "
+            "need no network; a study of texts also reads your own file, by --data.path."
         ) from error
     except ImportError as error:
         raise UsageError(_needs(name, error)) from error

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from experiments.data import glyphs
 from experiments.data.digits import split_indices
+from experiments.data.draws import pool_of_images
 from experiments.data.images import Images, pair_batches, pixels_of, read_images
 from experiments.data.load import load, read_all
 from train.errors import UsageError
@@ -122,11 +123,18 @@ def test_image_batches_resume(faces):
             np.testing.assert_array_equal(x[key], y[key])
 
 
-def test_any_tfds_images_take_the_same_path():
-    with tfds.testing.mock_data(num_examples=6):
-        images = read_images("mnist", "train")
-    assert images.image.shape == (6, 28, 28, 1)
+@pytest.mark.parametrize(
+    ("name", "shape", "features"),
+    [("mnist", (28, 28, 1), 28 * 28), ("cifar10", (32, 32, 3), 16 * 16 * 3), ("omniglot", (105, 105, 3), 17 * 17 * 3)],
+)
+def test_any_tfds_images_take_the_same_path(name, shape, features):
+    with tfds.testing.mock_data(num_examples=60):
+        images = read_images(name, "train", limit=40)
+        pool = pool_of_images(name, 40, seed=0)
+    assert images.image.shape == (40, *shape)
     assert next(pair_batches(images, batch_size=4))["view_a"].dtype == np.uint8
+    assert pool.x.shape[1] == features
+    assert 0 <= pool.x.min() < pool.x.max() <= 1
 
 
 def test_data_without_images_or_pairs_is_refused():
