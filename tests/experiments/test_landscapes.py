@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 from experiments import landscape, minima, optimizers
 from experiments.data import pools, tables
@@ -56,6 +57,32 @@ def test_a_path_descends_its_own_loss():
         np.testing.assert_allclose(paths[0][step], w, rtol=1e-6)
         w = w - 0.5 * x.T @ (x @ w - y) / 2
     assert not np.allclose(paths[0][2], paths[1][2])  # Huber's
+
+
+def test_minima_over_two_weights():
+    examples = landscapes.diabetes_with_outliers(0.1, seed=3)
+    x, y = examples.features, examples.targets
+    least_squares = np.linalg.lstsq(x, y, rcond=None)[0]
+    np.testing.assert_allclose(
+        landscapes.minimum(landscapes.OF_RESIDUAL["squared error / 2"], examples), least_squares, atol=1e-4
+    )
+
+    def cauchy(weights):  # Barron's loss at shape 0
+        return np.mean(np.log1p(0.5 * (y - x @ weights) ** 2))
+
+    expected = optimize.minimize(cauchy, [0, 0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-12}).x
+    np.testing.assert_allclose(
+        landscapes.minimum(landscapes.OF_RESIDUAL["Barron, alpha 0"], examples), expected, atol=1e-3
+    )
+
+
+def test_trimmed_least_squares_drops_what_is_far():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2))
+    y = x @ [1.0, -2.0] + 0.1 * rng.uniform(-1, 1, 60)
+    y[:6] += 50
+    found = landscapes.trimmed_least_squares(landscapes.TwoFeatures(x, y))
+    np.testing.assert_allclose(found, np.linalg.lstsq(x[6:], y[6:], rcond=None)[0], rtol=1e-6)
 
 
 def test_sharpness_is_the_largest_eigenvalue_of_the_hessian():
