@@ -164,11 +164,19 @@ def diabetes_with_outliers(share: float, seed: int) -> TwoFeatures:
     return TwoFeatures(features, targets - 8 * moved * np.sign(features[:, 0]))
 
 
+@functools.partial(jax.jit, static_argnums=1)
+@jax.value_and_grad
+def _mean(weights: Any, loss: Loss, features: Any, targets: Any) -> jax.Array:
+    return jnp.mean(loss(features @ weights, targets))
+
+
 def minimum(loss: Loss, examples: TwoFeatures) -> np.ndarray:
     """The weights [2] with the lowest mean of a loss that BFGS reaches from 0."""
-    features, targets = jnp.asarray(examples.features), jnp.asarray(examples.targets)
-    mean = jax.jit(jax.value_and_grad(lambda weights: jnp.mean(loss(features @ weights, targets))))
-    return np.asarray(minimize(lambda weights: [np.asarray(part, float) for part in mean(weights)], [0, 0], jac=True).x)
+
+    def mean(weights: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(part, float) for part in _mean(weights, loss, examples.features, examples.targets)]
+
+    return np.asarray(minimize(mean, [0, 0], jac=True).x)
 
 
 def trimmed_least_squares(examples: TwoFeatures) -> np.ndarray:
