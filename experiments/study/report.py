@@ -113,13 +113,14 @@ def _plot(path: Path, rows: Sequence[Row], question: Question) -> Image:
         reference = (f"{thresholds[0]:.4g}", thresholds[0]) if thresholds else None
         plots.bars(path, values, ylabel=metric, reference=reference)
         return image
-    places = list(dict.fromkeys(row[by] for row in rows if by in row and metric in row))
+    places = list(dict.fromkeys(row[by] for chosen in of.values() for row in chosen if by in row and metric in row))
     cells = {
         label: {at: [row[metric] for row in chosen if row.get(by, at) == at] for at in places}
         for label, chosen in of.items()
     }
     if not all(isinstance(at, int | float) for at in places):
-        grouped = {str(at): {n: of_at[at] for n, of_at in cells.items() if of_at[at]} for at in places}
+        asked = {one for at in question.at or places for one in (at if isinstance(at, tuple) else (at,))}
+        grouped = {str(at): {n: of_at[at] for n, of_at in cells.items() if of_at[at]} for at in places if at in asked}
         plots.bars(path, grouped, ylabel=metric)
         return image
     x = sorted(at for at in places if all(of_at[at] for of_at in cells.values()))

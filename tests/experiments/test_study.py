@@ -16,12 +16,24 @@ import optax
 import pytest
 
 from experiments import toy_classifier
-from experiments.study import Question, Recipe, Start, StudyConfig, Training, TrainingConfig, axis, open_study, product
+from experiments.study import (
+    Question,
+    Recipe,
+    Start,
+    StudyConfig,
+    Training,
+    TrainingConfig,
+    axis,
+    open_study,
+    product,
+    report,
+)
 from experiments.study.config import command_line, from_settings, nested, settings
 from experiments.study.grid import code_fingerprint
 from experiments.study.training import fit_model
 from train.errors import UsageError
 from train.objective import Term
+from train.records import plots
 
 ROOT = Path(__file__).parents[2]
 
@@ -338,3 +350,22 @@ def test_the_cost_of_a_report_counts_what_its_results_build_on(tmp_path):
         results = run.all(product(method="ab", seed=range(2)), lambda method, seed: {"value": seed}, on=tuned)
         run.report(results)
     assert "7 runs, " in (tmp_path / "report.md").read_text()  # two of each method, the one that tuned, its two starts
+
+
+def test_a_question_on_some_tasks_is_drawn_for_these(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "bars", lambda path, values, **options: drawn.append(values))
+    rows = [
+        {"task": task, "method": method, "seed": seed, "error": 0.1 * len(task) + 0.01 * seed}
+        for task, methods in {"spam": "abc", "digits": "ab", "words": "c"}.items()
+        for method in methods
+        for seed in range(5)
+    ]
+    for at, expected in {
+        (): ["spam", "digits"],
+        ("digits",): ["digits"],
+        (("spam", "digits"),): ["spam", "digits"],
+    }.items():
+        question = Question("error", {"method": "a"}, ({"method": "b"},), by="task", at=at)
+        report._plot(tmp_path / "plots" / "question.png", rows, question)
+        assert list(drawn.pop()) == expected
