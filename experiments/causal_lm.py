@@ -4,8 +4,9 @@ The study treats next-token prediction (Radford et al. 2018) as compression. Bit
 tokenizer, so a network on subwords can be compared with an interpolated Kneser-Ney n-gram over bytes and with xz, on
 the same held-out books. Every byte is counted: the first token of a chapter is predicted from a start symbol, the
 end-of-chapter token stands for the line end, and a character that the tokenizer cannot encode costs 8 bits per byte.
-The order of the n-gram is chosen on the validation books, the learning rate of the network is not. The network predicts
-each chapter separately; the n-gram and xz also see the earlier chapters. Both are deterministic, so the intervals are over the test chapters.
+The order of the n-gram is chosen on the validation books, the learning rate of the network is not chosen. The network
+predicts each chapter separately; the n-gram and xz also see the earlier chapters. Both are deterministic, so the
+intervals are over the test chapters.
 
 Data: the World English Bible (public domain).
 

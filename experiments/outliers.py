@@ -15,8 +15,8 @@ et al. 2004, by scikit-learn, BSD-3).
 
 Expected: heights miss by 10.3 inches with MSE, 0.6 with MAE, 0.24 with the adaptive loss, 0.21 cleaned by hand. With
 20 % outliers MSE misses by 175, Barron's of shape -2 by 57, as without any. With 40 % to one side the median absolute
-deviation fails, and with it the parameters: the adaptive loss then takes all for one wide normal distribution. One
-minute of processor time.
+deviation fails, and with it the parameters: the adaptive loss then takes all for one wide normal distribution. Half
+a minute of processor time.
 """
 
 from __future__ import annotations
