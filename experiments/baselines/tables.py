@@ -16,7 +16,7 @@ LINEAR, BOOSTING, TRIVIAL = "linear model", "gradient boosting", "base rate"
 BASELINES = (LINEAR, BOOSTING, TRIVIAL)
 """Ridge or logistic regression; trees, which take gaps and any scale as they are; the mean of the training targets."""
 PENALTIES = tuple(10.0**power for power in range(-4, 5))
-TREES = tuple((rate, leaves) for rate in (0.1,) for leaves in (3, 6, 12, 24))
+TREES = tuple((rate, leaves) for rate in (0.03, 0.1) for leaves in (2, 4, 8, 16, 32))
 """Learning rate and leaves of gradient boosting; the number of trees is chosen on a tenth of the training rows."""
 
 
@@ -25,7 +25,7 @@ def candidates(name: str, *, classify: bool) -> list[Any]:
     if name == LINEAR:
         return [LogisticRegression(C=1 / p, max_iter=1_000) if classify else Ridge(p, solver="svd") for p in PENALTIES]
     of: Any = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
-    common = {"max_iter": 200, "early_stopping": True, "n_iter_no_change": 10, "random_state": 0}
+    common = {"max_iter": 500, "early_stopping": True, "n_iter_no_change": 10, "random_state": 0}
     return [of(learning_rate=rate, max_leaf_nodes=leaves, **common) for rate, leaves in TREES]
 
 

@@ -6,6 +6,7 @@ Without it each has a fallback from scikit-learn (BSD-3) without gaps; `Table.na
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -43,27 +44,28 @@ def read_houses() -> Table:
     return Table("modeldata/ames", features, (frame["Sale_Price"] / 1_000).to_numpy(np.float32), columns)
 
 
-def encode(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode(columns: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """Numbers as they are, and for each common level of a category a column of 0 and 1; a gap in a category is 0.
 
     Args:
-        frame: A data frame of N rows.
+        columns: A data frame of N rows, or arrays [N] by name.
 
     Returns:
         float32 [N, D], and the names of the columns.
 
-    >>> import pandas as pd
-    >>> features, columns = encode(pd.DataFrame({"age": [30.0, None], "home": ["owner", "rent"]}))
-    >>> columns, features.tolist()
+    >>> home = np.array(["owner", "rent"], object)
+    >>> features, names = encode({"age": np.array([30.0, np.nan]), "home": home})
+    >>> names, features.tolist()
     (('age', 'home owner', 'home rent'), [[30.0, 1.0, 0.0], [nan, 0.0, 1.0]])
     """
     found: dict[str, np.ndarray] = {}
-    for name, column in frame.items():
+    for name, column in columns.items():
         if column.dtype.kind in "iuf":
-            found[name] = column.to_numpy(np.float32)
+            found[name] = np.asarray(column, np.float32)
             continue
-        shares = column.value_counts(normalize=True, dropna=False)
-        for level in sorted(str(level) for level, share in shares.items() if share >= LEAST_SHARE):
-            found[f"{name} {level}"] = (column == level).to_numpy(np.float32)
+        cells = np.asarray(column, object)
+        counts = Counter(cell for cell in cells if isinstance(cell, str))
+        for level in sorted(level for level, count in counts.items() if count >= LEAST_SHARE * len(cells)):
+            found[f"{name} {level}"] = (cells == level).astype(np.float32)
     kept = {name: values for name, values in found.items() if np.unique(values).size > 1}
-    return np.stack([*kept.values()], 1), tuple(kept)
+    return np.stack([*kept.values()], 1) if kept else np.zeros((len(columns), 0), np.float32), tuple(kept)

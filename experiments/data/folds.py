@@ -124,7 +124,7 @@ def stack_folds(table: Table, folds: Sequence[Fold], cleaning: str, scaling: str
         x, train = prepare(table, short, cleaning, scaling)
         seen = table.target[train].astype(np.float64)
         centre, spread = (seen.mean(), seen.std()) if table.target.dtype.kind == "f" else (0.0, 1.0)
-        targets = {"y": (table.target - centre) / spread, "positive": table.target / seen.mean()}
+        targets = {"y": (table.target - centre) / spread, "positive": table.target / (seen.mean() or 1.0)}
         leaves.append({"x": x} | {name: values.astype(np.float32) for name, values in targets.items()})
         rows.append(Fold(*(part + number * count for part in short._replace(train=train))))
         scales.append((centre, spread))

@@ -1,4 +1,4 @@
-"""Reading a user's file of texts and labels: CSV or TSV with a header, or JSONL with an object a line."""
+"""Reading a user's rows, such as texts and labels: CSV or TSV with a header, or JSONL with an object a line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,7 @@ def read_label_file(file: Path, text: str, label: str, *, skip_budget: int = 0) 
     Raises:
         UsageError: The file, its header or a row is not as expected.
     """
-    if file.suffix.lower() not in TABLES + LINES:
-        raise UsageError(
-            f"{file.name} ends in {file.suffix!r}, expected one of {', '.join(TABLES + LINES)}; save the file as "
-            "one of them, or rename it"
-        )
-    content = _decoded(file)
-    rows = _table(content, file, text, label) if file.suffix.lower() in TABLES else _lines(content)
+    rows = read_rows(file, {"--data.text-column": text, "--data.label-column": label})
     skips = Skips(file.name, skip_budget)
     found = []
     for number, row in rows:
@@ -57,6 +52,25 @@ def read_label_file(file: Path, text: str, label: str, *, skip_budget: int = 0) 
     return found
 
 
+def read_rows(file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yields the line and the cells of each row by column, or what is wrong with it.
+
+    Args:
+        file: The file; its ending says what it is.
+        columns: Columns that it must have, by the option that names them.
+
+    Raises:
+        UsageError: The file or its header is not as expected.
+    """
+    if file.suffix.lower() not in TABLES + LINES:
+        raise UsageError(
+            f"{file.name} ends in {file.suffix!r}, expected one of {', '.join(TABLES + LINES)}; save the file as "
+            "one of them, or rename it"
+        )
+    content = _decoded(file)
+    return _table(content, file, columns) if file.suffix.lower() in TABLES else _lines(content)
+
+
 def _decoded(file: Path) -> str:
     if not file.is_file():
         raise UsageError(f"there is no file {str(file)!r}; --data.path expects a {' or '.join(TABLES + LINES)} file")
@@ -72,12 +86,13 @@ def _decoded(file: Path) -> str:
         ) from error
 
 
-def _table(content: str, file: Path, text: str, label: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _table(content: str, file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yields number and cells of each row, or what is wrong with it.
 
     The header shows whether commas, semicolons or tabs separate them.
     """
     csv.field_size_limit(_LONGEST)
+    names = [*columns.values()]
     seen: list[str] = []
     for delimiter in "\t,;" if file.suffix.lower() == ".tsv" else ",;\t":
         reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
@@ -86,14 +101,17 @@ def _table(content: str, file: Path, text: str, label: str) -> Iterator[tuple[in
         except csv.Error:
             continue
         seen = max(seen, header, key=len)
-        if text in header and label in header and text != label:
+        if {*names} <= {*header} and len({*names}) == len(names):
             break
     else:
         shown = ", ".join(map(repr, seen[:10])) or "nothing"
+        wanted = f"column{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
         raise UsageError(
-            f"the first line of {file.name} should name the columns {text!r} and {label!r}, but it has {shown}; add "
-            "that line, or name your columns by --data.text-column and --data.label-column"
+            f"the first line of {file.name} should name the {wanted}, but it has {shown}; add that line, or name your "
+            f"column{'s' * (len(names) > 1)} by {' and '.join(columns)}"
         )
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise UsageError(f"the first line of {file.name} has {twice[0]!r} twice; give each column a name of its own")
     while True:
         try:
             cells = next(reader, None)

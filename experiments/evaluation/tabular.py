@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from train import metrics
 from train.records import report
 
 Row = Mapping[str, Any]
+METRICS = {
+    "classification": ("test_loss", "accuracy", "precision", "recall", "f1", "train_loss", "validation_loss"),
+    "regression": ("test_loss", "rmse", "mae", "nll", "quantile_loss", "coverage", "expectile_loss", "train_loss"),
+}
+"""Means that the report lists; precision, recall and F1 are those of the rarer class, the bad credits."""
 
 
 def mean_of(loss: Callable[..., jax.Array], *arrays: Any, **options: Any) -> float:
@@ -177,6 +183,17 @@ def choose_strengths(
                     {**of[run[pick], fold], "arm": family, "strength": run[pick]} for fold, pick in enumerate(picks)
                 ]
     return chosen
+
+
+def table_of_strengths(rows: Sequence[Row], families: Mapping[str, Collection[str]]) -> report.Table:
+    """How many folds chose each strength of each family that was run."""
+    lines = []
+    for task, family in dict.fromkeys((row["task"], row["arm"]) for row in rows if row["arm"] in families):
+        picks = Counter(row["strength"] for row in rows if (row["task"], row["arm"]) == (task, family))
+        of = [f"{name.removeprefix(family).strip()}: {picks[name]}" for name in families[family] if picks[name]]
+        strengths = [*families[family]]
+        lines.append([task, family, ", ".join(of), picks[strengths[0]] + picks[strengths[-1]]])
+    return report.Table(["task", "penalty", "strength: folds that chose it", "folds at an edge"], lines)
 
 
 def table_of_rates(tried: Sequence[Row]) -> report.Table:

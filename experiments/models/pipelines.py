@@ -12,6 +12,7 @@ from jax.nn import initializers
 
 import lossfns
 from experiments.data import folds
+from experiments.data.tables import Table
 from experiments.models.mlp import MLP
 from experiments.study import many
 from experiments.study.many import Runs
@@ -68,7 +69,7 @@ class Arm(NamedTuple):
         return {"l1": self.l1, "l2": self.l2, "dropout": self.dropout}
 
 
-STRENGTHS, DROPOUTS = (1e-4, 1e-3, 1e-2, 1e-1), (0.1, 0.2, 0.4)
+STRENGTHS, DROPOUTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 WIDTHS, SHARES = (2, 8, 128), (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 FAMILIES: dict[str, dict[str, Arm]] = {
     "L1": {f"L1 {s:g}": Arm(l1=s) for s in STRENGTHS},
@@ -110,6 +111,15 @@ CURVES: dict[str, tuple[str, str, dict[str, float]]] = {
     "l2": ("Loss by the strength of L2", "strength of L2", {f"L2 {s:g}": s for s in STRENGTHS}),
 }
 """Pictures: title, what the horizontal axis says, and the place of each arm on it."""
+
+
+def suits(arm: str, table: Table, least: int) -> bool:
+    """Whether an arm can be run on a table: its loss takes the targets, and a training of it has rows enough."""
+    if ARMS[arm].cleaning == folds.DROPPED and np.isfinite(table.features).all(1).sum() < 2 * least:
+        return False
+    if table.target.dtype.kind == "i":
+        return arm not in AXES["loss"]
+    return arm != POISSON or bool(table.target.min() >= 0)
 
 
 def kernel_init(name: str) -> initializers.Initializer:
