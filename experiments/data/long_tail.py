@@ -11,7 +11,12 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from experiments.data.bible import read_verses
-from experiments.data.draws import Pool
+from experiments.data.draws import Pool, pool_of_table
+from experiments.data.table_files import TableConfig, read_table_file
+from experiments.data.tables import standardised
+from train.errors import UsageError
+
+LEAST_OF_A_CLASS = 12
 
 
 def tail_counts(classes: int, most: int, least: int) -> np.ndarray:
@@ -51,6 +56,26 @@ def draw_rare(
         for name, value in zip(parts, found, strict=True):
             parts[name].append(value)
     return {name: np.stack(values) for name, values in parts.items()}
+
+
+def pool_of_file(config: TableConfig, seed: int) -> Pool:
+    """A user's table with classes, a quarter of it the test; gaps are filled by the median, features standardised.
+
+    Raises:
+        UsageError: As `read_table_file`; or a class has fewer than `LEAST_OF_A_CLASS` rows.
+    """
+    table, names = read_table_file(config, task="classification")
+    for name, count in zip(names, np.bincount(table.target), strict=True):
+        if count < LEAST_OF_A_CLASS:
+            raise UsageError(
+                f"class {name!r} of {table.name} has {count} rows, expected at least {LEAST_OF_A_CLASS} to train on, "
+                "choose by and test; give more of them, or leave the class out"
+            )
+    pool = pool_of_table(table, 1 / 4, seed, strata=table.target)
+    middle = np.nanmedian(pool.x, 0)
+    parts = (np.where(np.isnan(part), middle, part) for part in (pool.x, pool.test_x))
+    train, test = standardised(*parts)
+    return pool._replace(x=train, test_x=test)
 
 
 def pool_of_books(features: int = 256, limit: int | None = None) -> Pool:

@@ -77,9 +77,12 @@ def read_table_file(config: TableConfig, *, task: Task | None = None) -> tuple[T
         raise UsageError(
             f"no column of {file.name} but {config.target!r} has different values; add a column to predict it from"
         )
-    wanted = config.task or task or guess_task(target)
+    wanted = config.task or guess_task(target)
     if task not in (None, wanted):
-        raise UsageError(f"this study needs a {task}, got --data.task {wanted}; give another target by --data.target")
+        raise UsageError(
+            f"this study needs a {task}, but {config.target!r} of {file.name} is for a {wanted}; give another "
+            f"--data.target, or --data.task {task}"
+        )
     if wanted == "regression":
         return Table(file.name, features, as_numbers(target, config.target, file.name), kept), ()
     labels, classes = as_classes([row[config.target] for _, row in rows], config.target, file.name)

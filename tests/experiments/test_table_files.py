@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import tabular
+from experiments import imbalance, tabular
+from experiments.data.long_tail import pool_of_file
 from experiments.data.table_files import TableConfig, read_table_file, read_task
 from experiments.models.pipelines import POISSON, suits
 from train.errors import UsageError
@@ -99,12 +100,35 @@ def test_words_are_no_numbers_and_names_are_not_given_twice(tmp_path):
         read_table_file(TableConfig(str(path), "price"))
 
 
+def test_a_pool_of_a_users_table_has_no_gaps_and_the_same_scale(tmp_path):
+    path = write(tmp_path / "a.csv", ROWS)
+    pool = pool_of_file(TableConfig(str(path), "dear"), seed=0)
+    assert (len(pool.x), len(pool.test_x), pool.classes) == (90, 30, 2)
+    np.testing.assert_allclose(pool.x.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(pool.x.std(0), 1, rtol=1e-5)
+    assert np.isfinite(pool.test_x).all()
+    with pytest.raises(UsageError, match=r"needs a classification, but 'price' of a.csv is for a regression"):
+        pool_of_file(TableConfig(str(path), "price"), seed=0)
+    path = write(tmp_path / "b.csv", [row | {"dear": "maybe"} if i < 11 else row for i, row in enumerate(ROWS)])
+    with pytest.raises(UsageError, match=r"class 'maybe' of b.csv has 11 rows, expected at least 12"):
+        pool_of_file(TableConfig(str(path), "dear"), seed=0)
+
+
 def test_arms_that_do_not_suit_a_table_are_left_out(tmp_path):
     path = write(tmp_path / "a.csv", [row | {"price": f"-{row['price']}"} for row in ROWS])
     table = read_task(TableConfig(str(path), "price"), least=100)["regression"]
     assert not suits(POISSON, table, 32)
     assert suits("MAE", table, 32)
     assert not suits("rows dropped", table, 64)  # 106 rows are complete
+
+
+@pytest.mark.full
+def test_rare_classes_of_a_users_table(tmp_path):
+    path = write(tmp_path / "a.csv", ROWS)
+    config = imbalance.Config(data=TableConfig(str(path), "dear"), workdir=str(tmp_path / "run")).fast()
+    summary = imbalance.main(config)
+    assert {row["data"] for row in summary["runs"]} == {imbalance.OWN}
+    assert all([*question["at"]] == [imbalance.OWN] for question in summary["questions"] if question["comparisons"])
 
 
 @pytest.mark.full
