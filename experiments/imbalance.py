@@ -18,7 +18,7 @@ Or your own table: a column of classes, and further columns of numbers and categ
 Expected: on spam balanced softmax leads by balanced accuracy (0.861; cross-entropy 0.777), but has less macro-F1
 (0.709; 0.800). On digits it leads by both, and cross-entropy with an offset equals it. Of 66 books class weights have
 the most balanced accuracy (0.242; 0.208), but weighted logistic regression has more (0.266), and no loss more macro-F1
-than cross-entropy. With `--longer` 6.5 minutes of processor time.
+than cross-entropy. With `--longer` 6 minutes of processor time.
 """
 
 from __future__ import annotations
