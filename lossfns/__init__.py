@@ -6,7 +6,7 @@ do. The following holds for every loss.
 Arguments: arrays come first, by position, predictions before targets. Options are keyword-only. Nothing is broadcast.
 Three options mean the same in every loss:
 
-- `where`: boolean, of the result's shape unless stated otherwise. False deletes the row: its value is 0, even if its
+- `where`: boolean, of the result's shape unless stated otherwise. False excludes the row: its value is 0, even if its
   inputs are NaN, and the values and gradients of all other rows are as if it were absent. None keeps all rows.
 - `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. Negatives, means and
   counts are then taken over the global batch. Each device returns the values of its own rows; summed over devices,

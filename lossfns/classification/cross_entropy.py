@@ -57,7 +57,7 @@ def softmax_cross_entropy(
         smoothing_over: "all" spreads that mass over all V classes, including the label; "others" over the other V-1.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$ on the magnitude of the logits; None for no bound.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label outside 0 .. V-1 gives NaN; negative labels do not index from the end. A label of a
@@ -111,7 +111,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked: with target 0 it costs
             nothing.
         targets: [..., V], probabilities, any real dtype; they need not sum to one, and may carry a gradient.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A positive target of a masked class gives inf, a negative target NaN.
@@ -163,7 +163,7 @@ def sigmoid_cross_entropy(
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread over both classes.
         positive_weight: Weight $w$ of the positive part: a scalar, or an array that broadcasts to the logits (one
             weight per class on the last axis); None is one.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats per entry; sum or average several labels of an example with the term's weights. A target outside

@@ -48,7 +48,7 @@ def focal(
         labels: [...], integers in 0 .. V-1.
         gamma: Focusing exponent $\gamma$; 0 is the cross-entropy.
         alpha: Class weights $\alpha$, [V], or one number for all; None for 1.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf. At $p_y = 1$ value and gradient are 0.
@@ -101,7 +101,7 @@ def sigmoid_focal(
             faster.
         gamma: Focusing exponent $\gamma$; 0 is the binary cross-entropy.
         alpha: Weight of the positives; $1 - \alpha$ weights the negatives. None weights both with 1.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats per entry. A target outside 0 .. 1 gives NaN.
@@ -246,7 +246,7 @@ def poly1(
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
         epsilon: $\epsilon$, at least -1; 0 is the cross-entropy.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf.
@@ -298,7 +298,7 @@ def asymmetric(
         gamma_negative: Focusing exponent $\gamma_-$ of negatives.
         margin: m, subtracted from the probability of negatives.
         constant_weights: Whether the gradient treats the powers $(1 - p)^{\gamma_+}$ and $p_m^{\gamma_-}$ as constants.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats per entry. A target outside 0 .. 1 gives NaN.

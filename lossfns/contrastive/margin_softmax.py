@@ -53,7 +53,7 @@ def arcface(
         margin: $m$, in radians.
         beyond: Above an angle of $\pi - m$, where $\cos(\theta + m)$ rises again, "cosine" keeps it; "linear" takes
             $\cos\theta - m \sin m$; "easy" adds the margin only to angles below a right one.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         block_size: Classes per block; None chooses.
 
     Returns:
@@ -115,7 +115,7 @@ def cosface(
         labels: [N], integers in 0 .. V-1.
         scale: $s$, multiplies the cosines.
         margin: $m$, a difference of cosines.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         block_size: Classes per block; None chooses.
 
     Returns:

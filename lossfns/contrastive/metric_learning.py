@@ -55,7 +55,7 @@ def n_pairs(
         anchors: [N, D], embeddings of one example of each of N classes; not normalised.
         positives: [N, D], another example of each class, in the same order.
         length_weight: $\lambda$, weight of the squared norms.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Positives per block; None chooses.
 
@@ -121,7 +121,7 @@ def circle(
         scale: $\gamma$.
         margin: $m$, the radius of the decision circle.
         weights_gradient: Whether gradients flow through the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
         block_size: Examples per block; None chooses.
 
@@ -201,7 +201,7 @@ def multi_similarity(
         beta: $\beta$, the steepness for negatives.
         threshold: $\lambda$, the cosine above which negatives and below which positives cost.
         mining_margin: $\epsilon$; None for all pairs.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:

@@ -87,7 +87,7 @@ def set_prediction(
         no_object_weight: Weight of unmatched queries, the majority, in the mean of cross-entropies.
         layout: "centre" for centre x, centre y, width, height, as in the paper; "corners" for x1, y1, x2, y2.
         valid: [N, M], boolean; False where the object is padding.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         `SetPrediction`. A label that is not a class or is "no object", a box with a negative side, or a NaN logit gives

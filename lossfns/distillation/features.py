@@ -40,7 +40,7 @@ def fitnet_hint(
         teacher_features: [N, ...], the same shape, a constant: it gets no gradient.
         half: Whether to multiply by 1/2.
         average: Whether to divide by the number of features per example.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], squared units of the features.
@@ -83,7 +83,7 @@ def attention_transfer(
         power: p, of the channels' magnitudes.
         form: "norm" is the distance above, with gradient 0 where the maps are equal; "mean_square" is its square over
             the number of positions.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], dimensionless, in 0 .. root of 2 for "norm". A map of zeros stays zero.
@@ -151,7 +151,7 @@ def minilm(
         teacher_queries: [B, T, H, d'], constant, like all of the teacher's arrays: no gradient.
         teacher_keys: [B, T, H, d'].
         teacher_values: [B, T, H, d'].
-        where: [B, T], boolean; False deletes the token as query and as key.
+        where: [B, T], boolean; False excludes the token as query and as key.
 
     Returns:
         [B, T], nats per token, at least 0. The mean over tokens is the paper's loss.

@@ -60,7 +60,7 @@ def linear_distillation(
         temperature: T, divides both.
         student_bias: [V].
         teacher_bias: [V]; a class at -inf has probability 0.
-        where: [...], boolean; False deletes the token.
+        where: [...], boolean; False excludes the token.
         block_size: Classes per block; None chooses.
         axis_name: Name of a mapped device axis that the classes are sharded over: heads and biases are this device's,
             tokens and result the same on all devices.

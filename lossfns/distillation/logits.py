@@ -45,7 +45,7 @@ def knowledge_distillation(
         student_logits: [..., V], s in nats.
         teacher_logits: [..., V], t in nats, a constant: no gradient. A class at -inf has probability 0.
         temperature: T, divides both.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0. A class with probability only under the teacher gives inf.
@@ -96,7 +96,7 @@ def dkd(
         temperature: T, divides both.
         target_weight: $\alpha$.
         others_weight: $\beta$.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0.
@@ -154,7 +154,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
         teacher_logits: [..., V], a constant: no gradient.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0. A class with probability only under the student gives inf.
@@ -195,7 +195,7 @@ def generalized_jsd(
         beta: $\beta$ in 0 .. 1, the teacher's share of the mixture.
         normalize: Whether to divide by $\beta (1 - \beta)$. The value then tends to $\mathrm{KL}(t \,\|\, s)$ for
             $\beta \to 0$ and to $\mathrm{KL}(s \,\|\, t)$ for $\beta \to 1$, where the formula itself is 0.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0; unless normalised, at most the entropy of beta. A class with probability on one
@@ -236,7 +236,7 @@ def total_variation(
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
         teacher_logits: [..., V], a constant: no gradient.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], probability in 0 .. 1. Where both probabilities are equal, the gradient is 0.

@@ -41,7 +41,7 @@ def relational_distance(
     Args:
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: no gradient.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -94,7 +94,7 @@ def relational_angle(
     Args:
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: no gradient.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -204,7 +204,7 @@ def similarity_preserving(
     Args:
         student_features: [N, ...], flattened per example.
         teacher_features: [N, ...], a constant: no gradient.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -255,7 +255,7 @@ def crd(
         negatives: [K, D], the teacher's embeddings of other examples, from a memory bank or queue; a constant.
         dataset_size: M, size of the training set.
         temperature: $\tau$, divides the cosines.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], nats per example, at least 0.

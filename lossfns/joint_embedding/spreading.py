@@ -47,7 +47,7 @@ def koleo(
         embeddings: [N, D], normalised here.
         eps: $\epsilon$, added to the distance: two equal rows cost $-\log \epsilon$ without a gradient between them,
             or infinity for 0. Rows within rounding of each other are equal.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -125,7 +125,7 @@ def sigreg(
             `jax.random.normal(key, (D, M))`, the same on all devices.
         knots: Number of frequencies from 0 to T; at least 2.
         largest_frequency: T.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:

@@ -230,7 +230,7 @@ def frequency_weighted(
         counts: $c$, [V], how often each token occurs in the corpus, not negative; any real dtype, no gradient.
         power: $a$; 0 is the plain cross-entropy, at 1 every token of the vocabulary contributes equally.
         smoothing: $s$, added to each count.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], weighted nats per row. The term's weights remain `where`. A negative or infinite count gives NaN
@@ -324,7 +324,7 @@ def unlikelihood(
         labels: [...], integers in 0 .. V-1.
         negatives: $C$, [..., V], boolean: the candidates, for instance from `previous_tokens`; the label is excluded.
         alpha: $\alpha$, weight of the unlikelihood.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0; inf if a candidate has all of the probability.

@@ -44,7 +44,7 @@ def generalized_cross_entropy(
         q: Exponent in 0 .. 1; 0 is the limit, the cross-entropy, and 1 is $1 - p_y$.
         truncation: Probability k up to which the loss is the constant $(1 - k^q) / q$, without gradient; None for no
             truncation.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], between 0 and 1/q.
@@ -96,7 +96,7 @@ def symmetric_cross_entropy(
         alpha: $\alpha$, weight of the cross-entropy.
         beta: $\beta$, weight of the reverse cross-entropy.
         log_zero: A, replaces log 0.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf unless alpha is 0.
@@ -152,7 +152,7 @@ def normalized_active_passive(
         gamma: Focusing exponent $\gamma$; 0 is the normalised cross-entropy, above 0 the normalised focal loss.
         log_zero: A, replaces log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
         constant_weights: Whether the gradient treats the powers $(1 - p_k)^\gamma$ as constants.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], between 0 and $\alpha - \beta A$. With a single unmasked class the active loss is 0.

@@ -46,7 +46,7 @@ def bootstrapped(
         labels: [...], integers in 0 .. V-1.
         beta: $\beta$ in 0 .. 1, weight of the label; 1 is the cross-entropy.
         form: "soft" or "hard".
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf.
@@ -90,7 +90,7 @@ def forward_corrected(
         labels: [...], integers in 0 .. V-1, the noisy labels.
         transition: [V, V], $T_{k j}$ the probability of label j for class k; rows sum to one. It has a gradient, 0 at
             zeros.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row; inf for a label that no possible class can give. A transition with a negative entry, or a
@@ -160,7 +160,7 @@ def early_learning(
             one; no gradient.
         strength: $\lambda$.
         momentum: $\beta$, weight of the old targets.
-        where: [...], boolean; False deletes the row and keeps its targets.
+        where: [...], boolean; False excludes the row and keeps its targets.
 
     Returns:
         `values` [...] and `targets` [..., V]. For $\lambda > 0$ the values are unbounded below. Targets that are

@@ -45,7 +45,7 @@ def bi_tempered(
         labels: [...], integers in 0 .. V-1.
         t1: $t_1$ in 0 .. 1; below 1 the loss is bounded.
         t2: $t_2$, positive; above 1 the probabilities have heavy tails, below 1 finite support.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats.

@@ -41,7 +41,7 @@ def soft_f1(
         absent: "skip" excludes classes without true positions from the macro average; "keep" includes them, at cost 1
             up to smoothing, or 0 if the prediction is empty too.
         valid: [N, ...], boolean; False excludes the position (padding, void pixels).
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -107,7 +107,7 @@ def dice(
         over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
             all present examples.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
@@ -174,7 +174,7 @@ def generalized_dice(
         over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
             all present examples.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
@@ -246,7 +246,7 @@ def tversky(
         over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
             all present examples.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
@@ -310,7 +310,7 @@ def focal_tversky(
         over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
             all present examples.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:

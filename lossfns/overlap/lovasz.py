@@ -40,7 +40,7 @@ def lovasz_softmax(
         over: "example" sorts the positions of an example; "batch" those of the (global) batch, with one value for all
             present examples.
         valid: [N, ...], boolean; False excludes the position (void pixels).
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:

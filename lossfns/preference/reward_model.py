@@ -25,7 +25,7 @@ def bradley_terry(
         margin: $m$, the lead required of the chosen answer: a scalar, or [...] per pair (larger for sure annotators).
         centring: $\kappa$, pulls the sum of both rewards to 0, which the preference leaves undetermined; 0.01 in the
             paper.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair.

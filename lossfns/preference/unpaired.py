@@ -64,7 +64,7 @@ def kto(
         beta: $\beta$.
         desirable_weight: $\lambda_D$.
         undesirable_weight: $\lambda_U$.
-        where: [...], boolean; False deletes the answer and its mismatched answer.
+        where: [...], boolean; False excludes the answer and its mismatched answer.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -124,7 +124,7 @@ def bco(
         desirable: [...], boolean, or integers 1 (good) and 0 (bad).
         beta: $\beta$.
         shift: $\delta$, the running mean reward, a scalar from `update_reward_shift`; no gradient.
-        where: [...], boolean; False deletes the answer.
+        where: [...], boolean; False excludes the answer.
 
     Returns:
         [...], nats per answer. An integer other than 0 and 1 gives NaN.

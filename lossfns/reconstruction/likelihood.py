@@ -49,7 +49,7 @@ def beta_vae(
         beta: Weight of the KL term; 1 is the ELBO.
         likelihood: "bernoulli", or "gaussian" with a fixed standard deviation.
         scale: Standard deviation of "gaussian".
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], nats per example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" gives NaN in

@@ -18,7 +18,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
     Args:
         predictions: [...], floating, at least -1.
         targets: [...], the same shape, at least -1, any real dtype.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...]. Exactly one of the two at -1 gives inf; a prediction or target below -1 gives NaN.
@@ -52,7 +52,7 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
     Args:
         predictions: [..., D], floating.
         targets: [..., D], the same shape, any real dtype.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], from 0 to 2. The cosine with a zero vector is 0, its distance 1.

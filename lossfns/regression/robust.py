@@ -45,7 +45,7 @@ def barron(
             axis); lower values reduce the influence of outliers. Learn it with `adaptive_barron`: this loss always
             prefers a lower alpha.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], dimensionless. A traced alpha of NaN or a traced scale of 0 or less gives NaN at its entries.
@@ -89,7 +89,7 @@ def adaptive_barron(
         alpha: Shape $\alpha \ge 0$: a scalar, or an array that broadcasts to the errors. To learn it, map a free
             parameter to an interval, such as $2 \sigma(a)$ for the paper's 0 to 2.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats. A traced alpha below 0, which has no distribution, or a scale of 0 or less gives NaN at its

@@ -58,7 +58,7 @@ def vat(
         directions: [N, ...], initial directions, such as `jax.random.normal(key, inputs.shape)`.
         epsilon: Euclidean norm of the perturbation of an input.
         steps: Power iterations; a Python integer.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], nats, at least 0. 0 if predictions do not depend on the input.
@@ -120,7 +120,7 @@ def gradient_penalty(
             `mix * real + (1 - mix) * fake`, with one `mix` from 0 to 1 per example.
         target: Unpenalised gradient norm $t$: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated ones).
         one_sided: Whether to penalise only norms above the target.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N]. Where the critic's gradient is exactly 0, the penalty's is 0.
@@ -180,7 +180,7 @@ def fisher_diagonal(
         params: $\theta$, any pytree of floating arrays.
         *examples: Arrays [N, ...], at least one, such as inputs and labels. With labels drawn from the model's
             predictions this is the paper's Fisher information; with true labels the "empirical" one.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:

@@ -32,7 +32,7 @@ def confidence_penalty(
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
         threshold: $\Gamma$ in nats: if given, the penalty is $\max(0, \Gamma - H(p))$, 0 above that entropy.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats, from -log V to 0 (0 to the threshold if given). A row of -inf gives NaN.
@@ -62,7 +62,7 @@ def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats, from 0 to log V. A row of -inf gives NaN.
@@ -92,7 +92,7 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
     Args:
         logits_a: [..., V], unnormalised log-probabilities of the first pass, in nats.
         logits_b: [..., V], logits of the second pass.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats, at least 0. A class at -inf in both passes costs 0, in only one inf.
@@ -126,7 +126,7 @@ def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
-        where: [...], boolean; False deletes the token.
+        where: [...], boolean; False excludes the token.
 
     Returns:
         [...], squared nats. All experts at -inf give inf.
@@ -169,7 +169,7 @@ def moe_load_balance(
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
         top_k: Experts per token, of the largest logits; the first of ties.
-        where: [...], boolean; False deletes the token (padding must not count as load).
+        where: [...], boolean; False excludes the token (padding must not count as load).
         axis_name: Mapped device axis of the global batch.
 
     Returns:

@@ -43,7 +43,7 @@ def gae(
         decay: $\lambda$, in 0 .. 1: 0 for one-step differences, 1 for returns minus values.
         bootstrap: [...], value of the state after the last step, if the episode continues; None for 0, its end.
         ends: [..., T], boolean: the last steps of episodes, after which the row's next episode begins.
-        where: [..., T], boolean; False deletes the step, at the end (padding) or in between (a tool's answer).
+        where: [..., T], boolean; False excludes the step, at the end (padding) or in between (a tool's answer).
 
     Returns:
         [..., T]. Plus `values`, these are the targets of the value function.
@@ -126,7 +126,7 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
 
     Args:
         rewards: [..., n], the last axis the answers to one prompt.
-        where: [..., n], boolean; False deletes the answer.
+        where: [..., n], boolean; False excludes the answer.
 
     Returns:
         [..., n], without gradient; 0 for a single answer. The loss is `policy_gradient` of the answers'
@@ -166,7 +166,7 @@ def group_advantages(
         ddof: $d$, 1 for the unbiased variance and 0 for the population's.
         epsilon: $\epsilon$, added to the standard deviation.
         scale: Whether to divide by the standard deviation; Dr. GRPO does not.
-        where: [..., n], boolean; False deletes the answer.
+        where: [..., n], boolean; False excludes the answer.
 
     Returns:
         [..., n], without gradient; 0 for a single answer, and if all rewards of a group are equal.

@@ -44,7 +44,7 @@ def linear_chain_crf(
             is deleted, wherever it is.
         start: [K], scores of the first tag; None for none.
         end: [K], scores of the last tag; None for none.
-        where: [...], boolean; False deletes the sequence.
+        where: [...], boolean; False excludes the sequence.
 
     Returns:
         [...], nats per sequence, at least 0; 0 without present steps and inf for a forbidden path. A present tag or a

@@ -44,7 +44,7 @@ def ctc(
         labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         zero_infinity: Whether infeasible label sequences have the value 0 instead of inf, with gradient 0 either way.
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], nats per label sequence (not per label), at least 0; inf if the labels need more frames. A present label

@@ -46,7 +46,7 @@ def soft_dtw(
         targets_where: Present steps of $y$, [..., M] or [...].
         gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value tends to dynamic time warping.
         divergence: Whether to subtract half of the values of $(x, x)$ and $(y, y)$, so that equal series have value 0.
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], squared units of the inputs; may be negative without `divergence`. inf if only one series is empty, 0 if

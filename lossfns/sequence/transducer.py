@@ -43,7 +43,7 @@ def rnn_transducer(
             frame is deleted, wherever it is.
         labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], nats per label sequence, at least 0; inf if every path has probability 0, and 0 for no frames and no

@@ -107,7 +107,7 @@ def dependency_tree_crf(
         words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word is
             deleted (heads keep their numbers).
         single_root: Whether trees have exactly one word under the root, as in treebanks, rather than at least one.
-        where: [...], boolean; False deletes the tree.
+        where: [...], boolean; False excludes the tree.
 
     Returns:
         [...], nats per tree, at least 0; 0 without present words, inf for a forbidden arc. Heads that are not a tree (a
