@@ -117,7 +117,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
         [...], nats per row. A positive target of a masked class gives inf, a negative target NaN.
 
     Example:
-        Even odds against a one-hot and a uniform target cost log 2 each.
+        Equal odds against a one-hot and a uniform target cost log 2 each.
 
         >>> targets = jnp.array([[1.0, 0.0], [0.5, 0.5]])
         >>> print(soft_cross_entropy(jnp.zeros((2, 2)), targets).round(4))
@@ -170,7 +170,7 @@ def sigmoid_cross_entropy(
         0 .. 1 gives NaN.
 
     Example:
-        Even odds cost log 2; odds of 3 to 1 for a positive cost log(4/3).
+        Equal odds cost log 2; odds of 3 to 1 for a positive cost log(4/3).
 
         >>> print(sigmoid_cross_entropy(jnp.log(jnp.array([1.0, 3.0])), jnp.array([0, 1])).round(4))
         [0.6931 0.2877]
@@ -235,7 +235,7 @@ def _label_and_normalizer_jvp(over, primals, tangents):  # type: ignore[no-untyp
 def _mean_reached(
     x: jax.Array, labels: jax.Array, own: jax.Array, shift: jax.Array, over: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean of x - shift over the smoothed classes, and their number; `own`, that of the label, if there are none.
+    """Mean of x - shift over the smoothed classes, and their number; without any, `own`, the label's x - shift.
 
     Without a class at -inf it is a plain sum, which XLA on CPU computes without a copy of the logits as long as the
     normaliser does not use the same difference: hence shift - x.

@@ -32,7 +32,7 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
         [...], nats per row, at least 0. A class with probability only under the target gives inf.
 
     Example:
-        A one-hot target against even odds: log 2.
+        A one-hot target against equal odds: log 2.
 
         >>> print(kl_divergence(jnp.zeros((1, 2)), jnp.array([[0.0, -jnp.inf]])).round(4))
         [0.6931]

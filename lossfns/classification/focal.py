@@ -107,7 +107,7 @@ def sigmoid_focal(
         [...], nats per entry. A target outside 0 .. 1 gives NaN.
 
     Example:
-        At even odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of 1/4 of log 2.
+        At equal odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of 1/4 of log 2.
 
         >>> print(sigmoid_focal(jnp.zeros(2), jnp.array([1, 0])).round(4))
         [0.0433 0.13  ]
@@ -162,7 +162,7 @@ def _doubtful(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """(1 - p)^gamma (-log p) with p = sigmoid(x), for finite x.
 
     XLA on CPU materialises a transcendental that has two users. So value and derivative are each one chain of
-    transcendentals, and write e^-|x| differently, lest the compiler merge the two.
+    transcendentals, and they write e^-|x| differently so that the compiler does not merge them.
     """
     minus_log_p, minus_log_q = _softplus_both_ways(x, jnp.exp(-jnp.abs(x)))
     return jnp.exp(-gamma * minus_log_q) * minus_log_p
@@ -174,13 +174,13 @@ def _doubtful_jvp(primals: Any, tangents: Any) -> Any:
     dx, dgamma = tangents
     minus_log_p, minus_log_q = _softplus_both_ways(x, jnp.exp(jnp.minimum(x, -x)))
     power = jnp.exp(-gamma * minus_log_q)
-    slope = jnp.zeros_like(x)
+    tangent_out = jnp.zeros_like(x)
     if not isinstance(dx, SymbolicZero):
         p, q = _sigmoid_both_ways(x)
-        slope = -power * (q + gamma * p * minus_log_p) * dx
+        tangent_out = -power * (q + gamma * p * minus_log_p) * dx
     if not isinstance(dgamma, SymbolicZero):
-        slope -= minus_log_q * power * minus_log_p * dgamma
-    return _doubtful(x, gamma), slope
+        tangent_out -= minus_log_q * power * minus_log_p * dgamma
+    return _doubtful(x, gamma), tangent_out
 
 
 @jax.custom_jvp
@@ -195,8 +195,8 @@ def _sigmoid_both_ways(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 @_sigmoid_both_ways.defjvp
 def _sigmoid_both_ways_jvp(primals: Any, tangents: Any) -> Any:
     p, q = _sigmoid_both_ways(*primals)
-    slope = p * q * tangents[0]  # right at 0 too, where selecting the larger has no derivative
-    return (p, q), (slope, -slope)
+    tangent_out = p * q * tangents[0]  # right at 0 too, where selecting the larger has no derivative
+    return (p, q), (tangent_out, -tangent_out)
 
 
 def _softplus_both_ways(x: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -141,7 +141,7 @@ def ldam(
         [0.8259, 0.9741]
 
     Conventions:
-        The defaults are the authors', whose last layer has unit features and unit class vectors. Their deferred
+        The defaults are the authors', for a last layer with unit features and unit class vectors. Their deferred
         re-weighting is a schedule of the term's weights, `class_balanced_weights(...)[labels]`.
 
     References:

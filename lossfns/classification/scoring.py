@@ -20,7 +20,7 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
         [...], between 0 and 2.
 
     Example:
-        Two classes at even odds: twice a quarter.
+        Two classes at equal odds: twice a quarter.
 
         >>> print(brier(jnp.zeros((1, 2)), jnp.array([0])))
         [0.5]

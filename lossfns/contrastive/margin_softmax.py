@@ -60,7 +60,7 @@ def arcface(
         [N], nats per example. A zero embedding has cosine and sine 0 with all classes and costs log V.
 
     Example:
-        The margin turns the angle 0 into a right one, equal to the other class's: even odds.
+        The margin turns the angle 0 into a right one, equal to the other class's: equal odds.
 
         >>> vectors = jnp.eye(2)
         >>> print(arcface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=jnp.pi / 2).round(4))
@@ -122,7 +122,7 @@ def cosface(
         [N], nats per example.
 
     Example:
-        The margin turns the cosine 1 into 0, equal to the other class's: even odds.
+        The margin turns the cosine 1 into 0, equal to the other class's: equal odds.
 
         >>> vectors = jnp.eye(2)
         >>> print(cosface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=1.0).round(4))

@@ -236,7 +236,7 @@ def multi_similarity(
             epsilon = as_scalar(mining_margin, dtype)
             least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
             most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
-            # Pairs that are not mined are far enough apart; NaN is not.
+            # Pairs that are not mined are far enough apart; a NaN counts as mined, so that it shows.
             positives, negatives = positives & ~(scores >= most + epsilon), negatives & ~(scores <= least - epsilon)
         values = log_one_plus(-steep * (scores - level), positives) / steep
         return values + log_one_plus(steep_negative * (scores - level), negatives) / steep_negative

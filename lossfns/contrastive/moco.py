@@ -57,7 +57,7 @@ def moco(
         queue: [K, D], earlier keys; normalised here, no gradient. Compute the loss first, then `enqueue` the keys.
         temperature: Divides the cosines.
         where: [N], boolean; False excludes the query and its key.
-        queue_where: [K], boolean; False deletes a queue entry, such as one not yet filled.
+        queue_where: [K], boolean; False excludes a queue entry, such as one not yet filled.
         block_size: Queue entries per block; None chooses.
 
     Returns:

@@ -35,7 +35,7 @@ prior = Number("at least 0 and below 1", lambda v: (v >= 0) & (v < 1))
 
 class _Views(NamedTuple):
     both: Embeddings
-    """All 2N views, whose inner products are the scores."""
+    """All 2N views; their inner products are the scores."""
     positive: jax.Array
     """[N], the score of a pair's two views."""
     where: jax.Array | None

@@ -106,7 +106,7 @@ def attention_transfer(
     places = student_features.shape[:-1]
     if student_features.ndim < 3 or teacher_features.shape[:-1] != places:
         raise ValueError(
-            "student_features and teacher_features must have the shapes [N, ..., C] with the same places, "
+            "student_features and teacher_features must have shapes [N, ..., C] that differ in C only, "
             f"got {student_features.shape} and {teacher_features.shape}"
         )
     p = as_scalar(power, student.dtype)
@@ -119,7 +119,7 @@ def attention_transfer(
 
 
 def _attention_map(x: jax.Array, power: jax.Array) -> jax.Array:
-    """[N, places], of norm one; scaled by the largest entry before taking the power."""
+    """[N, positions], of norm one; scaled by the largest entry before taking the power."""
     x = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2), keepdims=True, initial=0))
     x = jnp.abs(x / jnp.where(largest == 0, 1, largest))
@@ -158,7 +158,7 @@ def minilm(
 
     Example:
         Two tokens, one head of size 1. Only the second token's query-key logits differ, by log 3: odds of 3 to 1
-        against even odds, 3/4 log 3/2 + 1/4 log 1/2.
+        against equal odds, 3/4 log 3/2 + 1/4 log 1/2.
 
         >>> zeros = jnp.zeros((1, 2, 1, 1))
         >>> queries, keys = zeros.at[0, 1].set(1.0), zeros.at[0, 0].set(jnp.log(3.0))

@@ -73,8 +73,8 @@ def barlow_twins(
     Conventions:
         - The defaults are the authors': $\lambda$ = 0.0051 (0.005 in the paper) and batch normalisation's epsilon of
           1e-5 inside the root (0 in the paper's equation).
-        - The paper's listing divides by the unbiased standard deviation, which makes each correlation (N - 1)/N times
-          this one; the authors' code does not.
+        - The paper's listing, unlike the authors' code, divides by the unbiased standard deviation, which makes each
+          correlation (N - 1)/N times this one.
         - The authors' code uses the global batch by synchronised batch normalisation.
 
     References:

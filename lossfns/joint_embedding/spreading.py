@@ -140,8 +140,8 @@ def sigreg(
         [0.289]
 
     Conventions:
-        - The defaults are the authors', whose code integrates over half of the line and doubles; the paper's listing
-          has 17 knots from -5 to 5, equal to `knots=9, largest_frequency=5.0`.
+        - The defaults are from the authors' code, which integrates over half of the line and doubles; the paper's
+          listing has 17 knots from -5 to 5, equal to `knots=9, largest_frequency=5.0`.
         - The factor N makes it a test statistic, which grows with the batch if the batch is not Gaussian.
         - LeJEPA's loss is (1 - lambda) times the views' squared distance from their mean, plus lambda times this, one
           call per view.

@@ -93,8 +93,7 @@ def prefix_lm(
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
         prefix_lengths: $n$, [...], integers in 0 .. T: length of the prefix.
         where: [..., T], boolean: the tokens to predict (no padding).
-        segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
-            boundary. The prefix is at the start of the row, not of each document.
+        segment_ids: [..., T], as for `next_token`. The prefix is at the start of the row, not of each document.
 
     Returns:
         [..., T], nats per token; 0 where not scored. The term's weights, attached as `term_weights`, are
@@ -172,8 +171,7 @@ def multi_token_prediction(
         logits: [..., H, T, V], for each head (the first is the ordinary next-token head) and position.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
         where: [..., H, T], boolean: the tokens each head has to predict.
-        segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
-            boundary.
+        segment_ids: [..., T], integers that number the documents packed into a row, as for `next_token`.
 
     Returns:
         [..., H, T], nats per head and token; 0 where not scored. The term's weights, attached as `term_weights`, are

@@ -1,4 +1,4 @@
-"""Bounded losses, which unlike the cross-entropy a wrong label cannot dominate."""
+"""Bounded losses: unlike the cross-entropy, a wrong label cannot dominate them."""
 
 import math
 
@@ -102,7 +102,7 @@ def symmetric_cross_entropy(
         [...], nats per row. A label of a masked class gives inf unless alpha is 0.
 
     Example:
-        At even odds: a tenth of log 2, plus 4 times 1/2.
+        At equal odds: a tenth of log 2, plus 4 times 1/2.
 
         >>> print(symmetric_cross_entropy(jnp.zeros((1, 2)), jnp.array([0])).round(4))
         [2.0693]
@@ -158,7 +158,7 @@ def normalized_active_passive(
         [...], between 0 and $\alpha - \beta A$. With a single unmasked class the active loss is 0.
 
     Example:
-        At even odds: the label has half of the sum, plus 4 times 1/2.
+        At equal odds: the label has half of the sum, plus 4 times 1/2.
 
         >>> print(normalized_active_passive(jnp.zeros((1, 2)), jnp.array([0])))
         [2.5]

@@ -167,7 +167,7 @@ def early_learning(
         negative or sum to more than one (up to 0.02) give NaN.
 
     Example:
-        At even odds and momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
+        At equal odds and momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
 
         >>> out = early_learning(jnp.zeros((1, 2)), jnp.array([0]), jnp.zeros((1, 2)), momentum=0.5)
         >>> print(out.values.round(4), out.targets)
@@ -195,8 +195,8 @@ def early_learning(
     kept = as_scalar(momentum, dtype)
     p = jax.lax.stop_gradient(jnp.exp(log_p))
     new = kept * old + (1 - kept) * p
-    # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain does not cancel as p and t become certain; nor does 1 - p if
-    # that of the most probable class is summed over the others.
+    # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain does not cancel as p and t become certain; nor does 1 - p of
+    # the most probable class, computed as the sum of the others.
     is_best = at_label(jnp.argmax(p, axis=-1), p.shape[-1])
     doubted = jnp.where(is_best, jnp.sum(jnp.where(is_best, 0, p), axis=-1, keepdims=True), 1 - p)
     rest = kept * (1 - old) + (1 - kept) * doubted

@@ -51,7 +51,7 @@ def bi_tempered(
         [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats.
 
     Example:
-        At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.
+        At t1 = 0 and equal odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.
 
         >>> print(bi_tempered(jnp.zeros((1, 2)), jnp.array([0]), t1=0.0))
         [0.25]

@@ -195,7 +195,7 @@ def exo(
         [...], nats per pair, at least 0.
 
     Example:
-        Even odds against a target of 9 to 1: (log(5/9) + log 5) / 2.
+        Equal odds against a target of 9 to 1: (log(5/9) + log 5) / 2.
 
         >>> zero = jnp.zeros(1)
         >>> print(exo(zero, zero, zero, zero, label_smoothing=0.1).round(4))

@@ -150,7 +150,7 @@ def apo(
         [...], between 0 and 2.
 
     Example:
-        Odds of 3 to 1 for the chosen answer, even odds for the rejected: 1/4 + 1/2 and 3/4 + 1/4.
+        Odds of 3 to 1 for the chosen answer, equal odds for the rejected: 1/4 + 1/2 and 3/4 + 1/4.
 
         >>> moved, zero = jnp.log(jnp.array([3.0])), jnp.zeros(1)
         >>> print(apo(moved, zero, zero, zero, beta=1.0), apo(moved, zero, zero, zero, beta=1.0, form="down"))

@@ -115,7 +115,7 @@ def diffusion(
         [2.]
 
     Conventions:
-        - "noise" without weights is the simple loss of Ho et al., whose code averages over features as here; their
+        - "noise" without weights is the simple loss of Ho et al.: their code averages over features, as here, and their
           equation has the squared norm.
         - The same model's "noise" error is SNR times its "clean" error, its "velocity" error SNR + 1 times.
         - The weights of Hang et al. are min(SNR, gamma) for "clean", divided by SNR for "noise" and by SNR + 1 for

@@ -56,7 +56,7 @@ def beta_vae(
         its example.
 
     Example:
-        Even odds for two pixels cost 2 log 2; a posterior of mean 1 and variance 1 costs 1/2.
+        Equal odds for two pixels cost 2 log 2; a posterior of mean 1 and variance 1 costs 1/2.
 
         >>> zeros = jnp.zeros((1, 2))
         >>> print(beta_vae(zeros, zeros, jnp.array([[1.0]]), jnp.array([[0.0]])).round(4))

@@ -144,7 +144,7 @@ def _rate_and_gap(x: jax.Array, count: jax.Array, log_rate: bool) -> tuple[jax.A
     return x, jnp.where(near, close, jnp.log(count) - jnp.log(jnp.where(near, count, x)))
 
 
-# From this count on log y! is y log y - y and a series, whose large terms cancel against the rate first.
+# From this count on, log y! is y log y - y plus a series; the large terms first cancel against the rate's.
 _MANY = 10.0
 
 

@@ -142,12 +142,12 @@ def _penalty_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     # The derivative by x is much simpler than the loss: x (1 + x^2 / b)^(alpha / 2 - 1) = x e^(-+ w / 2).
     (x, alpha), (dx, dalpha) = primals, tangents
     w = _width(x, alpha)[0]
-    slope = jnp.zeros_like(x)
+    tangent_out = jnp.zeros_like(x)
     if not isinstance(dx, SymbolicZero):
-        slope += x * jnp.exp(jnp.where(alpha <= 2, -w, w) / 2) * dx
+        tangent_out += x * jnp.exp(jnp.where(alpha <= 2, -w, w) / 2) * dx
     if not isinstance(dalpha, SymbolicZero):
-        slope += jax.jvp(lambda a: _value(x, a), (alpha,), (jnp.ones_like(alpha),))[1] * dalpha
-    return _penalty(x, alpha), slope
+        tangent_out += jax.jvp(lambda a: _value(x, a), (alpha,), (jnp.ones_like(alpha),))[1] * dalpha
+    return _penalty(x, alpha), tangent_out
 
 
 def _width(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -232,5 +232,5 @@ def log_partition(alpha: jax.Array) -> jax.Array:
 @log_partition.defjvp
 def _log_partition_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # Each alpha has one derivative, which is stored instead of the integrand.
-    value, slope = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
-    return value, slope * tangents[0]
+    value, tangent_out = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
+    return value, tangent_out * tangents[0]

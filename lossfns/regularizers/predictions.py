@@ -38,7 +38,7 @@ def confidence_penalty(
         [...], nats, from -log V to 0 (0 to the threshold if given). A row of -inf gives NaN.
 
     Example:
-        Even odds have entropy log 2, certainty 0.
+        Equal odds have entropy log 2, certainty 0.
 
         >>> print(confidence_penalty(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [-0.6931 -0.    ]
@@ -68,7 +68,7 @@ def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -
         [...], nats, from 0 to log V. A row of -inf gives NaN.
 
     Example:
-        Even odds have entropy log 2, certainty 0.
+        Equal odds have entropy log 2, certainty 0.
 
         >>> print(entropy_minimization(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [0.6931 0.    ]
@@ -98,7 +98,7 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
         [...], nats, at least 0. A class at -inf in both passes costs 0, in only one inf.
 
     Example:
-        Even odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
+        Equal odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
 
         >>> print(r_drop(jnp.zeros((1, 2)), jnp.log(jnp.array([[3.0, 1.0]]))).round(4))
         [0.1373]
@@ -163,8 +163,7 @@ def moe_load_balance(
     r"""Load-balancing loss of a mixture of experts, $E \sum_e f_e P_e$.
 
     $f_e$ is the fraction of tokens routed to expert e (no gradient) and $P_e$ its mean router probability. The loss is
-    1 in perfect balance and E for a single expert. It is one number for the whole batch: every present token gets it,
-    so that the weighted mean is the same number.
+    1 in perfect balance and E for a single expert, one number for the whole batch.
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.

@@ -57,8 +57,7 @@ def gae(
 
     Conventions:
         Discount 1 and lambda 0.95 are usual for PPO on language models; elsewhere 0.99 is common. Episodes cut off by a
-        time limit need `bootstrap`; TRL and verl use 0. They standardise advantages over the batch afterwards, which
-        this does not.
+        time limit need `bootstrap`; TRL and verl use 0, and then standardise the advantages over the batch.
 
     References:
         Schulman et al. 2015, arXiv:1506.02438.
@@ -165,7 +164,7 @@ def group_advantages(
         rewards: [..., n], the last axis the answers to one prompt.
         ddof: $d$, 1 for the unbiased variance and 0 for the population's.
         epsilon: $\epsilon$, added to the standard deviation.
-        scale: Whether to divide by the standard deviation; Dr. GRPO does not.
+        scale: Whether to divide by the standard deviation; False for Dr. GRPO.
         where: [..., n], boolean; False excludes the answer.
 
     Returns:

@@ -165,7 +165,7 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
         [...], nats per row, between -log V and 0. A row of -inf gives NaN. Infinite logits share the probability.
 
     Example:
-        Two classes at even odds, and one of them masked.
+        Two classes at equal odds, and one of them masked.
 
         >>> print(entropy_bonus(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [-0.6931  0.    ]

@@ -41,7 +41,7 @@ def linear_chain_crf(
             one per sequence.
         tags: $y$, [..., T], integers in 0 .. K-1.
         steps_where: The present steps: boolean [..., T], or integer lengths [...]; None for all. An absent step
-            is deleted, wherever it is.
+            is skipped, wherever it is.
         start: [K], scores of the first tag; None for none.
         end: [K], scores of the last tag; None for none.
         where: [...], boolean; False excludes the sequence.

@@ -79,7 +79,7 @@ def first_order_maml(
 ) -> Objective:
     r"""MAML with the inner gradients as constants: the meta-gradient is $\sum_i \nabla L_i(\theta_i)$.
 
-    Adapted parameters, values and arguments are as in `maml`, the cost and memory those of a first derivative.
+    Arguments, adapted parameters and values are as in `maml`, at the cost and memory of a first derivative.
 
     References:
         Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.

@@ -190,8 +190,8 @@ def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransforma
 
     def weigh(state: Any, losses: jax.Array) -> tuple[jax.Array, Any]:
         log_variances, opt_state = state
-        slope = 0.5 - k * jnp.exp(-log_variances) * losses
-        updates, opt_state = inner.update(slope, opt_state, log_variances)
+        grad = 0.5 - k * jnp.exp(-log_variances) * losses
+        updates, opt_state = inner.update(grad, opt_state, log_variances)
         log_variances = jnp.asarray(optax.apply_updates(log_variances, updates))
         return k * jnp.exp(-log_variances), (log_variances, opt_state)
 
