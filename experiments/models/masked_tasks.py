@@ -17,14 +17,14 @@ from train.objective import Context, Objective, Term, term
 
 
 class Arm(NamedTuple):
-    """A way to pretrain: what is done to pairs and asked of them, the loss of masked tokens, and what is masked."""
+    """A way to pretrain: the task on pairs, the loss of masked tokens, and the kind of masking."""
 
     task: Task = "none"
     loss: Literal["plain", "weighted", "unlikely", "replaced"] = "plain"
     whole_words: bool = False
 
     def weights(self, replaced: float) -> dict[str, float]:
-        """The weights of its losses, that on replaced tokens being `replaced`.
+        """The weights of its losses; `replaced` is the weight of the loss on replaced tokens.
 
         Raises:
             UsageError: It is negative.
@@ -41,9 +41,9 @@ class Remedies(NamedTuple):
     counts: np.ndarray
     """Occurrences of each token in the training text [V]."""
     frequent: int
-    """From how many on a token is frequent."""
+    """Number of occurrences from which a token counts as frequent."""
     power: float
-    """Of `frequency_weighted`."""
+    """Power of `frequency_weighted`."""
     alpha: float
     """Weight of the unlikelihood of frequent tokens."""
 
@@ -60,7 +60,7 @@ def masked_term(loss: str, remedies: Remedies, logits: Any, labels: Any, where: 
 
 
 def pair_terms(task: Task, logits: Any, answer: Any) -> dict[str, Term]:
-    """The loss and the accuracy on pairs, of logits [B, 2] and answers [B] that are 1 for pairs as in the text."""
+    """The loss and the accuracy on pairs, from logits [B, 2] and answers [B], 1 for unchanged pairs."""
     loss = lossfns.next_sentence if task == "next" else lossfns.sentence_order
     return {"pair": term(loss, logits, answer), "pair_accuracy": Term((logits.argmax(-1) == 0) == (answer == 1))}
 
