@@ -6,11 +6,11 @@ do. The following holds for every loss.
 Arguments: arrays come first, by position, predictions before targets. Options are keyword-only. Nothing is broadcast.
 Three options mean the same in every loss:
 
-- `where`: boolean, of the result's shape unless stated otherwise. False deletes the row: its value is 0, even if its
+- `where`: boolean, of the result's shape unless stated otherwise. False excludes the row: its value is 0, even if its
   inputs are NaN, and the values and gradients of all other rows are as if it were absent. None keeps all rows.
 - `axis_name`: the name of a mapped device axis (`jax.shard_map`, `jax.pmap`), or a tuple of names. Negatives, means and
   counts are then taken over the global batch. Each device returns the values of its own rows; summed over devices,
-  values and gradients equal those of one device with the whole batch. Every device must have the same number of rows.
+  values and gradients are the same as on one device with the whole batch. All devices must have equally many rows.
 - `block_size`: how many columns of a large table are computed at a time, and recomputed in the backward pass, so that
   the table is never materialised. Values and gradients do not depend on it. None chooses a fast size.
 
@@ -23,7 +23,7 @@ Errors: before anything is computed, a loss raises
 
 - TypeError if an array has the wrong dtype (predictions floating, labels integers, masks boolean) or an option the
   wrong type;
-- ValueError if shapes do not fit or an option is out of range.
+- ValueError if shapes or the structures of pytrees do not fit, or an option is out of range.
 
 Errors that depend on values on the device give NaN in value and gradient instead: a label out of range in its row, a
 traced option out of range in every row. A loss's docstring lists only the errors particular to it.

@@ -195,7 +195,7 @@ def label_tree_cross_entropy(
         labels: [...], integers in 0 .. V-1.
         parents: The parent of each node, Python integers: the V classes first, then the inner nodes; -1 for the root.
         alpha: $\alpha$, exponential decay of weights with depth; 0 gives the plain cross-entropy.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0; inf for a masked label.

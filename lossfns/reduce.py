@@ -47,9 +47,6 @@ def weighted_sum(
     Returns:
         A scalar; NaN if a weight is negative.
 
-    Raises:
-        ValueError: If the weights do not broadcast to the values.
-
     Example:
         >>> float(weighted_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([3, 0.5, 0])))
         4.0
@@ -68,15 +65,11 @@ def weighted_mean(
 
     Args:
         values: [...], any real dtype; summed in float32 or wider.
-        weights: A scalar, or an array of the same rank that broadcasts to `values`; boolean or real, not negative;
-            None for ones. A value of weight 0 never counts, not even NaN or infinity, and gets no gradient.
+        weights: As for `weighted_sum`.
         axis_name: Name of a mapped axis (`shard_map`, `pmap`, `vmap`) to average over as well, with one denominator.
 
     Returns:
         A scalar; NaN if a weight is negative.
-
-    Raises:
-        ValueError: If the weights do not broadcast to the values.
 
     Example:
         >>> float(weighted_mean(jnp.array([1.0, 7.0]), jnp.array([True, False])))

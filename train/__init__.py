@@ -1,7 +1,8 @@
 """A functional train-step builder: exact at every split of a batch.
 
-The spine lies in this folder, from the objective through the step to the loop. Four wings hold the rest: `optimizers`,
-`objectives`, `devices` and `records`. They import the spine and, of one another, only what the architecture test lists.
+This folder holds the core, from the objective through the step to the loop. Four subpackages hold the rest:
+`optimizers`, `objectives`, `devices` and `records`. They import the core, and one another only as the architecture test
+allows.
 
 Functions raise `UsageError` for errors that the caller can fix and `RunFailed` for a run that cannot continue. Both say
 what was expected, what was given and what to do, so a docstring lists an error only if there is more to say.

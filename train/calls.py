@@ -1,4 +1,4 @@
-"""Several steps in one call: for models with a step shorter than the dispatch of a program.
+"""Several steps per call, for models whose step takes less time than launching a program.
 
 state = fit(state, step, data, steps=10_000, steps_per_call=100)
 """
@@ -49,11 +49,7 @@ class Call:
         return dict(jax.device_get(self.metrics))
 
     def steps(self, finite: Sequence[str]) -> list[tuple[int, Any]]:
-        """Number and metrics of the steps to examine: the last, or all if any was bad.
-
-        Args:
-            finite: Metrics that have to be finite.
-        """
+        """Number and metrics of the steps to examine: the last, or all if any was bad."""
         count = len(self.batches)
         if count == 1:
             return [(self.first, self.metrics)]

@@ -12,12 +12,7 @@ from typing import TextIO
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Writes a line, if possible.
-
-    Args:
-        text: The line.
-        stream: Standard error by default.
-    """
+    """Writes a line to a stream (standard error by default), if possible."""
     stream = sys.stderr if stream is None else stream
     if stream is None:  # standard error was closed at the start; `print` would use standard output instead
         return

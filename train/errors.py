@@ -19,11 +19,6 @@ class RunFailed(RuntimeError):
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """A setting that counts something, as an int.
 
-    Args:
-        name: Its name in the message.
-        value: A whole number of Python, NumPy or JAX.
-        least: The smallest that is allowed.
-
     >>> check_count("every", 5)
     5
     >>> check_count("every", True)
@@ -42,17 +37,11 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 def check_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Returns a known name; the error for an unknown one suggests the closest.
 
-    Args:
-        kind: Kind of thing that is named, for the message ("optimizer").
-        name: The name to check.
-        known: All valid names.
-
-    Example:
-        >>> check_name("optimizer", "adam", ["adam", "sgd"])
-        'adam'
-        >>> check_name("optimizer", "adamm", ["adam", "sgd"])
-        Traceback (most recent call last):
-        train.errors.UsageError: unknown optimizer 'adamm', did you mean 'adam'? Choose one of: adam, sgd.
+    >>> check_name("optimizer", "adam", ["adam", "sgd"])
+    'adam'
+    >>> check_name("optimizer", "adamm", ["adam", "sgd"])
+    Traceback (most recent call last):
+    train.errors.UsageError: unknown optimizer 'adamm', did you mean 'adam'? Choose one of: adam, sgd.
     """
     known = list(known)
     if name in known:

@@ -30,11 +30,7 @@ _ELSEWHERE = (*_NOT_PLAIN, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.
 
 
 def check_place(path: Any, what: str) -> Path:
-    """Checks a path of a file or folder that will be written.
-
-    Args:
-        path: Text or a path.
-        what: Its purpose, as in "expected WHAT as ...".
+    """Checks the path of a file or folder to be written; `what` is its purpose, for the message.
 
     >>> check_place("runs/a", "a workdir").as_posix()
     'runs/a'
@@ -55,11 +51,7 @@ def check_place(path: Any, what: str) -> Path:
 
 
 def child_path(root: str | os.PathLike[str], name: str) -> Path:
-    """The path of a name in a folder. No name leads outside of it.
-
-    Args:
-        root: The folder.
-        name: A file or folder directly in it: not a path, not hidden, with printable characters only.
+    """The path of a file or folder directly in `root`: its name is not a path, not hidden, and printable.
 
     >>> child_path("runs", "seed-0").as_posix()
     'runs/seed-0'
@@ -76,11 +68,6 @@ def child_path(root: str | os.PathLike[str], name: str) -> Path:
 
 def disk_error(action: str, path: str | os.PathLike[str], error: OSError) -> UsageError | RunFailed:
     """Turns an `OSError` into an error of one sentence that says what to do.
-
-    Args:
-        action: The failed operation, as in "cannot ACTION PATH".
-        path: The file or folder.
-        error: The error of the operating system.
 
     Returns:
         `UsageError` for a location that cannot be written at all, `RunFailed` for one that no longer can: the disk is
@@ -117,11 +104,7 @@ def is_writer() -> bool:
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     """Writes a file atomically: a reader sees the old or the new content, never a part, even after a loss of power.
 
-    In a run of several processes only process 0 writes.
-
-    Args:
-        path: The file; its folder must exist.
-        data: Text (written as UTF-8) or bytes.
+    The folder must exist. Text is written as UTF-8. In a run of several processes only process 0 writes.
 
     Raises:
         UsageError: The location cannot be written.
@@ -167,10 +150,6 @@ def encode_text(text: str) -> bytes:
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """Opens a plain file, as the `opener` of `open`: never follows a link or waits for a pipe, socket or device.
 
-    Args:
-        path: The file.
-        flags: As in `os.open`.
-
     Raises:
         OSError: It cannot be opened or is not a plain file.
     """
@@ -201,9 +180,6 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def parse_json(data: bytes | str) -> Any:
     """Parses JSON in UTF-8.
-
-    Args:
-        data: The text.
 
     Raises:
         ValueError: It is not JSON, or nested more deeply than any file of a run.
@@ -239,17 +215,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def set_aside(path: Path, name: str) -> Path:
-    """Renames an unusable file or folder: nothing is lost, and nothing mistakes it for a good one.
-
-    Args:
-        path: The file or folder.
-        name: Its new name in the same folder.
+    """Renames an unusable file or folder in its folder: nothing is lost, and nothing mistakes it for a good one.
 
     Returns:
         The new path, `NAME-2` and so on if `NAME` exists.
-
-    Raises:
-        OSError: It cannot be renamed.
     """
     number, place = 1, path.with_name(name)
     while os.path.lexists(place):
@@ -259,12 +228,7 @@ def set_aside(path: Path, name: str) -> Path:
 
 
 def make_folder(path: str | os.PathLike[str], what: str = "the folder") -> Path:
-    """Creates a folder and its parents if they are missing.
-
-    Args:
-        path: The folder.
-        what: Its purpose, as in "cannot create WHAT PATH".
-    """
+    """Creates a folder and its parents if they are missing."""
     path = check_place(path, what)
     try:
         path.mkdir(parents=True, exist_ok=True)

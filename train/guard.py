@@ -96,9 +96,6 @@ def _choose(good: jax.Array, new: Any, old: Any) -> Any:
 def outcome(metrics: Metrics) -> Literal["done", "skipped", "overflow"]:
     """Outcome of a step, by its metrics.
 
-    Args:
-        metrics: `{name: (sum, weight)}` of the step.
-
     Returns:
         `"skipped"` for bad numbers, `"overflow"` for a step skipped because the loss scale of float16 was too large
         (the search for that scale causes such steps), `"done"` otherwise.
@@ -143,10 +140,6 @@ class BadSteps:
 
     def count(self, step: int, metrics: Metrics) -> bool:
         """Counts one step.
-
-        Args:
-            step: Its number.
-            metrics: Its metrics, `{name: (sum, weight)}`.
 
         Returns:
             Whether there were too many in a row, so that `roll_back` must follow.

@@ -72,7 +72,7 @@ class Evaluate:
     """A hook that evaluates the state on held-out data.
 
     Args:
-        step: As `build_eval_step` makes it.
+        step: The step from `build_eval_step`.
         batches: Called for a fresh pass over the data at each evaluation.
         every: Steps between two evaluations.
         writer: Writes the means under the name of the split.

@@ -61,7 +61,7 @@ def fit(
             series of them, so the last checkpoint precedes the series. A state that is not finite despite a finite loss
             and gradient is never saved; training returns to the last checkpoint.
         steps_per_call: Maximum number of steps in one call to the device; a call ends where a hook is due. For models
-            whose step is shorter than the overhead of a call. It changes only rounding (the compiler may fuse steps
+            with steps shorter than the overhead of a call. It changes only rounding (the compiler may fuse steps
             differently) and interruptions, which wait for the end of the call.
 
     Returns:
@@ -186,7 +186,7 @@ def _fit_to_save(
     would save it, the state is kept: the run returns to a checkpoint at its next regular save, interrupted or not.
     """
     if bad_steps is not None and bad_steps.consecutive and not last:
-        return state, "its numbers, or those of steps just before it, were bad"
+        return state, "its numbers, or numbers of the steps before it, were bad"
     regular = any(_saves(hook) and number % hook.every == 0 for hook in hooks)
     out_of_turn = interrupted and any(map(_saves, hooks))
     if not (last or regular or out_of_turn) or not (bad := find_nonfinite(state)):

@@ -104,7 +104,7 @@ def confusion_term(predictions: Any, labels: Any, num_classes: int, *, where: An
         where: Booleans of the same shape: which pairs count.
 
     Returns:
-        A term whose sum is the matrix `[K, K]` of counts, labels in rows and predictions in columns.
+        A term that sums to the matrix `[K, K]` of counts, labels in rows and predictions in columns.
 
     >>> confusion_term(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2).sums()[0].tolist()
     [[1.0, 1.0], [0.0, 1.0]]

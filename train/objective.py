@@ -1,4 +1,4 @@
-"""The currency of training: an objective maps parameters and a batch to named terms, and a term never averages."""
+"""Objectives and terms: an objective maps parameters and a batch to named terms, and a term never averages."""
 
 from __future__ import annotations
 
@@ -165,14 +165,7 @@ Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 
 def evaluate(objective: Objective, params: Params, batch: Batch, ctx: Context) -> tuple[Terms, Any]:
-    """Calls an objective and checks its result.
-
-    Args:
-        objective: `(params, batch, ctx) -> terms` or `-> (terms, new_state)`.
-        params: Params pytree.
-        batch: Batch pytree of arrays.
-        ctx: The context; its `state` is passed on if the objective returns terms only.
-    """
+    """Calls an objective and checks its result; returns the terms and the new state, or `ctx.state` unchanged."""
     result = objective(params, batch, ctx)
     terms, new_state = result if isinstance(result, tuple) else (result, ctx.state)
     if not isinstance(terms, dict) or not terms or not all(isinstance(term, Term) for term in terms.values()):
@@ -194,10 +187,7 @@ def evaluate(objective: Objective, params: Params, batch: Batch, ctx: Context) -
 def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term], *, single: bool = False) -> None:
     """Raises UsageError unless every name in `loss_weights` is a term of the objective that can be trained on.
 
-    Args:
-        loss_weights: The terms to train on.
-        terms: What the objective returned.
-        single: Accept a single value without weights: for the objective of one task, which is not part of a batch.
+    `single` accepts a single value without weights: the objective of one task, which is not part of a batch.
     """
     unknown = sorted(set(loss_weights) - set(terms))
     if unknown:
@@ -207,7 +197,7 @@ def check_loss_weights(loss_weights: Mapping[str, Any], terms: Mapping[str, Term
     kept = sorted(name for name in loss_weights if terms[name].keep)
     if kept:
         raise UsageError(
-            f"loss_weights names {_names(kept)}, whose Term keeps axes: only a Term with keep=0 is a loss."
+            f"loss_weights names {_names(kept)}, but their Terms keep axes: only a Term with keep=0 is a loss."
         )
     for name in (name for name in loss_weights if terms[name].weights is None):
         shape = jnp.shape(terms[name].values)

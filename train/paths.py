@@ -19,35 +19,21 @@ _SHOWN_PATHS = 8
 
 
 def path_of(key_path: tuple[Any, ...]) -> str:
-    """The path of a leaf as one string: keys, indices and attribute names joined by slashes.
+    """The path of a leaf as one string: keys, indices and attribute names joined by slashes; empty for a single leaf.
 
-    Args:
-        key_path: A key path, as from `jax.tree_util.tree_flatten_with_path`.
-
-    Returns:
-        The path; empty for a tree that is a single leaf.
-
-    Example:
-        >>> tree = {"encoder": [{"kernel": 1.0}]}
-        >>> [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-        ['encoder/0/kernel']
+    >>> tree = {"encoder": [{"kernel": 1.0}]}
+    >>> [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    ['encoder/0/kernel']
     """
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
 def check_leaves(tree: Tree, name: str, kinds: tuple[Any, ...], advice: str) -> None:
-    """Raises UsageError unless every leaf is a number or an array of some kinds of dtype.
+    """Raises UsageError unless every leaf is a number or an array of some kinds of dtype (as in `jnp.issubdtype`).
 
-    Args:
-        tree: Tree pytree.
-        name: What it is.
-        kinds: Abstract dtypes, as of `jnp.issubdtype`.
-        advice: What to do with leaves of other kinds, for the message.
-
-    Example:
-        >>> check_leaves({"text": "abc"}, "the batch", (np.number,), "Encode text.")
-        Traceback (most recent call last):
-        train.errors.UsageError: the batch holds str at 'text'. Encode text.
+    >>> check_leaves({"text": "abc"}, "the batch", (np.number,), "Encode text.")
+    Traceback (most recent call last):
+    train.errors.UsageError: the batch holds str at 'text'. Encode text.
     """
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         dtype = _dtype(leaf)
@@ -74,15 +60,8 @@ def _is_of(dtype: Any, kinds: tuple[Any, ...]) -> bool:
 def map_with_path(fn: Callable[..., Any], tree: Tree, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """Maps `fn(path, leaf, *other_leaves)` over a tree, with paths as written by `path_of`.
 
-    Args:
-        fn: Called with the path as a string, the leaf of `tree` and the matching leaves of `rest`.
-        tree: Tree pytree.
-        *rest: Trees of the same structure.
-        is_leaf: As in `jax.tree.map`.
-
-    Example:
-        >>> map_with_path(lambda path, x, y: f"{path}={x + y}", {"a": 1, "b": (2,)}, {"a": 10, "b": (20,)})
-        {'a': 'a=11', 'b': ('b/0=22',)}
+    >>> map_with_path(lambda path, x, y: f"{path}={x + y}", {"a": 1, "b": (2,)}, {"a": 10, "b": (20,)})
+    {'a': 'a=11', 'b': ('b/0=22',)}
     """
     return jax.tree_util.tree_map_with_path(
         lambda keys, *leaves: fn(path_of(keys), *leaves), tree, *rest, is_leaf=is_leaf
@@ -92,30 +71,19 @@ def map_with_path(fn: Callable[..., Any], tree: Tree, *rest: Any, is_leaf: Calla
 def paths_of(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """The paths of all leaves, in the order of `jax.tree.leaves`.
 
-    Args:
-        tree: Tree pytree.
-        is_leaf: As in `jax.tree.leaves`.
-
-    Example:
-        >>> paths_of({"dense": {"kernel": 0, "bias": 0}})
-        ['dense/bias', 'dense/kernel']
+    >>> paths_of({"dense": {"kernel": 0, "bias": 0}})
+    ['dense/bias', 'dense/kernel']
     """
     return [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
 
 
 def check_matches(pattern: str, tree: Tree, purpose: str) -> None:
-    """Refuses a regular expression that matches no path of a tree: it would silently do nothing.
+    """Refuses a regular expression found in no path of a tree with leaves: it would silently do nothing.
 
-    Args:
-        pattern: Regular expression, searched (not anchored) in each path.
-        tree: Tree pytree; one without leaves passes.
-        purpose: Name of the setting, for the message ("freeze").
-
-    Example:
-        >>> check_matches("kernel$", {"dense": {"kernel": 0}}, "freeze")
-        >>> check_matches("embed", {"dense": {"kernel": 0}}, "freeze")
-        Traceback (most recent call last):
-        train.errors.UsageError: freeze='embed' matches none of the 1 parameter paths; they look like: dense/kernel.
+    >>> check_matches("kernel$", {"dense": {"kernel": 0}}, "freeze")
+    >>> check_matches("embed", {"dense": {"kernel": 0}}, "freeze")
+    Traceback (most recent call last):
+    train.errors.UsageError: freeze='embed' matches none of the 1 parameter paths; they look like: dense/kernel.
     """
     paths = paths_of(tree)
     if not paths or any(re.search(pattern, path) for path in paths):

@@ -170,7 +170,7 @@ def _gradients(
         losses = sync.local(_losses(own, rates))
         return losses if task_gradients else jnp.sum(losses), (sync.local(report), new)
 
-    # The gradient of the sum, or those of all terms [T, ...] by one backward pass each after a single forward pass.
+    # The gradient of the sum, or the gradients of all terms [T, ...]: one forward pass, and a backward pass per term.
     def local_gradients(*args: Any) -> tuple[Any, Any]:
         if not task_gradients:
             grads, aux = jax.grad(local_loss, has_aux=True)(*args)

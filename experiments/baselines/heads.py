@@ -1,4 +1,4 @@
-"""Heads of words without a network: the same distance for all, and logistic regression over distances."""
+"""Heads of words without a network: one distance for all words, and logistic regression over distances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.data.treebank import BUCKETS, TreeData
 from experiments.evaluation.trees import Sentences, in_a_row, right_edges, right_heads, share
 
 WINDOW, FARTHEST, ROOT = 2, 10, 11
-"""Words to each side that are looked at, distances that are told apart, and the number of the root's class."""
+"""Context words on each side, largest distinct distance, and the class of the root."""
 PENALTIES = (0.01, 0.1, 1.0)
 """Inverse strengths of the penalty to choose from."""
 
@@ -27,7 +27,7 @@ def distances_of(sentences: Sentences) -> np.ndarray:
 
 
 def heads_at(distances: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The heads at given distances, [S, N]; the last or first word if the sentence ends before."""
+    """The heads at given distances, [S, N], clipped to the first and last word of the sentence."""
     place, count = np.arange(1, words.shape[-1] + 1), words.sum(-1, keepdims=True)
     return np.where(distances == ROOT, 0, np.clip(place + distances, 1, count))
 
@@ -45,7 +45,7 @@ def usual_heads(train: Sentences, tests: Mapping[str, Sentences]) -> dict[str, n
 
 
 def measure_heads(heads: Mapping[str, np.ndarray], data: TreeData, **same: Any) -> list[dict[str, Any]]:
-    """A row for each test: "text", the share of right heads as "attachment", its examples, and what is the same."""
+    """A row for each test: "text", share of right heads as "attachment", its examples, and the entries of `same`."""
     right = {text: right_heads(heads[text], gold) for text, gold in data.tests.items()}
     return [
         {"text": text, "attachment": share(examples), "attachment examples": examples.tolist(), **same}
@@ -54,7 +54,7 @@ def measure_heads(heads: Mapping[str, np.ndarray], data: TreeData, **same: Any) 
 
 
 def draw_rows(few: int, seeds: Any, count: int) -> np.ndarray:
-    """Rows of `few` training sentences for each seed, [seeds, few]: others for each, as long as there are any.
+    """Rows of `few` training sentences for each seed, [seeds, few], disjoint as long as there are enough.
 
     >>> draw_rows(2, [0, 1, 2], 5).tolist()
     [[0, 1], [2, 3], [4, 0]]
@@ -98,7 +98,7 @@ def linear_heads(train: Sentences, validation: Sentences, tests: Mapping[str, Se
 def measure_baseline(data: TreeData, is_linear: bool, seeds: Sequence[int], few: int) -> list[dict[str, Any]]:
     """Rows of the usual distance or of logistic regression: on all training sentences, or on `few` for each seed.
 
-    Those of the usual distance have as "uuas" the share of arcs that a chain of all words has.
+    For the usual distance, "uuas" is the share of arcs found by the chain of all words.
     """
     if not is_linear:
         rows = measure_heads(usual_heads(data.train, data.tests), data)

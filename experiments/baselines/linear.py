@@ -42,7 +42,7 @@ def linear_error(x: np.ndarray, y: np.ndarray, split: tuple[np.ndarray, np.ndarr
     Args:
         x: Features [N, D].
         y: Labels [N].
-        split: Rows to fit, to choose by and to test.
+        split: Training, validation and test rows.
     """
     fit, check, test = split
     models = [fit_linear(x[fit], y[fit], c) for c in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]

@@ -14,14 +14,14 @@ def fill_by_neighbours(
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     """A function of {"tokens": [B, T], "positions": [B, P]} that gives the likeliest token of each position [B, P].
 
-    It maximises P(token | left) P(right | token). Each distribution is counted, after `prior` tokens of the text's
-    frequencies. Special tokens, such as masks, are not read.
+    It maximises P(token | left) P(right | token). Each distribution is estimated from counts, smoothed by `prior`
+    pseudo-counts distributed like the text's tokens. Special tokens, such as masks, are ignored.
 
     Args:
         tokens: The training text [N].
         vocab_size: V.
-        prior: How many tokens the frequencies count for; 30 is the best of 1, 3, 10, 30, 100 and 300 on validation
-            books of the World English Bible.
+        prior: Total of the pseudo-counts; 30 is the best of 1, 3, 10, 30, 100 and 300 on validation books of the World
+            English Bible.
 
     >>> fill = fill_by_neighbours(np.array([7, 8, 9, 7, 8, 9, 8, 6]), 10, prior=1.0)
     >>> fill({"tokens": np.array([[7, 3, 9], [9, 3, 6]]), "positions": np.array([[1], [1]])}).tolist()

@@ -1,4 +1,4 @@
-"""Baselines for wrong labels and outliers: neighbours that vote, and regressions that scikit-learn makes robust."""
+"""Baselines for wrong labels and outliers: nearest neighbours, and scikit-learn's robust regressions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from experiments.data.tables import PLAUSIBLE
 
 Baseline = Callable[[np.ndarray, np.ndarray], Any]
-"""Of inputs [N, D] and targets [N]: what has `predict`."""
+"""Fits inputs [N, D] and targets [N]; returns an object with `predict`."""
 
 
 def neighbours(k: float, x: np.ndarray, y: np.ndarray) -> Any:
@@ -26,12 +26,12 @@ def least_squares(x: np.ndarray, y: np.ndarray) -> Any:
 
 
 def huber_regression(x: np.ndarray, y: np.ndarray) -> Any:
-    """Linear regression by Huber's loss with its usual width of 1.35 scales, of which the scale is estimated too."""
+    """Linear regression by Huber's loss with the usual width of 1.35 scales; the scale is estimated too."""
     return HuberRegressor(epsilon=1.35, max_iter=10_000).fit(x, y)
 
 
 def cleaned(x: np.ndarray, y: np.ndarray) -> Any:
-    """Linear regression on the heights that are plausible: what knowledge of the subject is worth."""
+    """Linear regression on the plausible heights only: the value of domain knowledge."""
     kept = (y >= PLAUSIBLE[0]) & (y <= PLAUSIBLE[1])
     return LinearRegression().fit(x[kept], y[kept])
 

@@ -1,4 +1,4 @@
-"""Linear models and gradient boosting on a table, each with the settings that are best on validation rows."""
+"""Linear models and gradient boosting on a table, each with the best settings on validation rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TREES = tuple((rate, leaves) for rate in (0.03, 0.1) for leaves in (2, 4, 8, 16,
 
 
 def candidates(name: str, *, classify: bool) -> list[Any]:
-    """The models that a baseline chooses from, not fitted."""
+    """The unfitted models that a baseline chooses from."""
     if name == LINEAR:
         return [LogisticRegression(C=1 / p, max_iter=1_000) if classify else Ridge(p, solver="svd") for p in PENALTIES]
     of: Any = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor

@@ -1,4 +1,4 @@
-"""Connected words by dynamic time warping to templates: how words were recognised before networks."""
+"""Connected-word recognition by dynamic time warping to templates, the classical method."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from experiments.data.speech import Corpus, Readings
 from experiments.evaluation.reading import error_rate, letter_errors
 
 PRICES, TUNING = (0.0, 20.0, 60.0, 200.0), 75
-"""Prices of a template, in squared distance, and the utterances that choose one."""
+"""Penalties per template to try, in squared distance, and number of utterances to choose one."""
 
 
 class Templates:
     """Spoken words, concatenated; a path goes through a template by steps of 0, 1 or 2 frames.
 
     An utterance is the cheapest sequence of templates (Ney 1984, doi:10.1109/TASSP.1984.1164320): within a template
-    each frame costs its squared distance, and each template has a price of its own, which is tuned.
+    each frame costs its squared distance, and each template used costs a tuned penalty, `price`.
 
     Args:
-        features: [t_i, M] of each template.
-        words: What each template says.
+        features: [t_i, M], features of each template.
+        words: The word of each template.
     """
 
     def __init__(self, features: Sequence[np.ndarray], words: Sequence[str]) -> None:
@@ -72,10 +72,10 @@ class Templates:
 
 
 def read_by_templates(corpus: Corpus, name: str) -> list[str]:
-    """What is read in a set, by templates of all training utterances of one word.
+    """Transcripts of a set, by templates from all training utterances of one word.
 
-    Every second frame is used. The price is the one with the fewest wrong letters in the first `TUNING` utterances of
-    the validation set.
+    Every second frame is used. The price has the fewest letter errors in the first `TUNING` utterances of the
+    validation set.
     """
     units = corpus.units()
     templates = Templates([_frames(units, row) for row in range(len(units))], units.texts)

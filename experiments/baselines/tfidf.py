@@ -40,11 +40,11 @@ def topics(unlabelled: Sequence[str], tests: Sequence[str], size: int) -> tuple[
 
     Args:
         unlabelled: N texts.
-        tests: M texts, which the vectors are not made from.
-        size: Number D of singular vectors; fewer if the texts are few.
+        tests: M texts, not used for the singular vectors.
+        size: Number D of singular vectors; fewer if there are few texts.
 
     Returns:
-        Features [N, D] and [M, D] in one unit, so that the first, of the largest variance, count most.
+        Features [N, D] and [M, D] on one scale, so that the first, with the largest variance, count most.
 
     Raises:
         UsageError: There are no words.

@@ -1,7 +1,7 @@
-"""Finds the translation of a short text by character n-grams alone, and by a linear map between the languages.
+"""Finds the translation of a short text by character n-grams, and by a linear map between the languages.
 
-Three ways, each with its options chosen on validation data: the cosine of TF-IDF vectors; the cosine with what a ridge
-regression from the vectors of one language to those of the other predicts (Mikolov et al. 2013, arXiv:1309.4168); and a
+Three methods, each with its options chosen on validation data: the cosine of TF-IDF vectors; the cosine after a ridge
+regression from the vectors of one language to the vectors of the other (Mikolov et al. 2013, arXiv:1309.4168); and a
 weighted sum of both.
 """
 
@@ -17,11 +17,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from experiments.evaluation.retrieval import misses
 
 RANGES = ((1, 2), (1, 3), (2, 4), (2, 5), (3, 5))
-"""Lengths of n-grams that are tried."""
+"""Ranges of n-gram lengths to try."""
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Penalties of the ridge regression."""
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Weights of the TF-IDF cosine beside the map's."""
+"""Weights of the TF-IDF cosine in the sum."""
 TFIDF, MAP, BOTH = "TF-IDF", "linear map", "map + TF-IDF"
 
 
@@ -29,7 +29,7 @@ Scores = Mapping[str, np.ndarray]
 
 
 class Options(NamedTuple):
-    """What is chosen on validation rows."""
+    """Options chosen on validation rows."""
 
     sizes: tuple[int, int]
     penalty: float
@@ -37,26 +37,26 @@ class Options(NamedTuple):
 
 
 class Translated(NamedTuple):
-    """Scores of a way on the test rows, by language [n, n], and the options that were chosen."""
+    """Scores of a method on the test rows, by language [n, n], and the chosen options."""
 
     scores: Scores
     chosen: str
     validation: float
-    """recall@1 on validation rows, the mean over languages."""
+    """recall@1 on validation rows, averaged over languages."""
 
 
 def translate(
     texts: Mapping[str, Sequence[str]], split: Sequence[np.ndarray], ranges: Sequence[tuple[int, int]] = RANGES
 ) -> dict[str, Translated]:
-    """Compares the names of the first language with those of each other.
+    """Compares names in the first language with names in each other language.
 
     Args:
-        texts: [N] names by language. The document frequencies are those of all of them, which needs no pairs.
-        split: Rows to train the map on, to choose by, and to test on.
-        ranges: Lengths of n-grams that are tried.
+        texts: [N] names by language. The document frequencies are over all names, which needs no pairs.
+        split: Training (of the map), validation and test rows.
+        ranges: Ranges of n-gram lengths to try.
 
     Returns:
-        The scores of each way with its best options; the row asks and the column answers.
+        The scores of each method with its best options; rows are queries, columns answers.
     """
     train, validation, test = split
     best: dict[str, tuple[float, Options]] = {}
@@ -93,8 +93,8 @@ def _ways(overlap: Scores, mapped: Scores, weight: float) -> dict[str, Scores]:
 class _Ridge:
     """Ridge regression written with inner products, so that no matrix has the size of the vocabulary squared.
 
-    With K the products of the training texts and k those of a text with them, its prediction is the sum of the training
-    targets with the weights k (K + penalty I)^-1.
+    With K the inner products of the training texts and k the products of a text with them, the prediction for the text
+    is the sum of the training targets with the weights k (K + penalty I)^-1.
     """
 
     def __init__(self, vectors: Mapping[str, Any], train: np.ndarray, rows: np.ndarray) -> None:

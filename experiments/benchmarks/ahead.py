@@ -25,7 +25,7 @@ from experiments.benchmarks.steps import STEPS, bytes_of, collectives, compile_s
 from experiments.benchmarks.targets import TARGETS, mib
 
 LOSSES = [name for name, case in CASES.items() if name not in ("linear_chain_crf", "sigmoid_focal")]
-"""Those that would hold a table of scores."""
+"""Cases whose plain form materialises a table of scores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Options:
     """Programs compiled ahead of time."""
 
     what: tyro.conf.Positional[Literal["losses", "steps", "times"]]
-    """Memory of losses, memory of train steps, or seconds of a processor to compile the losses."""
+    """Memory of losses, memory of train steps, or CPU seconds to compile the losses."""
     only: tuple[str, ...] = ()
     """Rows with one of these words in their name; all by default."""
 
@@ -51,7 +51,7 @@ def compile_loss(case: Case, target: str | None, *, plain: bool = False) -> jax.
 
 
 def loss_row(name: str) -> list[Any]:
-    """MiB of the plain and of our form of a loss on each kind of device."""
+    """MiB of the plain form and of ours for a loss, on each kind of device."""
     case = CASES[name]
     row = [name, " x ".join(f"{size:,}" for size in case.sizes.values())]
     for target in (None, "H100", "v5e"):
@@ -83,7 +83,7 @@ def step_row(name: str) -> list[Any]:
 
 
 def time_row(name: str) -> list[Any]:
-    """Seconds of a processor to compile a loss; the plain form with the same precision of its products."""
+    """CPU seconds to compile a loss; the plain form has products of the same precision."""
     case, row = CASES[name], [name]
     for target in ("H100", "v5e"):
         for plain in (True, False):

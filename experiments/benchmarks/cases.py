@@ -1,4 +1,4 @@
-"""Benchmark cases: losses that sum over a large axis, and the same in plain JAX on the full matrix."""
+"""Benchmark cases: losses that sum over a large axis, and their plain JAX versions on the full matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train steps of the models that people train, as programs for devices that are not there.
+"""Train steps of common models, compiled for devices that this machine lacks.
 
 Each is compiled from shapes alone. `STEPS` names them; `compile_step` compiles one for a target.
 """
@@ -41,9 +41,9 @@ class Model:
     """A model with its loss and a batch.
 
     Attributes:
-        init: Its parameters.
-        objective: Of the mesh, if there is one, and the parameters, batch and context.
-        batch: Shapes of a batch by its number of examples.
+        init: Makes its parameters.
+        objective: Maps a mesh (or None) to the objective.
+        batch: Maps a number of examples to the shapes of a batch.
     """
 
     init: Callable[[], Any]
@@ -58,7 +58,7 @@ def _ints(*shape: int) -> jax.ShapeDtypeStruct:
 def on_mesh(loss: Callable[..., Any], mesh: Any) -> Callable[..., Any]:
     """A loss of hidden states, head and labels on a mesh: rows stay on their devices, the vocabulary on `tensor`.
 
-    The head is gathered over `fsdp`, where it must be whole, and nothing else is. Without a mesh the loss itself.
+    Only the head is gathered, over `fsdp`. Without a mesh, returns the loss itself.
     """
     if mesh is None:
         return loss
@@ -101,7 +101,7 @@ def _hidden(model: CausalLM, tokens: jax.Array, **options: Any) -> jax.Array:
 
 
 def bert() -> Model:
-    """BERT base: 512 tokens, of which 76 are predicted, and the next sentence."""
+    """BERT base: 512 tokens, 76 of them predicted, and next-sentence prediction."""
     network = Bert(BASE, 30_522, "bfloat16")
 
     def of_batch(params: Any, batch: Any, ctx: Context) -> Any:
@@ -130,7 +130,7 @@ def bert() -> Model:
 
 
 def vit() -> Model:
-    """ViT-B/16 on images of 224 x 224, grey as those of this repository, with 1,000 classes."""
+    """ViT-B/16 on grey images of 224 x 224, with 1,000 classes."""
     network = ViT(BASE, 1_000, 16, "bfloat16")
 
     def of_batch(params: Any, batch: Any, ctx: Context) -> Any:
@@ -163,7 +163,7 @@ class Clip(nn.Module):
 def clip(chunks: int) -> Model:
     """CLIP ViT-B/32 with its encoders run in chunks, which is exact.
 
-    The features of captions travel from device to device, so that each image meets all of them.
+    The features of captions travel from device to device, so that each image is compared with all of them.
     """
     network = Clip()
 
@@ -192,7 +192,7 @@ class Step:
     Attributes:
         model: Makes the model.
         target: Name in `TARGETS`.
-        examples: Of a batch on all devices.
+        examples: Number of examples in a batch, over all devices.
         mesh: Sizes of `fsdp` and `tensor`; None for the backend on devices in a line, with all parameters on each.
         backend: How the step is placed on them.
         checks: Whether the step checks its values.
@@ -212,7 +212,7 @@ def small() -> Model:
 
 
 def large() -> Model:
-    """GPT of 1.3 billion parameters, with blocks that are computed again in the backward pass."""
+    """GPT of 1.3 billion parameters, with blocks recomputed in the backward pass."""
     return gpt("1.3B", recompute=True)
 
 
@@ -252,13 +252,13 @@ def compile_step(step: Step) -> jax.stages.Compiled:
         state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
         placed = data_parallel(made, mesh=mesh)
     lowered: jax.stages.Lowered = placed.lower(state, model.batch(step.examples))  # type: ignore[attr-defined]
-    # Without a device there is no tuning of Triton's products, and the first tiles do not fit the patches of an image.
+    # Without a device Triton's products cannot be tuned, and the default tiles do not fit image patches.
     images = TARGETS[step.target].platform == "cuda" and "image" in model.batch(1)
     return lowered.compile({"xla_gpu_enable_triton_gemm": False} if images else None)
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:
-    """What each kind of collective of a compiled program returns, and how often; in loops counted once.
+    """The results of each kind of collective in a compiled program, with their number; a loop counts once.
 
     >>> collectives("%a = (f32[2]{0}, bf16[3,4]{1,0}) all-reduce(%x, %y), channel_id=1")
     {'all-reduce': {'f32[2]': 1, 'bf16[3,4]': 1}}
@@ -273,7 +273,7 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
         if match:
             results, kind, start = match.groups()
             arrays = re.findall(r"[a-z]+\d*\[[\d,]*\]", results)
-            if start:  # what begins one may list its operands first, and a TPU's flags last
+            if start:  # the start of a collective may list its operands first, and on TPU flags last
                 arrays = [array for array in arrays if array != "u32[]"]
                 arrays = arrays[-line[match.end() :].partition("), ")[0].count("%") :]
             of_kind = found.setdefault(kind, {})

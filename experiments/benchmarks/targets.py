@@ -1,4 +1,4 @@
-"""Accelerators for which programs are compiled here without the devices: TPUs by libtpu, H100 by JAX's CUDA plugin.
+"""Accelerators as targets of ahead-of-time compilation: TPUs by libtpu, H100 by JAX's CUDA plugin.
 
 Needs the extra `aot`. `prepare` must be called before JAX is used.
 """
@@ -36,10 +36,10 @@ class Target:
     """Devices of one kind.
 
     Attributes:
-        platform: Of JAX.
+        platform: JAX's name of the platform.
         module: The package of its compiler.
         memory: Bytes of one device.
-        topology: How they are connected.
+        topology: The topology of the devices.
     """
 
     platform: str
@@ -49,7 +49,7 @@ class Target:
 
     @property
     def installed(self) -> bool:
-        """Whether the compiler is there."""
+        """Whether the compiler is installed."""
         return importlib.util.find_spec(self.module) is not None
 
     @functools.cached_property
@@ -77,7 +77,7 @@ TARGETS = {
 
 
 def prepare() -> None:
-    """Keeps JAX, libtpu and the CUDA plugin from asking the machine for devices of their own."""
+    """Keeps JAX, libtpu and the CUDA plugin from looking for real devices."""
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", CUDA_VISIBLE_DEVICES="-1")
     os.environ["TPU_MIN_LOG_LEVEL"] = os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     jax.config.update("jax_platforms", "cpu")

@@ -1,4 +1,4 @@
-"""Tables with gaps and outliers, as they come: which credits were bad, and for how much houses were sold.
+"""Raw tables with gaps and outliers: which credits were bad, and the prices of houses.
 
 Both need the extra `tables` and are from the package `modeldata` (MIT): `credit_data` and `ames` (De Cock 2011).
 Without it each has a fallback from scikit-learn (BSD-3) without gaps; `Table.name` says which was read.
@@ -14,7 +14,7 @@ import numpy as np
 from experiments.data.tables import Table, has_tables, read_diabetes, read_frame, read_tumours
 
 LEAST_SHARE = 0.05
-"""Levels of a category with a smaller share of the rows have no column."""
+"""Levels of a category with a smaller share of the rows get no column."""
 
 
 def read_credit() -> Table:
@@ -45,7 +45,7 @@ def read_houses() -> Table:
 
 
 def encode(columns: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numbers as they are, and for each common level of a category a column of 0 and 1; a gap in a category is 0.
+    """Numbers unchanged, and a column of 0 and 1 for each common level of a category; a gap in a category is 0.
 
     Args:
         columns: A data frame of N rows, or arrays [N] by name.

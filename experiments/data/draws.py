@@ -22,16 +22,16 @@ class Pool(NamedTuple):
     test_x: np.ndarray
     test_y: np.ndarray
     strata: np.ndarray
-    """[N]; each part of a draw has these in equal shares."""
+    """[N]; a draw is stratified by these."""
 
     @property
     def classes(self) -> int:
-        """Classes of labels that count from 0."""
+        """Number of classes; labels count from 0."""
         return int(self.y.max()) + 1
 
     @property
     def examples(self) -> dict[str, np.ndarray]:
-        """Those to draw from, with their numbers: "x", "y" and "row"."""
+        """The examples to draw from, with their row numbers: "x", "y" and "row"."""
         return {"x": self.x, "y": self.y, "row": np.arange(len(self.y), dtype=np.int32)}
 
     def draw(self, part: float, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -42,20 +42,20 @@ class Pool(NamedTuple):
 
 
 def pool_of(name: str, x: np.ndarray, y: np.ndarray, strata: np.ndarray, test: float, seed: int) -> Pool:
-    """Divides a set once; `test` is the share of the test."""
+    """Splits a set once; `test` is the share of test examples."""
     held = round(len(y) * test)
     rows, others = split_by_class(strata, (len(y) - held, held), seed)
     return Pool(name, x[rows], y[rows], x[others], y[others], strata[rows])
 
 
 def pool_of_table(table: Table, test: float, seed: int, strata: np.ndarray | None = None) -> Pool:
-    """Divides a table; without strata as chance has it."""
+    """Splits a table, at random if there are no strata."""
     parts = np.zeros(len(table), np.int32) if strata is None else strata
     return pool_of(table.name, table.features, table.target, parts, test, seed)
 
 
 def pool_of_images(name: str, limit: int, seed: int, test: float = 0.2) -> Pool:
-    """Divides images: the digits at 14 x 14 ("mnist5k"), or those of a TFDS set's training split, averaged too.
+    """Splits images: digits at 14 x 14 ("mnist5k"), or the training split of a TFDS set, averaged over squares.
 
     Pixels are 0 to 1, and classes count from 0.
     """

@@ -1,8 +1,8 @@
 """Words read aloud by eSpeak NG, from the package `espeakng-loader` (extra `speech`).
 
 eSpeak NG is GPL-3. It is called at run time by ctypes and never shipped. The library keeps state, so the same text
-spoken twice differs. A new process with a fixed seed always says the same: each list of utterances is read by a process
-of its own, in the order of the list.
+spoken twice differs. A new process with a fixed seed always gives the same audio, so each list of utterances is read by
+a separate process, in the order of the list.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ INSTALL = "python -m pip install -c constraints.txt -e '.[speech]'"
 SAMPLE_RATE = 22_050
 ACCENTS = ("en-us", "en-us-nyc", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 _NO_PEOPLE = ("croak", "demonic", "robosoft", "robot", "whisper")
-"""Parts of the names of voices that are meant as monsters, machines or whispers."""
+"""Parts of the names of voices that imitate monsters, machines or whispers."""
 _SYNCHRONOUS, _UTF8, _RATE, _PITCH = 2, 1, 1, 3  # constants of espeak-ng's speak_lib.h
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
 class Utterance(NamedTuple):
-    """A text, and how it is read."""
+    """A text with the voice, rate and pitch to read it."""
 
     text: str
     voice: str
@@ -40,7 +40,7 @@ class Utterance(NamedTuple):
     rate: int
     """Words a minute, 80 to 450."""
     pitch: int
-    """0 to 100; the voice's own is 50."""
+    """0 to 100; 50 is the voice's default."""
 
 
 def has_espeak() -> bool:
@@ -49,12 +49,12 @@ def has_espeak() -> bool:
 
 
 def version() -> str:
-    """The version of the package, for the name of what is cached."""
+    """The version of the package, for the name of the cached file."""
     return importlib.metadata.version("espeakng-loader")
 
 
 def voices() -> list[str]:
-    """The names of all voices that are meant as people, sorted."""
+    """The names of all human voices, sorted."""
     import espeakng_loader
 
     names = os.listdir(Path(espeakng_loader.get_data_path()) / "voices" / "!v")
@@ -65,13 +65,13 @@ def speak(utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:
     """Reads a list aloud in a new process.
 
     Args:
-        utterances: What is read, in this order.
+        utterances: The utterances, read in this order.
 
     Yields:
         int16 samples of each, at `SAMPLE_RATE`.
 
     Raises:
-        RunFailed: The process ended before the list.
+        RunFailed: The process ended before the end of the list.
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "experiments.data.espeak"]
@@ -96,7 +96,7 @@ def _start() -> Callable[[Utterance], np.ndarray]:
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     if library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(espeakng_loader.get_data_path()), 0) != SAMPLE_RATE:
         raise RunFailed("eSpeak NG did not start")
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it would be the time of day, which breathy voices let hear
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the default, the time of day, is audible in breathy voices
     heard: list[np.ndarray] = []
     known = {"", *voices()}
 
@@ -109,7 +109,7 @@ def _start() -> Callable[[Utterance], np.ndarray]:
     library.espeak_SetSynthCallback(hear)
 
     def read(utterance: Utterance) -> np.ndarray:
-        variant = utterance.voice.partition("+")[2]  # of one that is not there the library would read in its own voice
+        variant = utterance.voice.partition("+")[2]  # for a missing variant the library would use its default voice
         if variant not in known or library.espeak_SetVoiceByName(utterance.voice.encode()) != 0:
             raise RunFailed(f"eSpeak NG has no voice {utterance.voice!r}")
         library.espeak_SetParameter(_RATE, utterance.rate, 0)

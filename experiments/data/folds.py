@@ -1,4 +1,4 @@
-"""Folds of a table, cleaned and scaled by what is known of the training rows alone."""
+"""Folds of a table, cleaned and scaled by statistics of the training rows alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from experiments.data.tables import Table, standardised
 CLEANINGS = CLIPPED, IMPUTED, DROPPED, ZEROS = "imputed and clipped", "imputed", "rows dropped", "gaps as 0"
 SCALINGS = STANDARDISED, TO_ONE, UNSCALED = "standardised", "to [0, 1]", "unscaled"
 TAIL = 0.01
-"""Share of the training rows on each side that clipping moves to the quantile there."""
+"""Share of the training rows clipped on each side."""
 
 
 class Fold(NamedTuple):
-    """Rows to train on, to choose by and to test."""
+    """Training, validation and test rows."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -24,7 +24,7 @@ class Fold(NamedTuple):
 
 
 def draw_folds(count: int, folds: int, seed: int, most: int = 1_000_000) -> list[Fold]:
-    """Cuts the rows, `most` at most, into equal parts: each is the test of one fold and validates the one before.
+    """Cuts at most `most` rows into equal parts; each is the test set of a fold and the validation set of the previous.
 
     Rows beyond a multiple of `folds` are left out.
 
@@ -46,7 +46,7 @@ def clean(features: np.ndarray, train: np.ndarray, how: str) -> np.ndarray:
     Args:
         features: [N, D], NaN where a number is missing.
         train: The training rows.
-        how: One of `CLEANINGS`; with "rows dropped" the gaps of other rows are filled, since those must be predicted.
+        how: One of `CLEANINGS`; "rows dropped" fills the gaps of all other rows, because they must be predicted.
 
     >>> clean(np.array([[1.0], [3.0], [np.nan], [5.0]]), np.array([0, 1, 2]), IMPUTED).ravel().tolist()
     [1.0, 3.0, 2.0, 5.0]
@@ -59,14 +59,14 @@ def clean(features: np.ndarray, train: np.ndarray, how: str) -> np.ndarray:
 
 
 def kept(features: np.ndarray, train: np.ndarray, how: str) -> np.ndarray:
-    """The training rows that are left: all, unless rows with gaps are dropped."""
+    """The remaining training rows: all, unless rows with gaps are dropped."""
     return train[~np.isnan(features[train]).any(1)] if how == DROPPED else train
 
 
 def scale(features: np.ndarray, train: np.ndarray, how: str) -> np.ndarray:
-    """Columns with mean 0 and standard deviation 1, or from 0 to 1, on the training rows; or as they are.
+    """Scales columns to mean 0 and standard deviation 1, or to 0 .. 1, on the training rows, or not at all.
 
-    A column that is constant there becomes 0.
+    A column that is constant on them becomes 0.
 
     >>> scale(np.array([[2.0], [4.0], [8.0]]), np.array([0, 1]), TO_ONE).ravel().tolist()
     [0.0, 1.0, 3.0]
@@ -92,8 +92,8 @@ class Stacked(NamedTuple):
         pool: F * N examples: features "x", targets "y" (of a regression standardised by its training rows), "positive"
             (divided by their mean) and the number of the "row".
         folds: The rows of each fold, as rows of the pool.
-        centres: Mean of the training targets of each fold; 0 of a classification.
-        spreads: Their standard deviation; 1 of a classification.
+        centres: Mean of the training targets of each fold; 0 for a classification.
+        spreads: Their standard deviation; 1 for a classification.
     """
 
     pool: dict[str, np.ndarray]
@@ -115,8 +115,8 @@ def stack_folds(table: Table, folds: Sequence[Fold], cleaning: str, scaling: str
         folds: F of them.
         cleaning: One of `CLEANINGS`.
         scaling: One of `SCALINGS`.
-        share: Share of the training rows that is kept.
-        least: Training rows that are kept whatever the share.
+        share: Share of the training rows to keep.
+        least: Minimum number of training rows to keep.
     """
     count, leaves, rows, scales = len(table), [], [], []
     for number, fold in enumerate(folds):

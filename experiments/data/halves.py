@@ -18,7 +18,7 @@ from experiments.data.tokenizers import CLS, PAD, SEP
 from train.errors import UsageError
 
 LEAST = 8
-"""Tokens of a text that has halves."""
+"""Minimum number of tokens of a text."""
 MASK_RATE = 0.15
 """Fraction of the tokens to predict."""
 
@@ -79,7 +79,7 @@ def half_batches(
     """Returns endless batches; the iterator's `get_state` and `set_state` resume it exactly.
 
     Args:
-        texts: The ids of each text; those of fewer than `LEAST` tokens are left out.
+        texts: The ids of each text; texts of fewer than `LEAST` tokens are left out.
         vocab_size: Size of the vocabulary, from which random replacements are drawn.
         batch_size: B texts.
         seq_len: T.

@@ -16,20 +16,20 @@ from train.errors import UsageError
 
 TABLES, LINES = (".csv", ".tsv"), (".jsonl", ".ndjson")
 _LONGEST = 10_000_000
-"""Characters of a field at most; Python's own limit is 131,072."""
+"""Maximum number of characters in a field; Python's own limit is 131,072."""
 
 
 def read_label_file(file: Path, text: str, label: str, *, skip_budget: int = 0) -> list[tuple[str, str]]:
     """Reads texts and labels.
 
     Args:
-        file: The file; its ending says what it is.
+        file: The file; its extension names the format.
         text: Column or key with the text.
         label: Column or key with the label.
         skip_budget: Number of rows without a usable text or label that are skipped.
 
     Returns:
-        Text and label of each row. Whole numbers are written in one way: 1, 1.0 and "1" are the same label.
+        Text and label of each row. Whole numbers are normalised: 1, 1.0 and "1" are the same label.
 
     Raises:
         UsageError: The file, its header or a row is not as expected.
@@ -53,11 +53,11 @@ def read_label_file(file: Path, text: str, label: str, *, skip_budget: int = 0) 
 
 
 def read_rows(file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields the line and the cells of each row by column, or what is wrong with it.
+    """Yields the line number and the cells of each row by column, or an error message.
 
     Args:
-        file: The file; its ending says what it is.
-        columns: Columns that it must have, by the option that names them.
+        file: The file; its extension names the format.
+        columns: Required columns, by the option that names them.
 
     Raises:
         UsageError: The file or its header is not as expected.
@@ -87,9 +87,9 @@ def _decoded(file: Path) -> str:
 
 
 def _table(content: str, file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields number and cells of each row, or what is wrong with it.
+    """Yields number and cells of each row, or an error message.
 
-    The header shows whether commas, semicolons or tabs separate them.
+    The header determines whether commas, semicolons or tabs separate the cells.
     """
     csv.field_size_limit(_LONGEST)
     names = [*columns.values()]
@@ -128,7 +128,7 @@ def _table(content: str, file: Path, columns: Mapping[str, str]) -> Iterator[tup
 
 
 def _lines(content: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields number and object of each line, or what is wrong with it."""
+    """Yields number and object of each line, or an error message."""
     # Not `splitlines`: a JSON string may hold other line ends of Unicode.
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():

@@ -39,15 +39,15 @@ class LabelledConfig:
     label_column: str = "label"
     """Column or key with the label, a word or a number."""
     test_share: float = 0.2
-    """Share of the rows of your own file that are the test, drawn from each class."""
+    """Share of the rows of your own file to test on, drawn from each class."""
     max_examples: int | None = None
     """Read at most this many examples, of TFDS of each split (None: all)."""
     skip_budget: int = 0
-    """Number of damaged rows or records that are skipped; one more ends the run."""
+    """Maximum number of damaged rows or records to skip; one more ends the run."""
     vocab_size: int = 2_048
     """Number of subwords, trained on the training texts."""
     seq_len: int = 96
-    """Tokens of a text that the network reads, from its beginning."""
+    """Number of tokens that the network reads, from the beginning of a text."""
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
@@ -90,12 +90,12 @@ def one_line(text: str) -> str:
 
 
 def read_labelled(config: LabelledConfig) -> tuple[Labelled, Labelled]:
-    """Reads the texts to train on and those to test.
+    """Reads the training and the test texts.
 
     Empty texts are left out, and so is every training text that repeats the words of another one or of a test text.
 
     Raises:
-        UsageError: A file cannot be used; the message says what was expected, what came and what to do.
+        UsageError: A file cannot be used; the message says what was expected, what was found and what to do.
     """
     if config.path is not None:
         train, test = _split(_of_file(config), config.test_share)
@@ -114,7 +114,7 @@ def read_labelled(config: LabelledConfig) -> tuple[Labelled, Labelled]:
 
 
 def _spread(count: int, most: int) -> np.ndarray:
-    """Rows spread evenly, at most some: rows may be sorted by label.
+    """At most `most` evenly spaced rows, because rows may be sorted by label.
 
     >>> _spread(9, 3).tolist()
     [0, 4, 8]
@@ -123,7 +123,7 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 def _distinct(part: Labelled, seen: set[str]) -> Labelled:
-    """The first text of each that has the same words, without empty ones and those seen before."""
+    """The first of the texts with the same words, without empty texts and texts seen before."""
     rows = []
     for i, text in enumerate(part.text):
         key = key_of(text) or text
@@ -149,7 +149,7 @@ def _check(train: Labelled, test: Labelled) -> None:
 
 
 def _split(whole: Labelled, share: float) -> tuple[Labelled, Labelled]:
-    """Divides rows at random, each class by the same share; one row of each at least is the test."""
+    """Splits rows at random, stratified by class; at least one row of each class is for the test."""
     whole = _distinct(whole, set())
     rng, test = np.random.default_rng(0), []
     for number in range(len(whole.classes)):
@@ -170,7 +170,7 @@ def _reviews() -> tuple[Labelled, Labelled]:
 
 
 def _verses() -> tuple[Labelled, Labelled]:
-    """Verses of the training books, spread evenly over them; every fifth chapter is the test."""
+    """Evenly spaced verses of the training books; every fifth chapter is for the test."""
     corpus = read_corpus(DataConfig(name="bible_web"), "train")
     known = np.flatnonzero(corpus.group >= 0)
     rows = known[_spread(len(known), VERSES_READ)]
@@ -205,7 +205,7 @@ def _of_tfds(config: LabelledConfig) -> tuple[Labelled, Labelled]:
 def _numbered(
     name: str, parts: Sequence[tuple[list[str], list[int]]], names: Sequence[str] | None
 ) -> tuple[Labelled, Labelled]:
-    """Classes from 0 without gaps; a label below 0 is none, as in TFDS."""
+    """Renumbers the classes from 0; a negative label means no label, as in TFDS."""
     present = sorted({label for _, labels in parts for label in labels if label >= 0})
     classes = tuple(names[i] if names is not None and i < len(names) else str(i) for i in present)
     check_classes(name, classes)
@@ -222,7 +222,7 @@ def _numbered(
 
 
 def check_classes(name: str, classes: Sequence[str]) -> None:
-    """Refuses a single class and labels that are no classes.
+    """Refuses a single class, and labels that are not classes.
 
     >>> check_classes("mine.csv", ["good"])
     Traceback (most recent call last):
@@ -258,7 +258,7 @@ def _of_file(config: LabelledConfig) -> Labelled:
 
 
 def _order(name: str) -> tuple[float, str]:
-    """Numbers by their size, then words by the alphabet.
+    """Sort key: numbers by size, then words alphabetically.
 
     >>> sorted(["10", "bad", "9"], key=_order)
     ['9', '10', 'bad']

@@ -1,9 +1,9 @@
-"""A text as characters that are grouped into words, phrases and sentences, and what comes after each of them.
+"""A text as characters grouped into words, phrases and sentences, with the span that follows each of them.
 
-A span reaches to the white space after it: after any word, after a word with one of `,;:.!?` (phrase), after one with
-one of `.!?` (sentence), and at the end of the document, which ends all of them. So each character is in one span of
-each level, sentences consist of phrases and phrases of words. What is predicted is the next span of the document: its
-words, a bag of them for phrases and sentences. They may lie beyond the block; what is pooled never does.
+A span includes the white space after it. A word ends at any white space, a phrase after a word with one of `,;:.!?`, a
+sentence after a word with one of `.!?`; the end of a document ends all three. So each character is in one span of each
+level, sentences consist of phrases and phrases of words. The target is the next span of the document: its words, as a
+bag for phrases and sentences. It may lie beyond the block; the pooled span never does.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from experiments.data.tokenizers import CLS, SEP, SPECIAL_IDS
 from train.errors import UsageError
 
 ENDS = {"word": r"[ \n]", "phrase": r"[,;:.!?][\"')\]]*[ \n]|\n", "sentence": r"[.!?][\"')\]]*[ \n]|\n"}
-"""Patterns that end with the last character of a span."""
+"""Patterns that match up to the last character of a span."""
 LONGEST = {"word": 1, "phrase": 12, "sentence": 32}
-"""Words of the next span that are predicted; the others are left out."""
+"""Maximum number of words of the next span to predict; the others are left out."""
 OTHER = 0
-"""Number of every word that is not among the frequent ones."""
+"""Id of every word outside the frequent ones."""
 
 
 @dataclass(frozen=True)
 class Level:
     """Spans of a level.
 
-    `span` [N] numbers the span of each character, `end` [S] is the place of the last character of a span, `words`
-    [S, L] its first words (-1: no further one), and `follows` [S] says whether another span of the document comes next.
+    `span` [N] is the span of each character, `end` [S] the position of the last character of a span, `words` [S, L] its
+    first words (-1: no further one), and `follows` [S] whether another span of the document comes next.
     """
 
     span: np.ndarray
@@ -45,7 +45,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Levels:
-    """A text of bytes with its levels; `counts` are the most spans of each level in a block."""
+    """A text of bytes with its levels; `counts` are the maximum numbers of spans in a block."""
 
     stream: Stream
     levels: dict[str, Level]
@@ -53,7 +53,7 @@ class Levels:
 
 
 def find_ends(text: str) -> dict[str, np.ndarray]:
-    r"""Returns the places of the last characters of each level's spans.
+    r"""Returns the positions of the last characters of each level's spans.
 
     >>> {level: ends.tolist() for level, ends in find_ends('He came, "Go." So\n').items()}
     {'word': [2, 8, 14, 17], 'phrase': [8, 14, 17], 'sentence': [14, 17]}
@@ -68,7 +68,7 @@ def text_of(stream: Stream) -> str:
 
 
 def words_of(text: str, ends: np.ndarray) -> list[str]:
-    """Returns the letters of each word, in lower case, given the places of the white space after them."""
+    """Returns the letters of each word, in lower case, given the positions of the white space after the words."""
     starts = np.concatenate([[0], ends[:-1] + 1])
     return [re.sub(r"[^\w']|^'+|'+$", "", text[a:b].strip("\0").lower()) for a, b in zip(starts, ends, strict=True)]
 
@@ -101,7 +101,7 @@ def make_levels(text: CausalText, vocabulary: int, seq_len: int) -> dict[str, Le
 
     Args:
         text: The splits as bytes.
-        vocabulary: Frequent words of the training text that have numbers of their own.
+        vocabulary: Number of frequent words of the training text with their own ids.
         seq_len: T, characters of a block.
 
     Raises:
@@ -126,7 +126,7 @@ def make_levels(text: CausalText, vocabulary: int, seq_len: int) -> dict[str, Le
 
 
 def most_spans(span: np.ndarray, seq_len: int) -> int:
-    """Returns the most spans that a block of `seq_len` characters meets.
+    """Returns the maximum number of spans in a block of `seq_len` characters.
 
     >>> most_spans(np.array([0, 0, 0, 1, 2, 2]), 3)
     3
@@ -139,13 +139,13 @@ def make_blocks(data: Levels, start: np.ndarray, seq_len: int) -> Batch:
 
     Args:
         data: The text.
-        start: Place of the first character of each block, [B]; blocks lie within the text.
+        start: Position of the first character of each block, [B]; blocks lie within the text.
         seq_len: T.
 
     Returns:
         {"tokens", "segment_ids": int32 [B, T]}, and for each level LEVEL_spans, int32 [B, T], the span of each
         character, LEVEL_next, int32 [B, S, L], the words of the span after each, and LEVEL_where, bool [B, S]: spans
-        that end in the block, of which the next one has a word to predict.
+        that end in the block and have a next span with a word to predict.
     """
     place = np.asarray(start)[:, None] + np.arange(seq_len)[None, :]
     document = data.stream.document[place]
@@ -190,11 +190,11 @@ def train_batches(data: Levels, *, batch_size: int, seq_len: int, seed: int = 0)
 
 
 def even_starts(data: Levels, count: int, seq_len: int) -> np.ndarray:
-    """Returns the starts of up to `count` blocks spread evenly over a text, which do not overlap."""
+    """Returns the starts of up to `count` evenly spaced blocks of a text, without overlap."""
     room = len(data.stream.ids) - seq_len
     return np.linspace(0, room, min(count, 1 + room // seq_len)).astype(np.int64)
 
 
 def text_places(stream: Stream, place: np.ndarray) -> np.ndarray:
-    """Returns the places in the plain text (documents with a line end each) of places in a stream."""
+    """Converts positions in a stream to positions in the plain text (one line end after each document)."""
     return place - np.cumsum(stream.ids == CLS)[place]

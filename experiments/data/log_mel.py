@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 WINDOW, HOP, BANDS = 0.025, 0.0125, 40
-"""Seconds of a window, seconds between two, and mel bands."""
+"""Length of a window and hop between windows in seconds, and number of mel bands."""
 
 
 def mel(hertz: float | np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def mel_filters(rate: int, size: int, bands: int = BANDS, low: float = 60.0, hig
 
 
 def log_mel(samples: np.ndarray, rate: int) -> np.ndarray:
-    """The logarithm of the power in each mel band, less its mean over the frames, which removes a fixed filter.
+    """The logarithm of the power in each mel band minus its mean over frames, which removes a fixed filter.
 
     Args:
         samples: [n], at least one window of them.
@@ -51,7 +51,7 @@ def log_mel(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def trimmed(samples: np.ndarray, threshold: float = 0.02) -> np.ndarray:
-    """What lies between the first and the last sample that is at least a share of the loudest.
+    """Trims samples before the first and after the last one of at least a share of the peak.
 
     >>> trimmed(np.array([0, 1, 50, 0, -100, 0, 0])).tolist()
     [50, 0, -100]
@@ -61,7 +61,7 @@ def trimmed(samples: np.ndarray, threshold: float = 0.02) -> np.ndarray:
 
 
 def add_noise(samples: np.ndarray, decibels: float, rng: np.random.Generator) -> np.ndarray:
-    """White noise under a signal, at a ratio of their powers in decibels; the signal then has power 1."""
+    """Normalises a signal to power 1 and adds white noise at a signal-to-noise ratio in decibels."""
     signal = samples / np.sqrt(np.mean(samples.astype(np.float64) ** 2))
     return np.asarray(signal + 10 ** (-decibels / 20) * rng.standard_normal(len(signal)))
 
@@ -73,11 +73,11 @@ def spec_augment(
 
     Args:
         key: PRNG key.
-        features: [B, T, M], of mean 0, the value that hides.
-        frames: int [B], how many of the T are present.
-        masks: Masks of each kind.
-        bands: Largest number of hidden bands in a mask.
-        share: Largest hidden share of the frames in a mask.
+        features: [B, T, M], with mean 0, the value of masked entries.
+        frames: int [B], number of present frames.
+        masks: Number of masks of each kind.
+        bands: Maximum number of bands in a mask.
+        share: Maximum share of the frames in a mask.
 
     Returns:
         [B, T, M].

@@ -1,4 +1,4 @@
-"""Classes of which some are rare: a tail of known length, and the 66 books of the Bible, whose verses are their own."""
+"""Data with rare classes: long tails of known length, and verses of the 66 books of the Bible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST_OF_A_CLASS = 12
 
 
 def tail_counts(classes: int, most: int, least: int) -> np.ndarray:
-    """Examples of each class, falling by the same factor from class to class; int [classes].
+    """Number of examples of each class, decreasing geometrically; int [classes].
 
     >>> tail_counts(3, 100, 1).tolist()
     [100, 10, 1]
@@ -31,15 +31,15 @@ def tail_counts(classes: int, most: int, least: int) -> np.ndarray:
 def draw_rare(
     pool: Pool, counts: np.ndarray | None, seeds: Sequence[int], seed: int, held: float = 0.2
 ) -> dict[str, np.ndarray]:
-    """For each of S seeds of a study the examples that it trains on and those to validate on.
+    """Draws the training and validation examples of each of S seeds of a study.
 
     Args:
         pool: Examples with classes.
-        counts: How many of each class to train on, frequent ones first; which class is how rare is drawn. None for as
-            many as there are.
-        seeds: One a network.
-        seed: Of the study.
-        held: Share of the pool that is validated on.
+        counts: Training examples of each class, in falling order; which class is how rare is drawn at random. None uses
+            all.
+        seeds: One per network.
+        seed: Seed of the study.
+        held: Share of the pool to validate on.
 
     Returns:
         `rows` and `held`, int [S, n], indices into the pool; `counts` [S, V] of the rows; `order` [S, V], the classes
@@ -59,7 +59,7 @@ def draw_rare(
 
 
 def pool_of_file(config: TableConfig, seed: int) -> Pool:
-    """A user's table with classes, a quarter of it the test; gaps are filled by the median, features standardised.
+    """A user's table with classes, a quarter of it for the test; gaps are filled by medians, features standardised.
 
     Raises:
         UsageError: As `read_table_file`; or a class has fewer than `LEAST_OF_A_CLASS` rows.
@@ -79,10 +79,10 @@ def pool_of_file(config: TableConfig, seed: int) -> Pool:
 
 
 def pool_of_books(features: int = 256, limit: int | None = None) -> Pool:
-    """Which of the 66 books a verse of the World English Bible is from.
+    """Verses of the World English Bible, with the book (of 66) as the class.
 
-    The test is every fifth chapter, of books of fewer than five chapters every fifth verse. The features are a singular
-    value decomposition of TF-IDF, both of verses outside of the test.
+    The test is every fifth chapter, or every fifth verse of a book with fewer than five chapters. The features are a
+    singular value decomposition of TF-IDF, both fitted on verses outside of the test.
     """
     verses = read_verses("web")[:: 1 if limit is None else max(1, 31_102 // limit)]
     chapters = Counter(book for book, _ in {(v.book, v.chapter) for v in verses})

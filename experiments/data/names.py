@@ -1,8 +1,8 @@
 """Names of one concept in several languages: of emoji, of the characters of HTML, or a user's own pairs of texts.
 
-The names of emoji need the extra `emoji` (the package is BSD-3; the names are those of Unicode's CLDR, Unicode
-License v3). Without it the fallback are the names that HTML and Unicode give a character, from Python's own `html` and
-`unicodedata`, and `Names.source` says which was read.
+The names of emoji need the extra `emoji` (the package is BSD-3; the names are from Unicode's CLDR, Unicode License v3).
+The fallback is the names of characters in HTML and Unicode, from Python's `html` and `unicodedata`; `Names.source` says
+which was read.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ INSTALL = "python -m pip install -c constraints.txt -e '.[emoji]'"
 LATIN = ("de", "es", "fr", "pt", "it", "id", "tr")
 OTHER = ("ru", "ar", "fa", "ja", "ko", "zh")
 LEFT_OUT = {"Portuguese": "pt", "Chinese": "zh"}
-"""Languages that one method never sees in training; of each, relatives are seen (Spanish, and Japanese's kanji)."""
+"""Languages withheld from one method; it sees related ones (Spanish, and Japanese with its kanji)."""
 LEAST = 100
-"""Pairs that a user's own file needs: fewer leave too little to test on."""
+"""Minimum number of pairs in a user's own file; with fewer, too little is left to test on."""
 _SAME_PERSON = {ord(sign): "🧑" for sign in "👨👩🧑"} | {ord(sign): "🧒" for sign in "👦👧🧒"}
 _SAME_PERSON |= {ord(sign): "🧓" for sign in "👴👵🧓"}
 _JOINERS = dict.fromkeys(map(ord, "♂♀\u200d\ufe0f"))
@@ -42,7 +42,7 @@ class NamesConfig:
     """The texts."""
 
     path: str | None = None
-    """A UTF-8 file of pairs to learn instead, two texts a line: .tsv with a tab between them, or .csv."""
+    """A UTF-8 file of pairs to learn instead, two texts per line: .tsv with a tab between them, or .csv."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Names:
 
     Attributes:
         source: What was read, for the report.
-        texts: [N] names by language; the first language asks, and the others answer.
-        family: [N], siblings (such as man and woman of one profession) have the same number.
-        groups: Answering languages that are judged together, by a name for the report.
+        texts: [N] names by language; the first language gives the queries, the others the answers.
+        family: [N]; siblings (such as man and woman of one profession) have the same number.
+        groups: Answer languages that are averaged together, by a name for the report.
         left_out: Languages that one method does not train on.
     """
 
@@ -73,16 +73,16 @@ def has_emoji() -> bool:
 
 
 def read_names(path: str | None = None) -> Names:
-    """A user's pairs if there is a path, else the names of emoji, and without the extra those of HTML."""
+    """A user's pairs if a path is given, else the names of emoji or, without the extra, of HTML's characters."""
     if path is not None:
         return read_pairs(path)
     return read_emoji() if has_emoji() else read_html()
 
 
 def read_emoji() -> Names:
-    """English names of 1,661 emoji and those in 13 languages, without flags and skin tones.
+    """Names of 1,661 emoji in English and 13 other languages, without flags and skin tones.
 
-    Siblings differ in nothing but gender: in the person of the emoji, or in words such as man and woman.
+    Siblings differ only in gender: in the person of the emoji, or in words such as man and woman.
     """
     import emoji
 
@@ -113,9 +113,9 @@ def _is_flag(code: int) -> bool:
 
 
 def read_html() -> Names:
-    """1,444 characters with the name that Unicode gives them, and the longest of those that HTML does.
+    """1,444 characters with their Unicode name and their longest HTML name.
 
-    Siblings differ in nothing but being a capital or a small letter.
+    Siblings differ only in case.
     """
     found: dict[str, list[str]] = {}
     for entity, characters in sorted(html.entities.html5.items()):
@@ -129,12 +129,12 @@ def read_html() -> Names:
 
 
 def read_pairs(path: str) -> Names:
-    """Pairs of a UTF-8 file, two texts a line: with tabs between them (.tsv), or with commas as in CSV (.csv).
+    """Pairs of a UTF-8 file, two texts per line, separated by tabs (.tsv) or by commas as in CSV (.csv).
 
     Pairs that share a text are siblings.
 
     Raises:
-        UsageError: There is no such file, it is no UTF-8, a line has not two texts, or there are too few.
+        UsageError: The file is missing or not UTF-8, a line does not have two texts, or there are too few.
     """
     file = Path(path)
     if file.suffix not in (".tsv", ".csv") or not file.is_file():
@@ -169,7 +169,7 @@ def read_pairs(path: str) -> Names:
 
 
 def families(keys: Sequence[Sequence[Hashable]]) -> np.ndarray:
-    """Numbers such that concepts with a common key have the same one, directly or through others.
+    """Numbers the connected components of concepts that share a key.
 
     >>> families([["a"], ["b", "c"], ["d", "b"], ["d"]]).tolist()
     [0, 1, 1, 1]
@@ -189,12 +189,12 @@ def families(keys: Sequence[Sequence[Hashable]]) -> np.ndarray:
 
 
 def split_by_family(family: np.ndarray, seed: int, shares: Sequence[float] = (0.1, 0.2)) -> list[np.ndarray]:
-    """Rows to train on, to validate on and to test on; no family is in two of them.
+    """Training, validation and test rows; no family is in two of them.
 
     Args:
         family: [N].
         seed: Seed of the draw.
-        shares: Of the families, those to validate on and those to test on.
+        shares: Shares of the families to validate and to test on.
     """
     count = int(family.max()) + 1
     place = np.empty(count, int)

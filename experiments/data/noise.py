@@ -11,16 +11,16 @@ from experiments.data.draws import Pool
 
 Kind = Literal["symmetric", "by class"]
 LOOKALIKES = {2: 7, 3: 8, 5: 6, 6: 5, 7: 1}
-"""Digits that are taken for each other, as in Patrini et al. (2016, arXiv:1609.03683): by class, only these flip."""
+"""Lookalike of each digit, as in Patrini et al. (2016, arXiv:1609.03683); "by class", only these digits flip."""
 
 
 def transition(kind: Kind, share: float, classes: int = 10) -> np.ndarray:
     """Probability of each label given the class, [V, V], rows sum to one.
 
     Args:
-        kind: "symmetric": a flipped label is any of the others; "by class": a digit's lookalike, or of other data than
-            ten digits the next class.
-        share: Of the labels that flip; by class, of the labels of a class that has a lookalike.
+        kind: "symmetric" flips to any other class; "by class" to a digit's lookalike, or in other data than ten digits
+            to the next class.
+        share: Share of flipped labels; "by class", among the labels of classes with a lookalike.
         classes: V.
 
     >>> transition("symmetric", 0.3, 4)[0].tolist()
@@ -48,7 +48,7 @@ def flip_labels(labels: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
 
 
 def add_outliers(targets: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Adds 5 to 15 standard deviations to a share of the targets [N], as a wrong unit does: all to one side.
+    """Adds 5 to 15 standard deviations to a share of the targets [N], all to one side, like a wrong unit.
 
     >>> round(float(add_outliers(np.arange(10.0), 0.0, np.random.default_rng(0)).max()), 1)
     9.0
@@ -60,21 +60,21 @@ def add_outliers(targets: np.ndarray, share: float, rng: np.random.Generator) ->
 def draw_noisy(
     pool: Pool, share: float, kind: str, seeds: Sequence[int], seed: int, held: float = 0.2
 ) -> dict[str, np.ndarray]:
-    """For each of S seeds of a study the examples that it trains on, those to validate on, and labels with noise.
+    """Draws training examples, validation examples and noisy labels for each of S seeds of a study.
 
     Args:
         pool: N examples. Classes (integers) are flipped, numbers get outliers.
-        share: Of flips or outliers.
-        kind: Of flips, see `transition`; of numbers it does not count.
-        seeds: One a network.
-        seed: Of the study.
-        held: Share of the pool that is validated on.
+        share: Share of flips or outliers.
+        kind: Kind of flips, see `transition`; ignored for numbers.
+        seeds: One per network.
+        seed: Seed of the study.
+        held: Share of the pool to validate on.
 
     Returns:
         `rows` and `held`: int [S, n], indices into the pool; `given` [S, N], the labels. Classes are flipped among
-        `rows` only, and `matrix` [S, V, V] is their transition. Numbers have outliers in both parts, and are
-        standardised by the median and the median absolute deviation of those trained on, which outliers do not move
-        far: `raw` [S, n] is `centre + scale * given[rows]`, with `centre` and `scale` [S].
+        `rows` only, by the transition `matrix` [S, V, V]. Numbers have outliers in both parts, and are standardised by
+        the median and the median absolute deviation of the training targets, which are robust: `raw` [S, n] is
+        `centre + scale * given[rows]`, with `centre` and `scale` [S].
     """
     parts: dict[str, list[Any]] = {}
     for number in seeds:

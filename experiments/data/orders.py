@@ -1,8 +1,8 @@
-"""Pairs of whole sentences as they stand, with a random second one, or swapped; masked for a language model.
+"""Pairs of whole sentences: in order, swapped, or with a random second sentence; masked for a language model.
 
-A pair is two neighbours of one document that fit into the sequence uncut, of which the first ends with a full stop and
-the second begins with a capital. A random second sentence comes from another document and is about as long as the right
-one. So neither lengths nor cuts nor the punctuation between them tell what was done to a pair.
+A pair is two consecutive sentences of one document that fit into the sequence uncut; the first ends with a full stop
+and the second begins with a capital. A random second sentence comes from another document and is about as long as the
+right one. So neither lengths nor cuts nor punctuation reveal the label of a pair.
 
     [CLS] first [SEP] second [SEP] padding
 """
@@ -27,35 +27,35 @@ from lossfns.language import apply_mlm_mask
 from train.errors import UsageError
 
 Task = Literal["none", "next", "order"]
-"""What is done to half of the pairs: nothing, a random second sentence, or a swap."""
+"""The change to half of the pairs: none, a random second sentence, or a swap."""
 NEAR = 50
-"""How many places a random second sentence may be away from the right one in the order of lengths."""
+"""Maximum distance of a random second sentence from the right one in the order of lengths."""
 SPECIALS = 3
 ATTEMPTS = 40
-"""How often it is drawn before a pair stays as it is."""
+"""Maximum number of draws before a pair is left unchanged."""
 
 
 class Pairs(NamedTuple):
-    """The pairs of a text, in its order; arrays [n] but for the first two."""
+    """The pairs of a text, in order; arrays [n], except for the first two."""
 
     ids: np.ndarray
     """All tokens."""
     starts: np.ndarray
     """First token of each sentence, and the end."""
     second: np.ndarray
-    """Number of the second sentence of each pair; the first is the one before."""
+    """Index of the second sentence of each pair; the first precedes it."""
     document: np.ndarray
     by_length: np.ndarray
-    """The pairs, ordered by the length of their second sentence."""
+    """The pairs, sorted by the length of their second sentence."""
     rank: np.ndarray
-    """Place of each pair in that order."""
+    """Rank of each pair in that order."""
 
 
 def find_pairs(tokens: Tokens, corpus: Corpus, seq_len: int) -> Pairs:
     """Finds the pairs of a text.
 
     Raises:
-        UsageError: A document has more than half of the pairs, so that no others can be drawn, or there are none.
+        UsageError: There are no pairs, or one document has more than half of them, so that no others can be drawn.
     """
     sentences = [sentence for sentence in corpus.sentences if sentence.strip()]
     later = np.arange(1, len(tokens.document))
@@ -76,7 +76,7 @@ def find_pairs(tokens: Tokens, corpus: Corpus, seq_len: int) -> Pairs:
 
 
 def seam(first: str, second: str) -> bool:
-    """Whether a sentence ends and another begins.
+    """Whether one sentence ends and another begins here.
 
     >>> seam("He went.", '"Who?" I said.'), seam("He went,", "and I stayed.")
     (True, False)
@@ -85,7 +85,7 @@ def seam(first: str, second: str) -> bool:
 
 
 def draw_others(pairs: Pairs, index: np.ndarray, rng: np.random.Generator, seq_len: int) -> np.ndarray:
-    """For each pair one of another document, with a second sentence of about the same length that fits; or itself."""
+    """For each pair, a pair of another document with a second sentence of similar length that fits; else itself."""
     count, reach, lengths = len(pairs.second), NEAR, np.diff(pairs.starts)
     room = seq_len - SPECIALS - lengths[pairs.second[index] - 1]
     found = index.copy()
@@ -140,7 +140,7 @@ class PairSource:
     mask_rate: float
     seed: int
     word_starts: np.ndarray
-    """Which tokens of the vocabulary begin a word [V]."""
+    """Whether each token of the vocabulary begins a word, [V]."""
     whole_words: bool = False
 
     def __call__(self, step: int, index: np.ndarray) -> Batch:
@@ -169,7 +169,7 @@ def _masker(vocab_size: int, rate: float) -> Callable[..., dict[str, jax.Array]]
 
 
 def word_starts(pieces: Sequence[str]) -> np.ndarray:
-    """Which pieces begin a word: those that sentencepiece marks by a low line; of bytes the blank.
+    """Whether each piece begins a word: sentencepiece marks it by U+2581; among bytes, the space does.
 
     >>> word_starts(["\u2581king", "dom", " "]).tolist()
     [True, False, True]
@@ -197,7 +197,7 @@ class OrderText(NamedTuple):
     pairs: dict[str, Pairs]
     """By split."""
     starts: np.ndarray
-    """Which tokens of the vocabulary begin a word [V]."""
+    """Whether each token of the vocabulary begins a word, [V]."""
     passages: tuple[Passages, Passages] | None
     """Labelled passages of train and test; None if the text has no labels."""
 
@@ -219,7 +219,7 @@ def read_order_text(config: DataConfig) -> OrderText:
 
 
 def most_masked(config: DataConfig) -> int:
-    """The most tokens that are masked in a pair.
+    """The maximum number of masked tokens in a pair.
 
     >>> most_masked(DataConfig(seq_len=64, mask_rate=0.15))
     9

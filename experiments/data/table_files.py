@@ -21,9 +21,9 @@ Task = Literal["classification", "regression"]
 GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none"})
 """Cells without a value, in lower case."""
 MOST_CLASSES, LEAST_KNOWN, LEAST_ROWS = 20, 20, 100
-"""Different numbers that a target may have to be read as classes; known cells of a column; rows."""
+"""Maximum number of distinct numbers in a target of classes; minimum number of known cells in a column, and of rows."""
 MOSTLY = 0.9
-"""Share of a column's cells that are numbers, above which the others are taken for mistakes."""
+"""Share of numbers in a column above which other cells count as mistakes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +35,22 @@ class TableConfig:
     target: str = "target"
     """Column or key with the target."""
     task: Task | None = None
-    """What the target is (None: a regression if it has more than 20 different numbers, or fractions)."""
+    """Kind of the target (None: a regression if it has more than 20 different numbers, or fractions)."""
     skip_budget: int = 0
-    """Number of rows with a wrong number of cells, or without a target, that are skipped; one more ends the run."""
+    """Maximum number of rows to skip for a wrong number of cells or a missing target; one more ends the run."""
 
 
 def read_table_file(config: TableConfig, *, task: Task | None = None) -> tuple[Table, tuple[str, ...]]:
-    """Reads a table: numbers as they are, a column of 0 and 1 for each common level of a category.
+    """Reads a table: numbers unchanged, and a column of 0 and 1 for each common level of a category.
 
     Args:
-        config: The file, which `path` names, and its target.
-        task: What the target must be; None for either.
+        config: The file (`path`) and its target.
+        task: Required kind of the target; None for either.
 
     Returns:
-        Features with NaN where a number is missing, and the target: float32, or int32 of classes from the most frequent
-        to the rarest. Columns with fewer than 20 numbers or one value only are left out. Then the names of the classes.
+        The table, with NaN where a number is missing and a target of float32, or of int32 classes from the most
+        frequent to the rarest; and the names of the classes. Columns with fewer than 20 numbers or a single value are
+        left out.
 
     Raises:
         UsageError: The file, its header or a row is not as expected, or there is nothing to learn.
@@ -99,7 +100,7 @@ def is_gap(cell: Any) -> bool:
 
 
 def number_of(cell: Any) -> float | None:
-    """The finite number in a cell, if it is one; true and false are 1 and 0.
+    """The finite number in a cell, or None; true and false are 1 and 0.
 
     >>> [number_of(cell) for cell in ("1.5", " 2", True, "1e3", "x", "inf", [1])]
     [1.5, 2.0, 1.0, 1000.0, None, None, None]
@@ -118,7 +119,7 @@ def as_column(name: str, cells: Sequence[Any], lines: Sequence[int], file: str) 
     [30.0, nan, 41.0]
 
     Raises:
-        UsageError: Nearly all cells are numbers, and one is not; or a cell is a list or an object.
+        UsageError: Nearly all cells are numbers, with an exception; or a cell is a list or an object.
     """
     known = {place: cell for place, cell in enumerate(cells) if not is_gap(cell)}
     numbers = {place: value for place, cell in known.items() if (value := number_of(cell)) is not None}
@@ -136,7 +137,7 @@ def as_column(name: str, cells: Sequence[Any], lines: Sequence[int], file: str) 
 
 
 def leave_out_unknown(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns without those that have numbers, but fewer than `LEAST_KNOWN`."""
+    """The columns, except those with some but fewer than `LEAST_KNOWN` numbers."""
     return {
         name: values
         for name, values in columns.items()
@@ -156,7 +157,7 @@ def guess_task(target: np.ndarray) -> Task:
 
 
 def as_numbers(target: np.ndarray, name: str, file: str) -> np.ndarray:
-    """A target of a regression, float32 [N].
+    """The target of a regression, float32 [N].
 
     Raises:
         UsageError: It holds words, or is constant.
@@ -173,13 +174,13 @@ def as_numbers(target: np.ndarray, name: str, file: str) -> np.ndarray:
 
 
 def as_classes(cells: Iterable[Any], name: str, file: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Classes int32 [N], which count from the most frequent, and their names.
+    """Classes int32 [N], numbered from the most frequent to the rarest, and their names.
 
     >>> as_classes(["no", "yes", "no"], "bad", "a.csv")[0].tolist()
     [0, 1, 0]
 
     Raises:
-        UsageError: There is one class only.
+        UsageError: There is only one class.
     """
     words = [label_name(cell) for cell in cells]
     classes = tuple(word for word, _ in sorted(Counter(words).items(), key=lambda item: (-item[1], item[0])))
@@ -190,11 +191,11 @@ def as_classes(cells: Iterable[Any], name: str, file: str) -> tuple[np.ndarray, 
 
 
 def read_task(config: TableConfig, least: int) -> dict[str, Table]:
-    """A user's table by its task: numbers, or two classes of which the rarer one is 1.
+    """A user's table by its task: regression, or two classes with the rarer one as 1.
 
     Args:
         config: The file and its target.
-        least: Rows that are needed.
+        least: Minimum number of rows.
 
     Raises:
         UsageError: As `read_table_file`; or there are more than two classes, or fewer rows.

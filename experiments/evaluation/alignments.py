@@ -1,4 +1,4 @@
-"""Pictures of what a reader says at each moment of an utterance."""
+"""Pictures of a reader's letter probabilities over the time of an utterance."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def draw_alignments(
     unit: str = "seconds",
     title: str = "",
 ) -> Path:
-    """The features of an utterance, and below them the probability of each letter over time, a panel for each reader.
+    """Draws the features of an utterance, and below them each reader's probability of each letter over time.
 
     Args:
         path: The PNG file.
         features: [T, M].
         readers: Probabilities [T', 1 + letters] by the reader's name; the first class is the blank.
         alphabet: The letters.
-        length: How long the utterance is.
-        unit: Unit of that length.
+        length: Length of the utterance.
+        unit: Unit of the length.
         title: Heading of the figure.
     """
     count = 1 + len(readers)
@@ -55,7 +55,7 @@ def draw_alignments(
 
 
 def _draw_letter(axes: Any, times: np.ndarray, said: np.ndarray, letter: int, text: str, index: int) -> None:
-    """The probability of a letter over time, named where it is highest and the likeliest class."""
+    """Draws the probability of a letter over time, labelled at its maximum where it is the likeliest class."""
     line, likeliest = said[:, 1 + letter], said.max(1)
     colour = plots.colour(index % len(plots.COLOURS))
     axes.plot(times, line, color=colour, ls=plots.dash(index // len(plots.COLOURS)))
@@ -66,13 +66,13 @@ def _draw_letter(axes: Any, times: np.ndarray, said: np.ndarray, letter: int, te
 
 
 def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str, row: int) -> Image:
-    """Draws what readers say during an utterance.
+    """Draws the letter probabilities of readers during an utterance.
 
     Args:
         folder: The study's folder.
         readers: Readers with a `FrameReader` by name.
-        name: The set.
-        row: The utterance.
+        name: Name of the set.
+        row: Index of the utterance.
     """
     corpus = next(iter(readers.values())).corpus
     part = corpus.sets[name]

@@ -1,4 +1,4 @@
-"""Whether probabilities are true: metrics of a classifier that gives them, and their pictures."""
+"""Calibration and other metrics of a probabilistic classifier, with their plots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BINS = 10
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """Mean distance of accuracy and confidence over bins of equal width, each by its share of the examples.
+    """Mean distance of accuracy and confidence over bins of equal width, weighted by the examples in each.
 
         ECE = sum_b n_b / n |accuracy_b - confidence_b|
 
@@ -43,7 +43,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
     Args:
         confidence: [N], the probability of the predicted class.
-        right: [N], whether it is the true one.
+        right: [N], whether that class is the true one.
         bins: Bins of equal width.
 
     >>> [part.tolist() for part in reliability(np.array([0.8, 0.5]), np.array([True, False]), bins=2)]
@@ -56,7 +56,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
 
 def area_under_roc(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve; of several classes the mean over those that occur, each against the others.
+    """Area under the ROC curve; for several classes, the mean over those that occur, one against the rest.
 
     >>> area_under_roc(np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3]]), np.array([0, 1, 1]))
     1.0
@@ -67,7 +67,7 @@ def area_under_roc(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats; a probability below 1e-12 counts as that.
+    """Mean cross-entropy in nats, with probabilities of at least 1e-12.
 
     >>> round(log_loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)  # (log 2 + log 4/3) / 2
     0.4904
@@ -88,7 +88,7 @@ def judge(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def draw_reliability(folder: Path, series: Mapping[str, Sequence[Any]], title: str) -> Image:
-    """Accuracy against confidence, and below the number of texts in each bin.
+    """Draws accuracy against confidence, and below it the number of texts in each bin.
 
     Args:
         folder: The folder of the study.
@@ -115,7 +115,7 @@ def draw_reliability(folder: Path, series: Mapping[str, Sequence[Any]], title: s
 
 
 def draw_confusion(folder: Path, counts: Any, classes: Sequence[str], title: str) -> Image:
-    """Counts of true and predicted classes."""
+    """Draws the counts of true and predicted classes."""
     path = folder / "plots" / "confusion.png"
     plots.confusion_matrix(path, counts, [name[:24] for name in classes], title=title)
     return Image(path.relative_to(folder), "Confusion matrix: true classes by row, predicted ones by column")

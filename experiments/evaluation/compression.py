@@ -1,4 +1,4 @@
-"""Language models as compressors: their bits per byte of a text, and these over learning rates."""
+"""Language models as compressors: bits per byte of a text, also over learning rates."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from experiments.evaluation.pictures import line_panels
 from train.records.report import Image
 
 RAW = 8.0
-"""Bits of a byte that is not compressed."""
+"""Bits of an uncompressed byte."""
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def nats(model: Any, soft_cap: float | None, params: Any, batches: Any) -> jax.Array:
-    """Nats of all next tokens of batches [n, B, T]."""
+    """Negative log-likelihood (nats) of all next tokens of batches [n, B, T]."""
 
     def of_one(batch: Any) -> jax.Array:
         tokens, places = batch["tokens"], {"valid": batch["valid"], "segment_ids": batch["segment_ids"]}
@@ -36,12 +36,12 @@ def nats(model: Any, soft_cap: float | None, params: Any, batches: Any) -> jax.A
 def bits_per_byte(
     model: Any, params: Any, text: CausalText, split: str, *, shape: tuple[int, int], soft_cap: float | None = None
 ) -> list[float]:
-    """Returns the bits per byte of a held-out text, at most `RAW`, also of a network that has diverged.
+    """Returns the bits per byte of a held-out text, at most `RAW`, even for a network that has diverged.
 
     Args:
         model: Maps tokens [B, T], `valid` and `segment_ids` to logits [B, T, V].
         params: Parameters of R networks, [R, ...].
-        text: The text, of which every byte is counted.
+        text: The text; every byte is counted.
         split: "validation" or "test".
         shape: B and T of the batches.
         soft_cap: Bound of the logits.
@@ -57,7 +57,7 @@ def bits_per_byte(
 
 
 def draw_rates(folder: Path, tried: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]]) -> Image:
-    """Bits per byte of the validation text over the learning rate.
+    """Draws the bits per byte of the validation text over the learning rate.
 
     Args:
         folder: The study's folder.

@@ -1,4 +1,4 @@
-"""Methods to classify texts with few labels: each tries its rates on validation texts, then is tested.
+"""Methods to classify texts with few labels: each chooses its rate on validation texts, then is tested.
 
 Networks (`experiments.evaluation.fine_tuning`) are trained together, all draws of the labels as one program; a probe
 and two bags of words choose their penalty in the same way.
@@ -30,15 +30,15 @@ from train.records.report import Table
 SCRATCH, PRETRAINED, LORA, LAYERS = "from scratch", "pretrained", "LoRA", "layer-wise rates"
 ALONE, PROBE, TFIDF, LSA = "pretrained by masks alone", "linear probe", "TF-IDF", "LSA"
 WAYS = {SCRATCH: "full", PRETRAINED: "full", LORA: "lora", LAYERS: "layers", ALONE: "full"}
-"""The networks, and what of them is trained."""
+"""The networks, and which of their parameters are trained."""
 MIDDLES = {PROBE: 0.01, TFIDF: 10.0, LSA: 0.1, LORA: 1e-2}
-"""Middle of the grid of learning rates or of scikit-learn's C; of the other methods it is 0.003."""
+"""Middle of the grid of learning rates or of scikit-learn's C; 0.003 for all other methods."""
 LOOKS = 4
 """Points of a learning curve."""
 
 
 class Data(NamedTuple):
-    """Texts, their tokens, and LSA's features of them; first those to train on, then those to test."""
+    """Texts, their tokens and their LSA features; the training texts first, then the test texts."""
 
     texts: tuple[Labelled, Labelled]
     tokenizer: Tokenizer
@@ -48,7 +48,7 @@ class Data(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """What the runs of a study share. Values are tried on validation texts while `tried` is None."""
+    """State shared by the runs of a study. Values are tried on validation texts while `tried` is None."""
 
     config: Any
     """With `seed`, `seeds`, `tuning_seeds`, `most_validation`, `epochs`, `adapt` and `training`."""
@@ -57,7 +57,7 @@ class Lab:
     model: TextClassifier
     objective: Objective
     encoder: Callable[[str], Any]
-    """The pretrained encoder, by the method that it was pretrained for."""
+    """The pretrained encoder for each method."""
     made: dict[Any, Any] = dataclasses.field(default_factory=dict)
     """Compiled programs by method and steps, and the features of the probe."""
     tried: Sequence[Row] | None = None
@@ -74,12 +74,12 @@ class Lab:
 
     @property
     def validation(self) -> np.ndarray:
-        """Rows of the texts that rates and penalties are chosen by; tuning trains on none of them."""
+        """Rows of the texts used to choose rates and penalties; tuning trains on none of them."""
         label = self.data.texts[0].label
         return draw(label, min(self.config.most_validation, len(label) // 4), self.config.seed, 0)
 
     def value(self, method: str, labels: int) -> float:
-        """The rate or penalty that was chosen."""
+        """The chosen rate or penalty."""
         rows = [row for row in self.tried or () if (row["tuned"], row["labels"]) == (method, labels)]
         return many.best_rate({row["rate"]: row["loss"] for row in rows}) if rows else MIDDLES.get(method, 3e-3)
 
@@ -107,7 +107,7 @@ def networks(lab: Lab, method: str, drawn: Sequence[np.ndarray]) -> tuple[Any, m
 
 
 def pool_of(lab: Lab) -> dict[str, np.ndarray]:
-    """The examples that networks are trained on."""
+    """The training examples of the networks."""
     return {"tokens": lab.data.tokens[0], "label": lab.data.texts[0].label}
 
 
@@ -123,7 +123,7 @@ def run_of(params: Any, number: int) -> Any:
 
 
 def of_words(lab: Lab, method: str, rows: np.ndarray, c: float, part: int) -> np.ndarray:
-    """Probabilities [N, K] by a model without training of a network, fitted on rows, for all texts of a part."""
+    """Probabilities [N, K] for all texts of a part, by a model that is fitted on rows without training a network."""
     texts, label = lab.data.texts, lab.data.texts[0].label[rows]
     found = np.zeros((len(texts[part]), len(texts[0].classes)))
     if len(present := np.unique(label)) == 1:  # scikit-learn refuses a single class
@@ -139,7 +139,7 @@ def of_words(lab: Lab, method: str, rows: np.ndarray, c: float, part: int) -> np
 
 
 def features_of(lab: Lab) -> tuple[np.ndarray, ...]:
-    """The probe's inputs: what the pretrained encoder makes of the texts of each part."""
+    """The inputs of the probe: the pretrained encoder's features of the texts of each part."""
     if PROBE not in lab.made:
         params = {"encoder": lab.encoder(PRETRAINED)}
         lab.made[PROBE] = tuple(outputs(lab.model, "features", params, tokens) for tokens in lab.data.tokens)
@@ -148,7 +148,7 @@ def features_of(lab: Lab) -> tuple[np.ndarray, ...]:
 
 
 def tune(lab: Lab, tuned: str, labels: int) -> list[Row]:
-    """A row for each value of a method that was tried, with its cross-entropy on validation texts."""
+    """A row for each value tried for a method, with its cross-entropy on validation texts."""
     drawn, check = lab.drawn(labels), lab.validation
     label = lab.data.texts[0].label[check]
     if tuned in WAYS:
@@ -170,7 +170,7 @@ def tune(lab: Lab, tuned: str, labels: int) -> list[Row]:
 
 
 def test(lab: Lab, method: str, labels: int) -> list[Row]:
-    """A row for each draw of the labels: the metrics on the test."""
+    """A row for each draw of the labels, with the test metrics."""
     drawn, value, answer = lab.drawn(labels), lab.value(method, labels), lab.data.texts[1].label
     if method in WAYS:
         fit, runs, encoder = networks(lab, method, drawn)
@@ -191,7 +191,7 @@ def test(lab: Lab, method: str, labels: int) -> list[Row]:
 
 
 def table_of(lab: Lab) -> Table:
-    """The values that were tried and chosen, for the report."""
+    """The values tried and chosen, for the report."""
     lines = []
     for method, labels in dict.fromkeys((row["tuned"], row["labels"]) for row in lab.tried or ()):
         tried = {r["rate"]: r["loss"] for r in lab.tried or () if (r["tuned"], r["labels"]) == (method, labels)}

@@ -1,7 +1,7 @@
-"""Ways to train a text classifier on a pretrained encoder, each as one program for all its runs.
+"""Ways to fine-tune a text classifier from a pretrained encoder, each as one program for all its runs.
 
-`full` trains all parameters, `lora` adapters of the matrices and the head, `layers` all parameters with lower rates
-below. The head starts at 0, so at first all classes are equally likely.
+`full` trains all parameters, `lora` adapters of the matrices and the head, `layers` all parameters with lower rates in
+lower layers. The head starts at 0, so at first all classes are equally likely.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from train.objective import Context, Objective, Term
 from train.objectives.lora import lora_init, lora_merge
 
 CHUNK = 128
-"""Texts that are encoded at once."""
+"""Number of texts encoded at once."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AdaptConfig:
-    """What the ways to fine-tune differ in."""
+    """Settings of the ways to fine-tune."""
 
     rank: int = 4
     """Rank of the adapters."""
     alpha: float = 8.0
     """Scale of the adapters: W + alpha / rank A B."""
     pattern: str = "block.*kernel"
-    """Regular expression of the matrices of the encoder that have adapters."""
+    """Regular expression for the paths of the encoder's matrices that get adapters."""
     layer_decay: float = 0.5
-    """Rate of a layer relative to that of the next one above it; the head has the full rate."""
+    """Learning rate of a layer relative to the layer above; the head has the full rate."""
 
 
 def start(model: Classifier, encoder: Any, adapt: AdaptConfig, way: str, key: jax.Array) -> Any:
@@ -55,14 +55,14 @@ def start(model: Classifier, encoder: Any, adapt: AdaptConfig, way: str, key: ja
 
 
 def whole(params: Any, encoder: Any, adapt: AdaptConfig) -> Any:
-    """The parameters of the classifier, of which a way may have trained only adapters of the encoder."""
+    """The parameters of the whole classifier, also if only adapters of the encoder were trained."""
     if "adapters" not in params:
         return params
     return {"encoder": lora_merge(encoder, params["adapters"], alpha=adapt.alpha), "head": params["head"]}
 
 
 def adapted(objective: Objective, encoder: Any, adapt: AdaptConfig) -> Objective:
-    """An objective of the classifier as a function of what is trained."""
+    """An objective of the classifier as a function of the trained parameters."""
 
     def of_trained(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         terms: Any = objective(whole(params, encoder, adapt), batch, ctx)
@@ -101,13 +101,13 @@ def probabilities(model: Classifier, params: Any, tokens: np.ndarray) -> np.ndar
 
 
 def draw(label: np.ndarray, count: int, seed: int, number: int) -> np.ndarray:
-    """Rows of `count` labelled examples, each class by its share; successive numbers overlap only when all are used.
+    """Rows of `count` labelled examples, stratified by class; successive draws overlap only once all rows are used.
 
     Args:
-        label: [N], of all rows.
+        label: [N], the labels of all rows.
         count: Number of rows, at most N.
         seed: Seed of the order of the rows.
-        number: Which block of the order.
+        number: Number of the draw: its block in that order.
 
     >>> label = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     >>> first, second = (draw(label, 4, 0, number) for number in (0, 1))
@@ -129,7 +129,7 @@ def count_trained(params: Any) -> int:
 
 
 class TextClassifier(Classifier):
-    """A classifier that knows the names of its classes, and how many tokens of a text it reads."""
+    """A classifier with the names of its classes and the number of tokens that it reads."""
 
     classes: tuple[str, ...] = ()
     seq_len: int = 0
@@ -142,7 +142,7 @@ def classify(model: TextClassifier, params: Any, tokenizer: Tokenizer, texts: Se
 
 
 def answers(model: TextClassifier, params: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> str:
-    """A line for each text: its class, the probability of it, and the text."""
+    """A line for each text: the predicted class, its probability, and the text."""
     if not isinstance(model, TextClassifier):
         raise UsageError(
             "the model in --workdir classifies no texts; give the folder of a finished text_classification"
@@ -154,7 +154,7 @@ def answers(model: TextClassifier, params: Any, tokenizer: Tokenizer, texts: Seq
 
 
 def predictions_csv(texts: Sequence[str], labels: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> str:
-    """A table of texts with their class, the predicted one, and the probability of each.
+    """A table of texts with the true class, the predicted class, and the probability of each class.
 
     >>> print(predictions_csv(["so, so"], np.array([0]), np.array([[0.25, 0.75]]), ("bad", "good")))
     text,label,predicted,probability of bad,probability of good

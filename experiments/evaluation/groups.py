@@ -1,4 +1,4 @@
-"""A linear probe for the group of a book, on passages of books that the labels do not come from."""
+"""A linear probe for the group of a book, tested on passages of books without labels in training."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def probe_groups(
     """Accuracy on the test passages with few labels.
 
     Args:
-        passages: To draw labels from, and to test on; None if the text has no labels.
+        passages: Training and test passages; None if the text has no labels.
         penalties: scikit-learn's C by the number of labels a class.
-        seed: Of the draw; a larger draw contains the smaller ones.
-        features: Of the encoder; None for TF-IDF of words with logistic regression.
+        seed: Seed of the draw; a larger draw contains the smaller ones.
+        features: The encoder's features; None for TF-IDF of words with logistic regression.
 
     Returns:
         "books_8" and so on, for each number of labels; nothing without labels.

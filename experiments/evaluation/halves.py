@@ -1,4 +1,4 @@
-"""Pretraining of an encoder on texts without labels, by masked words and by which halves belong together."""
+"""Pretraining of an encoder on unlabelled texts: masked words, and matching the two halves of a text."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class HalvesConfig:
     masks: float = 1.0
     """Weight of masked language modelling."""
     halves: float = 1.0
-    """Weight of the contrast of halves."""
+    """Weight of the contrastive loss between halves."""
     temperature: float = 0.1
-    """Temperature of that contrast."""
+    """Temperature of the contrastive loss."""
     training: TrainingConfig = TrainingConfig(
         OptimizerConfig(name="muon", learning_rate=4e-3, warmup=0.05, weight_decay=0.05, b2=0.98, clip_norm=1.0),
         steps=1_000,
@@ -41,12 +41,12 @@ class HalvesConfig:
 
 
 def halves_objective(model: Bert, capacity: int, temperature: float) -> Objective:
-    """Masked words, and which half of a text belongs to which by the means of their representations.
+    """Masked language modelling, and a contrastive loss that matches halves by their mean representations.
 
     Args:
         model: The encoder with the head of the masked words.
-        capacity: Number of masked positions of a row at most.
-        temperature: Of the contrast.
+        capacity: Maximum number of masked positions in a row.
+        temperature: Temperature of the contrastive loss.
     """
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
@@ -68,12 +68,12 @@ def pretrain(
     """Trains or loads an encoder with its head.
 
     Args:
-        config: How.
+        config: Settings of pretraining.
         model: The encoder with its heads.
-        texts: The ids of each text.
-        seq_len: Tokens of a half.
-        seed: Of weights and batches.
-        folder: Of the run.
+        texts: The token ids of each text.
+        seq_len: Maximum number of tokens in a half.
+        seed: Seed of weights and batches.
+        folder: Folder of the run.
     """
     row = jnp.zeros((1, seq_len), jnp.int32)
     places: Any = {"valid": row == 0, "segments": row, "positions": row[:, :1], "method": "masked"}

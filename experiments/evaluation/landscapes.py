@@ -1,4 +1,4 @@
-"""Losses over what they are functions of: margins, residuals, two weights; and the paths of optimizers between."""
+"""Losses as functions of a margin, a residual or two weights, and the paths of optimizers over them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OF_MARGIN: Mapping[str, Loss] = {
     "focal": lambda z, t: lossfns.sigmoid_focal(z, t, alpha=None),
     "bi-tempered": _bi_tempered,
 }
-"""Losses of log-odds and a target of 0 or 1; MSE is that of the sigmoid."""
+"""Losses of log-odds and a target of 0 or 1; MSE compares the sigmoid with the target."""
 OF_RESIDUAL: Mapping[str, Loss] = {
     "squared error / 2": lambda y, t: 0.5 * lossfns.squared_error(y, t),
     "Huber": lossfns.huber,
@@ -72,7 +72,7 @@ def slopes(loss: Loss, outputs: Any, targets: Any) -> jax.Array:
 
 
 def draw_curves(path: Path, losses: Mapping[str, Loss], target: float, xlabel: str, width: float) -> Path:
-    """Value and slope of each loss over its output, against one target."""
+    """Draws value and derivative of each loss over the output, for one target."""
     x = jnp.linspace(-width, width, 241)
     targets = jnp.full(x.shape, target)
     curves = {
@@ -82,7 +82,7 @@ def draw_curves(path: Path, losses: Mapping[str, Loss], target: float, xlabel: s
 
 
 def select(losses: Mapping[str, Loss]) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """A loss `(outputs, targets, number)` that is the one with this number, so that one program serves all of them."""
+    """A loss `(outputs, targets, number)` that selects one of the losses, so that one program serves all."""
 
     def chosen(outputs: jax.Array, targets: jax.Array, number: jax.Array) -> jax.Array:
         return jnp.stack([loss(outputs, targets) for loss in losses.values()])[number]
@@ -91,7 +91,7 @@ def select(losses: Mapping[str, Loss]) -> Callable[[jax.Array, jax.Array, jax.Ar
 
 
 def descend(losses: Mapping[str, Loss], pool: Mapping[str, Any], start: Any, name: str, steps: int) -> np.ndarray:
-    """The paths [losses, steps + 1, 2] of one of `PATHS` over the weights of a linear model of {"x", "y"}."""
+    """The paths [losses, steps + 1, 2] of one of `PATHS` over the two weights of a linear model of {"x", "y"}."""
     loss, count = select(losses), len(pool["y"])
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
@@ -115,15 +115,15 @@ def draw_surfaces(
 
     Args:
         path: The PNG file.
-        losses: By name.
-        examples: What the mean is over.
-        start: The weights at which all paths begin.
+        losses: Losses by name.
+        examples: Examples to average over.
+        start: Initial weights of all paths.
         width: Largest weight drawn.
         steps: Updates of each path.
 
     Returns:
-        For each loss a row of a table: its name, the lowest place of the surface, and how much higher than there the
-        loss is at the end of each path.
+        For each loss a row of a table: its name, the minimum of the surface, and the excess of the loss over the
+        minimum at the end of each path.
     """
     features, targets = (jnp.asarray(part, jnp.float32) for part in (examples.features, examples.targets))
     pool = {"x": features, "y": targets}
@@ -153,9 +153,9 @@ def two_components(x: np.ndarray, y: np.ndarray) -> TwoFeatures:
 
 
 def diabetes_with_outliers(share: float, seed: int) -> TwoFeatures:
-    """Body mass index and a blood value of 442 patients; a share of the targets is 8 deviations off.
+    """Body mass index and a blood value of 442 patients; a share of the targets is off by 8 standard deviations.
 
-    The targets are the standardised progress of their diabetes, moved against the slope of the body mass index.
+    The targets are the standardised progress of their diabetes; outliers go against its dependence on the index.
     """
     table = read_diabetes()
     features = standardised(table.features[:, [table.columns.index(name) for name in ("bmi", "s5")]])[0]
@@ -171,7 +171,7 @@ def _mean(weights: Any, loss: Loss, features: Any, targets: Any) -> jax.Array:
 
 
 def minimum(loss: Loss, examples: TwoFeatures) -> np.ndarray:
-    """The weights [2] with the lowest mean of a loss that BFGS reaches from 0."""
+    """The weights [2] that minimise the mean of a loss, by BFGS from 0."""
 
     def mean(weights: np.ndarray) -> list[np.ndarray]:
         return [np.asarray(part, float) for part in _mean(weights, loss, examples.features, examples.targets)]
@@ -180,7 +180,7 @@ def minimum(loss: Loss, examples: TwoFeatures) -> np.ndarray:
 
 
 def trimmed_least_squares(examples: TwoFeatures) -> np.ndarray:
-    """The weights [2] of least squares, fitted again without residuals above 3 median deviations until none is left."""
+    """The weights [2] of least squares, refitted without residuals above 3 median deviations until none is left."""
     kept = np.ones(len(examples.targets), bool)
     while True:
         weights = np.linalg.lstsq(examples.features[kept], examples.targets[kept], rcond=None)[0]
@@ -192,14 +192,14 @@ def trimmed_least_squares(examples: TwoFeatures) -> np.ndarray:
 
 
 def shift(name: str, share: float, seed: int) -> float:
-    """How far outliers move the minimum of one of `OF_RESIDUAL`, or trimmed least squares, in units of the weights."""
+    """Distance by which outliers move the minimum of one of `OF_RESIDUAL`, or of trimmed least squares."""
     clean, moved = (diabetes_with_outliers(part, seed) for part in (0.0, share))
     fit = trimmed_least_squares if name == TRIMMED else functools.partial(minimum, OF_RESIDUAL[name])
     return float(np.linalg.norm(fit(moved) - fit(clean)))
 
 
 def draw_losses(folder: Path, x: np.ndarray, y: np.ndarray) -> list[Any]:
-    """The pictures of the losses, as blocks of a report: over a margin, a residual, and two weights of each.
+    """Draws the losses over a margin, a residual and two weights, as blocks of a report.
 
     Args:
         folder: The study's folder.

@@ -1,8 +1,8 @@
-"""What frozen states know at each level: bits per character, the next word, and the next phrase and sentence.
+"""Linear probes of frozen states at each level: bits per character, the next word, and the next phrase and sentence.
 
-Every probe is linear, on states pooled over the span before, and says something real about the text after it: which of
-the frequent words comes next (logistic regression), and which of a few spans it is (ridge regression onto their bags of
-words, then the nearest by cosine).
+Every probe reads states pooled over one span and predicts the text after it: the next word among the frequent ones
+(logistic regression), or the next span among a few candidates (ridge regression onto their bags of words, then the
+nearest by cosine).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from train.records import plots
 from train.records.report import Image
 
 CLASSES = 50
-"""Most frequent words, of which the probe of words names the next."""
+"""Number of most frequent words, the classes of the word probe."""
 CANDIDATES = 20
-"""Spans among which the probe of phrases and sentences looks for the next."""
+"""Number of candidate spans for the probe of phrases and sentences."""
 PENALTIES = tuple(10.0**power for power in range(-3, 3))
-"""Tried for the ridge regression, for each example and unit of variance."""
+"""Penalties tried for the ridge regression, per example and unit of variance."""
 METRICS = {
     "bits_per_char": "bits per character",
     "next_word": "next word (accuracy)",
@@ -50,7 +50,7 @@ METRICS = {
 
 
 class Blocks(NamedTuple):
-    """Blocks of a text that are looked at, as `make_blocks` gives them, and their first characters."""
+    """Blocks of a text to evaluate, from `make_blocks`, and their first characters."""
 
     data: Levels
     start: np.ndarray
@@ -64,7 +64,7 @@ def take_blocks(data: Levels, count: int, seq_len: int) -> Blocks:
 
 
 class Measured(NamedTuple):
-    """A text, the levels of its splits, and the blocks of each that are looked at."""
+    """A text, the levels of its splits, and the blocks of each to evaluate."""
 
     text: CausalText
     levels: Mapping[str, Levels]
@@ -77,12 +77,12 @@ class Measured(NamedTuple):
 
     @property
     def sizes(self) -> str:
-        """The number of spans to test on, in words."""
+        """The numbers of test spans, in words."""
         return ", ".join(f"{len(next_words(self.blocks['test'], level)):,} {level}s" for level in ENDS)
 
 
 def read_measured(config: DataConfig, vocabulary: int, count: int) -> Measured:
-    """Reads a text with `count` blocks of its training and test split to look at, and half of it for validation."""
+    """Reads a text, with `count` blocks of the training and test split to evaluate and half as many for validation."""
     text, size = read_causal_text(config), config.seq_len
     found = make_levels(text, vocabulary, size)
     counts = {"train": count, "validation": (count + 1) // 2, "test": count}
@@ -103,7 +103,7 @@ def _encode(model: LevelsLM, params: Any, batch: Any) -> dict[str, jax.Array]:
 
 
 def encode(model: LevelsLM, params: Any, blocks: Blocks) -> dict[str, np.ndarray]:
-    """Returns the bits of each predicted character [N], and the states of each level's spans that have a successor."""
+    """Returns the bits of each predicted character [N], and the states of each level's spans with a successor."""
     found = {name: np.asarray(leaf) for name, leaf in _encode(model, params, dict(blocks.batch)).items()}
     segment = blocks.batch["segment_ids"]
     counted = np.concatenate([np.zeros_like(segment[:, :1], bool), segment[:, 1:] == segment[:, :-1]], 1)
@@ -123,14 +123,14 @@ def own_words(blocks: Blocks, level: str) -> np.ndarray:
 
 
 def places(blocks: Blocks) -> np.ndarray:
-    """Returns the places in the plain text of the characters that `encode` predicts."""
+    """Returns the positions in the plain text of the characters that `encode` predicts."""
     segment = blocks.batch["segment_ids"]
     rows, columns = np.nonzero(segment[:, 1:] == segment[:, :-1])
     return text_places(blocks.data.stream, blocks.start[rows] + columns + 1)
 
 
 def bags(words: np.ndarray, size: int) -> np.ndarray:
-    """Returns for rows of words [n, L] which of the frequent ones they hold, float32 [n, size], of length 1.
+    """Returns the bags of frequent words of rows of words [n, L], float32 [n, size], of Euclidean length 1.
 
     >>> bags(np.array([[1, 2, 1, -1], [0, 3, -1, -1]]), 4).round(2).tolist()
     [[0.0, 0.7099999785423279, 0.7099999785423279, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -142,16 +142,16 @@ def bags(words: np.ndarray, size: int) -> np.ndarray:
 
 
 def inverse_frequencies(held: np.ndarray) -> np.ndarray:
-    """Returns the logarithm of the inverse share of rows with each word; rare words tell more."""
+    """Returns the inverse document frequency of each word, in logarithms."""
     return np.asarray(np.log((1 + len(held)) / (1 + (held > 0).sum(0))), np.float32)
 
 
 def share_found(said: np.ndarray, true: np.ndarray) -> float:
-    """Returns how often the cosine picks the true row among `CANDIDATES` rows; equal ones share the point.
+    """Returns the share of rows found by cosine among `CANDIDATES` rows; ties share the hit.
 
     Args:
         said: Predictions [n, D].
-        true: What came, [n, D]; the candidates are the rows of the same group of a fixed random grouping.
+        true: True rows [n, D]; the candidates are the rows of the same group in a fixed random grouping.
 
     >>> share_found(np.eye(20), np.eye(20)), round(share_found(np.ones((20, 2)), np.ones((20, 2))), 6)
     (1.0, 0.05)
@@ -172,11 +172,11 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
 
 
 def find_next(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
-    """Returns how often the span that comes next is found among `CANDIDATES`; a guess finds one in 20.
+    """Returns how often the next span is found among `CANDIDATES`; chance is 1 in 20.
 
     Args:
-        train: Features [n, D] and bags of the next span [n, K]; a quarter of them chooses the penalty.
-        test: The same of other books.
+        train: Features [n, D] and bags of the next span [n, K]; the penalty is chosen on a quarter of them.
+        test: The same for other books.
     """
     weights = inverse_frequencies(train[1])
     mean, scale = train[0].mean(0), train[0].std(0) + 1e-6
@@ -193,7 +193,7 @@ def find_next(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.n
 
 
 def name_word(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], limit: int = 6000) -> float:
-    """Returns how often logistic regression names the next word, of those that are one of `CLASSES` frequent ones."""
+    """Returns the accuracy of logistic regression on next words among the `CLASSES` most frequent."""
     (x, y), (new, true) = ((part[0][keep], part[1][keep]) for part in (train, test) for keep in [frequent(part[1])])
     return float(fit_linear(x[:limit], y[:limit]).score(new, true))
 
@@ -204,7 +204,7 @@ def frequent(words: np.ndarray) -> np.ndarray:
 
 
 def probe(model: LevelsLM, params: Any, blocks: Mapping[str, Blocks], words: int) -> dict[str, float]:
-    """Returns all `METRICS` of an encoder: its own bits per character, and probes of the pooled states."""
+    """Returns all `METRICS` of an encoder: its bits per character, and probes of the pooled states."""
     parts = [blocks[split] for split in ("train", "test")]
     states = [encode(model, params, part) for part in parts]
     sides: Any = [(s["word"], next_words(part, "word")[:, 0]) for s, part in zip(states, parts, strict=True)]
@@ -216,7 +216,7 @@ def probe(model: LevelsLM, params: Any, blocks: Mapping[str, Blocks], words: int
 
 
 def count_levels(text: CausalText, blocks: Mapping[str, Blocks], order: int, words: int) -> dict[str, float]:
-    """Returns all `METRICS` of counts: n-grams of characters up to an order, pairs of words, bags of words.
+    """Returns all `METRICS` of baselines by counting: character n-grams up to an order, word pairs, bags of words.
 
     The order is chosen on the validation text.
     """
@@ -254,7 +254,7 @@ def draw_changes(path: Path, rows: Sequence[Mapping[str, Any]], base: str) -> Im
 
     Args:
         path: Folder of the study.
-        rows: With "method", "seed" and `METRICS`; those with "operations" were trained.
+        rows: Rows with "method", "seed" and `METRICS`; a row with "operations" is a trained network.
         base: The method to compare with.
     """
     of = {(row["method"], row["seed"]): row for row in rows if "operations" in row}

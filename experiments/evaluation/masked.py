@@ -1,4 +1,4 @@
-"""What a masked language model knows: of frequent and rare tokens, of evidence near and far, and of what it is for."""
+"""Evaluation of a masked language model: frequent and rare tokens, and the use of near and far evidence."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EDGES = (100, 1_000)
 """Edges of the classes of tokens: occurrences in the training text."""
 CLASSES = ("rare", "middle", "frequent")
 NEAR, FAR = 8, 17
-"""The most tokens between near evidence and the masked token, and the least for far evidence."""
+"""Maximum distance of near evidence from the masked token, and minimum distance of far evidence, in tokens."""
 BANDS = ((1, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, 60))
-"""Distances that are drawn as one point."""
+"""Bands of distances, each drawn as one point."""
 Predict = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-"""The likeliest token of each place, [B, P], of {"tokens", "valid", "segments": [B, T], "positions": [B, P]}."""
+"""The likeliest token at each position, [B, P], of {"tokens", "valid", "segments": [B, T], "positions": [B, P]}."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -34,36 +34,36 @@ def _likeliest(model: PairedEncoder, net: Any, tokens: jax.Array, places: dict[s
 
 
 def likeliest(model: PairedEncoder, net: Any, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The likeliest token of each of the `positions` [B, P] of a batch with `tokens`, `valid` and `segments`."""
+    """The likeliest token at each of the `positions` [B, P] of a batch with `tokens`, `valid` and `segments`."""
     places = {name: batch[name] for name in ("valid", "segments", "positions")}
     return np.asarray(_likeliest(model, net, batch["tokens"], places))
 
 
 class Evidence(NamedTuple):
-    """Tokens that occur twice in a text of which one place is masked; arrays [N]."""
+    """Tokens that occur twice in a text, one of them masked; arrays [N]."""
 
     row: np.ndarray
     masked: np.ndarray
-    """Place of the masked one."""
+    """Position of the masked one."""
     other: np.ndarray
-    """Place of the other one."""
+    """Position of the other one."""
 
     @property
     def distance(self) -> np.ndarray:
-        """Tokens from one to the other."""
+        """Distance of the two, in tokens."""
         return np.abs(self.masked - self.other)
 
 
 def measure_tokens(
     predict: Predict, batches: Sequence[Mapping[str, np.ndarray]], counts: np.ndarray, places: int
 ) -> dict[str, Any]:
-    """Accuracy on the masked tokens of all batches, and on those of each class.
+    """Accuracy on all masked tokens, and by frequency class.
 
     Args:
         predict: The model.
         batches: From `experiments.data.orders.eval_batches`.
         counts: Occurrences of each token in the training text [V].
-        places: P, the most masked tokens of a text.
+        places: P, the maximum number of masked tokens in a text.
 
     Returns:
         "masked_accuracy", and "rare_accuracy" and so on.
@@ -81,7 +81,7 @@ def measure_tokens(
 
 
 def find_evidence(labels: np.ndarray, counts: np.ndarray, seed: int) -> Evidence:
-    """Finds the tokens that are not frequent and occur exactly twice in a text; one of both is masked, by chance.
+    """Finds the infrequent tokens that occur exactly twice in a text; one of the two, at random, is to be masked.
 
     >>> found = find_evidence(np.array([[7, 8, 9, 8, 6]]), np.full(10, 50), seed=0)
     >>> len(found.row), int(found.distance[0])
@@ -101,16 +101,17 @@ def find_evidence(labels: np.ndarray, counts: np.ndarray, seed: int) -> Evidence
 def measure_evidence(
     predict: Predict, batches: Sequence[Mapping[str, np.ndarray]], counts: np.ndarray, places: int
 ) -> dict[str, Any]:
-    """Accuracy on a masked token of which the text holds a copy, and on the same one when the copy is masked too.
+    """Accuracy on a masked token with a copy in the text, and on the same token when the copy is masked too.
 
     Args:
         predict: The model.
-        batches: Of the test.
+        batches: Test batches.
         counts: Occurrences of each token in the training text [V].
-        places: P, how many positions the model is asked about.
+        places: P, the number of positions that the model predicts.
 
     Returns:
-        "gain_near" and "gain_far", by how much the copy raises the accuracy; "with" and "without" it by band.
+        "gain_near" and "gain_far", the increase of the accuracy by the copy; the accuracies "with" and "without" it, by
+        band.
     """
     whole = {name: np.concatenate([b[name] for b in batches]) for name in ("labels", "valid", "segments")}
     evidence, size = find_evidence(whole["labels"], counts, 0), len(batches[0]["labels"])
@@ -149,12 +150,12 @@ def measure_network(
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean, 0 of nothing."""
+    """The mean; 0 for no values."""
     return float(np.mean(values)) if len(values) else 0.0
 
 
 def draw_distance(run: Run, rows: Sequence[Mapping[str, Any]]) -> Image:
-    """Accuracy with and without the copy by how far it is; mean and spread over runs."""
+    """Draws the accuracy with and without the copy over its distance; mean and spread over runs."""
     path = run.path / "plots" / "distance.png"
     series = {
         "the text holds a copy": np.transpose([row["with"] for row in rows]),
@@ -173,7 +174,7 @@ def draw_distance(run: Run, rows: Sequence[Mapping[str, Any]]) -> Image:
 
 
 def draw_frequency(run: Run, rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Image:
-    """Accuracy on rare, middle and frequent tokens, of each method; mean, spread and each run."""
+    """Draws each method's accuracy on rare, middle and frequent tokens; mean, spread and each run."""
     path = run.path / "plots" / "frequency.png"
     edges = (f"< {EDGES[0]}", f"{EDGES[0]} to {EDGES[1] - 1}", f">= {EDGES[1]:,}")
     there = [method for method in methods if any(row["method"] == method for row in rows)]
@@ -189,7 +190,7 @@ def draw_frequency(run: Run, rows: Sequence[Mapping[str, Any]], methods: Sequenc
 def draw_measured(
     run: Run, rows: Sequence[Mapping[str, Any]], plain: Sequence[str], others: Sequence[str]
 ) -> list[Image]:
-    """Figures of the plain methods and others by frequency, and of the last plain one that was run by distance."""
+    """Draws the plain and other methods by frequency, and the last plain one that was run by distance."""
     there = [method for method in plain if any(row["method"] == method for row in rows)]
     last = [row for row in rows if row["method"] == there[-1]]
     return [draw_frequency(run, rows, (*there, *others)), draw_distance(run, last)]

@@ -1,4 +1,4 @@
-"""Pictures of where trainings end: sharpness, training loss and test error of many networks."""
+"""Plots of the minima that training reaches: sharpness, training loss and test error of many networks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Row = Mapping[str, Any]
 
 
 def draw_minima(folder: Path, rows: Sequence[Row]) -> list[Any]:
-    """Test error over sharpness, sharpness over training loss, and a table of means.
+    """Draws test error over sharpness and sharpness over training loss, with a table of means.
 
     Args:
         folder: The study's folder.
-        rows: A network each: "method", "sharpness", "test_error", "train_loss", "last_sharpness", "passes", and as
-            "curve" the training losses and the sharpness at all looks.
+        rows: One per network: "method", "sharpness", "test_error", "train_loss", "last_sharpness", "passes", and as
+            "curve" the training losses and the sharpness at all evaluations.
     """
     of = {row["method"]: [other for other in rows if other["method"] == row["method"]] for row in rows}
     points: dict[str, Any] = {n: [[r[p] for r in some] for p in ("sharpness", "test_error")] for n, some in of.items()}
@@ -40,12 +40,12 @@ def draw_minima(folder: Path, rows: Sequence[Row]) -> list[Any]:
 
 
 def draw_edges(folder: Path, rows: Sequence[Row], every: int) -> list[Image]:
-    """The sharpness on the way of gradient descent, and 2 / rate.
+    """Draws the sharpness during gradient descent, and 2 / rate.
 
     Args:
         folder: The study's folder.
-        rows: A network each: "rate", and as "curve" the sharpness at all looks.
-        every: Steps between two looks.
+        rows: One per network: "rate", and as "curve" the sharpness at all evaluations.
+        every: Steps between two evaluations.
     """
     if not rows:
         return []

@@ -1,4 +1,4 @@
-"""How well a model trained on wrong labels or with outliers knows what is right, and what it believed on the way."""
+"""Metrics of models trained on wrong labels or with outliers, and plots of what they memorise during training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def root_mean_square(said: np.ndarray, y: np.ndarray, _: np.ndarray | None = Non
 
 
 def error_of_heights(said: np.ndarray, y: np.ndarray, x: np.ndarray) -> float:
-    """By how many inches the predicted mean height of each sex misses that of the plausible entries, on average.
+    """Mean error, over the sexes, of the predicted mean height against the mean of the plausible entries, in inches.
 
     The inputs x [N, 1] are 1 for men.
 
@@ -43,13 +43,13 @@ def error_of_heights(said: np.ndarray, y: np.ndarray, x: np.ndarray) -> float:
 
 
 def vote(bench: Bench, pool: Pool, arm: Row, own: Any) -> list[Row]:
-    """A vote of nearest neighbours: the numbers of them that were tried, or the results of the best.
+    """A vote of nearest neighbours: the numbers of neighbours tried, or the results of the best number.
 
     Args:
-        bench: Of the study.
+        bench: The study's bench.
         pool: The examples.
         arm: The setting.
-        own: From `draw_noisy`.
+        own: The draw of `draw_noisy`.
     """
 
     def fit(number: float) -> list[Any]:
@@ -68,13 +68,13 @@ def vote(bench: Bench, pool: Pool, arm: Row, own: Any) -> list[Row]:
 
 
 def draw_beliefs(run: Run, settings: Mapping[str, Mapping[str, Any]], title: str, name: str) -> Image:
-    """Of the flipped labels the share that a network predicts as flipped, and the share whose true class it predicts.
+    """Draws the share of flipped labels that a network predicts as flipped, and the share that it corrects.
 
     Args:
         run: The study.
-        settings: Of the training of each method.
-        title: Of the picture.
-        name: Of its file.
+        settings: Setting of the training of each method.
+        title: Title of the picture.
+        name: Name of its file.
     """
     labels = {"memorised": "flipped labels believed", "seen_through": "flipped labels seen through"}
     curves = {m: mean_curves([run.folder(**setting).path], "train", labels) for m, setting in settings.items()}
@@ -84,13 +84,12 @@ def draw_beliefs(run: Run, settings: Mapping[str, Mapping[str, Any]], title: str
 
 
 def draw_losses(run: Run, rows: Sequence[Mapping[str, Any]], errors: np.ndarray) -> Image:
-    """The loss that was learnt of each kind of data over the error; mean and spread over runs.
+    """Draws the learnt loss over the error for each kind of data; mean and spread over runs.
 
     Args:
         run: The study.
-        rows: Each with `data`, the share of `outliers` that were added, and as `loss examples` the loss at
-            each error.
-        errors: In standard deviations of right targets.
+        rows: Rows with `data`, the share of added `outliers`, and as `loss examples` the loss at each error.
+        errors: Errors in standard deviations of right targets.
     """
     learnt: dict[str, list[Any]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a search over learning rates says of an optimizer, in figures and pictures."""
+"""Results of a search over learning rates for each optimizer: figures and plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train.records.report import Image
 
 Row = Mapping[str, Any]
 NEAR = 1.1
-"""Rates with a loss of at most this multiple of the best count as good."""
+"""A rate counts as good if its loss is at most this multiple of the lowest."""
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "gradient descent": ("sgd", "momentum", "nesterov", "schedule_free_sgd"),
     "running squares": ("rmsprop", "adagrad", "adadelta", "adafactor", "lamb"),
@@ -22,11 +22,11 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "signs and matrices": ("lion", "muon", "sophia"),
     "find their own rate": ("prodigy", "dadapt_adamw"),
 }
-"""Which optimizers share a panel."""
+"""The optimizers that share a panel."""
 
 
 def good_decades(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """How many powers of ten of learning rates come within `NEAR` of the best loss; linear between two rates.
+    """Width, in powers of ten, of the learning rates within `NEAR` of the lowest loss; linear between two rates.
 
     >>> round(good_decades([0.1, 1.0, 10.0, 100.0], [3.0, 1.0, 1.0, float("inf")]), 2)
     1.05
@@ -46,7 +46,7 @@ def decades_of(tried: Sequence[Row]) -> list[Row]:
 
 
 def draw_rates(folder: Path, searches: Mapping[str, Sequence[Row]]) -> Image:
-    """Validation loss over learning rate, for each optimizer, in panels by family.
+    """Draws the validation loss of each optimizer over the learning rate, in panels by family.
 
     Args:
         folder: The study's folder.
@@ -68,12 +68,12 @@ def draw_rates(folder: Path, searches: Mapping[str, Sequence[Row]]) -> Image:
 
 
 def draw_ways(folder: Path, rows: Sequence[Row], methods: Sequence[str]) -> Image:
-    """Training loss over the training, in a panel for each task.
+    """Draws the training loss over time, in a panel for each task.
 
     Args:
         folder: The study's folder.
-        rows: A network each: "task", "method", and as "curve" the training loss at all looks.
-        methods: The lines.
+        rows: One per network: "task", "method", and as "curve" the training loss at all evaluations.
+        methods: The methods to draw.
     """
     panels: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(row["task"] for row in rows):

@@ -1,4 +1,4 @@
-"""What words alone tell of pairs of sentences: baselines for next-sentence prediction and sentence order."""
+"""Bag-of-words baselines for next-sentence prediction and sentence order."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def sides_of(batches: Sequence[Mapping[str, np.ndarray]], vocab_size: int) -> Si
 
 
 def pairs_by_words(train: Sequence[Any], test: Sequence[Any], vocab_size: int) -> dict[str, float]:
-    """Accuracy of two classifiers without a network, on what was done to pairs of sentences.
+    """Accuracy of two classifiers without a network: were pairs of sentences changed?
 
     Args:
-        train: Batches to fit, unmasked as the classifiers read `labels`.
+        train: Batches to fit; the classifiers read the unmasked `labels`.
         test: Batches to test on.
         vocab_size: V.
 

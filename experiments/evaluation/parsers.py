@@ -1,4 +1,4 @@
-"""Tuning and training of parsers: arms of a main loss, some with a further loss added at a weight of its own."""
+"""Tuning and training of parsers: arms with a main loss and, in some, an auxiliary loss with a tuned weight."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from experiments.study.many import Bench, Runs, Trained
 from train.records.report import Table
 
 FEW = "few trees"
-"""Arms with this as "trained_on" have other trees for each seed."""
+"""Arms with this value of "trained_on" have different trees for each seed."""
 RATE, WEIGHT = 0.01, 0.3
-"""Middles of the grids of learning rates and of the weights of what is added."""
+"""Middles of the grids of learning rates and of auxiliary weights."""
 TERMS = ("arc", "tag", "tree smoothness", "chain smoothness")
-"""Losses of one program, of which each run has its own weights."""
+"""Losses of one program; each run has its own weights of them."""
 
 
 class Arm(NamedTuple):
-    """A main loss, what is added to it, and the method without it."""
+    """A main loss, its auxiliary loss, and the method without the auxiliary loss."""
 
     main: str
     extra: str | None = None
@@ -38,14 +38,14 @@ class Arm(NamedTuple):
 
 
 class Lab(NamedTuple):
-    """What all runs share."""
+    """State shared by all runs."""
 
     bench: Bench
     data: TreeData
     model: Parser
     arms: Mapping[str, Arm]
     chosen: Sequence[Row] = ()
-    """The rates and weights that were tried so far."""
+    """The rates and weights tried so far."""
 
     def best(self, name: str, default: float) -> float:
         """The number chosen for a name."""
@@ -53,7 +53,7 @@ class Lab(NamedTuple):
 
     @property
     def table(self) -> Table:
-        """All that was tried."""
+        """All values tried."""
         return dataclasses.replace(self.bench, tuned=self.chosen).table()
 
     def runs(self, setting: Row) -> Runs:
@@ -74,24 +74,24 @@ class Lab(NamedTuple):
         return runs._replace(loss_weights={n: jnp.full(len(runs.rows), weights.get(n, 0.0)) for n in names})
 
     def train(self, setting: Row) -> Trained:
-        """Trains all runs of an arm at the rate and weight that were chosen."""
+        """Trains all runs of an arm at the chosen rate and weight."""
         fit, rate = self.bench.trainers[self.arms[setting["method"]].main], self.best(label(setting), RATE)
         return many.train_at(fit, rate, self.runs(setting), self.data.pool)
 
     def probes(self, params: Any, rates: Sequence[float] = ()) -> Probes:
-        """Probes of encoders, at the best rate or at the one that is given."""
+        """Probes of encoders, at the best rate or at a given one."""
         config = self.bench.config
         size: Any = {"rank": config.rank, "steps": config.probe_steps, "rates": rates}
         return fit_probes(self.bench.trainers["probe"], self.model, params, self.data, **size)
 
 
 def label(setting: Row) -> str:
-    """The name of an arm where its rate and weight are chosen."""
+    """The name of an arm in the tables of tuning."""
     return f"{setting['trained_on']}, {setting['method']}"
 
 
 def tune_arms(lab: Lab, settings: Sequence[Row]) -> Lab:
-    """Chooses the rates of plain arms, then the weights of what is added at these rates, then the rates with it."""
+    """Chooses the rates of plain arms, then the auxiliary weights at these rates, then the rates with them."""
     added = [setting for setting in settings if lab.arms[setting["method"]].extra]
     plain = [setting for setting in settings if setting not in added]
     tuning = lab
@@ -107,10 +107,10 @@ def tune_arms(lab: Lab, settings: Sequence[Row]) -> Lab:
 
 
 def search(lab: Lab, setting: Row, *, is_weight: bool) -> list[Row]:
-    """Tries the weights of what an arm adds, at the rate of the plain arm, or else its rates.
+    """Tries the auxiliary weights of an arm at the rate of the plain arm, or else its rates.
 
-    Judged by validation sentences: by the words that are attached wrong. Where tags are learnt, rates are judged by
-    wrong tags, and what is added by the arcs that a probe misses.
+    The criterion is the share of wrongly attached words in validation sentences. If tags are learnt, it is the share of
+    wrong tags for rates, and the share of arcs that a probe misses for auxiliary weights.
     """
     arm, held, runs = lab.arms[setting["method"]], lab.data.validation, lab.runs(setting)
 

@@ -1,4 +1,4 @@
-"""Pictures of losses and of trainings: surfaces with paths on them, points, lines over quantities of their own."""
+"""Plots of losses and trainings: surfaces with paths, scatter plots, and panels of lines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from train.records import plots
 
 Points = tuple[Any, Any]
-"""Horizontal and vertical places, [N] each."""
+"""Horizontal and vertical coordinates, [N] each."""
 LEVELS = 24
-"""Contours of a surface."""
+"""Number of contours of a surface."""
 
 
 class Surface(NamedTuple):
@@ -26,13 +26,13 @@ class Surface(NamedTuple):
 
 
 def surfaces(path: Path, panels: Mapping[str, Surface], *, xlabel: str, ylabel: str, title: str = "") -> Path:
-    """Contours of each surface, bright is low, with paths from a square to a circle and a cross at the lowest place.
+    """Draws contours of surfaces (bright is low), paths from a square to a circle, and a cross at each minimum.
 
     Args:
         path: The PNG file.
-        panels: Surfaces by heading, each with contours at levels of its own, evenly over the ranks of its heights.
-        xlabel: What the horizontal axes say.
-        ylabel: What the vertical axes say.
+        panels: Surfaces by heading; contours are at evenly spaced quantiles of each surface.
+        xlabel: Label of the horizontal axes.
+        ylabel: Label of the vertical axes.
         title: Heading of the figure.
     """
     columns = min(len(panels), 4)
@@ -58,13 +58,13 @@ def surfaces(path: Path, panels: Mapping[str, Surface], *, xlabel: str, ylabel: 
 
 
 def scatter(path: Path, groups: Mapping[str, Points], *, xlabel: str, ylabel: str, log_x: bool = False) -> Path:
-    """A point for each run, in the colour and shape of its group.
+    """Draws a point for each run, in the colour and shape of its group.
 
     Args:
         path: The PNG file.
         groups: Points by name.
-        xlabel: What the horizontal axis says.
-        ylabel: What the vertical axis says.
+        xlabel: Label of the horizontal axis.
+        ylabel: Label of the vertical axis.
         log_x: Whether the horizontal axis is logarithmic.
     """
     with plots.drawing(path, (5.6, 4.2), "") as figure:
@@ -88,15 +88,15 @@ def line_panels(
     references: Sequence[Mapping[str, float]] = (),
     limits: tuple[float, float] | None = None,
 ) -> Path:
-    """Lines in panels that share their vertical range; each line has horizontal places of its own.
+    """Draws lines in panels that share the vertical axis; each line has its own horizontal coordinates.
 
     Args:
         path: The PNG file.
         panels: Lines by name, by heading of the panel.
-        xlabel: What the horizontal axes say.
-        ylabel: What the vertical axes say.
-        log: The axes that are logarithmic: "", "x", "y" or "xy".
-        references: For each panel heights of dashed grey lines by name.
+        xlabel: Label of the horizontal axes.
+        ylabel: Label of the vertical axes.
+        log: The logarithmic axes: "", "x", "y" or "xy".
+        references: For each panel, heights of dashed grey lines by name.
         limits: The vertical range.
     """
     columns = 2 if len(panels) == 4 else min(len(panels), 3)

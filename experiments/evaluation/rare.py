@@ -1,4 +1,4 @@
-"""Metrics of classes of which some are rare: no one of them tells all."""
+"""Metrics for classes of which some are rare; no single one is sufficient."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from train.records.report import Image, Table
 
 METRICS = ("balanced_accuracy", "macro_f1", "average_precision", "tuned_f1")
 DRAWN = ("cross-entropy", "class weights", "focal", "balanced softmax", "LDAM", "soft F1")
-"""Methods that are drawn where they were run: more would not be told apart."""
+"""Methods drawn if they were run; more lines could not be told apart."""
 _STRENGTHS = np.geomspace(0.02, 50, 40)
 OFFSETS = np.concatenate([-_STRENGTHS[::-1], [0.0], _STRENGTHS])
-"""Strengths of the offset that are tried; 0 is none, 1 takes the logarithm of the class's share away."""
+"""Strengths of the offset to try; 0 is none, 1 subtracts the logarithm of the class's share."""
 
 
 def f1_of(scores: np.ndarray, labels: np.ndarray) -> float:
     """F1 averaged over the classes that occur in labels or predictions.
 
-    >>> round(f1_of(np.eye(3)[[0, 0, 1]], np.array([0, 1, 1])), 4)  # 2 / 3 of both, and class 2 is nowhere
+    >>> round(f1_of(np.eye(3)[[0, 0, 1]], np.array([0, 1, 1])), 4)  # 2 / 3 for both; class 2 never occurs
     0.6667
     """
     said, classes = scores.argmax(-1), scores.shape[-1]
@@ -33,14 +33,14 @@ def f1_of(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def tune_offset(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """What to take from the scores of each class [V] for the best F1: a multiple of the log of its share in training.
+    """The offset [V] to subtract from the scores for the best F1: a multiple of the log of each class's training share.
 
-    Of two classes this is a threshold; of more it is one number for all of them.
+    With two classes this is a threshold; with more, one strength for all classes.
 
     Args:
-        scores: [N, V] of validation data.
+        scores: [N, V], on validation data.
         labels: [N].
-        counts: [V], of the training data.
+        counts: [V], training examples of each class.
 
     >>> scores = np.log(np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.95, 0.05]]))
     >>> labels = np.array([0, 1, 1, 0])
@@ -56,14 +56,14 @@ def measure_rare(scores: np.ndarray, labels: np.ndarray, offset: np.ndarray, ord
     """All metrics.
 
     Args:
-        scores: [N, V], the largest is predicted.
+        scores: [N, V]; the largest is predicted.
         labels: [N].
         offset: [V], from `tune_offset`.
         order: [V], classes from the most frequent to the rarest.
 
     Returns:
-        `balanced_accuracy`, `macro_f1`, `average_precision` (of the rarer of two classes; else the mean over classes,
-        each against the others), `tuned_f1` after the offset, `rare_recall` (mean over the rarest third of the classes)
+        `balanced_accuracy`, `macro_f1`, `average_precision` (for the rarer of two classes; else the mean over classes,
+        one against the rest), `tuned_f1` after the offset, `rare_recall` (mean over the rarest third of the classes)
         and `recalls` from the most frequent class to the rarest.
     """
     classes = scores.shape[-1]
@@ -94,7 +94,7 @@ def ranking(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def draw_recalls(run: Run, rows: Sequence[Mapping[str, Any]]) -> Image:
-    """Recall of each class from the most frequent to the rarest, of at most 6 methods; mean and spread over runs."""
+    """Draws the recall of each class, the most frequent first, for at most 6 methods; mean and spread over runs."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     kept = [m for m in methods if m in DRAWN] or methods[:6]
     series = {m: np.transpose([row["recalls"] for row in rows if row["method"] == m]) for m in kept}

@@ -1,4 +1,4 @@
-"""What networks read, and their errors in letters and words."""
+"""Transcripts of networks, and their character and word error rates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from experiments.data.speech import Corpus
 from experiments.models.speech import FrameReader, Transducer, read
 
 WIDTHS = (1, 3, 5, 7, 9)
-"""Frames that may be averaged."""
+"""Numbers of frames to average over, to choose from."""
 
 
 def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Fewest insertions, deletions and substitutions that make b of a (Levenshtein 1966).
+    """Minimum number of insertions, deletions and substitutions that turn a into b (Levenshtein 1966).
 
     >>> edit_distance("kitten", "sitting"), edit_distance("the son".split(), "the sun rose".split())
     (3, 2)
@@ -29,7 +29,7 @@ def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 def letter_errors(truth: Sequence[str], written: Sequence[str]) -> list[list[int]]:
-    """Wrong letters and all letters of each text; the ratio of their sums is the character error rate.
+    """Letter errors and letters of each text; the ratio of their sums is the character error rate.
 
     >>> letter_errors(["heaven"], ["heavn"])
     [[1, 6]]
@@ -47,7 +47,7 @@ def word_errors(truth: Sequence[str], written: Sequence[str]) -> list[list[int]]
 
 
 def error_rate(errors: Sequence[Sequence[int]]) -> float:
-    """Errors over the length of all texts.
+    """Total errors over total length.
 
     >>> error_rate([[1, 6], [0, 4]])
     0.1
@@ -57,7 +57,7 @@ def error_rate(errors: Sequence[Sequence[int]]) -> float:
 
 
 def measure(truth: Sequence[str], written: Sequence[str], end: str = "") -> dict[str, Any]:
-    """Character and word error rate, and of each text the errors and the length; `end` ends the names.
+    """Character and word error rate, and errors and length of each text; `end` is appended to the names.
 
     >>> measure(["heaven"], ["heavn"])["wer"]
     1.0
@@ -68,7 +68,7 @@ def measure(truth: Sequence[str], written: Sequence[str], end: str = "") -> dict
 
 
 class Reader(NamedTuple):
-    """A network that reads the sets of a corpus, and over how many frames its probabilities are averaged."""
+    """A network that transcribes the sets of a corpus, and the number of frames to average its probabilities over."""
 
     corpus: Corpus
     model: FrameReader | Transducer
@@ -76,7 +76,7 @@ class Reader(NamedTuple):
     width: int = 1
 
     def read(self, name: str) -> list[str]:
-        """What it reads in a set."""
+        """Its transcripts of a set."""
         part = self.corpus.sets[name]
         return self.corpus.spell(read(self.model, self.params, part.features, part.frames, self.width))
 

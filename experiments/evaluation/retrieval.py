@@ -1,4 +1,4 @@
-"""How well the right answer is found among candidates: ranks, recall, nearest neighbours, pictures."""
+"""Retrieval of the right answer among candidates: ranks, recall, nearest neighbours, plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.records.report import Image, Table
 
 Row = Mapping[str, Any]
 PLACES = (1, 2, 5, 10, 20, 50)
-"""Numbers of answers that a curve of recall has."""
+"""Numbers of answers at which a recall curve is drawn."""
 
 
 def ranks_of(scores: Any) -> np.ndarray:
@@ -36,13 +36,13 @@ def cosines(a: Any, b: Any) -> np.ndarray:
 
 
 def scores_by_language(model: Any, params: Any, inputs: Any, languages: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """For each of R encoders the cosines [n, n] of the names of the first language with those of each other.
+    """For each of R encoders, cosines [n, n] of names in the first language with names in each other language.
 
     Args:
         model: The encoder.
         params: Parameters [R, ...].
-        inputs: Arguments of the model, [L n, ...]: the n names of each of L languages.
-        languages: L languages.
+        inputs: Arguments of the model, [L n, ...]: n names in each of L languages.
+        languages: The L languages.
     """
     asking, *answering = np.split(np.asarray(_embed(model, params, inputs)), len(languages), axis=1)
     return [
@@ -58,7 +58,7 @@ def _embed(model: Any, params: Any, inputs: Any) -> jax.Array:
 
 
 def measure(ranks: Any) -> dict[str, Any]:
-    """Recall of ranks [languages, n], the mean over languages; "recall_at_1 examples" has a value for each concept.
+    """Recall from ranks [languages, n], averaged over languages; "recall_at_1 examples" has a value for each concept.
 
     >>> {name: value for name, value in measure([[0.0, 3.0], [0.0, 0.0]]).items() if name != "curve"}
     {'recall_at_1': 0.75, 'recall_at_10': 1.0, 'recall_at_1 examples': [1.0, 0.5], 'recall_at_10 examples': [1.0, 1.0]}
@@ -71,7 +71,7 @@ def measure(ranks: Any) -> dict[str, Any]:
 
 
 def nearest(scores: np.ndarray, answers: Sequence[str], row: int, count: int = 3) -> str:
-    """The answers that score highest for a row, the best first; the right one is marked.
+    """The answers with the highest scores for a row, the best first; the right one is marked.
 
     >>> nearest(np.array([[0.1, 0.9], [0.0, 0.0]]), ["Hund", "Katze"], 0)
     'Katze; Hund ✓'
@@ -81,12 +81,12 @@ def nearest(scores: np.ndarray, answers: Sequence[str], row: int, count: int = 3
 
 
 def misses(scores: Mapping[str, np.ndarray]) -> float:
-    """Share of names whose first answer is wrong, of scores [n, n] by language."""
+    """Share of names with a wrong first answer, from scores [n, n] by language."""
     return float(np.mean([np.mean(ranks_of(found) >= 1) for found in scores.values()]))
 
 
 def recalls(groups: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray], **same: Any) -> list[dict[str, Any]]:
-    """A row of recall for each group of languages, of scores [n, n] by language, with what is the same for all."""
+    """A row of recall for each group of languages, from scores [n, n] by language; `same` is added to all rows."""
     ranks = {language: ranks_of(found) for language, found in scores.items()}
     return [same | {"to": name} | measure([ranks[one] for one in languages]) for name, languages in groups.items()]
 
@@ -94,13 +94,13 @@ def recalls(groups: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray
 def nearest_names(
     names: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray], shown: Sequence[str], count: int = 12
 ) -> list[list[str]]:
-    """A table of names of the first language with the nearest ones of others; its first line has the languages.
+    """A table of names in the first language with the nearest names in others; its first line has the languages.
 
     Args:
         names: [n] by language.
         scores: [n, n] by language.
-        shown: Languages that are shown; if there are none of them, all.
-        count: Lines.
+        shown: Languages to show; all if none of them occurs.
+        count: Number of lines.
     """
     (asking, texts), codes = next(iter(names.items())), [code for code in shown if code in scores] or [*scores]
     lines = [[asking, *codes]]
@@ -110,13 +110,13 @@ def nearest_names(
 
 
 def draw_curves(folder: Path, results: Sequence[Row], group: str, methods: Sequence[str]) -> Image:
-    """Recall over the number of answers looked at, for the methods that have results.
+    """Draws recall over the number of answers, for the methods with results.
 
     Args:
         folder: The study's folder.
         results: Rows with "method", "to" and "curve".
         group: The value of "to".
-        methods: Which are drawn.
+        methods: The methods to draw.
     """
     rows = [row for row in results if row.get("to") == group]
     series = {name: np.transpose([row["curve"] for row in rows if row["method"] == name]) for name in methods}
@@ -135,7 +135,7 @@ def draw_curves(folder: Path, results: Sequence[Row], group: str, methods: Seque
 
 
 def table_of(results: Sequence[Row]) -> Table:
-    """recall@1 of every method and group, the mean and the standard deviation over seeds."""
+    """recall@1 of every method and group: mean and standard deviation over seeds."""
     groups = [*dict.fromkeys(row["to"] for row in results)]
     lines = []
     for method in dict.fromkeys(row["method"] for row in results):
@@ -148,12 +148,12 @@ def table_of(results: Sequence[Row]) -> Table:
 
 
 def tables_of_choices(tuned: Sequence[Row], temperatures: Sequence[float], results: Sequence[Row]) -> list[Table]:
-    """What was chosen on validation data.
+    """The choices made on validation data.
 
     Args:
         tuned: Rows with "tuned" (the arm), "temperature" (the chosen one) and "temperatures" (the loss of each).
-        temperatures: Those that were tried.
-        results: Rows of which those of baselines have "chosen" and "validation".
+        temperatures: The temperatures tried.
+        results: All results; the rows of baselines have "chosen" and "validation".
     """
     first = {row["tuned"]: row for row in reversed(tuned)}
     lines = []

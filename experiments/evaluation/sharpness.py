@@ -1,4 +1,4 @@
-"""How sharply a loss curves around trained parameters: the largest eigenvalue of its Hessian, which is never formed."""
+"""Sharpness of a minimum: the largest eigenvalue of the Hessian, which is never formed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 ITERATIONS = 40
-"""Products with the Hessian."""
+"""Number of products with the Hessian."""
 
 
 def sharpness(loss: Callable[[Any], jax.Array], params: Any, iterations: int = ITERATIONS) -> jax.Array:
     """The Hessian's eigenvalue of largest magnitude, by power iteration on products with it (Pearlmutter 1994).
 
     Args:
-        loss: Parameters to a scalar.
-        params: Where.
-        iterations: Products; the error falls by the ratio of the second eigenvalue to the first, squared, at each.
+        loss: Function from parameters to a scalar.
+        params: The parameters at which to differentiate.
+        iterations: Number of products; each reduces the error by the squared ratio of the second eigenvalue to the
+            first.
 
     Returns:
         The Rayleigh quotient of the last direction, a scalar.
@@ -41,7 +42,7 @@ def sharpness(loss: Callable[[Any], jax.Array], params: Any, iterations: int = I
 
 
 def first_at(level: float, losses: Sequence[float], values: Sequence[float]) -> float:
-    """The value where a falling loss first reaches a level, linear between two looks; the last one if it never does.
+    """The value at which a falling loss first reaches a level, interpolated linearly; else the last value.
 
     >>> first_at(1.0, [3.0, 2.0, 0.0], [10.0, 20.0, 40.0]), first_at(1.0, [3.0, 2.0], [10.0, 20.0])
     (30.0, 20.0)
@@ -55,9 +56,9 @@ def first_at(level: float, losses: Sequence[float], values: Sequence[float]) -> 
 
 
 def rescaled(params: Any, factor: float, before: str = "layer_0", after: str = "layer_1") -> Any:
-    """The same function by other parameters: one layer times a factor, the next one's kernel divided by it.
+    """Rescales parameters without changing the function: one layer times a factor, the next kernel divided by it.
 
-    ReLU lets a positive factor through (Dinh et al. 2017, arXiv:1703.04933).
+    ReLU is positively homogeneous (Dinh et al. 2017, arXiv:1703.04933).
 
     >>> layer = {"kernel": np.ones((1, 1)), "bias": np.ones(1)}
     >>> moved = rescaled({"layer_0": layer, "layer_1": layer}, 2.0)

@@ -1,4 +1,4 @@
-"""What states of words say of trees: a linear probe of distances (Hewitt and Manning 2019, NAACL), and its scores."""
+"""Structural probe: a linear map of word states to tree distances (Hewitt and Manning 2019, NAACL), and its scores."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Probes(NamedTuple):
 
     projections: jax.Array
     errors: np.ndarray
-    """Share of validation arcs that each misses, [R]."""
+    """Share of validation arcs missed by each, [R]."""
 
 
 def make_probe(model: Parser) -> Objective:
-    """The absolute error of squared distances after a projection against those in the tree; the encoder stays.
+    """Absolute error of squared distances after a projection, against distances in the tree; the encoder is frozen.
 
-    The mean is over pairs of words of a sentence, then over sentences.
+    Averaged over the pairs of words of a sentence, then over sentences.
     """
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
@@ -53,7 +53,7 @@ def _outputs(model: Parser, params: Any, parts: Any, words: Any) -> Any:
 
 
 class Outputs(NamedTuple):
-    """What R networks make of sentences."""
+    """Outputs of R networks for sentences."""
 
     states: np.ndarray
     """[R, S, N, D]."""
@@ -64,12 +64,12 @@ class Outputs(NamedTuple):
 
 
 def outputs(model: Parser, params: Any, sentences: trees.Sentences) -> Outputs:
-    """What networks with parameters [R, ...] make of sentences."""
+    """The outputs of networks with parameters [R, ...] for sentences."""
     return Outputs(*map(np.asarray, _outputs(model, params, sentences["parts"], sentences["words"])))
 
 
 def tag_accuracy(logits: np.ndarray, gold: Mapping[str, np.ndarray]) -> float:
-    """Share of words with the right tag, by logits [S, N, T]."""
+    """Tagging accuracy of logits [S, N, T]."""
     return float((logits.argmax(-1) == gold["tags"])[gold["words"]].mean())
 
 
@@ -89,15 +89,15 @@ def probe_trainer(model: Parser, steps: int) -> many.Trainer:
 def fit_probes(
     trainer: many.Trainer, model: Parser, params: Any, data: TreeData, *, rank: int, steps: int, rates: Sequence[float]
 ) -> Probes:
-    """Trains a probe of each encoder on the training trees at each rate; keeps the rate with the lowest mean error.
+    """Trains a probe of each encoder on the training trees; keeps the learning rate with the lowest mean error.
 
     Args:
         trainer: From `probe_trainer`.
         model: The encoder.
         params: Its parameters [R, ...].
         data: The trees.
-        rank: Dimensions K that are kept.
-        steps: Updates.
+        rank: K, the dimensions of the projection.
+        steps: Number of updates.
         rates: Learning rates. If there are several, the grid is extended until the best is inside.
     """
     count, size = len(jax.tree.leaves(params)[0]), len(data.treebank.train)
@@ -128,7 +128,7 @@ def _edges(states: np.ndarray, projection: Any, gold: trees.Sentences) -> np.nda
 
 
 def measure_states(states: np.ndarray, projection: Any, gold: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the states [S, N, D] of an encoder and their probe say of trees.
+    """Measures how well the states [S, N, D] of an encoder and their probe represent trees.
 
     Returns:
         "closeness" of neighbours among the states themselves and their mean distances "by_tree_distance"; of the probe

@@ -1,4 +1,4 @@
-"""What is measured of predictions on a table, and pictures of errors over data, capacity and penalties."""
+"""Metrics of predictions on a table, and plots of errors over data, capacity and penalties."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METRICS = {
     "classification": ("test_loss", "accuracy", "precision", "recall", "f1", "train_loss", "validation_loss"),
     "regression": ("test_loss", "rmse", "mae", "nll", "quantile_loss", "coverage", "expectile_loss", "train_loss"),
 }
-"""Means that the report lists; precision, recall and F1 are those of the rarer class, the bad credits."""
+"""Metrics in the report; precision, recall and F1 are for the rarer class, bad credits."""
 
 
 def mean_of(loss: Callable[..., jax.Array], *arrays: Any, **options: Any) -> float:
@@ -98,12 +98,12 @@ def measure_normal(means: np.ndarray, deviations: Any, targets: np.ndarray) -> d
 
 
 def measure_network(data: Stacked, number: int, loss: str, judged: Any, targets: np.ndarray) -> dict[str, float]:
-    """What a network is worth on the test rows of its fold, and its own loss on the rows of all parts.
+    """Metrics of a network on the test rows of its fold, and its training objective on the rows of all parts.
 
     Args:
-        data: What its pipeline makes of the table.
+        data: The table as prepared by the pipeline.
         number: The fold.
-        loss: What it was trained by.
+        loss: Name of the loss it was trained with.
         judged: Outputs [N, K] and losses [N] of all rows, from `judge`.
         targets: [N], as in the table.
     """
@@ -130,7 +130,7 @@ def measure_network(data: Stacked, number: int, loss: str, judged: Any, targets:
 
 
 def measure_baseline(table: Table, folds: Sequence[Fold], name: str) -> list[dict[str, float]]:
-    """What a baseline is worth on the test rows of each fold; gradient boosting takes the table as it is."""
+    """Metrics of a baseline on the test rows of each fold; gradient boosting reads the unprepared table."""
     classify = table.target.dtype.kind == "i"
 
     loss = functools.partial(mean_of, lossfns.sigmoid_cross_entropy if classify else lossfns.squared_error)
@@ -150,7 +150,7 @@ def sizes(fold: Fold) -> dict[str, float]:
 
 
 def best_rates(tried: Sequence[Row], task: str, arm: str) -> tuple[np.ndarray, np.ndarray]:
-    """For each fold the rate with the lowest validation loss, and that loss, both [F].
+    """For each fold, the rate with the lowest validation loss, and this loss, both [F].
 
     Args:
         tried: From `many.tune`, with "task", "arm", "rate" and the "losses" of the folds.
@@ -186,7 +186,7 @@ def choose_strengths(
 
 
 def table_of_strengths(rows: Sequence[Row], families: Mapping[str, Collection[str]]) -> report.Table:
-    """How many folds chose each strength of each family that was run."""
+    """The number of folds that chose each strength, for each family."""
     lines = []
     for task, family in dict.fromkeys((row["task"], row["arm"]) for row in rows if row["arm"] in families):
         picks = Counter(row["strength"] for row in rows if (row["task"], row["arm"]) == (task, family))
@@ -197,7 +197,7 @@ def table_of_strengths(rows: Sequence[Row], families: Mapping[str, Collection[st
 
 
 def table_of_rates(tried: Sequence[Row]) -> report.Table:
-    """The rates that were tried, those that the folds chose, and how many chose one at the edge of the grid."""
+    """The rates tried, the rates chosen by the folds, and how many folds chose one at the edge of the grid."""
     lines = []
     for task, arm in dict.fromkeys((row["task"], row["arm"]) for row in tried):
         rates = sorted(row["rate"] for row in tried if (row["task"], row["arm"]) == (task, arm))
@@ -208,7 +208,7 @@ def table_of_rates(tried: Sequence[Row]) -> report.Table:
 
 
 def draw_curves(folder: Path, rows: Sequence[Row], curves: Mapping[str, tuple[str, str, Mapping[str, float]]]) -> Any:
-    """Training and validation loss over the quantity of each curve that was run: a panel for each task.
+    """Draws training and validation loss over the quantity of each curve, in a panel for each task.
 
     Args:
         folder: The study's folder.

@@ -18,12 +18,12 @@ from train.records.report import Image, Table
 
 
 def draw_beliefs(folder: Path, rows: Sequence[Mapping[str, Any]], labels: str, grid: np.ndarray, truth: Any) -> Image:
-    """Plots the learnt probability over the inputs, mean and spread over runs.
+    """Draws the learnt probability over the inputs; mean and spread over runs.
 
     Args:
         folder: The study's folder.
-        rows: The runs, with "labels", "method" and the probabilities "believed" [G].
-        labels: Those that were learnt.
+        rows: The runs, with "labels", "method" and the predicted probabilities "believed" [G].
+        labels: Name of the labels learnt.
         grid: Inputs [G].
         truth: Probabilities [G].
     """
@@ -43,7 +43,7 @@ def draw_beliefs(folder: Path, rows: Sequence[Mapping[str, Any]], labels: str, g
 
 
 def draw_learning(run: Run, best: Mapping[str, float]) -> Image:
-    """Plots the cross-entropy of all training and of all validation examples on the way, means over runs.
+    """Draws the cross-entropy of all training and validation examples during training; means over runs.
 
     Args:
         run: The study, with runs of the settings "labels", "method" and "seed".

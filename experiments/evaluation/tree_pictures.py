@@ -1,4 +1,4 @@
-"""Pictures of dependency trees: arcs above the words, right and wrong, and distances of states by those of the tree."""
+"""Plots of dependency trees: right and wrong arcs over words, and distances of states over distances in the tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RIGHT, WRONG, MISSED = plots.COLOURS[0], plots.COLOURS[1], "#999999"
 
 
 class Drawn(NamedTuple):
-    """A sentence, its heads and the heads that were found."""
+    """A sentence, its heads and the predicted heads."""
 
     words: Sequence[str]
     heads: Sequence[int]
@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
 
 
 def draw_examples(path: Path, data: TreeData, rows: Sequence[Mapping[str, Any]]) -> list[Image]:
-    """Draws the sentences of each text that are `shown`, as the first of some rows attaches them.
+    """Draws the `shown` sentences of each text with the heads of the first row.
 
     Args:
         path: The PNG file, in the folder `plots` of a study.
@@ -97,7 +97,7 @@ def draw_distances(path: Path, rows: Sequence[Mapping[str, Any]], groups: Mappin
 
     Args:
         path: The PNG file, in the folder `plots` of a study.
-        rows: A network and text each: "method", "text", and as "by_tree_distance" the distances.
+        rows: One per network and text: "method", "text", and the distances as "by_tree_distance".
         groups: Methods that share a panel, by heading.
     """
     panels: dict[str, dict[str, Any]] = {}
@@ -114,7 +114,7 @@ def draw_distances(path: Path, rows: Sequence[Mapping[str, Any]], groups: Mappin
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Means over runs of what was measured, for each method and text."""
+    """Means of all metrics over runs, for each method and text."""
     parts = ("attachment", "word_by_word", "tag_accuracy", "closeness", "uuas", "spearman")
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Dependency trees that scores and distances stand for, and how many of their arcs are right.
+"""Decoding of dependency trees from scores and from distances, and their accuracy.
 
 Sentences are padded: present words [S, N] come first. Heads are numbers of words, 0 is the root, as in CoNLL-U.
 """
@@ -14,18 +14,18 @@ from scipy.stats import rankdata
 Sentences = Mapping[str, np.ndarray]
 """Arrays of `experiments.data.treebank.arrays_of`: "heads", "words" and "scored", [S, N] each."""
 FARTHEST = 8
-"""Tree distances that are told apart; a greater one counts as this."""
+"""Largest tree distance; greater ones count as this."""
 SHOWN, LENGTHS = 2, (6, 11)
-"""Sentences of a text that are drawn, the first ones of so many words."""
+"""Number of sentences drawn from a text, and their minimum and maximum length in words."""
 
 
 def best_heads(scores: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The head of the highest score for each word, [S, N], by scores [S, N, N + 1]; anything at absent words."""
+    """The head with the highest score for each word, [S, N], from scores [S, N, N + 1]; arbitrary at absent words."""
     return _allowed(scores, words).argmax(-1)
 
 
 def best_trees(scores: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The heads [S, N] of the tree with one root of the highest sum of scores [S, N, N + 1]; 0 at absent words."""
+    """The heads [S, N] of the single-root tree with the highest sum of scores [S, N, N + 1]; 0 at absent words."""
     allowed = _allowed(scores, words)
     heads = np.where(words, allowed.argmax(-1), 0)
     for i in np.flatnonzero(~are_trees(heads, words)):  # others are the best already
@@ -42,7 +42,7 @@ def _allowed(scores: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 def are_trees(heads: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Whether the heads [S, N] of the present words make a tree with one root, [S].
+    """Whether the heads [S, N] of the present words form a single-root tree, [S].
 
     >>> are_trees(np.array([[2, 0, 2], [2, 1, 0], [0, 0, 1]]), np.ones((3, 3), bool))
     array([ True, False, False])
@@ -54,9 +54,9 @@ def are_trees(heads: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 def spanning_tree(scores: np.ndarray) -> np.ndarray:
-    """The heads [N] of the tree with one root that has the highest sum of scores [N, N + 1] (Chu, Liu and Edmonds).
+    """The heads [N] of the single-root tree with the highest sum of scores [N, N + 1] (Chu, Liu and Edmonds).
 
-    The root's scores are lowered by more than all others can make up for, so that no tree has a second one.
+    The root's scores are lowered by so much that a second root never pays.
 
     >>> spanning_tree(np.array([[1.0, 0.0, 5.0], [2.0, 4.0, 0.0]]))  # 5 and 4 would make a cycle
     array([2, 0])
@@ -79,7 +79,7 @@ def _arborescence(weights: np.ndarray) -> np.ndarray:
         return heads
     inside = np.array(cycle)
     rest = np.setdiff1d(np.arange(len(weights)), inside)
-    # The cycle becomes one node; an arc into it takes the place of one of its own.
+    # The cycle becomes one node; an arc into it replaces one of its arcs.
     into = weights[np.ix_(rest, inside)] - weights[heads[inside], inside]
     out = weights[np.ix_(inside, rest)]
     smaller = np.full((len(rest) + 1,) * 2, -np.inf)
@@ -111,19 +111,19 @@ def _cycle(heads: np.ndarray) -> list[int]:
 
 
 def right_heads(heads: np.ndarray, gold: Sentences) -> np.ndarray:
-    """For each sentence the scored words with the right head, and the scored words, [S, 2]."""
+    """Numbers of scored words with the right head, and of scored words, of each sentence, [S, 2]."""
     right = (heads == gold["heads"]) & gold["scored"]
     return np.stack([right.sum(-1), gold["scored"].sum(-1)], -1)
 
 
 def shown(gold: Sentences) -> np.ndarray:
-    """Which sentences are drawn: the first ones of a length that fits."""
+    """Rows of the sentences to draw: the first ones of a suitable length."""
     count = gold["words"].sum(-1)
     return np.flatnonzero((count >= LENGTHS[0]) & (count <= LENGTHS[1]))[:SHOWN]
 
 
 def measure_arcs(scores: np.ndarray, gold: Sentences) -> dict[str, Any]:
-    """Which share of scored words is attached right, by scores [S, N, N + 1].
+    """The share of scored words with the right head, from scores [S, N, N + 1].
 
     Returns:
         "attachment" in the best tree, "word_by_word" by the best head of each word, the "gain" of the first, and of the
@@ -147,14 +147,14 @@ def share(examples: np.ndarray) -> float:
 
 
 def neighbours(gold: Sentences, which: str = "scored") -> np.ndarray:
-    """Which words an arc joins, bool [S, N, N] both ways: of the scored words ("scored") or of all ("words")."""
+    """Symmetric adjacency of words, bool [S, N, N], by the arcs of scored words ("scored") or of all ("words")."""
     length = gold["heads"].shape[-1]
     arcs = (gold["heads"][..., None] == np.arange(1, length + 1)) & gold[which][..., None]
     return arcs | np.swapaxes(arcs, -1, -2)
 
 
 def closest_trees(distances: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The arcs, bool [S, N, N] both ways, of the tree without direction with the least sum of distances (Prim)."""
+    """The minimum spanning tree of distances as a symmetric adjacency, bool [S, N, N] (Prim)."""
     count, length = words.shape
     pairs = words[:, :, None] & words[:, None, :] & ~np.eye(length, dtype=bool)
     far = np.where(pairs, distances, np.inf)
@@ -172,14 +172,14 @@ def closest_trees(distances: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 def right_edges(distances: np.ndarray, gold: Sentences) -> np.ndarray:
-    """For each sentence the scored arcs between words that the closest tree has, and all of them, [S, 2] (UUAS)."""
+    """Numbers of scored arcs found by the minimum spanning tree, and of all, for each sentence, [S, 2] (UUAS)."""
     arcs = np.triu(neighbours(gold))
     found = closest_trees(distances, gold["words"]) & arcs
     return np.stack([found.sum((-1, -2)), arcs.sum((-1, -2))], -1)
 
 
 def in_a_row(gold: Sentences) -> np.ndarray:
-    """Distances [S, N, N] in the sentence, of which the closest tree is the chain of its words."""
+    """Distances [S, N, N] in the sentence; their minimum spanning tree is the chain of words."""
     place = np.arange(gold["words"].shape[-1])
     return np.broadcast_to(np.abs(place[:, None] - place[None, :]), (*gold["words"].shape, len(place)))
 
@@ -201,10 +201,10 @@ def rank_agreement(distances: np.ndarray, true: np.ndarray, words: np.ndarray) -
 
 
 def closeness(distances: np.ndarray, gold: Sentences) -> float:
-    """Mean distance of two neighbours in the tree over that of two other words as far apart in the sentence.
+    """Mean distance of tree neighbours over the mean distance of other words equally far apart in the sentence.
 
-    Words that are not scored are left out. Neighbours in the tree are mostly neighbours in the sentence, so without
-    the pairing by place any encoder of a word and its surroundings would look as if it knew the tree.
+    Only scored words count. Tree neighbours are mostly neighbours in the sentence, so without this pairing any encoder
+    of a word and its surroundings would seem to know the tree.
     """
     scored = gold["scored"]
     pairs = np.triu(scored[:, :, None] & scored[:, None, :], 1)
@@ -218,7 +218,7 @@ def closeness(distances: np.ndarray, gold: Sentences) -> float:
 
 
 def by_tree_distance(distances: np.ndarray, true: np.ndarray, gold: Sentences) -> list[float]:
-    """Mean distance of scored words that are 1, 2, ... `FARTHEST` arcs apart, over that of all; NaN for none."""
+    """Mean distance of scored words 1, 2, ... `FARTHEST` arcs apart, relative to the mean of all; NaN for none."""
     scored = gold["scored"]
     pairs = np.triu(scored[:, :, None] & scored[:, None, :], 1)
     arcs = np.minimum(true, FARTHEST)

@@ -1,7 +1,7 @@
 """Short texts as bags of hashed character n-grams (Bojanowski et al. 2017, arXiv:1607.04606).
 
-The embedding of a text is the weighted sum of the vectors of its n-grams. With random vectors as long as the inverse
-document frequency of their n-grams, cosines are those of TF-IDF up to noise: training starts from that baseline.
+The embedding of a text is the weighted sum of the vectors of its n-grams. Initial vectors are random, with the inverse
+document frequency as their length, so cosines equal those of TF-IDF up to noise: training starts from that baseline.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def bag_texts(texts: Sequence[str], buckets: int, most: int = 64, sizes: Sequenc
 
     Args:
         texts: The texts.
-        buckets: Number of buckets that n-grams are hashed to.
-        most: Different n-grams that are kept of a text, in the order of `sizes`.
+        buckets: Number of buckets for hashed n-grams.
+        most: Maximum number of distinct n-grams to keep per text, in the order of `sizes`.
         sizes: Lengths of n-grams.
 
     >>> bags = bag_texts(["a a", ""], 1_000)  # " a ", " a", "a ", "a" and " ": the space is there four times
@@ -51,7 +51,7 @@ def bag_texts(texts: Sequence[str], buckets: int, most: int = 64, sizes: Sequenc
 
 
 def inverse_frequency(bags: Bags, buckets: int) -> np.ndarray:
-    """log((1 + N) / (1 + texts with it)) + 1 for each bucket, as scikit-learn has it; float32 [buckets].
+    """log((1 + N) / (1 + document frequency)) + 1 for each bucket, as in scikit-learn; float32 [buckets].
 
     >>> print(inverse_frequency(Bags(np.array([[2, 1], [2, 0]]), np.array([[1.0, 1.0], [1.0, 0.0]])), 4).round(3))
     [2.099 1.405 1.    2.099]
@@ -74,7 +74,7 @@ class BagEncoder(nn.Module):
 
 
 def init_of(model: BagEncoder, frequency: np.ndarray) -> Callable[[jax.Array], Any]:
-    """A function from a key to initial parameters: random vectors as long as the inverse frequencies [buckets]."""
+    """A function from a key to initial parameters: random vectors with the inverse frequencies [buckets] as lengths."""
 
     def init(key: jax.Array) -> Any:
         params: Any = model.init(key, jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1)))["params"]
@@ -84,6 +84,6 @@ def init_of(model: BagEncoder, frequency: np.ndarray) -> Callable[[jax.Array], A
 
 
 def halved(bags: Bags, seed: int) -> list[Bags]:
-    """Two views of each text: every n-gram, drawn at random, is in one of them."""
+    """Two views of each text: every n-gram is assigned to one of them at random."""
     first = np.random.default_rng([seed, 8]).random(bags.weights.shape) < 0.5
     return [bags._replace(weights=np.where(part, bags.weights, np.float32(0))) for part in (first, ~first)]

@@ -1,4 +1,4 @@
-"""Greedy decoding: what a reader writes down, from its outputs."""
+"""Greedy decoding of CTC and transducer outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MOST = 4
-"""Letters that a transducer may write at one frame."""
+"""Maximum number of letters that a transducer may emit at one frame."""
 
 
 def collapse(path: Sequence[int], blank_id: int = 0) -> list[int]:
@@ -26,8 +26,8 @@ def best_path(probabilities: np.ndarray, frames: np.ndarray, width: int = 1) -> 
 
     Args:
         probabilities: [N, T, V].
-        frames: [N], how many of the T are present.
-        width: Odd number of frames over which probabilities are averaged first.
+        frames: [N], number of present frames.
+        width: Odd number of frames to average probabilities over first.
     """
     kept = probabilities * (np.arange(probabilities.shape[1]) < frames[:, None])[..., None]
     padded = np.pad(kept, ((0, 0), (width // 2, width // 2), (0, 0)))
@@ -43,12 +43,12 @@ def transduce(
 
     Args:
         encoded: [B, T, D].
-        frames: [B], how many of the T are present.
-        logits_of: Of a frame [B, D] and the last letters [B, context].
-        context: Letters that the predictor sees.
+        frames: [B], number of present frames.
+        logits_of: Function from a frame [B, D] and the last letters [B, context] to logits.
+        context: Number of letters that the predictor sees.
 
     Returns:
-        int32 [B, T * MOST], the letters in order, 0 where none was written.
+        int32 [B, T * MOST], the letters in order, 0 where none was emitted.
     """
 
     def step(last: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -22,7 +22,7 @@ WITHOUT = {f"all but {level}s": tuple(other for other in LEVELS if other != leve
 class LevelsLM(nn.Module):
     """Predicts the next character, and from pooled states the next word, the next phrase's words, the next sentence.
 
-    Attention looks back only, so the state of a character, and the mean of a span that has ended, know nothing later.
+    Attention is causal, so neither the state of a character nor the mean over a finished span depends on later text.
     """
 
     config: TransformerConfig
@@ -73,7 +73,7 @@ def pooled(hidden: jax.Array, batch: Mapping[str, jax.Array], level: str) -> jax
 
 
 def shares_of(words: jax.Array, size: int) -> jax.Array:
-    """Returns the share of each of the frequent words, numbered from 1, in rows of words [..., L]; [..., size].
+    """Returns the relative frequencies [..., size] of the frequent words (numbered from 1) in rows of words [..., L].
 
     >>> shares_of(jnp.array([[1, 1, 3, 1, 0, -1]]), 4).tolist()
     [[0.0, 0.75, 0.0, 0.25]]

@@ -48,7 +48,7 @@ class Frequencies(NamedTuple):
     counts: np.ndarray
     """Occurrences of each token in the training text [V]."""
     frequent: int
-    """From how many on a token is frequent."""
+    """Number of occurrences from which a token counts as frequent."""
 
 
 def masked_term(arm: Arm, known: Frequencies, logits: Any, labels: Any, where: Any) -> Term:

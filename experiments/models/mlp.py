@@ -1,4 +1,4 @@
-"""A multilayer perceptron, and what is asked of many of them at once."""
+"""A multilayer perceptron, and the evaluation of many of them at once."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ def mean_loss(model: MLP, loss: Callable[..., jax.Array], params: Any, pool: Map
 
 
 def errors(model: MLP, params: Any, pool: Mapping[str, Any], rows: Any) -> np.ndarray:
-    """Share of the rows of a pool {"x", "y"} whose class each of R networks gets wrong, [R]; the parameters [R, ...].
+    """Error rate [R] of R networks with parameters [R, ...] on the rows of a pool {"x", "y"}.
 
     One output is the log-odds of class 1.
     """

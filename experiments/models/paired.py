@@ -1,4 +1,4 @@
-"""Small masked encoders: one with a head for pairs of segments, and one that tells which tokens were replaced."""
+"""Small masked encoders: one with a head for pairs of segments, and one that detects replaced tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.models.transformer import Block, Dense, TransformerConfig, mean
 class LocalEncoder(nn.Module):
     """A Transformer with a convolution over three tokens below its blocks.
 
-    With it a small encoder uses the neighbours of a token at once; attention alone needs hundreds of steps for that.
+    It lets a small encoder use the neighbours of a token immediately; attention alone needs hundreds of steps for that.
     """
 
     config: TransformerConfig
@@ -64,7 +64,7 @@ class PairedEncoder(nn.Module):
 
     The pair's head reads, with a hidden layer, the means u and v of both segments, their product and their distance
     (Conneau et al. 2017, arXiv:1705.02364), and the product and cosine of two bags of embeddings with learnt weights of
-    the words. Without the cosine, or with a head on one mean of all tokens, so small an encoder stays at chance for
+    the words. Without the cosine, or with a head on one mean of all tokens, an encoder of this size stays at chance for
     many more steps; without the norm the hidden units die at large learning rates.
     """
 
@@ -109,9 +109,9 @@ class PairedEncoder(nn.Module):
 
 
 class ReplacedTokens(nn.Module):
-    """ELECTRA: a small masked encoder puts tokens at the masked places, another tells which of all tokens are new.
+    """ELECTRA: a small masked encoder fills in masked tokens, and another detects which of all tokens were replaced.
 
-    Clark et al. 2020, arXiv:2003.10555. The generator has about half the width, and embeddings of its own.
+    Clark et al. 2020, arXiv:2003.10555. The generator has about half the width and does not share embeddings.
     """
 
     config: TransformerConfig
@@ -129,16 +129,16 @@ class ReplacedTokens(nn.Module):
     def __call__(
         self, batch: Mapping[str, jax.Array], places: tuple[jax.Array, jax.Array, jax.Array], key: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Generates and judges.
+        """Generates tokens and detects the replaced ones.
 
         Args:
             batch: {"tokens", "labels", "valid", "segments": [B, T]}; the labels are the original tokens.
             places: Positions, labels and validity [B, P] of the masked tokens, from `masked_places`.
-            key: Of the draw.
+            key: PRNG key of the draw.
 
         Returns:
-            The generator's logits [B, P, V], the tokens [B, T] with those that it drew, and for each the log-odds that
-            it is not the original one [B, T].
+            The generator's logits [B, P, V], the tokens [B, T] with the drawn ones, and for each token the log-odds
+            [B, T] that it is not the original one.
         """
         (positions, labels, there), context = places, {name: batch[name] for name in ("valid", "segments")}
         logits, _ = self.generator.masked(batch["tokens"], positions=positions, **context)

@@ -1,6 +1,6 @@
 """A small encoder of words with a scorer of arcs, and a linear probe of its states.
 
-Dozat and Manning 2017, arXiv:1611.01734, in small, with dilated convolutions in place of a recurrent network.
+A small version of Dozat and Manning 2017, arXiv:1611.01734, with dilated convolutions instead of a recurrent network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from experiments.data.treebank import BUCKETS
 
 REACH = 8
-"""Distances of a head that have a score of their own; farther ones share the last."""
+"""Number of distances to a head with their own score; farther ones share the last."""
 
 
 class Parser(nn.Module):
@@ -27,7 +27,7 @@ class Parser(nn.Module):
     def __call__(self, parts: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Maps parts [S, N, P] of present words [S, N] to states [S, N, D], arcs [S, N, N + 1] and tags [S, N, T].
 
-        States have the length sqrt(D): no loss on their distances can be lowered by shrinking them.
+        States have length sqrt(D), so that no loss on their distances can be lowered by shrinking them.
         """
         present = words[..., None]
         x = nn.Embed(BUCKETS, self.width, name="parts")(parts).sum(-2)
@@ -45,7 +45,7 @@ class Parser(nn.Module):
         return states, arcs, nn.Dense(self.tags, name="tag")(states)
 
     def _of_distances(self, length: int) -> jax.Array:
-        """Scores [N, N + 1] of the distance to the head; the root's is at no distance."""
+        """Scores [N, N + 1] of the distance to the head; the root has no distance."""
         bias = self.param("distances", nn.initializers.zeros, (2 * REACH + 2,))
         distance = jnp.arange(1, length + 1)[None, :] - jnp.arange(1, length + 1)[:, None]
         of_words = jnp.clip(distance, -REACH, REACH) + REACH
@@ -53,9 +53,9 @@ class Parser(nn.Module):
 
 
 def waves(length: int, width: int) -> np.ndarray:
-    """Places in the sentence as sines and cosines [N, D]; without them no distance could be read off two states.
+    """Positions in the sentence as sines and cosines [N, D]; without them two states would not determine a distance.
 
-    Vaswani et al. 2017, arXiv:1706.03762, with shorter waves and of the size of a word's parts at the start.
+    Vaswani et al. 2017, arXiv:1706.03762, with shorter waves and the initial scale of a word's parts.
 
     >>> waves(2, 4).round(2).tolist()
     [[0.0, 0.0, 0.35, 0.35], [0.29, 0.03, 0.19, 0.35]]
@@ -65,7 +65,7 @@ def waves(length: int, width: int) -> np.ndarray:
 
 
 def _near(x: jax.Array, step: int) -> jax.Array:
-    """Each state [S, N, D] with those `step` before and after, [S, N, 3 D]: a convolution as a product.
+    """Each state [S, N, D] with the states `step` before and after, [S, N, 3 D]: a convolution as a product.
 
     A convolution within `lax.scan` takes several times as long on a CPU.
     """

@@ -1,4 +1,4 @@
-"""Ways to train a small network on a table: the usual one, and each that changes one step of it."""
+"""Pipelines to train a small network on a table: the usual one, and variants that change one step of it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from experiments.study.many import Runs
 from train.optimizers.initializers import make_initializer
 
 LEVEL = 0.9
-"""Of the quantile and the expectile."""
+"""Level of the quantile and the expectile."""
 CE, MSE, MAE = "cross-entropy", "MSE", "MAE"
 QUANTILE, EXPECTILE, GAUSSIAN, POISSON = "quantile 0.9", "expectile 0.9", "Gaussian likelihood", "Poisson likelihood"
 
 
 def log_variance(outputs: Any) -> Any:
-    """Of the second outputs [N, K], between -10 and 10: an unbounded one overflows on an unusual house.
+    """The log-variance from the second outputs of [N, K], between -10 and 10: unbounded, an unusual house overflows it.
 
     Chua et al. 2018, arXiv:1805.12114, bound it for the same reason.
     """
@@ -47,7 +47,7 @@ LOSSES: dict[str, Any] = {
 
 
 class Arm(NamedTuple):
-    """One pipeline; the defaults are the one that the others are compared with."""
+    """One pipeline; the defaults are the reference for all others."""
 
     cleaning: str = folds.CLIPPED
     scaling: str = folds.STANDARDISED
@@ -56,16 +56,16 @@ class Arm(NamedTuple):
     l2: float = 0.0
     dropout: float = 0.0
     loss: str = MSE
-    """Of a regression; a classification has cross-entropy."""
+    """Loss of a regression; classification uses cross-entropy."""
     width: int = 32
     stops: bool = False
-    """Whether the parameters with the lowest validation loss are taken, not the last."""
+    """Whether to take the parameters with the lowest validation loss instead of the last."""
     share: float = 1.0
     schedule: tuple[tuple[str, Any], ...] = ()
 
     @property
     def strengths(self) -> dict[str, float]:
-        """Of the penalties."""
+        """Strengths of the penalties."""
         return {"l1": self.l1, "l2": self.l2, "dropout": self.dropout}
 
 
@@ -110,11 +110,11 @@ CURVES: dict[str, tuple[str, str, dict[str, float]]] = {
     ),
     "l2": ("Loss by the strength of L2", "strength of L2", {f"L2 {s:g}": s for s in STRENGTHS}),
 }
-"""Pictures: title, what the horizontal axis says, and the place of each arm on it."""
+"""Plots: title, label of the horizontal axis, and the coordinate of each arm on it."""
 
 
 def suits(arm: str, table: Table, least: int) -> bool:
-    """Whether an arm can be run on a table: its loss takes the targets, and a training of it has rows enough."""
+    """Whether an arm can run on a table: its loss accepts the targets, and there are enough training rows."""
     if ARMS[arm].cleaning == folds.DROPPED and np.isfinite(table.features).all(1).sum() < 2 * least:
         return False
     if table.target.dtype.kind == "i":
@@ -140,14 +140,14 @@ def judge(model: MLP, loss: str, net: Any, examples: Any) -> tuple[jax.Array, ja
 
 
 def starts(model: MLP, arm: Arm, data: folds.Stacked, batch_size: int, steps: int, seed: tuple[int, int]) -> Runs:
-    """A run for each fold, with first weights and an order of its own; its set is the validation data; no rates.
+    """A run for each fold, without rates: initial weights, order, and the validation data as its held-out set.
 
     Args:
         model: The network.
         arm: The pipeline.
-        data: What it makes of the table.
-        batch_size: Examples of a batch.
-        steps: Updates.
+        data: The table as prepared by the pipeline.
+        batch_size: Number of examples in a batch.
+        steps: Number of updates.
         seed: Two numbers; the fold is added to the second.
     """
     inputs, params, orders = data.pool["x"].shape[1], [], []

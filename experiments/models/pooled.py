@@ -1,4 +1,4 @@
-"""Networks on the examples of a pool (`experiments.data.pools`), whatever their inputs are."""
+"""Networks on the examples of a pool (`experiments.data.pools`): vectors, images or text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def init_of(model: Any, examples: Examples) -> Callable[[jax.Array], Any]:
 
 
 def answers(model: Any, params: Any, examples: Examples) -> tuple[jax.Array, jax.Array]:
-    """Logits [..., K] and the labels [...] that they are for: "y", or the next tokens."""
+    """Logits [..., K] and their labels [...]: "y", or the next tokens."""
     args, options = inputs_of(model, examples)
     logits: Any = model.apply({"params": params}, *args, **options)
     return (logits[:, :-1], examples["tokens"][:, 1:]) if "tokens" in examples else (logits, examples["y"])
@@ -44,7 +44,7 @@ def judge(model: Any, params: Any, examples: Examples) -> tuple[jax.Array, jax.A
 
 @functools.partial(jax.jit, static_argnums=0)
 def scores(model: Any, params: Any, examples: Examples) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and share of wrong answers, both [R], of networks with parameters [R, ...]."""
+    """Mean cross-entropy and error rate, both [R], of networks with parameters [R, ...]."""
 
     def of_one(params: Any) -> tuple[jax.Array, jax.Array]:
         values, wrong = judge(model, params, examples)

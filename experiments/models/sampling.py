@@ -35,9 +35,9 @@ def sample(
         rows: Number of texts.
         temperature: Divides the logits; 0 takes the likeliest token.
         prompt: Tokens after the start symbol.
-        window: How many of the last tokens the network sees; by default all.
+        window: Number of last tokens that the network sees; by default all.
         top_k: Draw among this many likeliest tokens; see `keep_likeliest`.
-        top_p: Draw among the likeliest tokens with this mass together.
+        top_p: Draw among the likeliest tokens with this total mass.
 
     Returns:
         int32 [rows, length]; a text ends at its first [SEP].
@@ -67,8 +67,8 @@ def keep_likeliest(scores: jax.Array, top_k: int | None = None, top_p: float = 1
 
     Args:
         scores: Unnormalised log-probabilities [..., V].
-        top_k: Keeps this many (Fan et al. 2018, arXiv:1805.04833); None keeps all. Ties of the last one stay.
-        top_p: Of these keeps the fewest with at least this mass together (Holtzman et al. 2020, arXiv:1904.09751).
+        top_k: Number to keep (Fan et al. 2018, arXiv:1805.04833); None keeps all. Ties with the last one stay.
+        top_p: Of these, keeps the fewest with at least this total mass (Holtzman et al. 2020, arXiv:1904.09751).
 
     >>> scores = jnp.log(jnp.array([0.5, 0.1, 0.3, 0.1]))
     >>> print(jnp.exp(keep_likeliest(scores, top_k=2)), jnp.exp(keep_likeliest(scores, top_p=0.6)))

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.models.decoding import best_path, transduce
 
 STRIDE = 2
-"""Input frames of an output frame."""
+"""Number of input frames per output frame."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +24,17 @@ class EncoderConfig:
     width: int = 96
     """Channels."""
     depth: int = 3
-    """Residual convolutions after the first, which halves the number of frames; each sees twice as far as the last."""
+    """Residual convolutions after the first (which halves the frames); each doubles the dilation of the previous."""
     kernel: int = 5
-    """Frames that a convolution sees."""
+    """Width of a convolution in frames."""
     context: int = 4
-    """Last letters that the transducer's predictor sees."""
+    """Number of last letters that the transducer's predictor sees."""
     joint: int = 32
     """Units of the transducer's joint network."""
 
 
 def output_frames(frames: jax.Array) -> jax.Array:
-    """How many outputs an encoder has of a number of frames."""
+    """Number of output frames of the encoder."""
     return -(-frames // STRIDE)
 
 
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
 
 class FrameReader(nn.Module):
-    """Logits of each output frame, for CTC or for a classifier of frames."""
+    """Logits of each output frame, for CTC or for frame classification."""
 
     config: EncoderConfig
     classes: int
@@ -126,14 +126,14 @@ def _transduce(model: Transducer, params: Any, features: jax.Array, frames: jax.
 
 
 def read(model: FrameReader | Transducer, params: Any, features: np.ndarray, frames: np.ndarray, width: int) -> Any:
-    """The classes that a network writes down greedily.
+    """Greedy transcripts of a network, as classes.
 
     Args:
         model: The network.
         params: Its parameters.
         features: [N, T, M].
-        frames: int [N], how many of the T are present.
-        width: Frames over which a `FrameReader`'s probabilities are averaged.
+        frames: int [N], number of present frames.
+        width: Number of frames to average a `FrameReader`'s probabilities over.
 
     Returns:
         A list of classes for each utterance.
@@ -145,13 +145,13 @@ def read(model: FrameReader | Transducer, params: Any, features: np.ndarray, fra
 
 
 def uniform_alignment(labels: jax.Array, letters: jax.Array, frames: jax.Array, length: int) -> jax.Array:
-    """The class of each frame if all letters of a text took equally long, with a blank between two that are the same.
+    """The class of each frame if all letters of a text were equally long, with a blank between two equal letters.
 
     Args:
         labels: int [B, L], 0 after the text.
-        letters: int [B], letters of each text.
-        frames: int [B], frames of each utterance.
-        length: Frames of the output.
+        letters: int [B], number of letters of each text.
+        frames: int [B], number of frames of each utterance.
+        length: Number of output frames.
 
     Returns:
         int [B, length], 0 after the utterance.

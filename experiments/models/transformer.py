@@ -297,7 +297,7 @@ class CausalLM(nn.Module):
 class MultiTokenLM(nn.Module):
     """A GPT-like model that predicts several next tokens, each by its own last block (Gloeckle et al. 2024).
 
-    Its parameters "encoder" are those of the `CausalLM` that predicts the first of them. arXiv:2404.19737.
+    Its parameters "encoder" are the parameters of a `CausalLM` for the first of these tokens. arXiv:2404.19737.
     """
 
     config: TransformerConfig

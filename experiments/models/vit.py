@@ -13,7 +13,7 @@ class ViT(nn.Module):
     Attributes:
         config: Size of the Transformer.
         num_classes: Logits.
-        patch: Edge of a patch in pixels, which divides that of the image.
+        patch: Edge of a patch in pixels; it divides the edge of the image.
         dtype: Input dtype of matrix products.
     """
 

@@ -40,7 +40,7 @@ class ShiftedLogSum(LogSum):
 
 
 class Shifted(NamedTuple):
-    """The result of `ShiftedLogSum`, two terms [N] whose sum is the log-sum. The shift has no derivative."""
+    """The result of `ShiftedLogSum`, two terms [N] that add up to the log-sum. The shift has no derivative."""
 
     log_sum: jax.Array
     shift: jax.Array

@@ -8,8 +8,8 @@ Off CPU a block has all rows and at least `REUSED` columns, so that products dom
 never sliced: if they are sharded in the global view of `jit`, each device computes its own, where a slice would gather
 them all.
 
-The platform is the one the program is lowered for, by `jax.lax.platform_dependent`, not that of the tracing host, which
-may compile or export for others.
+The platform is the one the program is lowered for (`jax.lax.platform_dependent`), not the one that traces it, which may
+compile or export for others.
 """
 
 import functools

@@ -148,15 +148,9 @@ def gradient_of(
     start: tuple[Rows, Columns] | None = None,
     active: jax.Array | None = None,
 ) -> tuple[Rows, Columns]:
-    """The gradient of `stream`, computed here after a forward pass of its own.
+    """The gradient of `stream`, computed here after its own forward pass, and added to `start` in place.
 
-    Args:
-        block_fn: As in `stream`.
-        row_inputs: As in `stream`.
-        column_inputs: As in `stream`.
-        cotangents: Cotangents of the results, as a function of the results.
-        start: A gradient to add to, in place.
-        active: If False, both loops run zero times and the gradient is `start`.
+    `cotangents` are a function of the results. Unless `active`, both loops run zero times and the gradient is `start`.
 
     Returns:
         The gradients of `row_inputs` and `column_inputs`, None at integers.

@@ -93,13 +93,8 @@ def forward_pass(
 ) -> PyTree:
     """The results of all reductions, in the pytree of `block_fn`.
 
-    Args:
-        block_fn: As in `stream`.
-        sizes: Block sizes.
-        row_inputs: As in `stream`.
-        column_inputs: As in `stream`.
-        active: If False, the loop runs zero times and the results are those of an empty table.
-        unshifted_ok: As in `with_or_without_shift`.
+    Unless `active`, the loop runs zero times and the table counts as empty. For the other arguments see `stream` and
+    `with_or_without_shift`.
     """
 
     def run(
@@ -173,18 +168,11 @@ def differentiate_blocks(
     active: jax.Array | None = None,
     unshifted_ok: jax.Array | None = None,
 ) -> tuple[PyTree, tuple[Rows, Columns]]:
-    """The loop of the backward pass.
+    """The loop of the backward pass. The gradient is added to `start` in place.
 
-    Args:
-        block_fn: As in `stream`.
-        sizes: Block sizes.
-        row_inputs: As in `stream`.
-        column_inputs: As in `stream`.
-        results: Results of the forward pass. None computes them here, for reductions that are sums.
-        cotangents: Cotangents of the results.
-        start: A gradient to add to, in place.
-        active: If False, the loop runs zero times and the gradient is `start` (a `lax.cond` would copy it).
-        unshifted_ok: As in `with_or_without_shift`.
+    `results` of None computes them here, for reductions that are sums. Unless `active`, the loop runs zero times and
+    the gradient is `start` (a `lax.cond` would copy it). For the other arguments see `stream` and
+    `with_or_without_shift`.
 
     Returns:
         The results if computed here, else an empty list, and the gradient of row and column inputs, None at integers.

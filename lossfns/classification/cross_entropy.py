@@ -57,7 +57,7 @@ def softmax_cross_entropy(
         smoothing_over: "all" spreads that mass over all V classes, including the label; "others" over the other V-1.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$ on the magnitude of the logits; None for no bound.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label outside 0 .. V-1 gives NaN; negative labels do not index from the end. A label of a
@@ -111,13 +111,13 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, where: jax.Arra
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked: with target 0 it costs
             nothing.
         targets: [..., V], probabilities, any real dtype; they need not sum to one, and may carry a gradient.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A positive target of a masked class gives inf, a negative target NaN.
 
     Example:
-        Even odds against a one-hot and a uniform target cost log 2 each.
+        Equal odds against a one-hot and a uniform target cost log 2 each.
 
         >>> targets = jnp.array([[1.0, 0.0], [0.5, 0.5]])
         >>> print(soft_cross_entropy(jnp.zeros((2, 2)), targets).round(4))
@@ -163,14 +163,14 @@ def sigmoid_cross_entropy(
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread over both classes.
         positive_weight: Weight $w$ of the positive part: a scalar, or an array that broadcasts to the logits (one
             weight per class on the last axis); None is one.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats per entry; sum or average several labels of an example with the term's weights. A target outside
         0 .. 1 gives NaN.
 
     Example:
-        Even odds cost log 2; odds of 3 to 1 for a positive cost log(4/3).
+        Equal odds cost log 2; odds of 3 to 1 for a positive cost log(4/3).
 
         >>> print(sigmoid_cross_entropy(jnp.log(jnp.array([1.0, 3.0])), jnp.array([0, 1])).round(4))
         [0.6931 0.2877]
@@ -235,7 +235,7 @@ def _label_and_normalizer_jvp(over, primals, tangents):  # type: ignore[no-untyp
 def _mean_reached(
     x: jax.Array, labels: jax.Array, own: jax.Array, shift: jax.Array, over: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean of x - shift over the smoothed classes, and their number; `own`, that of the label, if there are none.
+    """Mean of x - shift over the smoothed classes, and their number; without any, `own`, the label's x - shift.
 
     Without a class at -inf it is a plain sum, which XLA on CPU computes without a copy of the logits as long as the
     normaliser does not use the same difference: hence shift - x.

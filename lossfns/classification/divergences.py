@@ -26,13 +26,13 @@ def kl_divergence(logits: jax.Array, target_logits: jax.Array, *, where: jax.Arr
         logits: [..., V], unnormalised log-probabilities in nats of the prediction.
         target_logits: [..., V], logits of the target; a class at -inf has probability 0 and costs nothing. Gradients
             flow to it too: stop them outside for a constant target.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0. A class with probability only under the target gives inf.
 
     Example:
-        A one-hot target against even odds: log 2.
+        A one-hot target against equal odds: log 2.
 
         >>> print(kl_divergence(jnp.zeros((1, 2)), jnp.array([[0.0, -jnp.inf]])).round(4))
         [0.6931]
@@ -59,7 +59,7 @@ def jensen_shannon(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array
     Args:
         logits_a: [..., V], unnormalised log-probabilities in nats; a class at -inf has probability 0.
         logits_b: [..., V], logits of the other; the loss is symmetric.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0 and at most log 2 up to rounding.
@@ -95,7 +95,7 @@ def generalized_kl(log_predictions: jax.Array, targets: jax.Array, *, where: jax
     Args:
         log_predictions: [..., V], logarithms x of the predicted masses; -inf is a mass of 0.
         targets: [..., V], masses $t \ge 0$, any real dtype; $0 \log 0 = 0$, and a target of 0 has the gradient -x.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], units of the masses times nats per row, at least 0. A negative target gives NaN, a positive target with a

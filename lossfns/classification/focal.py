@@ -48,7 +48,7 @@ def focal(
         labels: [...], integers in 0 .. V-1.
         gamma: Focusing exponent $\gamma$; 0 is the cross-entropy.
         alpha: Class weights $\alpha$, [V], or one number for all; None for 1.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf. At $p_y = 1$ value and gradient are 0.
@@ -101,13 +101,13 @@ def sigmoid_focal(
             faster.
         gamma: Focusing exponent $\gamma$; 0 is the binary cross-entropy.
         alpha: Weight of the positives; $1 - \alpha$ weights the negatives. None weights both with 1.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats per entry. A target outside 0 .. 1 gives NaN.
 
     Example:
-        At even odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of 1/4 of log 2.
+        At equal odds a positive costs 1/4 of 1/4 of log 2, a negative 3/4 of 1/4 of log 2.
 
         >>> print(sigmoid_focal(jnp.zeros(2), jnp.array([1, 0])).round(4))
         [0.0433 0.13  ]
@@ -162,7 +162,7 @@ def _doubtful(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """(1 - p)^gamma (-log p) with p = sigmoid(x), for finite x.
 
     XLA on CPU materialises a transcendental that has two users. So value and derivative are each one chain of
-    transcendentals, and write e^-|x| differently, lest the compiler merge the two.
+    transcendentals, and they write e^-|x| differently so that the compiler does not merge them.
     """
     minus_log_p, minus_log_q = _softplus_both_ways(x, jnp.exp(-jnp.abs(x)))
     return jnp.exp(-gamma * minus_log_q) * minus_log_p
@@ -174,13 +174,13 @@ def _doubtful_jvp(primals: Any, tangents: Any) -> Any:
     dx, dgamma = tangents
     minus_log_p, minus_log_q = _softplus_both_ways(x, jnp.exp(jnp.minimum(x, -x)))
     power = jnp.exp(-gamma * minus_log_q)
-    slope = jnp.zeros_like(x)
+    tangent_out = jnp.zeros_like(x)
     if not isinstance(dx, SymbolicZero):
         p, q = _sigmoid_both_ways(x)
-        slope = -power * (q + gamma * p * minus_log_p) * dx
+        tangent_out = -power * (q + gamma * p * minus_log_p) * dx
     if not isinstance(dgamma, SymbolicZero):
-        slope -= minus_log_q * power * minus_log_p * dgamma
-    return _doubtful(x, gamma), slope
+        tangent_out -= minus_log_q * power * minus_log_p * dgamma
+    return _doubtful(x, gamma), tangent_out
 
 
 @jax.custom_jvp
@@ -195,8 +195,8 @@ def _sigmoid_both_ways(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 @_sigmoid_both_ways.defjvp
 def _sigmoid_both_ways_jvp(primals: Any, tangents: Any) -> Any:
     p, q = _sigmoid_both_ways(*primals)
-    slope = p * q * tangents[0]  # right at 0 too, where selecting the larger has no derivative
-    return (p, q), (slope, -slope)
+    tangent_out = p * q * tangents[0]  # right at 0 too, where selecting the larger has no derivative
+    return (p, q), (tangent_out, -tangent_out)
 
 
 def _softplus_both_ways(x: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -246,7 +246,7 @@ def poly1(
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
         epsilon: $\epsilon$, at least -1; 0 is the cross-entropy.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf.
@@ -298,7 +298,7 @@ def asymmetric(
         gamma_negative: Focusing exponent $\gamma_-$ of negatives.
         margin: m, subtracted from the probability of negatives.
         constant_weights: Whether the gradient treats the powers $(1 - p)^{\gamma_+}$ and $p_m^{\gamma_-}$ as constants.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats per entry. A target outside 0 .. 1 gives NaN.

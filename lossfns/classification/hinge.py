@@ -44,7 +44,7 @@ def hinge(
         predictions: [...], scores; positive predicts target 1.
         targets: [...], the same shape, -1 or 1; any real dtype.
         margin: m, the score at which a right prediction costs nothing.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], units of the scores. A target other than -1 and 1 gives NaN: map 0 and 1 by `2 * targets - 1`. At the
@@ -74,7 +74,7 @@ def squared_hinge(
         predictions: [...], scores; positive predicts target 1.
         targets: [...], the same shape, -1 or 1; any real dtype.
         margin: m, the score at which a right prediction costs nothing.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], squared units of the scores. A target other than -1 and 1 gives NaN: map 0 and 1 by `2 * targets - 1`.
@@ -111,7 +111,7 @@ def multiclass_hinge(
         labels: [...], integers in 0 .. V-1.
         form: "crammer_singer" takes the maximum over the other classes, "weston_watkins" the sum.
         margin: m, the lead that the label's score needs.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], units of the scores. A label of a masked class gives inf. The gradient is 0 at a corner and is

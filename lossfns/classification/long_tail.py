@@ -41,7 +41,7 @@ def logit_adjusted(
         labels: [...], integers in 0 .. V-1.
         class_counts: [V], examples per class $n_k$ or frequencies, any real dtype. A class with count 0 is masked.
         tau: Strength $\tau$; 0 is the cross-entropy.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf. Counts that are negative, not finite or all 0 give NaN
@@ -85,7 +85,7 @@ def balanced_softmax(
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
         class_counts: [V], examples per class $n_k$, any real dtype. A class with count 0 is masked.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf. Counts that are negative, not finite or all 0 give NaN
@@ -127,7 +127,7 @@ def ldam(
         class_counts: [V], examples per class $n_k$, any real dtype. The minimum is over counts above 0.
         max_margin: C, the margin of the rarest class.
         scale: s, multiplies the logits after the margin; an inverse temperature.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a class without examples gives NaN, and a count that is negative or not finite
@@ -141,7 +141,7 @@ def ldam(
         [0.8259, 0.9741]
 
     Conventions:
-        The defaults are the authors', whose last layer has unit features and unit class vectors. Their deferred
+        The defaults are the authors', for a last layer with unit features and unit class vectors. Their deferred
         re-weighting is a schedule of the term's weights, `class_balanced_weights(...)[labels]`.
 
     References:

@@ -14,13 +14,13 @@ def brier(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = Non
     Args:
         logits: [..., V], unnormalised log-probabilities in nats; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], between 0 and 2.
 
     Example:
-        Two classes at even odds: twice a quarter.
+        Two classes at equal odds: twice a quarter.
 
         >>> print(brier(jnp.zeros((1, 2)), jnp.array([0])))
         [0.5]
@@ -50,7 +50,7 @@ def sparsemax(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None =
     Args:
         logits: [..., V], scores; a class at -inf is masked.
         labels: [...], integers in 0 .. V-1.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...]. A label of a masked class gives inf.

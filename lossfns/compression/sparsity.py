@@ -46,9 +46,6 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
     Returns:
         A scalar; 0 for an empty pytree. The gradient of a group of zeros is 0.
 
-    Raises:
-        ValueError: If an array lacks the axis.
-
     Example:
         Two units: norms 5 and 1, groups of two.
 
@@ -181,9 +178,6 @@ def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: 
     Returns:
         The new scores, a pytree of the same structure. Keep the weights with the highest scores.
 
-    Raises:
-        ValueError: If the pytrees have different structures.
-
     Example:
         A weight of 2 that descent increases, and one that it decreases.
 
@@ -199,14 +193,14 @@ def movement_scores(scores: PyTree, params: PyTree, gradients: PyTree, *, rate: 
     """
     check_structure("params", params, scores, "scores")
     check_structure("gradients", gradients, scores, "scores")
-    (old, a), (weights, b), (slopes, c) = (
+    (old, a), (weights, b), (grads, c) = (
         leaves("scores", scores),
         leaves("params", params),
         leaves("gradients", gradients),
     )
     dtype = jnp.promote_types(jnp.promote_types(a, b), c)
     new = []
-    for s, w, g in zip(old, weights, slopes, strict=True):
+    for s, w, g in zip(old, weights, grads, strict=True):
         check_shape("params", w, s.shape, "of scores")
         check_shape("gradients", g, s.shape, "of scores")
         new.append(s.astype(dtype) - as_scalar(rate, dtype) * w.astype(dtype) * g.astype(dtype))

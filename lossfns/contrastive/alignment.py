@@ -30,7 +30,7 @@ def alignment(
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
         alpha: Exponent of the distance.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
 
     Returns:
         [N], per pair, between 0 and $2^\alpha$.
@@ -76,7 +76,7 @@ def uniformity(
     Args:
         embeddings: [N, D]; normalised here.
         t: Sharpness of the Gaussian potential.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
         block_size: Examples per block; None chooses.
 

@@ -65,7 +65,7 @@ def clip(
         scale: Multiplies the cosines; a reciprocal temperature. To learn it, learn its logarithm: pass
             `jnp.exp(log_scale)`.
         max_scale: Upper bound of the scale; a clamped scale gets the gradient at the bound.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         ring: Whether, over `axis_name`, `b` is passed around the devices instead of gathered, so that no device holds
             the embeddings of all devices. Value and gradient are the same.
@@ -152,7 +152,7 @@ def siglip(
         b: [N, D], of the other modality, in the same order.
         scale: $t$, multiplies the cosines. To learn it, learn its logarithm: pass `jnp.exp(log_scale)`.
         bias: $\beta$, added to the scaled cosines.
-        where: [N], boolean; False deletes the pair and all pairs with its embeddings.
+        where: [N], boolean; False excludes the pair and all pairs with its embeddings.
         axis_name: Mapped device axis of the global batch.
         ring: Whether, over `axis_name`, `b` is passed around the devices instead of gathered, as in the paper, so that
             no device holds the embeddings of all devices. Value and gradient are the same.
@@ -254,7 +254,7 @@ def coca(
         caption_weight: $\lambda_{cap}$.
         length_average: Whether to divide a caption's sum by its number of predicted tokens.
         scale: Multiplies the cosines; see `clip`.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Texts per block; None chooses.
 
@@ -305,7 +305,7 @@ def image_text_matching(logits: jax.Array, matched: jax.Array, *, where: jax.Arr
     Args:
         logits: [..., 2], logits of "no match" and "match" of each fused pair.
         matched: [...], boolean, or integers 1 (match) and 0 (no match).
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair. An integer other than 0 and 1 gives NaN.

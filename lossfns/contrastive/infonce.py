@@ -56,7 +56,7 @@ def info_nce(
         keys: [N, D], row i the positive of query i and a negative of the others.
         temperature: Divides the scores.
         similarity: "dot" for inner products of the embeddings, "cosine" for cosines.
-        where: [N], boolean; False deletes the query and its key.
+        where: [N], boolean; False excludes the query and its key.
         axis_name: Mapped device axis of the global batch.
         block_size: Keys per block; None chooses.
 

@@ -53,14 +53,14 @@ def arcface(
         margin: $m$, in radians.
         beyond: Above an angle of $\pi - m$, where $\cos(\theta + m)$ rises again, "cosine" keeps it; "linear" takes
             $\cos\theta - m \sin m$; "easy" adds the margin only to angles below a right one.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         block_size: Classes per block; None chooses.
 
     Returns:
         [N], nats per example. A zero embedding has cosine and sine 0 with all classes and costs log V.
 
     Example:
-        The margin turns the angle 0 into a right one, equal to the other class's: even odds.
+        The margin turns the angle 0 into a right one, equal to the other class's: equal odds.
 
         >>> vectors = jnp.eye(2)
         >>> print(arcface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=jnp.pi / 2).round(4))
@@ -115,14 +115,14 @@ def cosface(
         labels: [N], integers in 0 .. V-1.
         scale: $s$, multiplies the cosines.
         margin: $m$, a difference of cosines.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         block_size: Classes per block; None chooses.
 
     Returns:
         [N], nats per example.
 
     Example:
-        The margin turns the cosine 1 into 0, equal to the other class's: even odds.
+        The margin turns the cosine 1 into 0, equal to the other class's: equal odds.
 
         >>> vectors = jnp.eye(2)
         >>> print(cosface(vectors[:1], vectors, jnp.array([0]), scale=1.0, margin=1.0).round(4))

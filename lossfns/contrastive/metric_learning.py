@@ -55,7 +55,7 @@ def n_pairs(
         anchors: [N, D], embeddings of one example of each of N classes; not normalised.
         positives: [N, D], another example of each class, in the same order.
         length_weight: $\lambda$, weight of the squared norms.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Positives per block; None chooses.
 
@@ -121,7 +121,7 @@ def circle(
         scale: $\gamma$.
         margin: $m$, the radius of the decision circle.
         weights_gradient: Whether gradients flow through the weights $[s_n + m]_+$ and $[1 + m - s_p]_+$.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
         block_size: Examples per block; None chooses.
 
@@ -201,7 +201,7 @@ def multi_similarity(
         beta: $\beta$, the steepness for negatives.
         threshold: $\lambda$, the cosine above which negatives and below which positives cost.
         mining_margin: $\epsilon$; None for all pairs.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -236,7 +236,7 @@ def multi_similarity(
             epsilon = as_scalar(mining_margin, dtype)
             least = jnp.min(jnp.where(positives, scores, jnp.inf), axis=1, keepdims=True)
             most = jnp.max(jnp.where(negatives, scores, -jnp.inf), axis=1, keepdims=True)
-            # Pairs that are not mined are far enough apart; NaN is not.
+            # Pairs that are not mined are far enough apart; a NaN counts as mined, so that it shows.
             positives, negatives = positives & ~(scores >= most + epsilon), negatives & ~(scores <= least - epsilon)
         values = log_one_plus(-steep * (scores - level), positives) / steep
         return values + log_one_plus(steep_negative * (scores - level), negatives) / steep_negative

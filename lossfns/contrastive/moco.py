@@ -56,8 +56,8 @@ def moco(
         keys: [N, D], the positive of each query, from the momentum encoder; normalised here, no gradient.
         queue: [K, D], earlier keys; normalised here, no gradient. Compute the loss first, then `enqueue` the keys.
         temperature: Divides the cosines.
-        where: [N], boolean; False deletes the query and its key.
-        queue_where: [K], boolean; False deletes a queue entry, such as one not yet filled.
+        where: [N], boolean; False excludes the query and its key.
+        queue_where: [K], boolean; False excludes a queue entry, such as one not yet filled.
         block_size: Queue entries per block; None chooses.
 
     Returns:
@@ -197,7 +197,7 @@ def moco_v3(
         keys_a: [N, D], outputs of the momentum encoder for the first views; normalised here, no gradient.
         keys_b: [N, D], outputs for the second views.
         temperature: $\tau$, divides the cosines.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
         block_size: Keys per block; None chooses.
 

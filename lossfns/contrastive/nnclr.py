@@ -61,8 +61,8 @@ def nnclr(
         queue: [K, D], the support set: earlier embeddings; normalised here, no gradient. Compute the loss first, then
             `enqueue` the embeddings of the first views.
         temperature: $\tau$, divides the cosines.
-        where: [N], boolean; False deletes the pair.
-        queue_where: [K], boolean; False deletes a queue entry. If none is left, all values are NaN: start with random
+        where: [N], boolean; False excludes the pair.
+        queue_where: [K], boolean; False excludes a queue entry. If none is left, all values are NaN: start with random
             vectors, as the authors do.
         axis_name: Mapped device axis of the global batch; the queue is the same on all devices.
         block_size: Predictions per block; None chooses.

@@ -46,7 +46,7 @@ def proxy_nca(
         labels: [N], integers in 0 .. V-1.
         temperature: $\tau$, divides the squared distances.
         include_positive: Whether the sum includes the label's proxy, which makes it a softmax.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         block_size: Proxies per block; None chooses.
 
     Returns:
@@ -106,7 +106,7 @@ def proxy_anchor(
         labels: [N], integers in 0 .. V-1.
         scale: $\alpha$, multiplies the cosines.
         margin: $\delta$, a difference of cosines.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:

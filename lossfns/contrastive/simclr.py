@@ -35,7 +35,7 @@ prior = Number("at least 0 and below 1", lambda v: (v >= 0) & (v < 1))
 
 class _Views(NamedTuple):
     both: Embeddings
-    """All 2N views, whose inner products are the scores."""
+    """All 2N views; their inner products are the scores."""
     positive: jax.Array
     """[N], the score of a pair's two views."""
     where: jax.Array | None
@@ -99,7 +99,7 @@ def nt_xent(
         view_a: [N, D], embeddings of the first views; normalised here.
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: Divides the cosines.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Views per block; None chooses.
 
@@ -155,7 +155,7 @@ def decoupled_contrastive(
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: Divides the cosines.
         sigma: $\sigma$ of the weights, 0.5 in the paper; None for weights of 1.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Views per block; None chooses.
 
@@ -214,7 +214,7 @@ def debiased_contrastive(
         view_b: [N, D], embeddings of the second views, in the same order.
         temperature: $t$, divides the cosines.
         class_prior: $\tau$ ($\tau^+$ in the paper), the probability that two examples are of one class; below 1.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Views per block; None chooses.
 
@@ -287,7 +287,7 @@ def hard_negative_contrastive(
         beta: $\beta$, the concentration on hard negatives; 0 for none.
         temperature: $t$, divides the cosines.
         class_prior: The probability that two examples are of one class; below 1.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
         block_size: Views per block; None chooses.
 

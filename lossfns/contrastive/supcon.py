@@ -57,7 +57,7 @@ def supcon(
         form: "out", the mean outside the logarithm and the paper's choice, or "in".
         temperature: Divides the cosines.
         base_temperature: If given, multiplies the value by `temperature / base_temperature` as the authors do.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
         block_size: Examples per block; None chooses.
 

@@ -41,7 +41,7 @@ def triplet(
         margin: $m$, in units of the distance.
         norm: The distance $d$: "l2", "squared_l2" or "l1".
         swap: Whether to use the smaller of the negative's distances from anchor and positive.
-        where: [N], boolean; False deletes the triplet.
+        where: [N], boolean; False excludes the triplet.
 
     Returns:
         [N], in units of the distance.
@@ -91,7 +91,7 @@ def batch_hard_triplet(
         labels: [N], integers of any value; equal labels are one class.
         margin: $m$, in units of the distance; None for the soft margin $\log(1 + e^g)$.
         norm: The distance: "l2", "squared_l2" or "l1".
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -159,7 +159,7 @@ def semi_hard_triplet(
         labels: [N], integers of any value; equal labels are one class.
         margin: $m$, in units of the distance.
         norm: The distance: "l2", "squared_l2" or "l1".
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:

@@ -28,7 +28,7 @@ def iou(
         predictions: [..., 4], boxes, floating.
         targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
-        where: [...], boolean; False deletes the pair of boxes.
+        where: [...], boolean; False excludes the pair of boxes.
 
     Returns:
         [...], from 0 to 1. Boxes of area 0 cost 1. A box with x2 < x1 or y2 < y1 gives NaN.
@@ -62,7 +62,7 @@ def giou(
         predictions: [..., 4], boxes, floating.
         targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
-        where: [...], boolean; False deletes the pair of boxes.
+        where: [...], boolean; False excludes the pair of boxes.
 
     Returns:
         [...], from 0 to 2. If the enclosing box has area 0, the fraction is 0. A box with x2 < x1 or y2 < y1 gives NaN.
@@ -94,7 +94,7 @@ def diou(
         predictions: [..., 4], boxes, floating.
         targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
-        where: [...], boolean; False deletes the pair of boxes.
+        where: [...], boolean; False excludes the pair of boxes.
 
     Returns:
         [...], from 0 to 2. Two coinciding points have distance 0. A box with x2 < x1 or y2 < y1 gives NaN.
@@ -128,7 +128,7 @@ def ciou(
         predictions: [..., 4], boxes, floating.
         targets: [..., 4], the same shape, any real dtype.
         layout: "corners" for x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; "centre" for centre x, centre y, width, height.
-        where: [...], boolean; False deletes the pair of boxes.
+        where: [...], boolean; False excludes the pair of boxes.
 
     Returns:
         [...], at least 0. For a point v is 0. A box with x2 < x1 or y2 < y1 gives NaN.

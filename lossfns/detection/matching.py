@@ -87,7 +87,7 @@ def set_prediction(
         no_object_weight: Weight of unmatched queries, the majority, in the mean of cross-entropies.
         layout: "centre" for centre x, centre y, width, height, as in the paper; "corners" for x1, y1, x2, y2.
         valid: [N, M], boolean; False where the object is padding.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         `SetPrediction`. A label that is not a class or is "no object", a box with a negative side, or a NaN logit gives
@@ -105,9 +105,9 @@ def set_prediction(
         [[1]] [[0.6931 0.6931]] [[0.1 1. ]] [[0.]]
 
     Conventions:
-        The costs and weights are the authors', whose matching uses the probability, not its logarithm. The paper and
-        that code divide the box losses by the number of objects of the global batch, as the weights do here on any
-        split; their cross-entropy is divided by the weights of each device's queries.
+        The costs and weights are from the authors' code, which matches by the probability, not its logarithm. It
+        divides the box losses by the number of objects of the global batch, as the paper and as the weights do here on
+        any split; it divides the cross-entropy by the weights of each device's queries.
 
     References:
         Carion et al. 2020, arXiv:2005.12872. Kuhn 1955, doi:10.1002/nav.3800020109 (the assignment).
@@ -215,7 +215,7 @@ def _costs(
 def _assign(cost: jax.Array) -> jax.Array:
     """Assigns distinct queries to objects at minimal total cost; finite costs [M, Q], M <= Q.
 
-    The Hungarian algorithm by shortest augmenting paths, as in `optax.assignment.hungarian_algorithm`, whose loops
+    The Hungarian algorithm by shortest augmenting paths, as in `optax.assignment.hungarian_algorithm`. Optax's loops
     start from constants, which `shard_map` with varying-axes checks rejects; here they start from the costs.
     """
     objects, queries = cost.shape

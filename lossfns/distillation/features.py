@@ -40,7 +40,7 @@ def fitnet_hint(
         teacher_features: [N, ...], the same shape, a constant: it gets no gradient.
         half: Whether to multiply by 1/2.
         average: Whether to divide by the number of features per example.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], squared units of the features.
@@ -83,7 +83,7 @@ def attention_transfer(
         power: p, of the channels' magnitudes.
         form: "norm" is the distance above, with gradient 0 where the maps are equal; "mean_square" is its square over
             the number of positions.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], dimensionless, in 0 .. root of 2 for "norm". A map of zeros stays zero.
@@ -106,7 +106,7 @@ def attention_transfer(
     places = student_features.shape[:-1]
     if student_features.ndim < 3 or teacher_features.shape[:-1] != places:
         raise ValueError(
-            "student_features and teacher_features must have the shapes [N, ..., C] with the same places, "
+            "student_features and teacher_features must have shapes [N, ..., C] that differ in C only, "
             f"got {student_features.shape} and {teacher_features.shape}"
         )
     p = as_scalar(power, student.dtype)
@@ -119,7 +119,7 @@ def attention_transfer(
 
 
 def _attention_map(x: jax.Array, power: jax.Array) -> jax.Array:
-    """[N, places], of norm one; scaled by the largest entry before taking the power."""
+    """[N, positions], of norm one; scaled by the largest entry before taking the power."""
     x = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2), keepdims=True, initial=0))
     x = jnp.abs(x / jnp.where(largest == 0, 1, largest))
@@ -151,14 +151,14 @@ def minilm(
         teacher_queries: [B, T, H, d'], constant, like all of the teacher's arrays: no gradient.
         teacher_keys: [B, T, H, d'].
         teacher_values: [B, T, H, d'].
-        where: [B, T], boolean; False deletes the token as query and as key.
+        where: [B, T], boolean; False excludes the token as query and as key.
 
     Returns:
         [B, T], nats per token, at least 0. The mean over tokens is the paper's loss.
 
     Example:
         Two tokens, one head of size 1. Only the second token's query-key logits differ, by log 3: odds of 3 to 1
-        against even odds, 3/4 log 3/2 + 1/4 log 1/2.
+        against equal odds, 3/4 log 3/2 + 1/4 log 1/2.
 
         >>> zeros = jnp.zeros((1, 2, 1, 1))
         >>> queries, keys = zeros.at[0, 1].set(1.0), zeros.at[0, 0].set(jnp.log(3.0))

@@ -50,8 +50,6 @@ def linear_distillation(
     $$T^2\, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big), \quad s = W_s h_s + b_s,
     \quad t = W_t h_t + b_t$$
 
-    Value and gradient of `knowledge_distillation` on the logits.
-
     Args:
         student_hidden: [..., D], the student's final hidden states.
         student_head: [V, D].
@@ -60,7 +58,7 @@ def linear_distillation(
         temperature: T, divides both.
         student_bias: [V].
         teacher_bias: [V]; a class at -inf has probability 0.
-        where: [...], boolean; False deletes the token.
+        where: [...], boolean; False excludes the token.
         block_size: Classes per block; None chooses.
         axis_name: Name of a mapped device axis that the classes are sharded over: heads and biases are this device's,
             tokens and result the same on all devices.
@@ -70,7 +68,7 @@ def linear_distillation(
         [...], nats per token, at least 0 up to rounding.
 
     Example:
-        Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
+        Odds of 9 to 1, softened at temperature 2 to 3 to 1, against equal odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
 
         >>> one, teacher = jnp.ones((1, 1)), jnp.log(jnp.array([[9.0], [1.0]]))
         >>> print(linear_distillation(one, jnp.zeros((2, 1)), one, teacher, temperature=2.0).round(4))

@@ -45,13 +45,13 @@ def knowledge_distillation(
         student_logits: [..., V], s in nats.
         teacher_logits: [..., V], t in nats, a constant: no gradient. A class at -inf has probability 0.
         temperature: T, divides both.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0. A class with probability only under the teacher gives inf.
 
     Example:
-        Odds of 9 to 1, softened at temperature 2 to 3 to 1, against even odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
+        Odds of 9 to 1, softened at temperature 2 to 3 to 1, against equal odds: 4 (3/4 log 3/2 + 1/4 log 1/2).
 
         >>> teacher = jnp.log(jnp.array([[9.0, 1.0]]))
         >>> print(knowledge_distillation(jnp.zeros((1, 2)), teacher, temperature=2.0).round(4))
@@ -87,7 +87,7 @@ def dkd(
     $$T^2 \big(\alpha\, \mathrm{KL}(b^t \,\|\, b^s) + \beta\, \mathrm{KL}(\hat p^t \,\|\, \hat p^s)\big)$$
 
     with $b = (p_y, 1 - p_y)$ the label against the rest and $\hat p$ the distribution over the other classes.
-    Plain distillation has $\alpha = 1$ and $\beta = 1 - p^t_y$: the surer the teacher, the smaller that weight.
+    Plain distillation has $\alpha = 1$ and $\beta = 1 - p^t_y$, which is small if the teacher is confident.
 
     Args:
         student_logits: [..., V], in nats, at least two classes.
@@ -96,7 +96,7 @@ def dkd(
         temperature: T, divides both.
         target_weight: $\alpha$.
         others_weight: $\beta$.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0.
@@ -154,13 +154,13 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, *, where: j
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
         teacher_logits: [..., V], a constant: no gradient.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0. A class with probability only under the student gives inf.
 
     Example:
-        Even odds of the student, 9 to 1 of the teacher: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
+        Equal odds of the student, 9 to 1 of the teacher: 1/2 log 5/9 + 1/2 log 5 = log(5/3).
 
         >>> print(reverse_kl(jnp.zeros((1, 2)), jnp.log(jnp.array([[9.0, 1.0]]))).round(4))
         [0.5108]
@@ -195,7 +195,7 @@ def generalized_jsd(
         beta: $\beta$ in 0 .. 1, the teacher's share of the mixture.
         normalize: Whether to divide by $\beta (1 - \beta)$. The value then tends to $\mathrm{KL}(t \,\|\, s)$ for
             $\beta \to 0$ and to $\mathrm{KL}(s \,\|\, t)$ for $\beta \to 1$, where the formula itself is 0.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0; unless normalised, at most the entropy of beta. A class with probability on one
@@ -209,8 +209,8 @@ def generalized_jsd(
         0.5623
 
     Conventions:
-        TRL's trainer uses the plain divergences at exactly 0 and 1, so that the value jumps there; with `normalize` it
-        does not. At 1/2 it is `jensen_shannon`.
+        TRL's trainer uses the plain divergences at exactly 0 and 1, where its value jumps; with `normalize` this one is
+        continuous. At 1/2 it is `jensen_shannon`.
 
     References:
         Agarwal et al. 2023, arXiv:2306.13649 (GKD).
@@ -236,13 +236,13 @@ def total_variation(
     Args:
         student_logits: [..., V], unnormalised log-probabilities in nats.
         teacher_logits: [..., V], a constant: no gradient.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], probability in 0 .. 1. Where both probabilities are equal, the gradient is 0.
 
     Example:
-        Even odds against 3 to 1: a quarter of the mass differs.
+        Equal odds against 3 to 1: a quarter of the mass differs.
 
         >>> print(total_variation(jnp.zeros((1, 2)), jnp.log(jnp.array([[3.0, 1.0]]))).round(4))
         [0.25]

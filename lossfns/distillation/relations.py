@@ -41,7 +41,7 @@ def relational_distance(
     Args:
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: no gradient.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -94,7 +94,7 @@ def relational_angle(
     Args:
         student_embeddings: [N, D].
         teacher_embeddings: [N, D'], a constant: no gradient.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -138,7 +138,7 @@ def relational_angle(
 
 @jax.custom_jvp
 def _angle_gaps(ways: jax.Array, goal: jax.Array, others: jax.Array) -> jax.Array:
-    """[N], the sum of Huber losses of the cosines between any two of `ways` [N, M, D] minus those of `goal`."""
+    """[N], the sum of Huber losses of cosines between any two of `ways` [N, M, D], minus the same cosines of `goal`."""
 
     def of_some(part: _Sides) -> jax.Array:
         return jnp.sum(jnp.where(_pairs_of(part, others), _huber(_cosine_gaps(part, ways, goal)), 0), axis=-1)
@@ -152,8 +152,8 @@ def _angle_gaps_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     ways, goal, others = primals
 
     def of_some(part: _Sides) -> jax.Array:
-        slopes = jnp.where(_pairs_of(part, others), jnp.clip(_cosine_gaps(part, ways, goal), -1, 1), 0)
-        return jnp.einsum("ijk,jkd->ijd", slopes, ways, precision=jax.lax.Precision.HIGHEST)
+        derivatives = jnp.where(_pairs_of(part, others), jnp.clip(_cosine_gaps(part, ways, goal), -1, 1), 0)
+        return jnp.einsum("ijk,jkd->ijd", derivatives, ways, precision=jax.lax.Precision.HIGHEST)
 
     by_ways = 2 * jnp.moveaxis(map_rows(of_some, _first_sides(ways, goal, others), others.size), 0, 1)
     return _angle_gaps(*primals), jnp.sum(by_ways * tangents[0], axis=(1, 2))
@@ -204,7 +204,7 @@ def similarity_preserving(
     Args:
         student_features: [N, ...], flattened per example.
         teacher_features: [N, ...], a constant: no gradient.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -255,13 +255,13 @@ def crd(
         negatives: [K, D], the teacher's embeddings of other examples, from a memory bank or queue; a constant.
         dataset_size: M, size of the training set.
         temperature: $\tau$, divides the cosines.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], nats per example, at least 0.
 
     Example:
-        One negative, a data set of one, and a student orthogonal to all: two even decisions, 2 log 2.
+        One negative, a data set of one, and a student orthogonal to all: two decisions at p = 1/2, 2 log 2.
 
         >>> student, others = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
         >>> print(crd(student, others, others, dataset_size=1).round(4))

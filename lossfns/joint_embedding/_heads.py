@@ -41,12 +41,12 @@ def _under(q: jax.Array, student: jax.Array) -> jax.Array:
 def _cross_entropy_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (student, teacher), (of_student, of_teacher) = primals, tangents
     value, q = cross_entropy(student, teacher), _distribution(teacher)
-    slope = jnp.zeros_like(value)
+    tangent_out = jnp.zeros_like(value)
     if not isinstance(of_student, SymbolicZero):
         zero = jnp.zeros_like(student[..., :1])
-        slope += jnp.sum((softmax(student, zero, log_normalizer(student, zero)) - q) * of_student, axis=-1)
+        tangent_out += jnp.sum((softmax(student, zero, log_normalizer(student, zero)) - q) * of_student, axis=-1)
     if not isinstance(of_teacher, SymbolicZero):
         # The teacher is a constant, but its temperature may be learnt.
         above = jnp.where(student == -jnp.inf, 0, student) - jnp.expand_dims(_under(q, student), -1)
-        slope -= jnp.sum(q * above * of_teacher, axis=-1)
-    return value, slope
+        tangent_out -= jnp.sum(q * above * of_teacher, axis=-1)
+    return value, tangent_out

@@ -56,7 +56,7 @@ def barlow_twins(
         view_b: [N, D], projections of the second views, in the same order.
         redundancy_weight: $\lambda$.
         eps: $\epsilon$, added to the variances.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -73,8 +73,8 @@ def barlow_twins(
     Conventions:
         - The defaults are the authors': $\lambda$ = 0.0051 (0.005 in the paper) and batch normalisation's epsilon of
           1e-5 inside the root (0 in the paper's equation).
-        - The paper's listing divides by the unbiased standard deviation, which makes each correlation (N - 1)/N times
-          this one; the authors' code does not.
+        - The paper's listing, unlike the authors' code, divides by the unbiased standard deviation, which makes each
+          correlation (N - 1)/N times this one.
         - The authors' code uses the global batch by synchronised batch normalisation.
 
     References:
@@ -134,7 +134,7 @@ def vicreg(
         covariance_weight: $\nu$.
         target_deviation: $\gamma$, the standard deviation below which a feature costs.
         eps: $\epsilon$, added to the variance inside the root.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -198,7 +198,7 @@ def wmse(
         view_b: [N, D], embeddings of the second views, in the same order.
         eps: $\epsilon$, shrinks the covariance towards the identity.
         normalize: Whether to compare whitened views by cosine; otherwise by squared difference, averaged over features.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
 
     Returns:

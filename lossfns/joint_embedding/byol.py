@@ -38,7 +38,7 @@ def byol(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | None 
     Args:
         predictions: [..., D], the online network's predictions $q$; normalised here.
         targets: [..., D], the target network's projections $z$ of the other view; normalised here, constants.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], 0 to 4. A zero vector has cosine 0.
@@ -68,7 +68,7 @@ def simsiam(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | No
     Args:
         predictions: [..., D], the predictor's outputs $p$ of one view; normalised here.
         targets: [..., D], the projections $z$ of the other view; normalised here, constants.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], -1 to 1. A zero vector has cosine 0.

@@ -90,7 +90,7 @@ def dino(
         center: [K], the running mean $c$ of the teacher's outputs before this batch (`dino_center`); None for 0.
         student_temperature: $\tau_s$.
         teacher_temperature: $\tau_t$; smaller than $\tau_s$, which sharpens the target.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
         block_size: Rows per block; None for all at once.
 
     Returns:
@@ -136,7 +136,7 @@ def dino_center(
         center: [K], the centre $c$ used by `dino`.
         teacher_logits: [..., K], the teacher's outputs for this batch, all views.
         momentum: $m$.
-        where: [...], boolean, the shape of the logits without their last axis; False deletes the row.
+        where: [...], boolean, the shape of the logits without their last axis; False excludes the row.
         axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:
@@ -190,7 +190,7 @@ def ibot(
         center: [K], the running mean of the teacher's patch outputs before this batch (`dino_center`); None for 0.
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
-        where: [...], boolean; False deletes the image.
+        where: [...], boolean; False excludes the image.
         block_size: Patches per block; None for all at once.
 
     Returns:
@@ -258,7 +258,7 @@ def linear_dino(
         center: [K], the running mean of the teacher's logits before this batch; None for 0.
         student_temperature: Divides the student's logits.
         teacher_temperature: Divides the teacher's centred logits.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         block_size: Prototypes per block; None chooses.
 
     Returns:

@@ -47,7 +47,7 @@ def koleo(
         embeddings: [N, D], normalised here.
         eps: $\epsilon$, added to the distance: two equal rows cost $-\log \epsilon$ without a gradient between them,
             or infinity for 0. Rows within rounding of each other are equal.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -125,7 +125,7 @@ def sigreg(
             `jax.random.normal(key, (D, M))`, the same on all devices.
         knots: Number of frequencies from 0 to T; at least 2.
         largest_frequency: T.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -140,8 +140,8 @@ def sigreg(
         [0.289]
 
     Conventions:
-        - The defaults are the authors', whose code integrates over half of the line and doubles; the paper's listing
-          has 17 knots from -5 to 5, equal to `knots=9, largest_frequency=5.0`.
+        - The defaults are from the authors' code, which integrates over half of the line and doubles; the paper's
+          listing has 17 knots from -5 to 5, equal to `knots=9, largest_frequency=5.0`.
         - The factor N makes it a test statistic, which grows with the batch if the batch is not Gaussian.
         - LeJEPA's loss is (1 - lambda) times the views' squared distance from their mean, plus lambda times this, one
           call per view.

@@ -75,7 +75,7 @@ def sinkhorn(
         scores: [N, K], cosines of the embeddings with the prototypes; finite, constants.
         epsilon: $\epsilon$; smaller gives harder codes.
         iterations: Number of rounds; 0 gives the softmax of each row.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -128,7 +128,7 @@ def swav(
         temperature: $\tau$.
         epsilon: Entropy weight of the codes.
         iterations: Rounds of `sinkhorn`.
-        where: [N], boolean; False deletes the pair.
+        where: [N], boolean; False excludes the pair.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -194,7 +194,7 @@ def msn(
         target_temperature: $\tau^+$, smaller than $\tau$, which sharpens the targets.
         entropy_weight: $\lambda$.
         sinkhorn_iterations: Rounds of `sinkhorn` applied to the targets $p^+$; 0 for none.
-        where: [N], boolean; False deletes the row.
+        where: [N], boolean; False excludes the row.
         axis_name: Mapped device axis of the global batch.
 
     Returns:

@@ -13,7 +13,7 @@ at once: three products. For cotangents that are equal at all tokens that count,
                    value and gradient           _value_and_gradient: for each tile
                                                     _tile           loss, and coefficients of the logits' gradient
                                                     _add_gradient   for each chunk of classes: the logits' gradient,
-                                                                    and from it those of hidden states and head
+                                                                    and with it hidden states' and head's gradients
                    gradient, other cotangents   _gradient -> gradient_of, by vocabulary
 
 `by_default` chooses. The mask `where` of a loss arrives as `weights` [N], 1 for tokens that count and 0 for others: up
@@ -282,7 +282,7 @@ def _value_and_gradient(
         weights = weights if first_visit is None else jnp.where(first_visit, weights, 0)
         products = contract(hidden, inputs.head, (1, 1), operands)
         (value, log_sum), coefficients, more = _tile(products, labels, weights, *options)
-        # Gradients of rows start from 0 in each tile; those of head, bias and soft cap are summed over tiles.
+        # Gradients of rows start from 0 in each tile; gradients of head, bias and soft cap are summed over tiles.
         given = jnp.zeros_like(hidden), d_head, d_bias, d_cap
         d_rows, d_head, d_bias, d_cap = _add_gradient(
             chunks, given, products, hidden, labels, coefficients, operands, *options[:2]
@@ -337,7 +337,7 @@ def _tile(
         exists = logits > -jnp.inf
         number = jnp.sum(exists, axis=1, dtype=logits.dtype)
         statistics = statistics._replace(total=jnp.sum(jnp.where(exists, logits, 0), axis=1), number=number)
-    # Their cotangents are the coefficients; that of the log uses d log(power) = d power / power.
+    # Their cotangents are the coefficients; for the logarithm, d log(power) = d power / power.
     results, pull_back = jax.vjp(cross_entropy, statistics, label_smoothing, z_loss)
     g, *d_options = pull_back((weights, jnp.zeros_like(weights)))
     power_g = g.normalizer.log_sum / jnp.where(power == 0, 1, power)

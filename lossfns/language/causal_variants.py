@@ -93,8 +93,7 @@ def prefix_lm(
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
         prefix_lengths: $n$, [...], integers in 0 .. T: length of the prefix.
         where: [..., T], boolean: the tokens to predict (no padding).
-        segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
-            boundary. The prefix is at the start of the row, not of each document.
+        segment_ids: [..., T], as for `next_token`. The prefix is at the start of the row, not of each document.
 
     Returns:
         [..., T], nats per token; 0 where not scored. The term's weights, attached as `term_weights`, are
@@ -172,8 +171,7 @@ def multi_token_prediction(
         logits: [..., H, T, V], for each head (the first is the ordinary next-token head) and position.
         tokens: [..., T], the tokens fed to the model, integers in 0 .. V-1.
         where: [..., H, T], boolean: the tokens each head has to predict.
-        segment_ids: [..., T], integers that number the documents packed into a row; nothing is predicted across a
-            boundary.
+        segment_ids: [..., T], integers that number the documents packed into a row, as for `next_token`.
 
     Returns:
         [..., H, T], nats per head and token; 0 where not scored. The term's weights, attached as `term_weights`, are
@@ -230,7 +228,7 @@ def frequency_weighted(
         counts: $c$, [V], how often each token occurs in the corpus, not negative; any real dtype, no gradient.
         power: $a$; 0 is the plain cross-entropy, at 1 every token of the vocabulary contributes equally.
         smoothing: $s$, added to each count.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], weighted nats per row. The term's weights remain `where`. A negative or infinite count gives NaN
@@ -324,7 +322,7 @@ def unlikelihood(
         labels: [...], integers in 0 .. V-1.
         negatives: $C$, [..., V], boolean: the candidates, for instance from `previous_tokens`; the label is excluded.
         alpha: $\alpha$, weight of the unlikelihood.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, at least 0; inf if a candidate has all of the probability.

@@ -135,7 +135,7 @@ def corrupt_spans(
 
     Returns:
         Inputs and targets with their masks, of the largest sizes that up to T tokens need. A length out
-        of range or a mask with a hole gives targets of -1, whose loss is NaN.
+        of range or a mask with a hole gives targets of -1, for which the loss is NaN.
 
     Raises:
         ValueError: If there are not enough sentinels.
@@ -225,7 +225,7 @@ def _random_parts(scores: jax.Array, items: jax.Array, parts: jax.Array, most: i
 
 
 def _placed(size: int, places: jax.Array, values: jax.Array) -> jax.Array:
-    """A row of zeros with `values` at positions `places`, those of -1 left out."""
+    """A row of zeros with `values` at positions `places`; positions of -1 are left out."""
     return jnp.zeros(size, values.dtype).at[jnp.where(places < 0, size, places)].set(values, mode="drop")
 
 

@@ -64,7 +64,7 @@ def linear_cross_entropy(
         head: [V, D], one row per class, the layout of an embedding: pass a tied embedding unchanged.
         labels: [...], integers in 0 .. V-1.
         bias: [V]. A class at -inf is masked: it has probability 0 and is excluded from label smoothing.
-        where: [...], boolean; False deletes the token.
+        where: [...], boolean; False excludes the token.
         label_smoothing: Mass $\epsilon$ in 0 .. 1, spread evenly over all unmasked classes.
         z_loss: Coefficient $\zeta$ of the squared log-normaliser.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$, the bias included.
@@ -146,7 +146,7 @@ def linear_log_probs(
         head: [V, D], one row per class.
         labels: [...], integers in 0 .. V-1.
         bias: [V]; a class at -inf is masked.
-        where: [...], boolean; False deletes the token.
+        where: [...], boolean; False excludes the token.
         soft_cap: Bound $c$: the logits become $c \tanh(x / c)$.
         block_size: Classes per block; None chooses.
         axis_name: See `linear_cross_entropy`.

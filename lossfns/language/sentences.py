@@ -14,7 +14,7 @@ def next_sentence(logits: jax.Array, is_next: jax.Array, *, where: jax.Array | N
     Args:
         logits: [..., 2], the logits of "is next" and "is random", in the order of BERT's heads.
         is_next: [...], boolean, or integers 1 (it follows) and 0 (it is random).
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], nats per pair of segments. An integer other than 0 and 1 gives NaN.
@@ -43,7 +43,7 @@ def sentence_order(logits: jax.Array, in_order: jax.Array, *, where: jax.Array |
     Args:
         logits: [..., 2], the logits of "in order" and "swapped", in the order of ALBERT's heads.
         in_order: [...], boolean, or integers 1 (in order) and 0 (swapped).
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], nats per pair of segments. An integer other than 0 and 1 gives NaN.

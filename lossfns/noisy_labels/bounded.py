@@ -1,4 +1,4 @@
-"""Bounded losses, which unlike the cross-entropy a wrong label cannot dominate."""
+"""Bounded losses: unlike the cross-entropy, a wrong label cannot dominate them."""
 
 import math
 
@@ -44,7 +44,7 @@ def generalized_cross_entropy(
         q: Exponent in 0 .. 1; 0 is the limit, the cross-entropy, and 1 is $1 - p_y$.
         truncation: Probability k up to which the loss is the constant $(1 - k^q) / q$, without gradient; None for no
             truncation.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], between 0 and 1/q.
@@ -96,13 +96,13 @@ def symmetric_cross_entropy(
         alpha: $\alpha$, weight of the cross-entropy.
         beta: $\beta$, weight of the reverse cross-entropy.
         log_zero: A, replaces log 0.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf unless alpha is 0.
 
     Example:
-        At even odds: a tenth of log 2, plus 4 times 1/2.
+        At equal odds: a tenth of log 2, plus 4 times 1/2.
 
         >>> print(symmetric_cross_entropy(jnp.zeros((1, 2)), jnp.array([0])).round(4))
         [2.0693]
@@ -152,13 +152,13 @@ def normalized_active_passive(
         gamma: Focusing exponent $\gamma$; 0 is the normalised cross-entropy, above 0 the normalised focal loss.
         log_zero: A, replaces log 0 in the reverse cross-entropy; -2 makes it the mean absolute error.
         constant_weights: Whether the gradient treats the powers $(1 - p_k)^\gamma$ as constants.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], between 0 and $\alpha - \beta A$. With a single unmasked class the active loss is 0.
 
     Example:
-        At even odds: the label has half of the sum, plus 4 times 1/2.
+        At equal odds: the label has half of the sum, plus 4 times 1/2.
 
         >>> print(normalized_active_passive(jnp.zeros((1, 2)), jnp.array([0])))
         [2.5]

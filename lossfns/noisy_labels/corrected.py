@@ -46,7 +46,7 @@ def bootstrapped(
         labels: [...], integers in 0 .. V-1.
         beta: $\beta$ in 0 .. 1, weight of the label; 1 is the cross-entropy.
         form: "soft" or "hard".
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row. A label of a masked class gives inf.
@@ -90,7 +90,7 @@ def forward_corrected(
         labels: [...], integers in 0 .. V-1, the noisy labels.
         transition: [V, V], $T_{k j}$ the probability of label j for class k; rows sum to one. It has a gradient, 0 at
             zeros.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row; inf for a label that no possible class can give. A transition with a negative entry, or a
@@ -160,14 +160,14 @@ def early_learning(
             one; no gradient.
         strength: $\lambda$.
         momentum: $\beta$, weight of the old targets.
-        where: [...], boolean; False deletes the row and keeps its targets.
+        where: [...], boolean; False excludes the row and keeps its targets.
 
     Returns:
         `values` [...] and `targets` [..., V]. For $\lambda > 0$ the values are unbounded below. Targets that are
         negative or sum to more than one (up to 0.02) give NaN.
 
     Example:
-        At even odds and momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
+        At equal odds and momentum 1/2 the first targets are 1/4 each, and the loss is log 2 + 3 log(1 - 1/4).
 
         >>> out = early_learning(jnp.zeros((1, 2)), jnp.array([0]), jnp.zeros((1, 2)), momentum=0.5)
         >>> print(out.values.round(4), out.targets)
@@ -195,8 +195,8 @@ def early_learning(
     kept = as_scalar(momentum, dtype)
     p = jax.lax.stop_gradient(jnp.exp(log_p))
     new = kept * old + (1 - kept) * p
-    # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain does not cancel as p and t become certain; nor does 1 - p if
-    # that of the most probable class is summed over the others.
+    # 1 - <p, t> = sum_k p_k (1 - t_k) in the log domain does not cancel as p and t become certain; nor does 1 - p of
+    # the most probable class, computed as the sum of the others.
     is_best = at_label(jnp.argmax(p, axis=-1), p.shape[-1])
     doubted = jnp.where(is_best, jnp.sum(jnp.where(is_best, 0, p), axis=-1, keepdims=True), 1 - p)
     rest = kept * (1 - old) + (1 - kept) * doubted

@@ -45,13 +45,13 @@ def bi_tempered(
         labels: [...], integers in 0 .. V-1.
         t1: $t_1$ in 0 .. 1; below 1 the loss is bounded.
         t2: $t_2$, positive; above 1 the probabilities have heavy tails, below 1 finite support.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...]. With $t_1 = t_2 = 1$ it is the cross-entropy in nats.
 
     Example:
-        At t1 = 0 and even odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.
+        At t1 = 0 and equal odds the loss is (1 - 1/2) - (1 - 1/4 - 1/4) / 2, for any t2.
 
         >>> print(bi_tempered(jnp.zeros((1, 2)), jnp.array([0]), t1=0.0))
         [0.25]

@@ -86,8 +86,8 @@ def ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     """`part / whole`, 0 where the whole is 0.
 
     The derivative of a quotient divides by the square of the whole. For a class without true positions that square may
-    underflow to 0 and make the gradient NaN even at weight 0; in units of the whole, only 1 is squared. Below the
-    smallest normal number, whose reciprocal may be infinite, the derivative is 0.
+    underflow to 0 and make the gradient NaN even at weight 0; in units of the whole, only 1 is squared. The derivative
+    is 0 for a whole below the smallest normal number, where the reciprocal may be infinite.
     """
     none = whole < jnp.finfo(whole.dtype).tiny
     some = jnp.where(none, 1, whole)

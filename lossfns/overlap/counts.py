@@ -28,9 +28,8 @@ def soft_f1(
 
     $$1 - \frac{2\,TP}{2\,TP + FP + FN}$$
 
-    with $TP = \sum p\, y$, $FP = \sum p\,(1 - y)$ and $FN = \sum (1 - p)\, y$ over the (global) batch. The score is one
-    number for the whole batch, not a mean over examples: every present example gets it, so that the weighted mean is
-    the same number.
+    with $TP = \sum p\, y$, $FP = \sum p\,(1 - y)$ and $FN = \sum (1 - p)\, y$ over the (global) batch, not a mean over
+    examples.
 
     Args:
         logits: [N, ..., C], unnormalised; axes of positions, such as tokens or pixels, may lie in between.
@@ -41,7 +40,7 @@ def soft_f1(
         absent: "skip" excludes classes without true positions from the macro average; "keep" includes them, at cost 1
             up to smoothing, or 0 if the prediction is empty too.
         valid: [N, ...], boolean; False excludes the position (padding, void pixels).
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
@@ -98,16 +97,14 @@ def dice(
 
     Args:
         logits: [N, ..., C], unnormalised, class logits of each position.
-        labels: [N, ...], integers in 0 .. C-1, for a softmax; or [N, ..., C], memberships from 0 to 1 (any real
-            dtype), for sigmoids.
+        labels: [N, ...], integers for a softmax, or [N, ..., C] for sigmoids; as for `soft_f1`.
         squared: Whether the denominator has squares, as in the paper, or plain probabilities.
         smooth: Added to numerator and denominator.
-        absent: "skip" excludes classes without true positions from the average; "keep" includes them, at cost 1
-            up to smoothing, or 0 if the prediction is empty too.
+        absent: "skip" or "keep" for classes without true positions, as for `soft_f1`.
         over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
             all present examples.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
@@ -165,16 +162,14 @@ def generalized_dice(
 
     Args:
         logits: [N, ..., C], unnormalised, class logits of each position.
-        labels: [N, ...], integers in 0 .. C-1, for a softmax; or [N, ..., C], memberships from 0 to 1 (any real
-            dtype), for sigmoids.
+        labels: [N, ...], integers for a softmax, or [N, ..., C] for sigmoids; as for `soft_f1`.
         class_weights: "square" is the paper's, "simple" the inverse size, "uniform" 1.
         smooth: Added to numerator and denominator.
         absent: A class without true positions would have infinite weight: "skip" excludes it, "largest" gives it the
             weight of the smallest present class.
-        over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
-            all present examples.
+        over: "example" or "batch", the positions to sum over; as for `dice`.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
@@ -236,17 +231,14 @@ def tversky(
 
     Args:
         logits: [N, ..., C], unnormalised, class logits of each position.
-        labels: [N, ...], integers in 0 .. C-1, for a softmax; or [N, ..., C], memberships from 0 to 1 (any real
-            dtype), for sigmoids.
+        labels: [N, ...], integers for a softmax, or [N, ..., C] for sigmoids; as for `soft_f1`.
         alpha: Weight of false positives.
         beta: Weight of false negatives; larger values favour recall of small regions.
         smooth: Added to numerator and denominator.
-        absent: "skip" excludes classes without true positions from the average; "keep" includes them, at cost 1
-            up to smoothing, or 0 if the prediction is empty too.
-        over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
-            all present examples.
+        absent: "skip" or "keep" for classes without true positions, as for `soft_f1`.
+        over: "example" or "batch", the positions to sum over; as for `dice`.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:
@@ -299,18 +291,15 @@ def focal_tversky(
 
     Args:
         logits: [N, ..., C], unnormalised, class logits of each position.
-        labels: [N, ...], integers in 0 .. C-1, for a softmax; or [N, ..., C], memberships from 0 to 1 (any real
-            dtype), for sigmoids.
+        labels: [N, ...], integers for a softmax, or [N, ..., C] for sigmoids; as for `soft_f1`.
         alpha: Weight of false positives.
         beta: Weight of false negatives.
         gamma: Above 1 the gradient grows as a class improves; below 1 it fades.
         smooth: Added to numerator and denominator of the index.
-        absent: "skip" excludes classes without true positions from the average; "keep" includes them, at cost 1
-            up to smoothing, or 0 if the prediction is empty too.
-        over: "example" sums over the positions of an example; "batch" over the (global) batch, with one value for
-            all present examples.
+        absent: "skip" or "keep" for classes without true positions, as for `soft_f1`.
+        over: "example" or "batch", the positions to sum over; as for `dice`.
         valid: [N, ...], boolean; False excludes the position.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:

@@ -37,10 +37,9 @@ def lovasz_softmax(
         labels: [N, ...], integers in 0 .. C-1.
         absent: "skip" excludes classes without true positions from the average; "keep" includes them, at the cost of
             their largest probability.
-        over: "example" sorts the positions of an example; "batch" those of the (global) batch, with one value for all
-            present examples.
+        over: "example" sorts the positions of an example; "batch" all positions of the (global) batch, for one value.
         valid: [N, ...], boolean; False excludes the position (void pixels).
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch, for `over="batch"`.
 
     Returns:

@@ -36,7 +36,7 @@ def dpo(
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, strength of the regularisation towards the reference.
         label_smoothing: $\epsilon$, the assumed fraction of flipped preferences (cDPO); 0 is the paper's loss.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair. log 2 where policy and reference agree.
@@ -89,7 +89,7 @@ def robust_dpo(
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, strength of the regularisation towards the reference.
         flip_rate: $\epsilon$, the fraction of flipped preferences, below 1/2.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair; may be negative.
@@ -139,7 +139,7 @@ def ipo(
         reference_chosen: [...], log-probability of the chosen answer under the reference policy.
         reference_rejected: [...], log-probability of the rejected answer under it.
         tau: $\tau$, strength of the regularisation towards the reference.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], squared nats per pair.
@@ -189,13 +189,13 @@ def exo(
         beta: $\beta$, strength of the regularisation towards the reference.
         label_smoothing: $\epsilon$, above 0 and below 1/2: at 0 the divergence is infinite. For a margin far on the
             wrong side the value is $-\log \epsilon$.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair, at least 0.
 
     Example:
-        Even odds against a target of 9 to 1: (log(5/9) + log 5) / 2.
+        Equal odds against a target of 9 to 1: (log(5/9) + log 5) / 2.
 
         >>> zero = jnp.zeros(1)
         >>> print(exo(zero, zero, zero, zero, label_smoothing=0.1).round(4))

@@ -29,7 +29,7 @@ def nca(
         reference_chosen: [...], log-probability of the chosen answer under the reference policy $\pi_0$.
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, strength of the regularisation towards the reference.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair.
@@ -81,7 +81,7 @@ def sppo(
         chosen_win_rate: [...], $P(y_w)$, probability that the chosen answer beats one of the policy's; None for 1
             ("hard").
         rejected_win_rate: [...], $P(y_l)$; None for 0.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], squared nats per pair. A win rate outside 0 .. 1 gives NaN.
@@ -144,13 +144,13 @@ def apo(
         reference_rejected: [...], log-probability of the rejected answer under it.
         beta: $\beta$, strength of the regularisation towards the reference.
         form: "zero" where the chosen answers are better than the policy's own, "down" where they are worse.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], between 0 and 2.
 
     Example:
-        Odds of 3 to 1 for the chosen answer, even odds for the rejected: 1/4 + 1/2 and 3/4 + 1/4.
+        Odds of 3 to 1 for the chosen answer, equal odds for the rejected: 1/4 + 1/2 and 3/4 + 1/4.
 
         >>> moved, zero = jnp.log(jnp.array([3.0])), jnp.zeros(1)
         >>> print(apo(moved, zero, zero, zero, beta=1.0), apo(moved, zero, zero, zero, beta=1.0, form="down"))

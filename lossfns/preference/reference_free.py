@@ -41,7 +41,7 @@ def orpo(
         weight: $\lambda$.
         with_nll: Whether to add the first term. Without it the value is the weighted odds-ratio part, for use with a
             separate `next_token` term.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair. A positive log-probability gives NaN. Equal answers have odds ratio 1, with gradient 0 if
@@ -120,7 +120,7 @@ def simpo(
         beta: $\beta$, scale of the rewards.
         gamma: $\gamma$, target margin of the rewards.
         label_smoothing: The assumed fraction of flipped preferences.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair.
@@ -164,7 +164,7 @@ def cpo(
         beta: $\beta$.
         label_smoothing: The assumed fraction of flipped preferences.
         nll_weight: $\lambda$; 0 omits the second term.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair.
@@ -202,7 +202,7 @@ def slic_hinge(
         chosen: [...], log-probability of the chosen answer, summed over its tokens, in nats.
         rejected: [...], log-probability of the rejected answer.
         margin: $\delta$, in nats.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair; 0 with gradient 0 where the margin holds.

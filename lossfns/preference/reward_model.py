@@ -22,10 +22,10 @@ def bradley_terry(
     Args:
         chosen: [...], reward $r_w$ of the chosen answer.
         rejected: [...], reward $r_l$ of the rejected answer.
-        margin: $m$, the lead required of the chosen answer: a scalar, or [...] per pair (larger for sure annotators).
+        margin: $m$, the required lead of the chosen answer: a scalar, or [...] per pair (larger for confident raters).
         centring: $\kappa$, pulls the sum of both rewards to 0, which the preference leaves undetermined; 0.01 in the
             paper.
-        where: [...], boolean; False deletes the pair.
+        where: [...], boolean; False excludes the pair.
 
     Returns:
         [...], nats per pair.

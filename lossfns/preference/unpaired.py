@@ -64,14 +64,14 @@ def kto(
         beta: $\beta$.
         desirable_weight: $\lambda_D$.
         undesirable_weight: $\lambda_U$.
-        where: [...], boolean; False deletes the answer and its mismatched answer.
+        where: [...], boolean; False excludes the answer and its mismatched answer.
         axis_name: Mapped device axis of the global batch.
 
     Returns:
         [...], between 0 and the answer's weight. An integer other than 0 and 1 gives NaN.
 
     Example:
-        Both log-ratios are log 3, those of mismatched answers 0: 1/4 for the good one, 3/4 for the bad one.
+        Both log-ratios are log 3, and 0 for mismatched answers: 1/4 for the good one, 3/4 for the bad one.
 
         >>> gained, zero = jnp.log(jnp.array([3.0, 3.0])), jnp.zeros(2)
         >>> print(kto(gained, zero, jnp.array([True, False]), zero, zero, beta=1.0).round(4))
@@ -81,8 +81,8 @@ def kto(
         - The weights multiply the values but not the mean's denominator, as in the authors' code and TRL.
         - The authors' code averages over the mismatched answers with a non-zero log-ratio, of which there are none at
           the first step; here, as in TRL, over all. Otherwise the two are equal.
-        - A $z_0$ per device is another loss: with log-ratios -1 on one device and 3 on another, the global estimate is
-          1, the local ones are 0 and 3. Micro-batches have their own estimates.
+        - A $z_0$ per device is a different loss: with log-ratios -1 on one device and 3 on another, the global estimate
+          is 1, the local ones are 0 and 3. Each micro-batch has its own estimate.
 
     References:
         Ethayarajh et al. 2024, arXiv:2402.01306.
@@ -124,7 +124,7 @@ def bco(
         desirable: [...], boolean, or integers 1 (good) and 0 (bad).
         beta: $\beta$.
         shift: $\delta$, the running mean reward, a scalar from `update_reward_shift`; no gradient.
-        where: [...], boolean; False deletes the answer.
+        where: [...], boolean; False excludes the answer.
 
     Returns:
         [...], nats per answer. An integer other than 0 and 1 gives NaN.

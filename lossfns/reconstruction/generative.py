@@ -44,7 +44,7 @@ def denoising_score_matching(
         noise: [N, ...], the standard normal $\epsilon$.
         sigma: [N], the standard deviation of the noise of each example; positive.
         weighting: "variance", as above, or "none" to omit the factor $\sigma^2$.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], summed over features. A sigma that is not positive and finite gives NaN in its example.
@@ -99,7 +99,7 @@ def diffusion(
         target: "noise", "clean" or "velocity": what the model predicts.
         min_snr: $\gamma$: weights examples so that in terms of $x_0$ the weight is the signal-to-noise ratio
             $\bar\alpha / (1 - \bar\alpha)$, clipped at $\gamma$. None for weights of 1.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], averaged over features. An alpha_bar outside 0 .. 1 gives NaN in its example.
@@ -115,7 +115,7 @@ def diffusion(
         [2.]
 
     Conventions:
-        - "noise" without weights is the simple loss of Ho et al., whose code averages over features as here; their
+        - "noise" without weights is the simple loss of Ho et al.: their code averages over features, as here, and their
           equation has the squared norm.
         - The same model's "noise" error is SNR times its "clean" error, its "velocity" error SNR + 1 times.
         - The weights of Hang et al. are min(SNR, gamma) for "clean", divided by SNR for "noise" and by SNR + 1 for
@@ -171,7 +171,7 @@ def flow_matching(
         data: [N, ...], $x_1$.
         noise: [N, ...], the standard normal $x_0$.
         sigma_min: $\sigma$, the spread around each example at time 1.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], averaged over features.

@@ -36,7 +36,7 @@ def denoising(
         predictions: [N, ...], reconstructions from `corrupt(key, clean)`.
         clean: [N, ...], the examples before the corruption.
         error: "squared", or "absolute" for the mean of $|\hat x_d - x_d|$.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N].

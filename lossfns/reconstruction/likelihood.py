@@ -49,14 +49,14 @@ def beta_vae(
         beta: Weight of the KL term; 1 is the ELBO.
         likelihood: "bernoulli", or "gaussian" with a fixed standard deviation.
         scale: Standard deviation of "gaussian".
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], nats per example, summed over features and latents. An input outside 0 .. 1 under "bernoulli" gives NaN in
         its example.
 
     Example:
-        Even odds for two pixels cost 2 log 2; a posterior of mean 1 and variance 1 costs 1/2.
+        Equal odds for two pixels cost 2 log 2; a posterior of mean 1 and variance 1 costs 1/2.
 
         >>> zeros = jnp.zeros((1, 2))
         >>> print(beta_vae(zeros, zeros, jnp.array([[1.0]]), jnp.array([[0.0]])).round(4))

@@ -22,7 +22,7 @@ def quantile(
         targets: [...], the same shape, any real dtype.
         quantile: $q$, between 0 and 1: a scalar, or an array that broadcasts to the predictions (one quantile per entry
             of the last axis).
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], units of the target. The gradient is 0 at equality. A traced quantile outside its range gives NaN at its
@@ -58,7 +58,7 @@ def expectile(
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
         expectile: $\tau$, between 0 and 1: a scalar, or an array that broadcasts to the predictions.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], squared units of the target. A traced expectile outside its range gives NaN at its entries.

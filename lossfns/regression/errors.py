@@ -15,7 +15,7 @@ def squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arra
     Args:
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], squared units of the target.
@@ -37,7 +37,7 @@ def absolute_error(predictions: jax.Array, targets: jax.Array, *, where: jax.Arr
     Args:
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], units of the target.
@@ -61,7 +61,7 @@ def huber(
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
         delta: Error at which the loss turns linear, in units of the target.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], squared units of the target.
@@ -99,7 +99,7 @@ def smooth_l1(
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
         beta: Error at which the loss turns linear, in units of the target; 0 gives the absolute error.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], units of the target.
@@ -147,7 +147,7 @@ def log_cosh(predictions: jax.Array, targets: jax.Array, *, where: jax.Array | N
     Args:
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...].
@@ -178,7 +178,7 @@ def charbonnier(
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
         epsilon: Half-width of the rounded bottom, in units of the target.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], units of the target, at least epsilon.
@@ -219,7 +219,7 @@ def tukey_biweight(
         predictions: [...], floating.
         targets: [...], the same shape, any real dtype.
         cutoff: $c$, in units of the target, beyond which the gradient is 0.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], squared units of the target, at most $c^2 / 6$.

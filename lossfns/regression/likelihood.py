@@ -41,7 +41,7 @@ def gaussian_nll(
         beta: Multiplies each entry by a constant $\sigma^{2 \beta}$: 0 is the likelihood, 1 gives the means the
             gradient of the squared error.
         full: Whether to add the constant $\tfrac12 \log 2\pi$.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats.
@@ -97,7 +97,7 @@ def poisson_nll(
         targets: [...], the same shape, counts $y$ of at least 0, any real dtype; need not be integers.
         log_rate: Whether the rates are given as logarithms.
         full: Whether to add the constant $\log y!$. The sum is accurate for any count.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats. A negative count or rate gives NaN. A rate of 0 (log-rate -inf) costs 0 for the count 0, with
@@ -144,7 +144,7 @@ def _rate_and_gap(x: jax.Array, count: jax.Array, log_rate: bool) -> tuple[jax.A
     return x, jnp.where(near, close, jnp.log(count) - jnp.log(jnp.where(near, count, x)))
 
 
-# From this count on log y! is y log y - y and a series, whose large terms cancel against the rate first.
+# From this count on, log y! is y log y - y plus a series; the large terms first cancel against the rate's.
 _MANY = 10.0
 
 

@@ -18,7 +18,7 @@ def log_squared_error(predictions: jax.Array, targets: jax.Array, *, where: jax.
     Args:
         predictions: [...], floating, at least -1.
         targets: [...], the same shape, at least -1, any real dtype.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...]. Exactly one of the two at -1 gives inf; a prediction or target below -1 gives NaN.
@@ -52,7 +52,7 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
     Args:
         predictions: [..., D], floating.
         targets: [..., D], the same shape, any real dtype.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], from 0 to 2. The cosine with a zero vector is 0, its distance 1.
@@ -72,6 +72,6 @@ def cosine_distance(predictions: jax.Array, targets: jax.Array, *, where: jax.Ar
     if predictions.ndim == 0:
         raise ValueError("predictions must have a last axis of features, got a scalar")
     u, v = map(unit_vectors, pair)
-    # Half the squared distance is accurate for small angles; a zero vector lacks half of its own square.
+    # Half the squared distance of unit vectors is accurate for small angles; for a zero vector 1/2 is missing.
     lacking = [jnp.where(jnp.all(x == 0, axis=-1), 0.5, 0).astype(x.dtype) for x in (u, v)]
     return zero_masked(where, jnp.sum(jnp.square(u - v), axis=-1) / 2 + sum(lacking))

@@ -45,7 +45,7 @@ def barron(
             axis); lower values reduce the influence of outliers. Learn it with `adaptive_barron`: this loss always
             prefers a lower alpha.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], dimensionless. A traced alpha of NaN or a traced scale of 0 or less gives NaN at its entries.
@@ -89,7 +89,7 @@ def adaptive_barron(
         alpha: Shape $\alpha \ge 0$: a scalar, or an array that broadcasts to the errors. To learn it, map a free
             parameter to an interval, such as $2 \sigma(a)$ for the paper's 0 to 2.
         scale: Scale $c$ in units of the errors: a scalar, or an array that broadcasts to them.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], nats. A traced alpha below 0, which has no distribution, or a scale of 0 or less gives NaN at its
@@ -142,12 +142,12 @@ def _penalty_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     # The derivative by x is much simpler than the loss: x (1 + x^2 / b)^(alpha / 2 - 1) = x e^(-+ w / 2).
     (x, alpha), (dx, dalpha) = primals, tangents
     w = _width(x, alpha)[0]
-    slope = jnp.zeros_like(x)
+    tangent_out = jnp.zeros_like(x)
     if not isinstance(dx, SymbolicZero):
-        slope += x * jnp.exp(jnp.where(alpha <= 2, -w, w) / 2) * dx
+        tangent_out += x * jnp.exp(jnp.where(alpha <= 2, -w, w) / 2) * dx
     if not isinstance(dalpha, SymbolicZero):
-        slope += jax.jvp(lambda a: _value(x, a), (alpha,), (jnp.ones_like(alpha),))[1] * dalpha
-    return _penalty(x, alpha), slope
+        tangent_out += jax.jvp(lambda a: _value(x, a), (alpha,), (jnp.ones_like(alpha),))[1] * dalpha
+    return _penalty(x, alpha), tangent_out
 
 
 def _width(x: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -232,5 +232,5 @@ def log_partition(alpha: jax.Array) -> jax.Array:
 @log_partition.defjvp
 def _log_partition_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # Each alpha has one derivative, which is stored instead of the integrand.
-    value, slope = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
-    return value, slope * tangents[0]
+    value, tangent_out = jax.jvp(log_partition.fun, primals, (jnp.ones_like(primals[0]),))
+    return value, tangent_out * tangents[0]

@@ -58,16 +58,13 @@ def vat(
         directions: [N, ...], initial directions, such as `jax.random.normal(key, inputs.shape)`.
         epsilon: Euclidean norm of the perturbation of an input.
         steps: Power iterations; a Python integer.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N], nats, at least 0. 0 if predictions do not depend on the input.
 
-    Raises:
-        TypeError: If `predict` is not callable.
-
     Example:
-        From x = 0 by log 3: even odds against odds of 3 to 1, log(2/3)/2 + log(2)/2.
+        From x = 0 by log 3: equal odds against odds of 3 to 1, log(2/3)/2 + log(2)/2.
 
         >>> def predict(x):
         ...     return jnp.concatenate([x, 0 * x], axis=-1)
@@ -120,13 +117,10 @@ def gradient_penalty(
             `mix * real + (1 - mix) * fake`, with one `mix` from 0 to 1 per example.
         target: Unpenalised gradient norm $t$: 1 for WGAN-GP, 0 for R1 (on real examples) and R2 (on generated ones).
         one_sided: Whether to penalise only norms above the target.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
 
     Returns:
         [N]. Where the critic's gradient is exactly 0, the penalty's is 0.
-
-    Raises:
-        TypeError: If `critic` is not callable.
 
     Example:
         A critic with gradient (3, 4), of norm 5.
@@ -155,10 +149,10 @@ def gradient_penalty(
         check_shape("critic(inputs)", check_array("critic(inputs)", scores), x.shape[:1], "of the examples of inputs")
         return jnp.sum(scores)
 
-    slopes = _rows(jax.grad(total)(x))
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(slopes), axis=-1, initial=0))
+    grads = _rows(jax.grad(total)(x))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(grads), axis=-1, initial=0))
     scale = jnp.where(largest == 0, 1, largest)
-    squares = jnp.sum(jnp.square(slopes / scale[:, None]), axis=-1)
+    squares = jnp.sum(jnp.square(grads / scale[:, None]), axis=-1)
     lengths = jnp.where(largest == 0, 0, scale * jnp.sqrt(jnp.where(largest == 0, 1, squares)))
     excess = lengths - as_scalar(target, x.dtype)
     return zero_masked(where, jnp.square(jnp.maximum(excess, 0) if one_sided else excess))
@@ -180,7 +174,7 @@ def fisher_diagonal(
         params: $\theta$, any pytree of floating arrays.
         *examples: Arrays [N, ...], at least one, such as inputs and labels. With labels drawn from the model's
             predictions this is the paper's Fisher information; with true labels the "empirical" one.
-        where: [N], boolean; False deletes the example.
+        where: [N], boolean; False excludes the example.
         axis_name: Mapped device axis of the global batch; all devices return the same.
 
     Returns:

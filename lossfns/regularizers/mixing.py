@@ -121,7 +121,7 @@ def cutmix(
 
     Conventions:
         The sides are rounded down to whole pixels and halved, as in the authors' code, so boxes in small images are
-        slightly smaller than drawn; the ratio is that of the pixels, unlike in its first version.
+        slightly smaller than drawn; the ratio counts pixels, unlike in the first version of that code.
 
     References:
         Yun et al. 2019, arXiv:1905.04899.

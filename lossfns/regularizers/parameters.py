@@ -109,9 +109,6 @@ def proximal(params: PyTree, anchor: PyTree, *, weight: float | jax.Array = 1.0,
     Returns:
         A scalar; 0 for an empty pytree.
 
-    Raises:
-        ValueError: If the pytrees have different structures.
-
     Example:
         >>> float(proximal({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 0.0])}, weight=2.0))
         50.0
@@ -177,9 +174,6 @@ def l2_sp(
     Returns:
         A scalar.
 
-    Raises:
-        ValueError: If the pytrees have different structures.
-
     Example:
         >>> float(l2_sp(jnp.array([5.0]), jnp.array([3.0]), jnp.array([4.0]), start_weight=1.0, new_weight=0.5))
         6.0
@@ -209,9 +203,6 @@ def ewc(params: PyTree, anchor: PyTree, fisher: PyTree, *, weight: float | jax.A
 
     Returns:
         A scalar. A negative Fisher information gives NaN.
-
-    Raises:
-        ValueError: If the pytrees have different structures.
 
     Example:
         >>> float(ewc(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0]), jnp.array([0.5, 4.0])))
@@ -245,9 +236,6 @@ def orthogonality(params: PyTree, *, weight: float | jax.Array = 1.0, side: str 
 
     Returns:
         A scalar; 0 for an empty pytree.
-
-    Raises:
-        ValueError: If a leaf has fewer than two axes.
 
     Example:
         Orthogonal columns of length 1 cost nothing; at length 2 each costs (4 - 1) squared.

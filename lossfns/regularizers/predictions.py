@@ -32,13 +32,13 @@ def confidence_penalty(
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
         threshold: $\Gamma$ in nats: if given, the penalty is $\max(0, \Gamma - H(p))$, 0 above that entropy.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats, from -log V to 0 (0 to the threshold if given). A row of -inf gives NaN.
 
     Example:
-        Even odds have entropy log 2, certainty 0.
+        Equal odds have entropy log 2, certainty 0.
 
         >>> print(confidence_penalty(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [-0.6931 -0.    ]
@@ -62,13 +62,13 @@ def entropy_minimization(logits: jax.Array, *, where: jax.Array | None = None) -
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf has probability 0.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats, from 0 to log V. A row of -inf gives NaN.
 
     Example:
-        Even odds have entropy log 2, certainty 0.
+        Equal odds have entropy log 2, certainty 0.
 
         >>> print(entropy_minimization(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [0.6931 0.    ]
@@ -92,13 +92,13 @@ def r_drop(logits_a: jax.Array, logits_b: jax.Array, *, where: jax.Array | None 
     Args:
         logits_a: [..., V], unnormalised log-probabilities of the first pass, in nats.
         logits_b: [..., V], logits of the second pass.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats, at least 0. A class at -inf in both passes costs 0, in only one inf.
 
     Example:
-        Even odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
+        Equal odds against odds of 3 to 1: differences of 1/4 and of log(3/2) and log 2, so log(3)/8.
 
         >>> print(r_drop(jnp.zeros((1, 2)), jnp.log(jnp.array([[3.0, 1.0]]))).round(4))
         [0.1373]
@@ -126,7 +126,7 @@ def router_z(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
-        where: [...], boolean; False deletes the token.
+        where: [...], boolean; False excludes the token.
 
     Returns:
         [...], squared nats. All experts at -inf give inf.
@@ -163,13 +163,12 @@ def moe_load_balance(
     r"""Load-balancing loss of a mixture of experts, $E \sum_e f_e P_e$.
 
     $f_e$ is the fraction of tokens routed to expert e (no gradient) and $P_e$ its mean router probability. The loss is
-    1 in perfect balance and E for a single expert. It is one number for the whole batch: every present token gets it,
-    so that the weighted mean is the same number.
+    1 in perfect balance and E for a single expert, one number for the whole batch.
 
     Args:
         logits: [..., E], the router's logits for each token, in nats. An expert at -inf is masked.
         top_k: Experts per token, of the largest logits; the first of ties.
-        where: [...], boolean; False deletes the token (padding must not count as load).
+        where: [...], boolean; False excludes the token (padding must not count as load).
         axis_name: Mapped device axis of the global batch.
 
     Returns:

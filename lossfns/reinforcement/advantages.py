@@ -43,7 +43,7 @@ def gae(
         decay: $\lambda$, in 0 .. 1: 0 for one-step differences, 1 for returns minus values.
         bootstrap: [...], value of the state after the last step, if the episode continues; None for 0, its end.
         ends: [..., T], boolean: the last steps of episodes, after which the row's next episode begins.
-        where: [..., T], boolean; False deletes the step, at the end (padding) or in between (a tool's answer).
+        where: [..., T], boolean; False excludes the step, at the end (padding) or in between (a tool's answer).
 
     Returns:
         [..., T]. Plus `values`, these are the targets of the value function.
@@ -57,8 +57,7 @@ def gae(
 
     Conventions:
         Discount 1 and lambda 0.95 are usual for PPO on language models; elsewhere 0.99 is common. Episodes cut off by a
-        time limit need `bootstrap`; TRL and verl use 0. They standardise advantages over the batch afterwards, which
-        this does not.
+        time limit need `bootstrap`; TRL and verl use 0, and then standardise the advantages over the batch.
 
     References:
         Schulman et al. 2015, arXiv:1506.02438.
@@ -126,7 +125,7 @@ def rloo(rewards: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
 
     Args:
         rewards: [..., n], the last axis the answers to one prompt.
-        where: [..., n], boolean; False deletes the answer.
+        where: [..., n], boolean; False excludes the answer.
 
     Returns:
         [..., n], without gradient; 0 for a single answer. The loss is `policy_gradient` of the answers'
@@ -165,8 +164,8 @@ def group_advantages(
         rewards: [..., n], the last axis the answers to one prompt.
         ddof: $d$, 1 for the unbiased variance and 0 for the population's.
         epsilon: $\epsilon$, added to the standard deviation.
-        scale: Whether to divide by the standard deviation; Dr. GRPO does not.
-        where: [..., n], boolean; False deletes the answer.
+        scale: Whether to divide by the standard deviation; False for Dr. GRPO.
+        where: [..., n], boolean; False excludes the answer.
 
     Returns:
         [..., n], without gradient; 0 for a single answer, and if all rewards of a group are equal.

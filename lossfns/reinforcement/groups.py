@@ -200,7 +200,7 @@ def grpo(
         kl_weight: $\beta$, used if there is a reference.
         normalizer: See `token_weights`. Only "constant" changes the values: they are multiplied by T / length.
         length: The constant of "constant", such as the maximal number of tokens; None for T.
-        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are excluded with their rewards.
 
     Returns:
         [..., n, T], a value per token.

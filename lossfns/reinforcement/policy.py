@@ -26,7 +26,7 @@ def policy_gradient(log_probs: jax.Array, advantages: jax.Array, *, where: jax.A
         log_probs: [...], log-probabilities of the actions or tokens taken, in nats; for language models minus
             `next_token`.
         advantages: [...], advantages of the actions; no gradient.
-        where: [...], boolean; False deletes the action.
+        where: [...], boolean; False excludes the action.
 
     Returns:
         [...]. Only its gradient is meaningful.
@@ -74,7 +74,7 @@ def ppo_clip(
         clip_low: $\epsilon_l$, in 0 .. 1.
         clip_high: $\epsilon_h$.
         dual_clip: $c > 1$, 3 in its paper; None for none.
-        where: [...], boolean; False deletes the action.
+        where: [...], boolean; False excludes the action.
 
     Returns:
         [...].
@@ -126,7 +126,7 @@ def value_clip(
         old_values: [...], values predicted when the actions were taken; no gradient.
         returns: [...], the targets, such as `gae(...) + old_values`; no gradient.
         clip: $\epsilon$; None for no clipping.
-        where: [...], boolean; False deletes the entry.
+        where: [...], boolean; False excludes the entry.
 
     Returns:
         [...], squared units of the reward.
@@ -159,13 +159,13 @@ def entropy_bonus(logits: jax.Array, *, where: jax.Array | None = None) -> jax.A
 
     Args:
         logits: [..., V], unnormalised log-probabilities in nats. A class at -inf is masked.
-        where: [...], boolean; False deletes the row.
+        where: [...], boolean; False excludes the row.
 
     Returns:
         [...], nats per row, between -log V and 0. A row of -inf gives NaN. Infinite logits share the probability.
 
     Example:
-        Two classes at even odds, and one of them masked.
+        Two classes at equal odds, and one of them masked.
 
         >>> print(entropy_bonus(jnp.array([[0.0, 0.0], [0.0, -jnp.inf]])).round(4))
         [-0.6931  0.    ]
@@ -200,7 +200,7 @@ def kl_estimate(
         log_probs: [...], log-probabilities under $\pi$ of actions or tokens drawn from it, in nats.
         reference_log_probs: [...], the same under $\pi_0$; no gradient.
         kind: "k1", "k2" or "k3".
-        where: [...], boolean; False deletes the sample.
+        where: [...], boolean; False excludes the sample.
 
     Returns:
         [...], nats per sample; k2 and k3 are at least 0.

@@ -45,7 +45,7 @@ def dr_grpo(
         clip_high: $\epsilon_h$.
         length: $L$, the constant to divide by, such as the maximal number of generated tokens; None for T, which varies
             with the padding.
-        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are excluded with their rewards.
 
     Returns:
         [..., n, T], a value per token.
@@ -107,7 +107,7 @@ def dapo(
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
         epsilon: Added to the standard deviation.
-        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are excluded with their rewards.
 
     Returns:
         [..., n, T], a value per token.
@@ -122,7 +122,7 @@ def dapo(
 
     Conventions:
         The paper's formula divides by the tokens of a prompt's answers inside the expectation over prompts
-        ("group_tokens"); its code, verl and TRL by those of the whole batch. Dynamic sampling, which drops groups with
+        ("group_tokens"); its code, verl and TRL by all tokens of the batch. Dynamic sampling, which drops groups with
         equal rewards, is left to the data: here their values are 0 but their tokens count.
 
     References:
@@ -179,7 +179,7 @@ def gspo(
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
         epsilon: Added to the standard deviation.
-        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are excluded with their rewards.
 
     Returns:
         [..., n, T], a value per token.
@@ -251,7 +251,7 @@ def cispo(
         clip_high: $\epsilon_h$.
         ddof: 1 for the unbiased variance of the rewards, 0 for the population's.
         epsilon: Added to the standard deviation.
-        where: [..., n, T], boolean: the tokens of the answers. Empty answers are deleted with their rewards.
+        where: [..., n, T], boolean: the tokens of the answers. Empty answers are excluded with their rewards.
 
     Returns:
         [..., n, T], a value per token. Only its gradient is meaningful.

@@ -1,7 +1,7 @@
 """Sum over all paths of a chain of states, and the posterior of states and transitions.
 
-Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], from row to column. Steps may be absent,
-that is deleted, and `first` marks the first present step, which has no transition into it.
+Time comes first: scores are [T, ..., K], transitions [K, K] or [..., K, K], from row to column. Absent steps are
+skipped, and `first` marks the first present step, which has no transition into it.
 
 Fast form: a step is one product, `exp(a - max a) @ exp(A - column maxima)`, instead of a log-sum-exp over [K, K]. It
 loses at most K exp(-87) to underflow in float32, negligible next to a sum of at least exp(-60). If some sum is smaller
@@ -46,10 +46,10 @@ def log_partition(scores: jax.Array, transitions: jax.Array, first: jax.Array, p
 @log_partition.defjvp
 def _log_partition_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     out = posterior(*primals)
-    slope = jnp.einsum("t...k,t...k->...", out.states, tangents[0], precision=_HIGHEST)
+    tangent_out = jnp.einsum("t...k,t...k->...", out.states, tangents[0], precision=_HIGHEST)
     moved = jnp.broadcast_to(tangents[1], out.transitions.shape)
-    slope += jnp.einsum("...ij,...ij->...", out.transitions, moved, precision=_HIGHEST)
-    return out.log_z, slope
+    tangent_out += jnp.einsum("...ij,...ij->...", out.transitions, moved, precision=_HIGHEST)
+    return out.log_z, tangent_out
 
 
 def posterior(scores: jax.Array, transitions: jax.Array, first: jax.Array, present: jax.Array) -> Posterior:

@@ -44,9 +44,9 @@ def log_sum_of_paths(moves: Moves, tables: Any, rows: Any, columns: Any) -> jax.
 
 @log_sum_of_paths.defjvp
 def _log_sum_of_paths_jvp(moves, primals, tangents):  # type: ignore[no-untyped-def]
-    value, slopes = _value_and_slopes(moves, *primals)
-    pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(tangents[0]), strict=True)
-    return value, sum(jnp.sum(slope * tangent, axis=(0, -1)) for slope, tangent in pairs)
+    value, grads = _value_and_gradients(moves, *primals)
+    pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(tangents[0]), strict=True)
+    return value, sum(jnp.sum(grad * tangent, axis=(0, -1)) for grad, tangent in pairs)
 
 
 class _State(NamedTuple):
@@ -127,7 +127,7 @@ class _Grid(NamedTuple):
         return _State(cells - top, state.last - top, state.total + top[..., 0]), top
 
 
-def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tuple[jax.Array, Any]:
+def _value_and_gradients(moves: Moves, tables: Any, rows: Any, columns: Any) -> tuple[jax.Array, Any]:
     """Cuturi and Blondel's algorithm 2, for any moves. The backward pass overwrites the log-sums by gradients."""
     grid = _Grid(moves, tables, rows, columns)
     start = grid.start()
@@ -148,8 +148,8 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
         weights, pull_back = jax.vjp(weights_of, parts)
         shares = _softmax(grid.ways(last, last_but_one - top, weights))
         entered = tuple(jnp.where(grid.inside(n), here * share, 0) for share in shares)
-        slopes = jax.tree.leaves(pull_back(entered)[0])
-        turned = [grid.set(x, n, slope) for x, slope in zip(turned, slopes, strict=True)]
+        grads = jax.tree.leaves(pull_back(entered)[0])
+        turned = [grid.set(x, n, grad) for x, grad in zip(turned, grads, strict=True)]
         down, right, *diagonal = entered
         return (before + down + _left(right), sum(map(_left, diagonal), jnp.zeros_like(down)), turned), None
 
@@ -161,8 +161,8 @@ def _value_and_slopes(moves: Moves, tables: Any, rows: Any, columns: Any) -> tup
     turned = [log_sums, *(grid.blank(_flat(jnp.zeros_like(x))) for x in jax.tree.leaves(tables)[1:])]
     carry = here, jnp.zeros_like(here), turned
     (_, _, turned), _ = jax.lax.scan(backward, carry, (grid.numbers, tops), reverse=True)
-    slopes = [grid.set(x, jnp.int32(0), jnp.zeros_like(here)) for x in turned]  # no move enters the first cell
-    upright = [_upright(x, grid.one.shape) for x in slopes]
+    grads = [grid.set(x, jnp.int32(0), jnp.zeros_like(here)) for x in turned]  # no move enters the first cell
+    upright = [_upright(x, grid.one.shape) for x in grads]
     return value, jax.tree.unflatten(jax.tree.structure(tables), upright)
 
 
@@ -186,7 +186,7 @@ def _left(x: jax.Array) -> jax.Array:
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    """With flat rows, for which XLA has only one layout: it copies arrays into another layout otherwise."""
+    """With flat rows, for which XLA has only one layout; otherwise it copies the array into another one."""
     return x.reshape(len(x), -1)
 
 

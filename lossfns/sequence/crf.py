@@ -41,10 +41,10 @@ def linear_chain_crf(
             one per sequence.
         tags: $y$, [..., T], integers in 0 .. K-1.
         steps_where: The present steps: boolean [..., T], or integer lengths [...]; None for all. An absent step
-            is deleted, wherever it is.
+            is skipped, wherever it is.
         start: [K], scores of the first tag; None for none.
         end: [K], scores of the last tag; None for none.
-        where: [...], boolean; False deletes the sequence.
+        where: [...], boolean; False excludes the sequence.
 
     Returns:
         [...], nats per sequence, at least 0; 0 without present steps and inf for a forbidden path. A present tag or a

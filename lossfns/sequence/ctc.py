@@ -40,21 +40,18 @@ def ctc(
             masked.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
         logits_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
-            frame is deleted, wherever it is.
+            frame is skipped, wherever it is.
         labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
         zero_infinity: Whether infeasible label sequences have the value 0 instead of inf, with gradient 0 either way.
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], nats per label sequence (not per label), at least 0; inf if the labels need more frames. A present label
         that is out of range or blank, a length out of range or a label mask with a hole gives NaN.
 
-    Raises:
-        ValueError: If the blank is not a class.
-
     Example:
-        Two frames at even odds of blank and "a": three of four paths give "a", so the loss is log(4/3).
+        Two frames at equal odds of blank and "a": three of four paths give "a", so the loss is log(4/3).
 
         >>> print(ctc(jnp.zeros((2, 2)), jnp.array([1])).round(4))
         0.2877

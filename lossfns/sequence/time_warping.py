@@ -42,11 +42,11 @@ def soft_dtw(
         predictions: $x$, [..., N, D].
         targets: $y$, [..., M, D]; the lengths may differ.
         predictions_where: The present steps of $x$: boolean [..., N], or integer lengths [...]; None for all. An
-            absent step is deleted, wherever it is.
+            absent step is skipped, wherever it is.
         targets_where: Present steps of $y$, [..., M] or [...].
         gamma: Smoothing $\gamma$ in units of the squared distance; towards 0 the value tends to dynamic time warping.
         divergence: Whether to subtract half of the values of $(x, x)$ and $(y, y)$, so that equal series have value 0.
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], squared units of the inputs; may be negative without `divergence`. inf if only one series is empty, 0 if
@@ -93,7 +93,7 @@ def soft_dtw(
 
 
 def _divergence(x: jax.Array, y: jax.Array, in_x: jax.Array, in_y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """The value of (x, y) minus half of those of (x, x) and (y, y), one table at a time, padded to one length."""
+    """The value of (x, y) minus half the values of (x, x) and (y, y), one table at a time, padded to one length."""
     length = max(x.shape[-2], y.shape[-2])
 
     def padded(x: jax.Array, axis: int) -> jax.Array:

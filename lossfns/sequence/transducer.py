@@ -40,21 +40,18 @@ def rnn_transducer(
             u = 0 .. L labels.
         labels: [..., L], integers in 0 .. V-1 other than the blank.
         frames_where: The present frames: boolean [..., T], or integer lengths [...]; None for all. An absent
-            frame is deleted, wherever it is.
+            frame is skipped, wherever it is.
         labels_where: The present labels: boolean [..., L] without holes, or integer lengths [...]; None for all.
         blank_id: The blank's class, in 0 .. V-1.
-        where: [...], boolean; False deletes the example.
+        where: [...], boolean; False excludes the example.
 
     Returns:
         [...], nats per label sequence, at least 0; inf if every path has probability 0, and 0 for no frames and no
         labels. A present label that is out of range or blank, a length out of range or a label mask with a hole gives
         NaN.
 
-    Raises:
-        ValueError: If the blank is not a class.
-
     Example:
-        One frame, one label, even odds everywhere: the only path emits "a", then the blank, so the loss is log 4.
+        One frame, one label, equal odds everywhere: the only path emits "a", then the blank, so the loss is log 4.
 
         >>> print(rnn_transducer(jnp.zeros((1, 2, 2)), jnp.array([1])).round(4))
         1.3863

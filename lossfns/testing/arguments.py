@@ -62,7 +62,7 @@ def _assert_refused(case: LossCase, inputs: Inputs, name: str, value: Any) -> No
 
 
 def _in_range(case: LossCase, numbers: Mapping[str, Number]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, float]]]:
-    """Other options, and numbers to trace: those of the first variant together, and each disabled one on its own."""
+    """Other options, and numbers to trace: all of the first variant together, then each disabled one on its own."""
     defaults = option_defaults(case.loss)
     usual = {**{name: defaults.get(name) for name in numbers}, **case.variants[0]}
     on = {name: _usable(case, name, check) for name, check in numbers.items() if usual[name] is not None}

@@ -104,27 +104,29 @@ def check_example(case: LossCase, recipe: Recipe) -> None:
         where = row_mask(keep, result_shape(case, inputs, kwargs))
         given = poison(inputs, ~keep, recipe.under_the_mask)
     try:
-        values, slopes = evaluate(case, given, kwargs, where=where)
+        values, grads = evaluate(case, given, kwargs, where=where)
         if where is not None:
-            for leaf in jax.tree.leaves((values, slopes)):
+            for leaf in jax.tree.leaves((values, grads)):
                 assert (take(leaf, ~keep) == 0).all(), "a masked row has a value or a gradient"
-            inputs, values, slopes = take((inputs, values, slopes), keep)
-        _check_finite(case, values, slopes)
-        _check_values(case, inputs, values, slopes)
+            inputs, values, grads = take((inputs, values, grads), keep)
+        _check_finite(case, values, grads)
+        _check_values(case, inputs, values, grads)
     except AssertionError as error:
         raise Failing(f"{error}\n{recipe} {described(kwargs)}", given) from None
 
 
-def _check_finite(case: LossCase, values: np.ndarray, slopes: Any) -> None:
+def _check_finite(case: LossCase, values: np.ndarray, grads: Any) -> None:
     finite = np.isfinite(values)
     if case.batched and not case.batch_coupled:
-        slopes = take(slopes, finite.all(axis=tuple(range(1, finite.ndim))))
+        grads = take(grads, finite.all(axis=tuple(range(1, finite.ndim))))
     elif not finite.all():
         return
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes)), "the value is finite, the gradient is not"
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)), (
+        "a finite value has a NaN or infinite gradient"
+    )
 
 
-def _check_values(case: LossCase, inputs: Inputs, values: np.ndarray, slopes: Any) -> None:
+def _check_values(case: LossCase, inputs: Inputs, values: np.ndarray, grads: Any) -> None:
     kwargs = case.variants[0]
     try:
         expected = expected_values(case, inputs, kwargs)
@@ -135,7 +137,7 @@ def _check_values(case: LossCase, inputs: Inputs, values: np.ndarray, slopes: An
     assert not lost.any(), f"NaN where {expected[lost][:3]} is right"
     # Rounding an input changes the value by the gradient times it, which no implementation can avoid.
     moving = tuple(inputs[i] for i in case.moving(inputs))
-    products = jax.tree.map(lambda g, x: np.abs(np.float64(g) * x).sum(), slopes, moving)
+    products = jax.tree.map(lambda g, x: np.abs(np.float64(g) * x).sum(), grads, moving)
     moved = 2 * float(sum(jax.tree.leaves(products)))
     ulps = 4 * case.tolerance(kwargs)
     if largest(inputs) > _SANE:  # a percent of the largest number, and squares may be infinite

@@ -47,7 +47,7 @@ def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
 
 
 def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:
-    """An eager call gives the values of a jitted one, and a call without a mask those of a mask of True."""
+    """An eager call equals a jitted one, and a call without a mask equals one with a mask of True."""
     kwargs = case.variants[0]
     inside = evaluate(case, inputs, kwargs)
     eager = case.loss(*jax.tree.map(jnp.asarray, inputs), **kwargs)
@@ -134,7 +134,7 @@ def all_masked_is_zero(case: LossCase, inputs: Inputs) -> str | None:
 
 
 def _row_by_row(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> Any:
-    """Values and gradients of each row in a batch of its own."""
+    """Values and gradients of each row as a batch of one."""
     weights = row_weights(case, inputs, kwargs)
     rows = [slice(i, i + 1) for i in range(count_rows(inputs))]
     parts = [evaluate(case, take(inputs, row), kwargs, weights=weights[row]) for row in rows]

@@ -32,8 +32,8 @@ def _replaced(inputs: Inputs, position: int, x: Any) -> Inputs:
 def shift(case: LossCase, inputs: Inputs) -> str | None:
     """Adding 1e4 to a row of logits and subtracting it from the next changes nothing, at any temperature."""
     if not case.shift_invariant:
-        raise Skip("no logits to whose rows a constant may be added")
-    # A division by 3 rounds; one by a power of two does not.
+        raise Skip("no logits that are invariant to a constant per row")
+    # A division by 3 rounds; a division by a power of two is exact.
     softer = {name: 3.0 for name in case.sweep if "temperature" in name}
     for kwargs in (case.variants[0], *([{**case.variants[0], **softer}] if softer else [])):
         for i in case.shift_invariant:
@@ -50,14 +50,14 @@ def shift(case: LossCase, inputs: Inputs) -> str | None:
 def scale(case: LossCase, inputs: Inputs) -> str | None:
     """Embeddings times 1e-4 or 1e4 give the same values, and gradients divided by the factor."""
     if not case.scale_invariant:
-        raise Skip("no embeddings whose length does not matter")
+        raise Skip("no embeddings that are invariant to their length")
     kwargs, moving = case.variants[0], case.moving(inputs)
     expected = evaluate(case, inputs, kwargs)
     for i in case.scale_invariant:
         for factor in (1e-4, 1e4):
-            values, slopes = evaluate(case, _replaced(inputs, i, inputs[i] * factor), kwargs)
-            slopes = tuple(g * factor if j == i else g for j, g in zip(moving, slopes, strict=True))
-            assert_same(case, (values, slopes), expected, kwargs, f"argument {i} times {factor:g}")
+            values, grads = evaluate(case, _replaced(inputs, i, inputs[i] * factor), kwargs)
+            grads = tuple(g * factor if j == i else g for j, g in zip(moving, grads, strict=True))
+            assert_same(case, (values, grads), expected, kwargs, f"argument {i} times {factor:g}")
     return None
 
 
@@ -98,12 +98,10 @@ def _downhill(case: LossCase, inputs: Inputs) -> Inputs:
         return inputs
     stride = 4 * largest(inputs[0])
     for _ in range(4):
-        _, slopes = evaluate(
-            case, inputs, case.variants[0], weights=np.abs(row_weights(case, inputs, case.variants[0]))
-        )
-        slope = slopes[case.moving(inputs).index(0)]
-        step = np.float32(min(stride / largest(slope), 1e30))
-        inputs = (jax.tree.map(lambda x, g, step=step: x - step * g, inputs[0], slope), *inputs[1:])
+        _, grads = evaluate(case, inputs, case.variants[0], weights=np.abs(row_weights(case, inputs, case.variants[0])))
+        grad = grads[case.moving(inputs).index(0)]
+        step = np.float32(min(stride / largest(grad), 1e30))
+        inputs = (jax.tree.map(lambda x, g, step=step: x - step * g, inputs[0], grad), *inputs[1:])
         stride /= 2
     return inputs
 

@@ -18,7 +18,7 @@ from lossfns.testing.case import (
     option_defaults,
     row_weights,
 )
-from lossfns.testing.numerics import slope_tolerance, unpleasant
+from lossfns.testing.numerics import gradient_tolerance, unpleasant
 
 # Step of a central difference in float64, relative to the number.
 _STEP = 1e-5
@@ -63,8 +63,8 @@ def _check_differences(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]
     with jax.enable_x64(True):
         doubles = cast(inputs, np.float64)
         weights = row_weights(case, inputs, kwargs)
-        _, _, slopes = evaluate_all(case, doubles, kwargs)
-        for name, slope in slopes.items():
+        _, _, grads = evaluate_all(case, doubles, kwargs)
+        for name, grad in grads.items():
             if name in case.unlike_differences or not np.isfinite(used[name]):
                 continue
             step = _STEP * abs(used[name])
@@ -76,15 +76,15 @@ def _check_differences(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]
                 continue
             difference = (weights * (ahead - behind)).sum() / (2 * step)
             rounding = 8 * float(np.finfo(np.float64).eps) * np.abs(weights * ahead).sum() / step
-            allowed = slope_tolerance(case, kwargs) * (1 + abs(difference)) + rounding
-            what = f"gradient by {name} {described(kwargs)}: differences give {difference:.9g}, got {slope:.9g}"
-            assert abs(slope - difference) <= allowed, what
+            allowed = gradient_tolerance(case, kwargs) * (1 + abs(difference)) + rounding
+            what = f"gradient by {name} {described(kwargs)}: differences give {difference:.9g}, got {grad:.9g}"
+            assert abs(grad - difference) <= allowed, what
     _check_finite(case, inputs, kwargs, "ordinary inputs")
-    return list(slopes)
+    return list(grads)
 
 
 def _check_finite(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], what: str) -> None:
-    values, _, slopes = evaluate_all(case, inputs, kwargs)
+    values, _, grads = evaluate_all(case, inputs, kwargs)
     finite, where = np.isfinite(values), None
     if not finite.all():
         where = all_rows(case, inputs, kwargs)
@@ -92,6 +92,6 @@ def _check_finite(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], wha
             return
         finite = finite.reshape(len(finite), -1).all(axis=1)
         where[~finite] = False
-        slopes = evaluate_all(case, inputs, kwargs, where=where)[2]
-    for name, slope in slopes.items():
-        assert np.isfinite(slope), f"{what} {described(kwargs)}: the gradient by {name} is {slope}"
+        grads = evaluate_all(case, inputs, kwargs, where=where)[2]
+    for name, grad in grads.items():
+        assert np.isfinite(grad), f"{what} {described(kwargs)}: the gradient by {name} is {grad}"

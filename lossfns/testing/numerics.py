@@ -54,7 +54,7 @@ def gradients(case: LossCase, inputs: Inputs) -> str | None:
         with jax.enable_x64(True):
             doubles = cast(inputs, np.float64)
             exact = evaluate(case, doubles, kwargs)
-            _check_slope(case, doubles, kwargs, exact[1])
+            _check_gradient(case, doubles, kwargs, exact[1])
             if position == 0:
                 _check_every_mode(case, doubles, kwargs)
         actual = evaluate(case, inputs, kwargs)
@@ -67,12 +67,12 @@ def gradients(case: LossCase, inputs: Inputs) -> str | None:
 _STEP = 1e-5
 
 
-def slope_tolerance(case: LossCase, kwargs: Mapping[str, Any]) -> float:
+def gradient_tolerance(case: LossCase, kwargs: Mapping[str, Any]) -> float:
     """Relative tolerance of float32 gradients."""
     return 1e-5 * case.condition(kwargs) ** 2
 
 
-def _check_slope(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], slopes: tuple[Any, ...]) -> None:
+def _check_gradient(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], grads: tuple[Any, ...]) -> None:
     """The derivative in one random direction, from values alone."""
     moving, rng = case.moving(inputs), np.random.default_rng(2)
     ways = [jax.tree.map(lambda x: rng.normal(size=np.shape(x)), inputs[i]) for i in moving]
@@ -84,9 +84,9 @@ def _check_slope(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any], slop
         return float((values * weights).sum())
 
     difference = (objective(_STEP) - objective(-_STEP)) / (2 * _STEP)
-    slope = float(_dot(list(slopes), ways))
-    close = abs(slope - difference) <= slope_tolerance(case, kwargs) * (1 + abs(difference))
-    assert close, f"slope {described(kwargs)}: finite differences give {difference:.9g}, the gradient {slope:.9g}"
+    grad = float(_dot(list(grads), ways))
+    close = abs(grad - difference) <= gradient_tolerance(case, kwargs) * (1 + abs(difference))
+    assert close, f"gradient {described(kwargs)}: finite differences give {difference:.9g}, the gradient {grad:.9g}"
 
 
 def _check_every_mode(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any]) -> None:
@@ -100,17 +100,17 @@ def _check_every_mode(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any])
     def values(moved: tuple[Any, ...]) -> jax.Array:
         return case.loss(*with_moved(inputs, moving, moved), **options)
 
-    slopes = jax.grad(lambda moved: (values(moved) * weights).sum())
+    grads = jax.grad(lambda moved: (values(moved) * weights).sum())
 
     @jax.jit
     def every_mode(moved: tuple[Any, ...]) -> dict[str, Any]:
-        out = {"value": values(moved), "gradient": slopes(moved)}
+        out = {"value": values(moved), "gradient": grads(moved)}
         if "fwd" in case.modes:
             out["forward mode"] = jax.jvp(values, (moved,), (way,))[1]
         if case.smooth:
-            out["reverse over reverse"] = jax.grad(lambda moved: _dot(slopes(moved), way))(moved)
+            out["reverse over reverse"] = jax.grad(lambda moved: _dot(grads(moved), way))(moved)
         if case.smooth and "fwd" in case.modes:
-            out["forward over reverse"] = jax.jvp(slopes, (moved,), (way,))[1]
+            out["forward over reverse"] = jax.jvp(grads, (moved,), (way,))[1]
         return out
 
     def difference(name: str) -> Any:
@@ -126,7 +126,7 @@ def _check_every_mode(case: LossCase, inputs: Inputs, kwargs: Mapping[str, Any])
     if case.smooth:
         second = difference("gradient")
         pairs += [(name, here[name], second) for name in here if " over " in name]
-    ulps = slope_tolerance(case, kwargs) / float(np.finfo(np.float64).eps)
+    ulps = gradient_tolerance(case, kwargs) / float(np.finfo(np.float64).eps)
     for name, got, wanted in pairs:
         assert_close(got, wanted, f"{name} against differences {described(kwargs)}", ulps=ulps, dtype=np.float64)
 
@@ -179,7 +179,7 @@ def hostile(case: LossCase, inputs: Inputs) -> str | None:
     ordinary = largest(evaluate(case, inputs, case.variants[0])[1])
     names = []
     for name, batch, kwargs in unpleasant(case, inputs):
-        values, slopes = evaluate(case, batch, kwargs)
+        values, grads = evaluate(case, batch, kwargs)
         if case.oracle is not None:
             assert_close(values, expected_values(case, batch, kwargs), name, ulps=case.tolerance(kwargs))
         else:
@@ -187,13 +187,13 @@ def hostile(case: LossCase, inputs: Inputs) -> str | None:
         finite = np.isfinite(values)
         if case.batched and not case.batch_coupled:
             others = tuple(range(1, finite.ndim))
-            for leaf in jax.tree.leaves(take(slopes, ~np.isnan(values).any(axis=others))):
+            for leaf in jax.tree.leaves(take(grads, ~np.isnan(values).any(axis=others))):
                 assert not np.isnan(leaf).any(), f"{name}: the value is infinite and the gradient is NaN"
             finite = finite.all(axis=others)
-            slopes = take(slopes, finite)
+            grads = take(grads, finite)
         if finite.all() or (case.batched and not case.batch_coupled):
-            for leaf in jax.tree.leaves(slopes):
-                assert np.isfinite(leaf).all(), f"{name}: the value is finite and the gradient is not"
+            for leaf in jax.tree.leaves(grads):
+                assert np.isfinite(leaf).all(), f"{name}: a finite value has a NaN or infinite gradient"
                 # 1 / (norm + epsilon) is finite at zero and useless: that row has a million times the others' gradient.
                 small = name not in ("a zero row", "all zeros") or largest(leaf) <= 1e3 * max(ordinary, 1.0)
                 assert small, f"{name}: gradient of {largest(leaf):.1e} where ordinary rows have {ordinary:.1e}"
@@ -209,15 +209,15 @@ def low_precision(case: LossCase, inputs: Inputs) -> str | None:
         for label, batch in (("", inputs), (", peaked", peaked(inputs))):
             what = f"{np.dtype(dtype).name}{label}"
             batch = cast(batch, dtype)
-            values, slopes = evaluate(case, batch, kwargs)
+            values, grads = evaluate(case, batch, kwargs)
             with jax.enable_x64(True):
-                exact_values, exact_slopes = evaluate(case, cast(batch, np.float64), kwargs)
+                exact_values, exact_grads = evaluate(case, cast(batch, np.float64), kwargs)
             if case.oracle is not None:
                 exact_values = expected_values(case, batch, kwargs)
             assert_close(values, exact_values, f"{what}: computed below float32, value", ulps=case.tolerance(kwargs))
-            error = _largest_error(slopes, exact_slopes)
-            if case.naive is not None and not _is_rounded_once(slopes, exact_slopes, dtype, case.tolerance(kwargs)):
-                naive = _largest_error(_naive_gradients(case, batch, kwargs), exact_slopes)
+            error = _largest_error(grads, exact_grads)
+            if case.naive is not None and not _is_rounded_once(grads, exact_grads, dtype, case.tolerance(kwargs)):
+                naive = _largest_error(_naive_gradients(case, batch, kwargs), exact_grads)
                 assert error <= naive, f"{what}: gradient error {error:.2e}, the naive formula's is {naive:.2e}"
             notes.append(f"{error:.0e}")
     return f"gradient errors {', '.join(notes)}"

@@ -99,8 +99,8 @@ def values_out_of_range(case: LossCase, inputs: Inputs) -> str | None:
         _assert_spoils_its_row(case, inputs, position, (*numbers, *nan), kwargs)
         where = row_mask(np.arange(count_rows(inputs)) > 0, result_shape(case, inputs, kwargs))
         for wrong in numbers:
-            values, slopes = evaluate(case, _with_first(inputs, position, wrong), kwargs, where=where)
-            for leaf in (values, *jax.tree.leaves(slopes)):
+            values, grads = evaluate(case, _with_first(inputs, position, wrong), kwargs, where=where)
+            for leaf in (values, *jax.tree.leaves(grads)):
                 assert (leaf[0] == 0).all(), f"{wrong} in array {position} of a masked row: expected 0, got {leaf[0]}"
     return None
 
@@ -117,11 +117,11 @@ def _assert_spoils_its_row(
 ) -> None:
     expected = evaluate(case, inputs, kwargs)
     for wrong in numbers:
-        values, slopes = evaluate(case, _with_first(inputs, position, wrong), kwargs)
+        values, grads = evaluate(case, _with_first(inputs, position, wrong), kwargs)
         what = f"{wrong} in array {position} {described(kwargs)}"
         assert np.isnan(values[0]).any(), f"{what}: expected NaN, got {values[0]}"
         if not case.batch_coupled:
-            others = take((values, slopes), slice(1, None))
+            others = take((values, grads), slice(1, None))
             assert_same(case, others, take(expected, slice(1, None)), kwargs, f"rows next to one with {what}")
 
 

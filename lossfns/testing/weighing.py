@@ -40,12 +40,12 @@ def mask_is_given_once(case: LossCase, inputs: Inputs) -> str | None:
         else:
             shares = np.zeros(shape, np.float32)
             shares[keep] = left
-            mean, slopes = _mean(case, inputs, None, shares, kwargs)
-            expected = mean, take(slopes, keep)
+            mean, grads = _mean(case, inputs, None, shares, kwargs)
+            expected = mean, take(grads, keep)
         where, hidden = row_mask(keep, shape), poison(inputs, ~keep, np.nan)
-        mean, slopes = _mean(case, hidden, where, _shares(case, hidden, where, kwargs), kwargs)
-        assert_same(case, (mean, take(slopes, keep)), expected, kwargs, f"the mean {described(kwargs)}")
-        assert not any(leaf.any() for leaf in jax.tree.leaves(take(slopes, ~keep))), "masked rows: expected gradient 0"
+        mean, grads = _mean(case, hidden, where, _shares(case, hidden, where, kwargs), kwargs)
+        assert_same(case, (mean, take(grads, keep)), expected, kwargs, f"the mean {described(kwargs)}")
+        assert not any(leaf.any() for leaf in jax.tree.leaves(take(grads, ~keep))), "masked rows: expected gradient 0"
     _assert_empty_places_do_not_count(case, inputs)
     return None
 
@@ -81,5 +81,5 @@ def _shares(case: LossCase, inputs: Inputs, where: np.ndarray, kwargs: Mapping[s
 def _mean(
     case: LossCase, inputs: Inputs, where: Any, shares: np.ndarray, kwargs: Mapping[str, Any]
 ) -> tuple[np.ndarray, Any]:
-    values, slopes = evaluate(case, inputs, kwargs, where=where, weights=shares)
-    return np.sum(np.where(shares == 0, 0, values) * shares, dtype=values.dtype), slopes
+    values, grads = evaluate(case, inputs, kwargs, where=where, weights=shares)
+    return np.sum(np.where(shares == 0, 0, values) * shares, dtype=values.dtype), grads

@@ -58,7 +58,7 @@ def arc_cross_entropy(
         range gives NaN, an absent or forbidden one inf.
 
     Example:
-        Two words, three heads at even odds: log 3; without the word itself log 2.
+        Two words, three heads at equal odds: log 3; without the word itself log 2.
 
         >>> print(arc_cross_entropy(jnp.zeros((2, 3)), jnp.array([0, 1])).round(4))
         [1.0986 1.0986]
@@ -105,9 +105,9 @@ def dependency_tree_crf(
             k-th word (as in CoNLL-U); a word's own column is ignored. -inf forbids an arc.
         heads: $h$, [..., N], integers in 0 .. N.
         words_where: The present words: boolean [..., N], or integer lengths [...]; None for all. An absent word is
-            deleted (heads keep their numbers).
+            skipped (heads keep their numbers).
         single_root: Whether trees have exactly one word under the root, as in treebanks, rather than at least one.
-        where: [...], boolean; False deletes the tree.
+        where: [...], boolean; False excludes the tree.
 
     Returns:
         [...], nats per tree, at least 0; 0 without present words, inf for a forbidden arc. Heads that are not a tree (a

@@ -35,7 +35,7 @@ def tree_smoothness(
         edge_weights: $\alpha$, [..., E], at least 0.
         edges_where: The present edges: boolean [..., E], or integer counts [...]; None for all. Absent edges are not
             read.
-        where: [...], boolean; False deletes the tree.
+        where: [...], boolean; False excludes the tree.
 
     Returns:
         [...], summed over edges, in squared units of `hidden`. A present edge to a node out of range or of negative

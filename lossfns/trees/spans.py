@@ -38,7 +38,7 @@ def span_tree_crf(
         spans: $S$, [..., N, N], boolean, which spans i < j are in the tree, including the whole sentence; the diagonal
             is ignored.
         words_where: The present words: integer lengths [...], or boolean [..., N] without holes; None for all.
-        where: [...], boolean; False deletes the tree.
+        where: [...], boolean; False excludes the tree.
 
     Returns:
         [...], nats per tree, at least 0; 0 for fewer than three words, inf for a forbidden span. Spans that are not a

@@ -124,7 +124,7 @@ def test_loss_weights_must_name_terms():
     check_loss_weights({"mlm": 1.0}, terms)
     with pytest.raises(UsageError, match="'mlmm', but the objective's terms are 'counts', 'mlm', 'nsp'"):
         check_loss_weights({"mlmm": 1.0}, terms)
-    with pytest.raises(UsageError, match="'counts', whose Term keeps axes"):
+    with pytest.raises(UsageError, match="'counts', but their Terms keep axes"):
         check_loss_weights({"counts": 1.0}, terms)
 
 

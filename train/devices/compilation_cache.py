@@ -29,13 +29,10 @@ def user_cache() -> Path:
 
 
 def private_folder(path: str | os.PathLike[str]) -> Path:
-    """Returns a folder that only this user can read and write, and creates it if necessary.
+    """Returns a folder that only this user can read and write; creates it and its parents if necessary.
 
     For files that are executed later, such as compiled programs: another user could replace them in a folder that
     others can write to, or that was created first under a predictable name.
-
-    Args:
-        path: The folder. Its parents are created as well.
 
     Returns:
         The path, of mode 0700.
@@ -47,7 +44,7 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(os.path.abspath(check_place(path, "a folder")))
     for missing in [parent for parent in reversed(path.parents) if not parent.exists()]:
-        missing.mkdir(0o755, exist_ok=True)  # whatever the umask
+        missing.mkdir(0o755, exist_ok=True)  # never wider, even with a loose umask
     path.mkdir(0o700, exist_ok=True)
     if not hasattr(os, "geteuid"):  # Windows
         return path

@@ -36,11 +36,7 @@ class Cost:
     first_seconds: float
 
     def lines(self, steps: int) -> list[tuple[str, str]]:
-        """Names and values as text.
-
-        Args:
-            steps: Steps of a whole run.
-        """
+        """Names and values as text."""
         rate = f", {scaled(self.flops / self.seconds)}FLOP/s" if self.seconds else ""
         table = [
             ("parameters", f"{self.parameters:,}"),
@@ -54,7 +50,7 @@ class Cost:
                     f"{readable(m.total)}" + (f" of {readable(self.limit)}" if self.limit else ""),
                 ),
                 ("  arguments", f"{readable(m.arguments)} (state and batch)"),
-                ("  outputs", f"{readable(m.outputs)}, of which {readable(m.aliased)} take the arguments' place"),
+                ("  outputs", f"{readable(m.outputs)}, of which {readable(m.aliased)} reuse donated arguments"),
                 ("  temporaries", readable(m.temporaries)),
             ]
         return [
@@ -83,7 +79,7 @@ def measure(
     """Compiles a step, inspects the program and times a few steps.
 
     Args:
-        state: The state. A step that donates deletes it.
+        state: The state; a step that donates its arguments deletes it.
         step: The step, preferably from `data_parallel`: the memory of other functions is not known.
         data: Batches, at least `repeats + 1`.
         repeats: Steps timed after the first.

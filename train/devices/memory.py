@@ -185,14 +185,7 @@ class MemoryErrors:
 
 
 def explain(message: str, step: Any, state: Any, batch: Batch) -> OutOfMemory:
-    """Makes an `OutOfMemory` from an error of XLA.
-
-    Args:
-        message: XLA's message.
-        step: The step that failed.
-        state: Its state: arrays or their shapes.
-        batch: Its batch: arrays or their shapes.
-    """
+    """Makes an `OutOfMemory` from an error of XLA."""
     rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.shape), default=1)
     limit = device_limit()
     memory = None

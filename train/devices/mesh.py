@@ -43,7 +43,7 @@ def make_mesh(
     if data * fsdp * tensor != count:
         raise UsageError(
             f"a mesh of data {data} x fsdp {fsdp} x tensor {tensor} needs {data * fsdp * tensor} devices, but there "
-            f"are {count}: choose fsdp and tensor whose product divides {count}"
+            f"are {count}: choose fsdp and tensor so that their product divides {count}"
         )
     return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
 

@@ -46,7 +46,7 @@ def join(
         start_seconds: Maximum time to wait for all processes.
 
     Raises:
-        UsageError: They cannot be joined, or not all arrived in time. JAX may still be waiting for them, so this
+        UsageError: They cannot be joined, or did not all join in time. JAX may still be waiting for them, so this
             process cannot try again and should end.
     """
     failed: list[Exception] = []
@@ -87,13 +87,13 @@ def _missing(coordinator: str | None, index: int | None) -> str:
     """The processes that are missing, as far as this process can tell."""
     address = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if index == 0 or address is None:
-        return "not all of the others have come"
+        return "some of the other processes have not joined"
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, ValueError):
         return f"process 0 does not answer at {address}"
-    return f"process 0 answers at {address}, but not all of the others have come"
+    return f"process 0 answers at {address}, but some of the other processes have not joined"
 
 
 def check_same(given: Mapping[str, Any]) -> None:
@@ -112,17 +112,13 @@ def check_same(given: Mapping[str, Any]) -> None:
         if names := list(differences(first, other)):
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             raise UsageError(
-                f"process {number} was started with something else than process 0 (different: {shown}); start all "
+                f"process {number} was started with other inputs than process 0 (different: {shown}); start all "
                 "processes of a run by the same command, on the same code and data"
             )
 
 
 def on_process_zero(action: Callable[[], object]) -> None:
-    """Runs an action on process 0 while the others wait; all of them raise its `UsageError`.
-
-    Args:
-        action: An action for one process, such as opening a folder.
-    """
+    """Runs an action on process 0 while the others wait; all of them raise its `UsageError`."""
     failed: UsageError | None = None
     if is_writer():
         try:

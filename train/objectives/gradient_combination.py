@@ -3,7 +3,7 @@
 A multi-task method replaces T gradients by a combination with weights that depend on G alone. So each method is a
 pure function of a [T, T] matrix: it can be compiled, needs no solver on the host, and is finite for zero, parallel and
 opposed gradients. Each works on the correlations of the gradients and divides by their norms at the end, so results
-stay accurate for gradients a million times smaller than others.
+stay accurate for gradients a million times smaller than others. In all of them `gram` is G, [T, T].
 """
 
 from typing import Any
@@ -38,9 +38,6 @@ def gram_matrix(gradients: Tree) -> jax.Array:
 def scaled_gram_matrix(gradients: Tree) -> tuple[jax.Array, jax.Array]:
     """Inner products of gradients over a common scale, without overflow for gradients of norm 1e20.
 
-    Args:
-        gradients: Gradients stacked along the leading axis of each leaf.
-
     Returns:
         G / s^2 [T, T] and s, a power of two near the largest entry of all gradients.
 
@@ -56,9 +53,6 @@ def scaled_gram_matrix(gradients: Tree) -> tuple[jax.Array, jax.Array]:
 
 def correlations(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cosines between the gradients, and their norms.
-
-    Args:
-        gram: [T, T].
 
     Returns:
         [T, T] with a unit diagonal, where a zero gradient is orthogonal to all others, and the norms [T].
@@ -92,9 +86,6 @@ def _equal(gram: jax.Array) -> jax.Array:
 def min_norm(gram: jax.Array) -> Weights:
     r"""Weights of the shortest convex combination (MGDA): $\min_{w \in \Delta} \lVert \sum_i w_i g_i \rVert$.
 
-    Args:
-        gram: [T, T].
-
     Returns:
         [T], non-negative with sum 1. The combination is 0 if no direction improves all tasks.
 
@@ -113,14 +104,10 @@ def min_norm(gram: jax.Array) -> Weights:
 
 @exact_products
 def pcgrad(gram: jax.Array, key: jax.Array) -> Weights:
-    """Removes from each gradient its component against every conflicting one, in random order, and sums up.
-
-    Args:
-        gram: [T, T].
-        key: Key of the order, drawn per task.
+    """Removes from each gradient its component against every conflicting one, in a random order per task, and sums up.
 
     Returns:
-        [T], weights of the original gradients, at least 1 each, since only opposed components are removed.
+        [T], weights of the original gradients, at least 1 each, because only opposed components are removed.
 
     References:
         Yu et al. 2020, arXiv:2001.06782.
@@ -193,9 +180,6 @@ def imtl_g(gram: jax.Array) -> Weights:
     $$\frac{g \cdot g_i}{\lVert g_i \rVert} = \frac{g \cdot g_j}{\lVert g_j \rVert}, \quad \text{so }
     w \propto D^{-1} C^{+} \mathbf 1, \; G = D C D, \; D_{ii} = \lVert g_i \rVert$$
 
-    Args:
-        gram: [T, T].
-
     Returns:
         [T] with sum 1, possibly negative; equal weights if there is no such combination. For linearly dependent
         gradients, which the paper does not treat, it uses the pseudo-inverse of C (TorchJD: of G).
@@ -261,9 +245,6 @@ def aligned_mtl(gram: jax.Array) -> Weights:
     r"""Weights that make the gradients orthogonal and equally long, as long as the weakest direction they span.
 
     $$w = \sqrt{\sigma_{\min}}\, V \Sigma^{-1/2} V^\top \tfrac1T \mathbf 1, \quad G = V \Sigma V^\top$$
-
-    Args:
-        gram: [T, T].
 
     Returns:
         [T]; 1/T each for orthogonal gradients of equal length.

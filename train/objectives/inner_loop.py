@@ -133,7 +133,7 @@ def split(params: Params, head: Head | None = None) -> tuple[Leaves, Callable[[L
         for path in paths
     ]
     if not any(chosen):
-        raise UsageError(f"head chooses none of the parameters, whose paths look like: {', '.join(paths[:8])}.")
+        raise UsageError(f"head matches no parameter; their paths look like: {', '.join(paths[:8])}.")
 
     def join(fast: Leaves) -> Any:
         given = iter(fast)

@@ -56,11 +56,10 @@ def lora_init(params: Params, rank: int, pattern: str, key: jax.Array) -> dict[s
     References:
         Hu et al. 2022, arXiv:2106.09685.
 
-    Example:
-        >>> params = {"dense": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)}}
-        >>> adapters = lora_init(params, rank=2, pattern="dense", key=jax.random.key(0))
-        >>> adapters["dense"]["kernel"]["a"].shape, adapters["dense"]["kernel"]["b"].tolist()
-        ((6, 2), [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    >>> params = {"dense": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)}}
+    >>> adapters = lora_init(params, rank=2, pattern="dense", key=jax.random.key(0))
+    >>> adapters["dense"]["kernel"]["a"].shape, adapters["dense"]["kernel"]["b"].tolist()
+    ((6, 2), [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     """
     check_matches(pattern, params, "pattern")
     kernels = {path: leaf for path, leaf in _leaves(params).items() if jnp.ndim(leaf) >= 2}
@@ -99,11 +98,10 @@ def lora_merge(params: Params, adapters: Tree, *, alpha: float, rank_stabilized:
     References:
         Hu et al. 2022, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732 (rank-stabilised).
 
-    Example:
-        >>> adapters = {"w": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[1.0, 0.0]])}}
-        >>> print(lora_merge({"w": jnp.ones((2, 2))}, adapters, alpha=3.0)["w"])
-        [[4. 1.]
-         [7. 1.]]
+    >>> adapters = {"w": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[1.0, 0.0]])}}
+    >>> print(lora_merge({"w": jnp.ones((2, 2))}, adapters, alpha=3.0)["w"])
+    [[4. 1.]
+     [7. 1.]]
     """
     by_path: dict[str, dict[str, Any]] = {}
     for path, leaf in _leaves(adapters).items():

@@ -79,13 +79,7 @@ def first_order_maml(
 ) -> Objective:
     r"""MAML with the inner gradients as constants: the meta-gradient is $\sum_i \nabla L_i(\theta_i)$.
 
-    Adapted parameters and values equal those of `maml`, at the cost and memory of a first derivative.
-
-    Args:
-        objective: Objective of a single task, as for `maml`.
-        inner_rate: As for `maml`.
-        steps: As for `maml`.
-        loss_weights: As for `maml`.
+    Arguments, adapted parameters and values are as in `maml`, at the cost and memory of a first derivative.
 
     References:
         Finn et al. 2017, arXiv:1703.03400. Nichol et al. 2018, arXiv:1803.02999.
@@ -114,14 +108,8 @@ def anil(
 ) -> Objective:
     """MAML with an inner loop for the head only; the rest learns in the outer loop.
 
-    Args:
-        objective: Objective of a single task, as for `maml`.
-        head: The adapted parameters: a regular expression searched in their paths, or a predicate of a path
-            (`"head/kernel"`).
-        inner_rate: As for `maml`.
-        steps: As for `maml`.
-        loss_weights: As for `maml`.
-        first_order: As for `maml`.
+    `head` selects the adapted parameters: a regular expression searched in their paths, or a predicate of a path
+    (`"head/kernel"`). The other arguments are as in `maml`.
 
     References:
         Raghu et al. 2019, arXiv:1909.09157.
@@ -146,14 +134,8 @@ def meta_sgd(
     The rates $a$ are trained with $\theta$ and may become negative. The parameters of the resulting objective are
     `{"params": theta, "inner_rates": a}`, from `meta_sgd_params`; exclude `inner_rates` from weight decay.
 
-    Args:
-        objective: Objective of a single task, as for `maml`; it receives $\theta_i$ only.
-        steps: As for `maml`; all use the same rates.
-        loss_weights: As for `maml`.
-        first_order: As for `maml`; the rates still receive the gradient $-\nabla S_i \circ \nabla L_i$.
-
-    Returns:
-        An objective, as of `maml`, of parameters that hold the rates.
+    The objective of a task receives $\theta_i$ only, and all inner steps use the same rates. The arguments are as in
+    `maml`; with `first_order` the rates still receive the gradient $-\nabla S_i \circ \nabla L_i$.
 
     References:
         Li et al. 2017, arXiv:1707.09835.

@@ -69,14 +69,11 @@ def nonnegative_minimum(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 @exact_products
 def graded_eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and eigenvectors of a positive definite matrix with high relative accuracy.
+    """Eigenvalues and eigenvectors of a positive definite matrix [T, T] with high relative accuracy.
 
     Jacobi's rotations. For a matrix D A D with diagonal D and a well-conditioned A of unit diagonal, small eigenvalues
     and small entries of eigenvectors are as accurate as large ones; `jnp.linalg.eigh` loses everything below its
     rounding error of the largest.
-
-    Args:
-        matrix: [T, T], symmetric.
 
     Returns:
         Unordered eigenvalues [T], and eigenvectors as columns of [T, T].

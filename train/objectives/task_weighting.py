@@ -34,7 +34,7 @@ class Weighting(NamedTuple):
 
     `update(weights, state, losses, gram, scale)` receives the losses [T] of the step and the inner products [T, T] of
     the tasks' gradients divided by `scale`, a power of two near their largest entry; a method with `from_gradients`
-    False receives None and 1 instead. Its weights are for the next step; those of other methods are for the current
+    False receives None and 1 instead. Its weights are for the next step; other methods return weights for the current
     step, unless `delayed`.
     """
 
@@ -96,7 +96,7 @@ def multi_task(weighting: Weighting, tasks: int) -> optax.GradientTransformation
                 "this weighting combines the gradients of all tasks: build the step with task_gradients=True, and put "
                 "multi_task first in the chain."
             )
-        # Methods of gradients combine them, by weights for this step or (if delayed) by those of the step before.
+        # Methods of gradients combine them, by weights for this step or (if delayed) from the step before.
         current = state.upcoming if weighting.delayed else state.gradient_weights
         weights, inner = weighting.update(
             current, state.inner, losses, *gradient_combination.scaled_gram_matrix(updates)
@@ -190,8 +190,8 @@ def uncertainty(factors: Sequence[float], *, optimizer: optax.GradientTransforma
 
     def weigh(state: Any, losses: jax.Array) -> tuple[jax.Array, Any]:
         log_variances, opt_state = state
-        slope = 0.5 - k * jnp.exp(-log_variances) * losses
-        updates, opt_state = inner.update(slope, opt_state, log_variances)
+        grad = 0.5 - k * jnp.exp(-log_variances) * losses
+        updates, opt_state = inner.update(grad, opt_state, log_variances)
         log_variances = jnp.asarray(optax.apply_updates(log_variances, updates))
         return k * jnp.exp(-log_variances), (log_variances, opt_state)
 

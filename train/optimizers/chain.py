@@ -46,11 +46,10 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     Returns:
         The schedule: number of previous updates -> learning rate.
 
-    Example:
-        >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
-        >>> from train import learning_rate_at
-        >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
-        [0.0, 0.5, 0.5, 0.25, 0.0]
+    >>> config = OptimizerConfig(learning_rate=0.5, schedule="wsd", warmup=0.1, cooldown=0.4)
+    >>> from train import learning_rate_at
+    >>> [round(learning_rate_at(make_schedule(config, 10), step), 3) for step in (0, 1, 6, 8, 10)]
+    [0.0, 0.5, 0.5, 0.25, 0.0]
     """
     return build_schedule(
         config.schedule,
@@ -108,7 +107,7 @@ def make_optimizer(
 
     Conventions:
         - Decoupled decay is multiplied by the learning rate (PyTorch, Optax; the paper of AdamW: by the schedule only),
-          also Adafactor's (Optax: not), and that of Prodigy and D-Adaptation by the step size they estimate.
+          also Adafactor's (Optax: not); in Prodigy and D-Adaptation it is multiplied by the estimated step size.
         - Gradients beyond 1e15 count as 1e15 where they are squared, so that no average becomes infinite. Frozen
           parameters have no optimizer state and do not count in the norm for clipping or SAM.
         - Adagrad adds eps to the root (the paper, PyTorch; Optax: under it), and so does RMSProp (PyTorch; Optax's
@@ -118,8 +117,8 @@ def make_optimizer(
         - AMSGrad compares averages of squares before bias correction, as PyTorch and the paper (Optax: after).
         - Adamax takes |g| + eps (PyTorch; the paper: |g|).
         - AdaBelief has eps in both places, as the paper (the default of its authors' code also rectifies as RAdam).
-        - Adan's decay is that of its authors' `no_prox=True` (their default divides by 1 + eta decay), and its b2 is
-          theirs, 1 - beta_2 of the paper (Optax exchanges the two).
+        - Adan decays as its authors' code does with `no_prox=True` (their default divides by 1 + eta decay), and its b2
+          is theirs, 1 - beta_2 of the paper (Optax exchanges the two).
         - ADOPT also decays at its first update, which otherwise only starts v (its authors' code does not).
         - LAMB scales by the trust ratio only parameters that decay, as its authors' code (`optax.lamb`: all).
         - Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow: from 128 on) and has the
@@ -146,16 +145,15 @@ def make_optimizer(
         arXiv:2010.01412 (SAM); Yong et al. 2020, arXiv:2004.01461 (centralisation); Howard and Ruder 2018,
         arXiv:1801.06146, and Clark et al. 2020, arXiv:2003.10555 (layer-wise rates).
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
-        >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
-        >>> state = optimizer.init(params)
-        >>> for _ in range(2):  # m = 1, then 0.9 * 1 + 1: 1 - 0.1 - 0.19 = 0.71
-        ...     updates, state = optimizer.update({"w": jnp.array([1.0])}, state, params)
-        ...     params = optax.apply_updates(params, updates)
-        >>> print(params["w"])
-        [0.71]
+    >>> import jax.numpy as jnp
+    >>> config = OptimizerConfig(name="momentum", learning_rate=0.1, schedule="constant")
+    >>> optimizer, params = make_optimizer(config, total_steps=10), {"w": jnp.array([1.0])}
+    >>> state = optimizer.init(params)
+    >>> for _ in range(2):  # m = 1, then 0.9 * 1 + 1: 1 - 0.1 - 0.19 = 0.71
+    ...     updates, state = optimizer.update({"w": jnp.array([1.0])}, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> print(params["w"])
+    [0.71]
     """
     base = make_schedule(config, total_steps)
 
@@ -186,14 +184,9 @@ def make_optimizer(
 def check_parameters(config: OptimizerConfig, params: Params) -> None:
     """Checks that every pattern of a config matches parameters.
 
-    Args:
-        config: The patterns that it uses are checked.
-        params: The parameters, any pytree.
-
-    Example:
-        >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
-        Traceback (most recent call last):
-        train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
+    >>> check_parameters(OptimizerConfig(freeze="dense"), {"dense": {"kernel": 1.0}})
+    Traceback (most recent call last):
+    train.errors.UsageError: freeze='dense' matches all 1 parameters: nothing is left to train.
     """
     if config.freeze is not None:
         check_matches(config.freeze, params, "freeze")
@@ -220,15 +213,14 @@ def describe(config: OptimizerConfig) -> str:
     Args:
         config: What to describe.
 
-    Example:
-        >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
-        >>> print(describe(config))
-        only parameters that do not match 'embed'
-        clip to global norm 1
-        adam: b1 0.9, b2 0.999, eps 1e-08
-        decoupled weight decay 0.01 on matrices
-        learning rate 0.0001: warm-up over 0.1 of the run, then cosine to 0
-        layer-wise rates: 0.9 for each layer down from the head
+    >>> config = OptimizerConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0, layer_decay=0.9, freeze="embed")
+    >>> print(describe(config))
+    only parameters that do not match 'embed'
+    clip to global norm 1
+    adam: b1 0.9, b2 0.999, eps 1e-08
+    decoupled weight decay 0.01 on matrices
+    learning rate 0.0001: warm-up over 0.1 of the run, then cosine to 0
+    layer-wise rates: 0.9 for each layer down from the head
     """
     lines = [link.text for link in _chain_links(config, optax.constant_schedule(config.learning_rate))]
     if config.sam_radius is not None:

@@ -113,15 +113,7 @@ def check_overrides(optimizer: str, overrides: Overrides) -> None:
 def check_schedule_free(
     optimizer: str, schedule: str, b1: float | None, overrides: Overrides, unused: Mapping[str, object]
 ) -> None:
-    """Checks what a schedule-free optimizer cannot be combined with.
-
-    Args:
-        optimizer: Its name.
-        schedule: The name of the learning rate's schedule.
-        b1: Its averaging weight.
-        overrides: As in the config.
-        unused: Settings by name that have to be None.
-    """
+    """Checks what a schedule-free optimizer cannot be combined with; the settings in `unused` must be None."""
     if schedule != "constant":
         raise UsageError(
             f"{optimizer} averages instead of lowering the learning rate: use schedule=constant, not {schedule}."

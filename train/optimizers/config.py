@@ -27,12 +27,11 @@ MUON_EXCLUDE = r"(?i:embed|(?:^|[/_])head(?:_\d+)?(?:/|$))"
 class OptimizerConfig:
     """The settings of an optimizer.
 
-    Example:
-        >>> OptimizerConfig(name="adamw").setting("weight_decay")
-        0.01
-        >>> OptimizerConfig(name="adamw", momentum=0.9)
-        Traceback (most recent call last):
-        train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
+    >>> OptimizerConfig(name="adamw").setting("weight_decay")
+    0.01
+    >>> OptimizerConfig(name="adamw", momentum=0.9)
+    Traceback (most recent call last):
+    train.errors.UsageError: adamw has no momentum: leave momentum at None, or choose one of momentum, nesterov, ...
     """
 
     name: OptimizerName = "adamw"
@@ -45,7 +44,7 @@ class OptimizerConfig:
     prodigy, dadapt_adamw and adadelta a factor around 1."""
 
     schedule: ScheduleName = "cosine"
-    """Course of the learning rate after the warm-up. wsd: stable, then decaying over the cooldown. The schedule-free
+    """Schedule of the learning rate after the warm-up. wsd: stable, then decaying over the cooldown. The schedule-free
     optimizers require constant."""
 
     warmup: float = 0.0
@@ -212,9 +211,8 @@ class OptimizerConfig:
         Returns:
             A config with the same learning rate and no overrides.
 
-        Example:
-            >>> OptimizerConfig(b2=0.98).with_settings({"name": "momentum"}).setting("momentum")
-            0.9
+        >>> OptimizerConfig(b2=0.98).with_settings({"name": "momentum"}).setting("momentum")
+        0.9
         """
         is_other = settings.get("name", self.name) != self.name
         changes: dict[Any, Any] = {**(dict.fromkeys(SETTINGS) if is_other else {}), **settings}

@@ -38,10 +38,6 @@ class Link(NamedTuple):
 def core_links(config: OptimizerConfig, schedule: optax.Schedule) -> list[Link]:
     """The links of the optimizer itself, with decoupled decay and LAMB's trust ratio.
 
-    Args:
-        config: Config of the parameters.
-        schedule: The learning rate, for optimizers that need it inside.
-
     Returns:
         The links. Except for self-rated optimizers, the learning rate is applied later.
     """

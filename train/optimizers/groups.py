@@ -29,31 +29,18 @@ def settings_at(config: OptimizerConfig, path: str) -> dict[Any, Any]:
 def groups_of(config: OptimizerConfig, params: Params) -> dict[str, OptimizerConfig]:
     """The configs of all groups of parameters with the same settings.
 
-    Args:
-        config: The config of all parameters.
-        params: The parameters, any pytree.
-
     Returns:
         The config of each group by a name that lists its settings; the rest has the empty name.
 
-    Example:
-        >>> sorted(groups_of(OptimizerConfig(overrides={"head": {"b2": 0.9}}), {"body": 0, "head": 0}))
-        ['', 'b2=0.9']
+    >>> sorted(groups_of(OptimizerConfig(overrides={"head": {"b2": 0.9}}), {"body": 0, "head": 0}))
+    ['', 'b2=0.9']
     """
     found = [settings_at(config, path) for path in paths_of(params)]
     return {_name(settings): config.with_settings(settings) for settings in found}
 
 
 def by_group(config: OptimizerConfig, schedule: optax.Schedule) -> Link:
-    """The core links of each group of parameters, as one link.
-
-    Args:
-        config: A config with overrides.
-        schedule: The learning rate.
-
-    Returns:
-        One link instead of `core_links(config, schedule)`.
-    """
+    """The core links of each group of parameters, as one link."""
 
     def partition(tree: Tree) -> optax.GradientTransformationExtraArgs:
         chains = {

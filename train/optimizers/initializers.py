@@ -40,16 +40,15 @@ def make_initializer(name: str) -> Initializer:
         name: One of `INITIALIZERS`.
 
     Conventions:
-        As in BERT's code, the deviation of `truncated_gaussian` is that before truncation: samples have a standard
+        As in BERT's code, `truncated_gaussian` has this deviation before truncation; its samples have a standard
         deviation of 0.0176. The `he`, `xavier` and `lecun` normals of JAX are truncated and corrected for it.
 
     References:
         Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852; Saxe et al. 2014, arXiv:1312.6120; Devlin et al. 2019,
         arXiv:1810.04805.
 
-    Example:
-        >>> import jax
-        >>> make_initializer("zeros")(jax.random.key(0), (2,))
-        Array([0., 0.], dtype=float32)
+    >>> import jax
+    >>> make_initializer("zeros")(jax.random.key(0), (2,))
+    Array([0., 0.], dtype=float32)
     """
     return INITIALIZERS[check_name("initializer", name, INITIALIZERS)]()

@@ -33,9 +33,8 @@ def decay_mask(params: Params, pattern: str | None = None) -> Any:
         pattern: Regular expression searched in the paths. None: all parameters with at least two axes that are not
             named bias or scale (biases of attention and of stacked layers also have two axes).
 
-    Example:
-        >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
-        {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
+    >>> decay_mask({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}})
+    {'dense': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
     """
     if pattern is not None:
         return map_with_path(lambda path, _: re.search(pattern, path) is not None, params)
@@ -53,10 +52,9 @@ def layer_rates(config: OptimizerConfig, params: Params) -> Any:
             that layer even if it also matches the embeddings.
         params: The parameters, any pytree; masked ones are included.
 
-    Example:
-        >>> config = OptimizerConfig(layer_decay=0.5)
-        >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
-        {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
+    >>> config = OptimizerConfig(layer_decay=0.5)
+    >>> layer_rates(config, {"embed": {"kernel": 0}, "layer_0": 0, "layer_1": 0, "head": {"kernel": 0}})
+    {'embed': {'kernel': 0.125}, 'head': {'kernel': 1.0}, 'layer_0': 0.25, 'layer_1': 0.5}
     """
 
     def layer_of(path: str) -> int | None:

@@ -12,21 +12,17 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def input_axes(shape: tuple[int, ...]) -> int:
-    """Number of leading axes of a kernel that are inputs; the others are outputs.
+    """Number of leading axes of a kernel (of two or more) that are inputs; the others are outputs.
 
     Assumes Flax's layouts: two axes are [inputs, outputs], four or more are a convolution [..., inputs, outputs], and
     three belong to attention, [width, heads, size] for queries, keys and values or [heads, size, width] for the output.
     Of the two possible splits it takes the one with the more nearly square matrix, and the later one of equals.
 
-    Args:
-        shape: Shape of the kernel, with at least two axes.
-
     Returns:
         The number of input axes: at least 1, with at least one output axis left.
 
-    Example:
-        >>> input_axes((64, 4, 16)), input_axes((4, 16, 64)), input_axes((3, 3, 8, 32)), input_axes((5, 7))
-        (1, 2, 3, 1)
+    >>> input_axes((64, 4, 16)), input_axes((4, 16, 64)), input_axes((3, 3, 8, 32)), input_axes((5, 7))
+    (1, 2, 3, 1)
     """
     if len(shape) == 3:
         return min((2, 1), key=lambda cut: math.prod(shape[:cut]) + math.prod(shape[cut:]))
@@ -34,17 +30,10 @@ def input_axes(shape: tuple[int, ...]) -> int:
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Numbers of inputs and outputs of a kernel.
+    """Numbers of inputs and outputs of a kernel of two or more axes.
 
-    Args:
-        shape: Shape of the kernel, with at least two axes.
-
-    Returns:
-        `(inputs, outputs)`; their product is the size of the kernel.
-
-    Example:
-        >>> matrix_shape((64, 4, 16))
-        (64, 64)
+    >>> matrix_shape((64, 4, 16))
+    (64, 64)
     """
     cut = input_axes(shape)
     return math.prod(shape[:cut]), math.prod(shape[cut:])
@@ -53,15 +42,11 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 def unit_frobenius(matrix: jax.Array) -> jax.Array:
     """A matrix divided by its Frobenius norm; 0 stays 0.
 
-    Args:
-        matrix: A matrix of any shape; the square of its norm may overflow float32.
-
     Returns:
         The matrix of norm 1, in at least float32.
 
-    Example:
-        >>> print(unit_frobenius(jnp.array([[3e25, 4e25]])), unit_frobenius(jnp.array([[3e-25, 0.0]])))
-        [[0.6 0.8]] [[1. 0.]]
+    >>> print(unit_frobenius(jnp.array([[3e25, 4e25]])), unit_frobenius(jnp.array([[3e-25, 0.0]])))
+    [[0.6 0.8]] [[1. 0.]]
     """
     wide = widen(matrix) / power_of_two(matrix)
     norm = jnp.sqrt(jnp.sum(jnp.square(wide)))
@@ -78,13 +63,9 @@ def newton_schulz(matrix: jax.Array) -> jax.Array:
     Args:
         matrix: A matrix of Frobenius norm at most 1; singular values below 0.002 stay small.
 
-    Returns:
-        A matrix of the same shape and type.
-
-    Example:
-        >>> print(newton_schulz(jnp.diag(jnp.array([0.9, 0.1]))).round(1))
-        [[0.7 0. ]
-         [0.  0.7]]
+    >>> print(newton_schulz(jnp.diag(jnp.array([0.9, 0.1]))).round(1))
+    [[0.7 0. ]
+     [0.  0.7]]
     """
     if matrix.shape[0] > matrix.shape[1]:
         return newton_schulz(matrix.T).T

@@ -27,13 +27,9 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 
     Otherwise an average of squares would become infinite, and its parameter would silently never change again.
 
-    Args:
-        optimizer: An optimizer that squares gradients.
-
-    Example:
-        >>> optimizer = squarable(optax.scale_by_adam())
-        >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
-        [1. 1.]
+    >>> optimizer = squarable(optax.scale_by_adam())
+    >>> print(optimizer.update(jnp.array([1e20, 1.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
+    [1. 1.]
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -46,27 +42,20 @@ def squarable(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 
 
 def scale_by_adan(b1: float, b2: float, b3: float, eps: float) -> optax.GradientTransformation:
-    """Adan: `(m^ + b2 d^) / (sqrt(n^) + eps)`; m, d and n average g, c = g - g_before and (g + b2 c)^2.
+    """Adan: `(m^ + b2 d^) / (sqrt(n^) + eps)`; m, d, n average g, c = g - g_before, (g + b2 c)^2 with b1, b2, b3.
 
-    The paper writes 1 - beta for the decays, so its 1 - beta_2 is b2 here, as in the code of its authors;
-    `optax.scale_by_adan` multiplies the differences by 1 - b2 instead.
-
-    Args:
-        b1: Decay of the average of gradients.
-        b2: Decay of the average of their differences. The first difference is 0.
-        b3: Decay of the average of squares.
-        eps: Added to the root.
+    The first difference c is 0. The paper writes 1 - beta for the decays, so its 1 - beta_2 is b2 here, as in its
+    authors' code; `optax.scale_by_adan` multiplies the differences by 1 - b2 instead.
 
     References:
         Xie et al. 2022, arXiv:2208.06677.
 
-    Example:
-        >>> optimizer = scale_by_adan(0.5, 0.5, 0.0, 1e-8)
-        >>> state = optimizer.init(jnp.zeros(()))
-        >>> for g in (1.0, 3.0):  # m^ = (1/4 + 3/2) / (3/4), d^ = (2/2) / (3/4), n = (3 + 2/2)^2
-        ...     update, state = optimizer.update(jnp.array(g), state)
-        >>> print(update)
-        0.75
+    >>> optimizer = scale_by_adan(0.5, 0.5, 0.0, 1e-8)
+    >>> state = optimizer.init(jnp.zeros(()))
+    >>> for g in (1.0, 3.0):  # m^ = (1/4 + 3/2) / (3/4), d^ = (2/2) / (3/4), n = (3 + 2/2)^2
+    ...     update, state = optimizer.update(jnp.array(g), state)
+    >>> print(update)
+    0.75
     """
 
     def init(params: Params) -> Moments:
@@ -99,21 +88,15 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
     `optax.scale_by_amsgrad` compares corrected averages, so that one large first gradient keeps all later steps small.
     The bias is corrected afterwards, which the paper omits for brevity.
 
-    Args:
-        b1: Decay of the average of gradients.
-        b2: Decay of the average of squares.
-        eps: Added to the root.
-
     References:
         Reddi et al. 2018, arXiv:1904.09237.
 
-    Example:
-        >>> optimizer = scale_by_amsgrad(0.0, 0.5, 1e-8)
-        >>> state = optimizer.init(jnp.zeros(()))
-        >>> for g in (2.0, 1.0):  # v = 2, then 3/2: 1 / sqrt(2 / (3/4))
-        ...     update, state = optimizer.update(jnp.array(g), state)
-        >>> print(update.round(4))
-        0.6124
+    >>> optimizer = scale_by_amsgrad(0.0, 0.5, 1e-8)
+    >>> state = optimizer.init(jnp.zeros(()))
+    >>> for g in (2.0, 1.0):  # v = 2, then 3/2: 1 / sqrt(2 / (3/4))
+    ...     update, state = optimizer.update(jnp.array(g), state)
+    >>> print(update.round(4))
+    0.6124
     """
 
     def init(params: Params) -> Moments:
@@ -136,20 +119,16 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransfor
 
 
 def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
-    """Adagrad: `g / (sqrt(s) + eps)` with s the sum of squares, which starts at 0.
+    """Adagrad: `g / (sqrt(s) + eps)` with s the sum of squares, which starts at 0; eps is the paper's delta.
 
     `optax.scale_by_rss` adds eps under the root, where 1e-10 halves the steps for gradients of 6e-6.
-
-    Args:
-        eps: The paper's delta.
 
     References:
         Duchi et al. 2011, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12.
 
-    Example:
-        >>> optimizer = scale_by_adagrad(1e-10)
-        >>> print(optimizer.update(jnp.array([3e-7, 0.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
-        [1. 0.]
+    >>> optimizer = scale_by_adagrad(1e-10)
+    >>> print(optimizer.update(jnp.array([3e-7, 0.0]), optimizer.init(jnp.zeros(2)))[0].round(3))
+    [1. 0.]
     """
 
     def update(grads: Tree, state: Any, params: Params = None) -> tuple[Any, Any]:
@@ -162,19 +141,13 @@ def scale_by_adagrad(eps: float) -> optax.GradientTransformation:
 def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Rectified Adam, with the length of its average of squares in full float32 precision.
 
-    Args:
-        b1: Decay of the average of gradients.
-        b2: Decay of the average of squares.
-        eps: Added to the root.
-
     References:
         Liu et al. 2020, arXiv:1908.03265. The paper rectifies from a length of 4 on, its authors' code from 5 on, as
         torch and this does, since the length is an approximation.
 
-    Example:
-        >>> optimizer = scale_by_radam(0.9, 0.999, 1e-8)
-        >>> print(optimizer.update(jnp.array(8.0), optimizer.init(jnp.zeros(())))[0].round(3))  # no rectification yet
-        8.0
+    >>> optimizer = scale_by_radam(0.9, 0.999, 1e-8)
+    >>> print(optimizer.update(jnp.array(8.0), optimizer.init(jnp.zeros(())))[0].round(3))  # no rectification yet
+    8.0
     """
 
     def init(params: Params) -> Moments:
@@ -202,18 +175,15 @@ def scale_by_radam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
 
 
 def average_length(count: jax.Array, decay: float) -> jax.Array:
-    r"""RAdam's length of an average, $\rho_t = \rho - 2 t \beta^t / (1 - \beta^t)$ with $\rho = 2 / (1 - \beta) - 1$.
+    r"""RAdam's length of an average after t >= 1 updates with decay $\beta$.
+
+    $$\rho_t = \rho - 2 t \beta^t / (1 - \beta^t), \quad \rho = 2 / (1 - \beta) - 1$$
 
     A short length is the difference of two numbers near $\rho$. To avoid it, with $a = -\log \beta$ and Langevin's
     function $L(x) = \coth x - 1 / x$ it is $t + L(a / 2) - t L(t a / 2)$.
 
-    Args:
-        count: t, from 1 on.
-        decay: Beta.
-
-    Example:
-        >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]
-        [1.0, 5.9942]
+    >>> [round(float(average_length(jnp.array(t), 0.999)), 4) for t in (1, 6)]
+    [1.0, 5.9942]
     """
     t = count.astype(float)
     if decay == 0:
@@ -253,11 +223,10 @@ def scale_by_sophia(
     References:
         Liu et al. 2024, arXiv:2305.14342, algorithm 3.
 
-    Example:
-        >>> four = optax.stateless(lambda grads, params: 4.0)
-        >>> optimizer = scale_by_sophia(0.5, 0.5, 1e-12, gamma=1.0, every=10, curvature=four)
-        >>> print(optimizer.update(jnp.array(2.0), optimizer.init(jnp.zeros(())))[0])  # 2/2 over 4/2
-        0.5
+    >>> four = optax.stateless(lambda grads, params: 4.0)
+    >>> optimizer = scale_by_sophia(0.5, 0.5, 1e-12, gamma=1.0, every=10, curvature=four)
+    >>> print(optimizer.update(jnp.array(2.0), optimizer.init(jnp.zeros(())))[0])  # 2/2 over 4/2
+    0.5
     """
     curvature = optax.with_extra_args_support(curvature)
 

@@ -9,16 +9,12 @@ from train.trees import Tree, widen
 def power_of_two(tree: Tree) -> jax.Array:
     """A power of two near the largest entry of a tree, for division without rounding.
 
-    Args:
-        tree: Tree pytree of arrays.
-
     Returns:
         A float32 (or wider) scalar, at most the largest absolute entry and more than half of it; 1 if all entries are 0
         or one of them is not finite.
 
-    Example:
-        >>> print(power_of_two({"a": jnp.array([3.0, -5.0]), "b": jnp.zeros(2)}), power_of_two([]))
-        4.0 1.0
+    >>> print(power_of_two({"a": jnp.array([3.0, -5.0]), "b": jnp.zeros(2)}), power_of_two([]))
+    4.0 1.0
     """
     leaves = [widen(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
     if not leaves:
@@ -35,15 +31,11 @@ def global_norm(tree: Tree) -> jax.Array:
 
     A plain sum of squares is infinite for an entry of 1e20 and 0 for one of 1e-25.
 
-    Args:
-        tree: Tree pytree of arrays.
-
     Returns:
         A float32 (or wider) scalar; infinite or NaN only if an entry is, or if the norm exceeds its dtype.
 
-    Example:
-        >>> print(global_norm({"a": jnp.array([3e20]), "b": jnp.array([4e20])}), global_norm(jnp.array([3e-25, 4e-25])))
-        5e+20 5e-25
+    >>> print(global_norm({"a": jnp.array([3e20]), "b": jnp.array([4e20])}), global_norm(jnp.array([3e-25, 4e-25])))
+    5e+20 5e-25
     """
     scale = power_of_two(tree)
     squares = [jnp.sum(jnp.square(widen(x) / scale)) for x in jax.tree.leaves(tree)]

@@ -27,9 +27,8 @@ def count_steps(length: float, total_steps: int, name: str = "length") -> int:
     Returns:
         The number of steps; a fraction is rounded to the nearest.
 
-    Example:
-        >>> count_steps(0.1, 2000), count_steps(100, 2000), count_steps(0, 2000)
-        (200, 100, 0)
+    >>> count_steps(0.1, 2000), count_steps(100, 2000), count_steps(0, 2000)
+    (200, 100, 0)
     """
     check_length(length, name)
     steps = round(length * total_steps) if length < 1 else int(length)
@@ -43,14 +42,9 @@ def count_steps(length: float, total_steps: int, name: str = "length") -> int:
 def check_length(length: float, name: str) -> None:
     """Checks a length as far as possible without the length of the run.
 
-    Args:
-        length: At least 0; whole if it is 1 or more.
-        name: Name of the length, for the message.
-
-    Example:
-        >>> check_length(1.5, "warmup")
-        Traceback (most recent call last):
-        train.errors.UsageError: warmup must be a fraction of the run below 1 or a whole number of steps, not 1.5.
+    >>> check_length(1.5, "warmup")
+    Traceback (most recent call last):
+    train.errors.UsageError: warmup must be a fraction of the run below 1 or a whole number of steps, not 1.5.
     """
     if not (math.isfinite(length) and length >= 0 and (length < 1 or length == int(length))):
         raise UsageError(f"{name} must be a fraction of the run below 1 or a whole number of steps, not {length!r}.")
@@ -65,9 +59,9 @@ def build_schedule(
     cooldown: float = 0.2,
     final_fraction: float = 0.0,
 ) -> optax.Schedule:
-    """A linear warm-up from 0 to the peak, then one of five courses.
+    """A linear warm-up from 0 to the peak, then one of five schedules.
 
-    With T the steps of the run, W those of the warm-up, s = (t - W) / (T - W) and f the final fraction:
+    With T the steps of the run, W the steps of the warm-up, s = (t - W) / (T - W) and f the final fraction:
 
         t < W          peak * t / W
         constant       peak
@@ -96,10 +90,9 @@ def build_schedule(
         Vaswani et al. 2017, arXiv:1706.03762 (inverse square root); Loshchilov and Hutter 2017, arXiv:1608.03983
         (cosine); Hu et al. 2024, arXiv:2404.06395 (WSD).
 
-    Example:
-        >>> schedule = build_schedule("linear", peak=1.0, total_steps=10, warmup=2)
-        >>> [round(learning_rate_at(schedule, step), 3) for step in (0, 1, 2, 6, 10)]
-        [0.0, 0.5, 1.0, 0.5, 0.0]
+    >>> schedule = build_schedule("linear", peak=1.0, total_steps=10, warmup=2)
+    >>> [round(learning_rate_at(schedule, step), 3) for step in (0, 1, 2, 6, 10)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     check_name("schedule", name, SCHEDULES)
     if total_steps < 1:
@@ -149,10 +142,9 @@ def ema_decay_schedule(decay: float, warmup: float = 10.0) -> optax.Schedule:
     References:
         Polyak and Juditsky 1992; the formula of `tf.train.ExponentialMovingAverage` with `num_updates`.
 
-    Example:
-        >>> schedule = ema_decay_schedule(0.5)
-        >>> [round(float(schedule(step)), 4) for step in (0, 2, 8, 100)]
-        [0.1, 0.25, 0.5, 0.5]
+    >>> schedule = ema_decay_schedule(0.5)
+    >>> [round(float(schedule(step)), 4) for step in (0, 2, 8, 100)]
+    [0.1, 0.25, 0.5, 0.5]
     """
     if not 0 <= decay < 1:
         raise UsageError(f"the decay of the parameters' average must be in [0, 1), not {decay!r}.")
@@ -175,8 +167,7 @@ def learning_rate_at(schedule: float | optax.Schedule, step: int) -> float:
         schedule: A schedule or a constant.
         step: Number of updates made before this one.
 
-    Example:
-        >>> learning_rate_at(optax.linear_schedule(1.0, 0.0, 4), 1), learning_rate_at(0.5, 1)
-        (0.75, 0.5)
+    >>> learning_rate_at(optax.linear_schedule(1.0, 0.0, 4), 1), learning_rate_at(0.5, 1)
+    (0.75, 0.5)
     """
     return float(schedule(step)) if callable(schedule) else float(schedule)

@@ -43,14 +43,13 @@ def lookahead(fast: optax.GradientTransformation, *, every: int, rate: float) ->
     References:
         Zhang et al. 2019, arXiv:1907.08610.
 
-    Example:
-        >>> optimizer, w = lookahead(optax.sgd(1.0), every=2, rate=0.5), jnp.array(4.0)
-        >>> state = optimizer.init(w)
-        >>> for _ in range(2):  # 4 -> 3 -> 2, of which half the way from 4 is kept
-        ...     updates, state = optimizer.update(jnp.array(1.0), state, w)
-        ...     w = optax.apply_updates(w, updates)
-        >>> print(w, state.slow)
-        3.0 3.0
+    >>> optimizer, w = lookahead(optax.sgd(1.0), every=2, rate=0.5), jnp.array(4.0)
+    >>> state = optimizer.init(w)
+    >>> for _ in range(2):  # 4 -> 3 -> 2, then halfway back to 4
+    ...     updates, state = optimizer.update(jnp.array(1.0), state, w)
+    ...     w = optax.apply_updates(w, updates)
+    >>> print(w, state.slow)
+    3.0 3.0
     """
     fast = optax.with_extra_args_support(fast)
     synchronisation = optax.lookahead(optax.identity(), every, rate)
@@ -90,10 +89,10 @@ def schedule_free(
 
 
 def evaluation_params(state: TrainState) -> Any:
-    """The parameters to evaluate and export: the average of an averaging optimizer, otherwise those of the state.
+    """The parameters to evaluate and export: the average of an averaging optimizer, otherwise `state.params`.
 
-    A schedule-free optimizer results in its average, Lookahead in its slow weights. Evaluation steps use
-    these parameters automatically; use this function to export a trained model.
+    A schedule-free optimizer gives its average, Lookahead its slow weights. Evaluation steps use these parameters
+    automatically; use this function to export a trained model.
 
     Args:
         state: The state of a run, at any step.
@@ -122,13 +121,9 @@ def evaluation_params(state: TrainState) -> Any:
 
 
 def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> optax.GradientTransformationExtraArgs:
-    """SAM: replaces the gradient g by the gradient at `w + radius * g / |g|`.
+    """SAM: replaces the gradient g by the gradient at `w + radius * g / |g|` (the paper's rho).
 
     `optax.contrib.sam` passes no loss to its optimizer, and divides 0 by 0 for a zero gradient.
-
-    Args:
-        optimizer: The optimizer of that gradient.
-        radius: Rho of the paper, above 0.
 
     Returns:
         The optimizer without further state; its update needs `grad_fn=`.
@@ -137,11 +132,10 @@ def sharpness_aware(optimizer: optax.GradientTransformation, radius: float) -> o
         Foret et al. 2021, arXiv:2010.01412. Both gradients are of the global batch, not of one device (the paper's
         m-sharpness).
 
-    Example:
-        >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
-        >>> gradient = jax.grad(lambda w: w**2)  # at 2 + 1 it is 6
-        >>> print(optimizer.update(gradient(w), optimizer.init(w), w, grad_fn=gradient)[0])
-        -3.0
+    >>> optimizer, w = sharpness_aware(optax.sgd(0.5), radius=1.0), jnp.array(2.0)
+    >>> gradient = jax.grad(lambda w: w**2)  # at 2 + 1 it is 6
+    >>> print(optimizer.update(gradient(w), optimizer.init(w), w, grad_fn=gradient)[0])
+    -3.0
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -163,16 +157,15 @@ def hutchinson(seed: int = 0) -> optax.GradientTransformationExtraArgs:
     estimate is the same on all devices and for every split of a batch.
 
     Args:
-        seed: Seed of the signs; those of the n-th estimate depend only on the seed and n.
+        seed: Seed of the signs; the signs of the n-th estimate depend only on the seed and n.
 
     Returns:
         A transformation that returns the estimate instead of the gradient; its update needs `grad_fn=`.
 
-    Example:
-        >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
-        >>> estimator, w = hutchinson(), jnp.ones(2)
-        >>> print(estimator.update(None, estimator.init(w), w, grad_fn=gradient)[0])
-        [2. 6.]
+    >>> gradient = jax.grad(lambda w: w[0] ** 2 + 3 * w[1] ** 2)  # the Hessian is diagonal: the estimate is exact
+    >>> estimator, w = hutchinson(), jnp.ones(2)
+    >>> print(estimator.update(None, estimator.init(w), w, grad_fn=gradient)[0])
+    [2. 6.]
     """
 
     def update(grads: Tree, count: Any, params: Params = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:

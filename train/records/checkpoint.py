@@ -135,7 +135,7 @@ class Checkpointer:
             iterator: A fresh data iterator to set to the saved position; by default the one given to the constructor.
 
         Returns:
-            The restored state with arrays placed like those of `state`; None if there is no checkpoint.
+            The restored state with arrays placed as in `state`; None if there is no checkpoint.
 
         Raises:
             UsageError: No checkpoint can be read, or it has another state layout, config or data set.

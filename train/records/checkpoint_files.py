@@ -12,13 +12,7 @@ from train.records.state_layout import Description, flatten_state
 
 
 def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Writes a checkpoint and waits for its completion.
-
-    Args:
-        manager: Orbax's manager of the folder.
-        step: Its step.
-        leaves: The values by path, as `flatten_state` gives them.
-        meta: JSON types: the step, the leaves' description, the iterator, extras, config and data.
+    """Writes the values by path (see `flatten_state`) and metadata of JSON types, and waits for completion.
 
     Raises:
         Exception: Orbax and TensorStore raise many kinds.
@@ -33,13 +27,7 @@ def write_checkpoint(manager: Any, step: int, leaves: dict[str, Any], meta: dict
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Reads the metadata of a checkpoint.
-
-    Args:
-        folder: The checkpoint, named by its step.
-
-    Returns:
-        The `meta` of `write_checkpoint`.
+    """Reads the `meta` of `write_checkpoint`.
 
     Raises:
         ValueError: It is malformed, or its step is not the folder's name, as in a copied folder.
@@ -59,12 +47,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def read_leaves(folder: Path, state: Any, saved: Description) -> dict[str, Any]:
-    """Reads the values of a checkpoint, placed like those of `state`.
-
-    Args:
-        folder: The checkpoint.
-        state: The state to restore into, compared with `saved` before (see `check_layout`).
-        saved: The description of the leaves in the checkpoint.
+    """Reads the values of a checkpoint, placed like the arrays of `state`, a state that fits `saved`.
 
     Returns:
         The values by path, without arrays of size 0.
@@ -92,7 +75,7 @@ def read_leaves(folder: Path, state: Any, saved: Description) -> dict[str, Any]:
 
 
 def _check_arrays(found: dict[str, Any], leaves: dict[str, Any], saved: Description) -> None:
-    """Checks that the arrays described by `found` are those of the state in the saved dtypes."""
+    """Checks that the arrays described by `found` are the arrays of the state, in the saved dtypes."""
     dtypes = {entry["path"]: entry["dtype"] for entry in saved}
     if found.keys() != leaves.keys():
         raise ValueError(f"its arrays do not match its list ({min(found.keys() ^ leaves.keys())})")

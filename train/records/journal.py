@@ -17,10 +17,7 @@ class Journal:
 
     A line cut short by a killed process or a full disk is dropped when the file is opened again. If the file is
     deleted, emptied, truncated or changed during the run, there is a warning, the lines are written again, and the
-    changed file is kept as `NAME.changed`. Lines appended by others are kept.
-
-    Args:
-        path: The file, created if necessary. Its folder must exist.
+    changed file is kept as `NAME.changed`. Lines appended by others are kept. The file's folder must exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -35,10 +32,7 @@ class Journal:
         return self._content.splitlines()  # splitting text would also split at other characters
 
     def add(self, line: bytes) -> None:
-        """Appends one line and waits until it is on disk.
-
-        Args:
-            line: The line with its line break.
+        """Appends one line, which includes its line break, and waits until it is on disk.
 
         Raises:
             RunFailed: The disk is full or failing, the file or its folder cannot be written any more, or the folder is

@@ -91,10 +91,7 @@ def is_locked(folder: str | os.PathLike[str]) -> bool:
 
 
 def check_lock(path: str | os.PathLike[str]) -> None:
-    """Checks before a write that the folders locked by this process are still its own.
-
-    Args:
-        path: The path to write: one of these folders, or something below.
+    """Checks before a write to `path` that the locked folders it lies in are still this process's own.
 
     Raises:
         RunFailed: Such a folder, or a `.lock` that alone holds the lock, was moved, deleted or replaced: the folder may

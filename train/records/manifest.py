@@ -18,9 +18,6 @@ def write_manifest(folder: Path) -> None:
 
     Files, folders and the folder's own name reach the disk before the list: if it exists, so do they, even after a loss
     of power.
-
-    Args:
-        folder: A folder with final content.
     """
     files = {name: folder / name for name in sorted(_modes(folder)) if name != MANIFEST}
     sums = {name: _sha256(path) for name, path in files.items()}
@@ -36,9 +33,6 @@ def find_damage(folder: Path) -> str | None:
     """Compares the files of a folder with its list. Returns the first difference in words, or None.
 
     No link is followed, and no pipe, socket or device is opened.
-
-    Args:
-        folder: A folder with a manifest.
     """
     try:
         if folder.is_symlink():

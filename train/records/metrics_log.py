@@ -64,13 +64,7 @@ class MetricsWriter:
         self.write(step, "train", metrics)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Appends one line.
-
-        Args:
-            step: Number of steps done.
-            split: "train", "validation", "test" or any other name.
-            values: The numbers by name.
-        """
+        """Appends one line."""
         if self._journal is None:
             return
         record = {"step": step, "split": split, "values": to_json(dict(values), nonfinite=_nonfinite_name)}

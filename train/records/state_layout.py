@@ -24,7 +24,7 @@ def flatten_state(state: Any) -> tuple[dict[str, Any], Description]:
         description.append({"path": name, "shape": list(shape), "dtype": dtype})
         if 0 not in shape:  # Orbax refuses empty arrays
             data = jax.random.key_data(leaf) if is_key(leaf) else leaf
-            # With several processes Orbax accepts global arrays (unlike those of `pmap`) and arrays on the host.
+            # With several processes Orbax accepts global arrays (unlike the arrays of `pmap`) and arrays on the host.
             alone = jax.process_count() == 1
             here = not isinstance(data, jax.Array) or (data.is_fully_addressable and not alone)
             leaves[name] = np.asarray(data) if here else data
@@ -34,10 +34,7 @@ def flatten_state(state: Any) -> tuple[dict[str, Any], Description]:
 def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> None:
     """Raises `UsageError` for the first leaf that differs between the state to restore into and the saved one.
 
-    Args:
-        state: The state to restore into.
-        saved: The description of the saved state by `flatten_state`.
-        any_dtype: Whether the dtypes of numbers may differ; those of PRNG keys never may.
+    With `any_dtype` the dtypes of numbers may differ; the dtypes of PRNG keys never may.
     """
     _, wanted = flatten_state(state)
     here = {entry["path"]: entry for entry in wanted}
@@ -59,12 +56,7 @@ def check_layout(state: Any, saved: Description, *, any_dtype: bool = False) -> 
 
 
 def rebuild(state: Any, leaves: dict[str, Any]) -> Any:
-    """The state with the saved values, converted to its dtypes.
-
-    Args:
-        state: The state to restore into.
-        leaves: The saved values by path, without arrays of size 0.
-    """
+    """The state with the saved values by path (arrays of size 0 omitted), converted to its dtypes."""
 
     def leaf(path: Any, old: Any) -> Any:
         name = jax.tree_util.keystr(path)

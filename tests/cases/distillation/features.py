@@ -50,7 +50,7 @@ ATTENTION = LossCase(
         "equal maps": ((maps(rng, 6)[0],) * 2, {"form": "mean_square"}),
     },
     bad_calls=(
-        BadCall((zeros(3, 4, 2), zeros(3, 5, 2)), ("same places", "(3, 4, 2)", "(3, 5, 2)")),
+        BadCall((zeros(3, 4, 2), zeros(3, 5, 2)), ("differ in C only", "(3, 4, 2)", "(3, 5, 2)")),
         BadCall((zeros(3, 4), zeros(3, 4)), ("[N, ..., C]", "(3, 4)")),
         BadCall((zeros(3, 4, 2, dtype=np.int32), zeros(3, 4, 2)), ("student_features", "floating", "int32")),
         BadCall((zeros(3, 4, 2), zeros(3, 4, 2)), ("power", "positive", "0"), {"power": 0}),

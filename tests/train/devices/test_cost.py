@@ -93,7 +93,7 @@ def test_lines_name_every_number():
     assert text["parameters"] == "25"
     assert text["operations"].startswith("1 GFLOP in matrix products")
     assert text["memory on each device"] == "3.2 GiB of 8.0 GiB"
-    assert text["outputs"] == "512.0 MiB, of which 256.0 MiB take the arguments' place"
+    assert text["outputs"] == "512.0 MiB, of which 256.0 MiB reuse donated arguments"
     assert text["time"] == "0.5 s a step, 2 GFLOP/s"
     assert text["all steps"] == "1.0 min for 120"
 

@@ -114,9 +114,9 @@ def test_a_process_that_hangs_ends_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("indices", "count", "reasons"),
     [
-        ((0,), 2, ["not all of the others have come"]),
+        ((0,), 2, ["some of the other processes have not joined"]),
         ((1,), 2, ["process 0 does not answer at localhost:{port}"]),
-        ((0, 1), 3, ["not all of the others have come", ""]),  # the first may have ended by then
+        ((0, 1), 3, ["some of the other processes have not joined", ""]),  # the first may have ended by then
     ],
     ids=["no second", "no first", "no third"],
 )
@@ -137,7 +137,7 @@ def test_processes_with_another_config_are_refused(tmp_path):
     codes, errors, _ = end(start(tmp_path / "run", harm={"config": 0.1}))
     assert codes == [2, 2]
     for error in errors:
-        assert "process 1 was started with something else than process 0 (different: config.lr)" in error
+        assert "process 1 was started with other inputs than process 0 (different: config.lr)" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -174,9 +174,9 @@ def test_others_that_never_come_are_not_waited_for_longer(monkeypatch):
         first.bind(("localhost", 0))
         address = f"localhost:{first.getsockname()[1]}"
         for index, listens, reason in [
-            (0, False, "not all of the others have come"),
+            (0, False, "some of the other processes have not joined"),
             (1, False, f"process 0 does not answer at {address}"),
-            (1, True, f"process 0 answers at {address}, but not all of the others have come"),
+            (1, True, f"process 0 answers at {address}, but some of the other processes have not joined"),
         ]:
             if listens:
                 first.listen()

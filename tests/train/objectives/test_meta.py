@@ -464,7 +464,7 @@ def test_arguments_that_never_fit(build, message):
             "'hlf', but the objective's terms are 'half'",
         ),
         (anil(network, head="haed", **COMMON), NETWORK, "head='haed' matches none .* body, head"),
-        (anil(network, head=lambda path: False, **COMMON), NETWORK, "head chooses none of the parameters"),
+        (anil(network, head=lambda path: False, **COMMON), NETWORK, "head matches no parameter"),
         (meta_sgd(network, **WEIGHTS), NETWORK, r"got .*'body': \(2, 2\).*: make it with meta_sgd_params"),
         (meta_sgd(network, **WEIGHTS), np.ones(2), "got ndarray: make it with meta_sgd_params"),
         (meta_sgd(network, **WEIGHTS), {"params": NETWORK, "inner_rates": np.ones(2)}, "make it with meta_sgd_params"),

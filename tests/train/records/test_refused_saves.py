@@ -240,7 +240,7 @@ def test_an_interruption_in_a_row_of_bad_steps_says_what_was_saved(tmp_path, cap
         with pytest.raises(SystemExit):
             fit(start(), nan_batches, Batches(), steps=STEPS, hooks=hooks, bad_steps=BadSteps())
     told = capsys.readouterr().err
-    assert "after step 7: this step was not saved (its numbers, or those of steps just before it, were bad)" in told
+    assert "after step 7: this step was not saved (its numbers, or numbers of the steps before it, were bad)" in told
     assert "continues from step 4 in" in told
     assert "saved step" not in told
 
