@@ -62,6 +62,11 @@ CASES = [
 
 
 @pytest.mark.parametrize(("case", "method"), CASES, ids=lambda part: getattr(part, "__name__", part))
+def test_more_examples_of_a_class_than_there_are_are_refused():
+    with pytest.raises(UsageError, match=r"--most may be at most \d+, what there is of each class, got 9000"):
+        draw_rare(pool(), np.array([9000, 3, 1]), [0], 0)
+
+
 def test_a_network_is_trained_as_if_alone(case, method):
     """Two updates of two networks, and of the second by itself: the same, on its labels and at its rate."""
     objective, init, data, own, state = case(method)
