@@ -97,7 +97,7 @@ QUESTIONS = (
     ask(["hard negatives"], [INFO, "NT-Xent"], "Weighting negatives by how hard they are helps"),
     ask([SUPCON], [INFO], "Several languages as positives at once help"),
     ask([INFO], [*LOSSES][-2:], "More negatives help, at the same pairs and steps"),
-    ask([PRETRAINED], [INFO], "Pretraining on halves of names, without pairs, helps"),
+    ask([PRETRAINED], [INFO], "Pretraining on the names without pairs helps"),
     ask([BLIND], [TFIDF], "It finds names in languages that it never saw", at=tuple(LEFT_OUT)),
     ask([INFO], [BLIND], "Seeing pairs of the language helps", at=tuple(LEFT_OUT)),
 )
@@ -115,7 +115,7 @@ class Config(study.StudyConfig):
     """Encoders of each arm, of other weights and batches; they are trained together."""
     tuning_seeds: int = 1
     """Further encoders that choose temperature and rate on validation concepts."""
-    temperatures: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+    temperatures: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """Temperatures that are tried, at the rate where the grid of rates begins."""
     buckets: int = 32_768
     """Buckets that n-grams are hashed to."""
