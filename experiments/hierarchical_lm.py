@@ -13,7 +13,10 @@ Data: the World English Bible (public domain). Sentences end at `.!?`, phrases a
     python -m experiments.hierarchical_lm
     python -m experiments.hierarchical_lm --longer
 
-Expected: see docs/results.md.
+Expected: no level is seen to help. The chosen weights are the smallest, but 0.01 for words. Test bits per character are
+2.418 of characters alone, 2.459, 2.434 and 2.416 with words, phrases or sentences, 2.504 with all (worse), and 2.457 to
+2.498 with all but one. Counts are better at every level: an n-gram has 1.528 bits, pairs of words name 0.307 of the
+next words, states 0.266. With `--longer` 19 minutes of processor time.
 """
 
 from __future__ import annotations
