@@ -63,13 +63,13 @@ class Config(study.StudyConfig):
         batch_size=4,
         devices=1,
     )
-    """Steps are those of characters alone. The learning rate is the middle of the grid that is tried."""
+    """Steps are for characters alone. The learning rate is the middle of the grid to try."""
     weight: float = 0.1
     """Weight of each level above the characters, which have weight 1."""
     temperature: float = 0.1
     """Temperature of InfoNCE between sentences."""
     vocabulary: int = 2000
-    """Most frequent words, which have numbers of their own."""
+    """Number of most frequent words, the classes of next words."""
     tuning_steps: int = 60
     """Steps of characters alone when rates are tried."""
     ngram_order: int = 8
@@ -180,7 +180,7 @@ def train_arm(lab: Lab, setting: Row, method: str, *, rate: float, steps: int, s
 
 
 def try_rate(lab: Lab, tuned: str, rate: float) -> Row:
-    """Bits per character of validation books after a short training at a rate, with a seed of its own."""
+    """Bits per character of validation books after a short training at a rate, with a separate seed."""
     config, setting = lab.bench.config, {"tuned": tuned, "rate": rate}
     params = train_arm(lab, setting, tuned, rate=rate, steps=config.tuning_steps, seed=1000)
     return {

@@ -71,13 +71,13 @@ class Config(study.StudyConfig):
     arms: tuple[str, ...] = axis(tuple(ARMS))
     """What is trained."""
     seeds: int = axis(5)
-    """Networks of each arm, of other weights and another order of the data."""
+    """Number of networks of each arm, with different initial weights and data orders."""
     data: DataConfig = DataConfig(vocab_size=2048)
     """The text and its tokens."""
     model: TransformerConfig = TransformerConfig(width=64, depth=1)
     """The encoder."""
     training: Training = TrainingConfig(MUON, 800, batch_size=16, devices=1, log_every=10, keep_final=False)
-    """Steps are those of plain training. The learning rate is the middle of the grid that is tried."""
+    """Steps are for plain training. The learning rate is the middle of the grid to try."""
     tuning_steps: int = 120
     """Steps of plain training when rates are tried."""
     power: float = 0.5
@@ -110,7 +110,7 @@ def make_model(config: Config, vocab_size: int, method: str = PLAIN) -> Any:
 
 
 def make_objective(config: Config, method: str, counts: np.ndarray) -> Objective:
-    """The losses of a method; its parameters are those of `with_rate`."""
+    """The losses of a method, for parameters from `with_rate`."""
     remedies = Remedies(counts, masked.EDGES[-1], config.power, config.alpha)
     model = make_model(config, len(counts), method)
     return make_arm(model, ARMS[method], orders.most_masked(config.data), remedies)
@@ -160,7 +160,7 @@ def train(lab: Lab, setting: Row, method: str, *, rate: float, steps: int, seed:
 
 
 def try_rate(lab: Lab, tuned: str, rate: float) -> Row:
-    """The method's own loss on validation books after a short training at a rate, with a seed of its own."""
+    """The method's own loss on validation books after a short training at a rate, with a separate seed."""
     steps = lab.bench.config.tuning_steps
     fitted = train(lab, {"tuned": tuned, "rate": rate}, tuned, rate=rate, steps=steps, seed=1_000)
     return {"loss": fitted.evaluate(lab.held_out(tuned, "validation"))["loss"]}
