@@ -185,7 +185,7 @@ class Bench:
 
 
 def one_by_one(trainer: Trainer) -> Trainer:
-    """Trains the runs one after the other, for models whose step takes longer than its call: `vmap` gains nothing."""
+    """Trains the runs one after the other, if a step takes longer than its call: `vmap` then gains nothing."""
 
     def train(runs: Runs, pool: Any) -> Trained:
         count = len(runs.rows)
