@@ -10,7 +10,7 @@ is run over several draws of the labels.
     python -m experiments.bert_pretrain
     python -m experiments.bert_pretrain --data.path my.txt    # pretraining only: a text file has no labels
 
-Expected on the test books: masked-LM accuracy 0.436, but 0.586 on tokens seen 1,000 times or more and 0.070 on those
+Expected on the test books: masked-LM accuracy 0.436, but 0.586 on tokens seen 1,000 times or more and 0.070 on tokens
 seen 10 to 99 times (the known weakness of the loss); next-sentence accuracy 0.733. With 8, 32 and 128 labels a class,
 accuracy 0.416 ± 0.071, 0.391 ± 0.026 and 0.435 ± 0.018 (5 draws of the labels), against 0.256, 0.305 and 0.400 from
 scratch and 0.279, 0.326 and 0.396 for TF-IDF; on the same books 0.566, 0.621 and 0.710, against 0.333, 0.456 and 0.620

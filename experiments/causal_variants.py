@@ -76,7 +76,7 @@ class Config(study.StudyConfig):
     model: TransformerConfig = TransformerConfig(width=64, depth=2, heads=2)
     """The network."""
     seeds: int = axis(5)
-    """Networks of each kind, of other weights and another order of the data."""
+    """Number of networks of each kind, with different initial weights and data orders."""
     tuning_seeds: int = 2
     """Further networks that choose each learning rate."""
     training: Training = TrainingConfig(
@@ -85,7 +85,7 @@ class Config(study.StudyConfig):
         batch_size=8,
         devices=1,
     )
-    """Steps are those of plain training. The optimizer's learning rate multiplies those tried."""
+    """Steps are for plain training. The optimizer's learning rate multiplies the rates tried."""
     ngram_order: int = 8
     """Longest n-gram, in bytes; the order is chosen on the validation text."""
 
@@ -144,7 +144,7 @@ def operations(config: Config, vocab_size: int, arm: Arm) -> int:
 
 
 def steps_of(config: Config, vocab_size: int, arm: Arm) -> int:
-    """Updates of an arm that take the operations of plain training."""
+    """Updates of an arm at the compute of plain training."""
     plain, mine = (operations(config, vocab_size, one) for one in (ARMS[PLAIN], arm))
     return max(1, round(config.training.steps * plain / mine))
 

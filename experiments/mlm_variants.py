@@ -65,13 +65,13 @@ class Config(study.StudyConfig):
     longer: bool = axis(False)
     """Also try other powers and alphas, and train 4 times as long."""
     seeds: int = axis(5)
-    """Networks of each arm, of other weights and another order of the data."""
+    """Number of networks of each arm, with different initial weights and data orders."""
     data: DataConfig = DataConfig(vocab_size=2048)
     """The text and its tokens."""
     model: TransformerConfig = TransformerConfig(width=64, depth=1)
     """The encoder."""
     training: Training = TrainingConfig(MUON, 800, batch_size=16, devices=1, log_every=10, keep_final=False)
-    """Steps are those of plain training. The learning rate is the middle of the grid that is tried."""
+    """Steps are for plain training. The learning rate is the middle of the grid to try."""
     tuning_steps: int = 120
     """Steps of plain training when rates are tried."""
 

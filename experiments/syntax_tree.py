@@ -2,25 +2,25 @@
 
 What is studied: a small encoder with an arc scorer (Dozat and Manning 2017, arXiv:1611.01734) learns by the
 cross-entropy of each word's head or by the likelihood of whole trees (Koo et al. 2007). Smoothness along the tree is
-added to the first, and to an encoder that only learns tags. The control is the same loss along the chain of words:
-most neighbours in a tree are neighbours in the sentence. Do words joined in unseen trees come closer than others as far
-apart in the sentence, does a probe (Hewitt and Manning 2019, NAACL) find more arcs, are more words attached right?
+added to the first, and to an encoder that only learns tags. The control is the same loss along the chain of words,
+because most tree neighbours are neighbours in the sentence. Are tree neighbours closer than other words equally far
+apart in the sentence, does a probe (Hewitt and Manning 2019, NAACL) find more arcs, and is attachment better?
 Baselines: the usual distance of a head (the next word), logistic regression over distances, an untrained encoder. Arcs
-within words (`ig`) and of punctuation are not scored. Rates and weights are chosen on validation sentences with seeds
-of their own, by attachment; for tags rates by wrong tags, weights by the probe. Few trees are 200, others a seed.
+within words (`ig`) and to punctuation are not scored. Rates and weights are chosen by attachment on validation
+sentences, with separate seeds; for tags, rates by tag errors, weights by the probe. "Few" is 200 trees, drawn per seed.
 
-Data: turkish-treebanks (Apache-2.0), web pages to train on, other web pages and Wikipedia to test on; without it, or by
-`--trees ast`, statements of Python's standard library (PSF-2.0).
+Data: turkish-treebanks (Apache-2.0), with web pages for training, other web pages and Wikipedia for tests; without it,
+or with `--trees ast`, statements of Python's standard library (PSF-2.0).
 
     python -m experiments.syntax_tree
     python -m experiments.syntax_tree --data.path my.conllu
 
-Expected: smoothness along trees brings neighbours in unseen web text closer where tags are learnt (0.89 of the distance
-of other words, from 0.98), and the probe finds 0.335 of the arcs instead of 0.290, but no more than in an untrained
-encoder (0.334). Where arcs are learnt it gives the parser nothing: 0.680 of the words are attached right, 0.688 without
-it; the tree CRF has 0.689, logistic regression 0.612. Trained on 200 trees the parsers are no better than logistic
-regression (0.559 and 0.557; on Wikipedia 0.531 and 0.561). With 200 trees the best weight of chain smoothness is the
-least that was tried, so that control is the plain arm. 11 minutes of processor time.
+Expected: if tags are learnt, smoothness along trees brings tree neighbours in unseen web text closer (0.89 of the
+distance of other words, instead of 0.98), and the probe finds 0.335 of the arcs instead of 0.290, but no more than in
+an untrained encoder (0.334). If arcs are learnt, it does not help the parser: attachment is 0.680, without it 0.688;
+the tree CRF has 0.689, logistic regression 0.612. With 200 trees the parsers are no better than logistic regression
+(0.559 and 0.557; on Wikipedia 0.531 and 0.561), and the best weight of chain smoothness is the lowest tried, so this
+control equals the plain arm. 11 minutes of processor time.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FEW, ALL = "few trees", "all trees"
 ARMS = {ARC: Arm("arc"), CRF: Arm("tree_crf"), TAGS: Arm("tag")}
 ARMS |= {f"{arm} + {extra}": Arm(ARMS[arm].main, extra, arm) for arm in (ARC, TAGS) for extra in (TREE, CHAIN)}
 LOOKS = 10
-"""Values of a learning curve."""
+"""Number of points of a learning curve."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +65,17 @@ class Config(study.StudyConfig):
     data: TreebankConfig = TreebankConfig()
     """Limits of the data, or a file of your own."""
     methods: tuple[str, ...] = axis((*ARMS, UNTRAINED, USUAL, LINEAR))
-    """Arms and baselines that run."""
+    """Arms and baselines to run."""
     seeds: int = axis(6)
-    """Networks of each arm."""
+    """Number of networks of each arm."""
     tuning_seeds: int = 2
-    """Further networks that choose each rate and weight."""
+    """Number of further networks to choose each rate and weight."""
     few: int = 200
-    """Trees of a network that is trained on few."""
+    """Number of training trees in the arms with few."""
     width: int = 64
     """Size of a word's state."""
     depth: int = 3
-    """Layers; the last sees 7 words to each side."""
+    """Number of layers; the last sees 7 words to each side."""
     rank: int = 32
     """Dimensions of the probe."""
     probe_steps: int = 200
@@ -83,7 +83,7 @@ class Config(study.StudyConfig):
     training: Training = TrainingConfig(
         OptimizerConfig(name="adam", learning_rate=1.0, schedule="cosine", warmup=0.05), 240, batch_size=16, devices=1
     )
-    """How all are trained; the learning rate here multiplies those tried."""
+    """Training of all arms; its learning rate multiplies the rates tried."""
 
     def __post_init__(self) -> None:
         study.check_known("--methods", self.methods, (*ARMS, UNTRAINED, USUAL, LINEAR))
@@ -109,7 +109,7 @@ def make_model(config: Config, tags: int) -> Parser:
 
 
 def make_objective(model: Parser, main: str) -> Objective:
-    """The likelihood of trees; or all other losses, of which each run has its own weights."""
+    """The likelihood of trees; or all other losses, with separate weights in each run."""
 
     def objective(params: Any, batch: Any, ctx: Context) -> dict[str, Term]:
         words, heads = batch["words"], batch["heads"]
@@ -144,7 +144,7 @@ def make_trainers(config: Config, model: Parser) -> dict[str, many.Trainer]:
 
 
 def evaluate(lab: Lab, **arm: Any) -> list[Row]:
-    """A baseline, or all networks of an arm: what they attach right, and what is found in their states."""
+    """A baseline, or all networks of an arm: attachment, and probes of their states."""
     method, config = arm["method"], lab.bench.config
     if method in (USUAL, LINEAR):
         seeds = range(config.seeds) if arm["trained_on"] == FEW else ()

@@ -62,7 +62,7 @@ class Config(study.StudyConfig):
     """Networks of one hidden layer."""
 
     data: TableConfig = TableConfig()
-    """Your own table, instead of those of credits and houses."""
+    """Your own table, instead of credits and houses."""
     longer: bool = axis(False)
     """Change capacity, early stopping, share of the data and schedule as well."""
     axes: tuple[str, ...] = axis(SHORT)
@@ -134,7 +134,7 @@ def trainer(bench: Bench, model: MLP, arm: pipelines.Arm, loss: str) -> many.Tra
 
 
 def evaluate(bench: Bench, tables: Mapping[str, Table], task: str, arm: str, tuned: bool = False) -> list[Row]:
-    """The rates that are tried for an arm; or at those that the folds chose a row for each fold, tested."""
+    """The rates tried for an arm; or a test row for each fold, at the rate that the fold chose."""
     config, table, training, how = bench.config, tables[task], bench.config.training, ARMS[arm]
     data = stack_folds(table, folds_of(config, table), how.cleaning, how.scaling, how.share, training.batch_size)
     loss = CE if task == CREDITS else how.loss

@@ -42,7 +42,7 @@ STEEPNESS, MIDDLE = 10.0, 0.5
 GRID = np.linspace(-1, 1, 81)
 """Inputs at which the learnt probability is plotted."""
 LOOKS = 20
-"""Places of the learning curves."""
+"""Number of points of a learning curve."""
 
 
 @dataclasses.dataclass(frozen=True)

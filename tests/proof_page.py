@@ -45,7 +45,7 @@ def torch_rows() -> set[str]:
 
 
 def authors(name: str) -> str:
-    """The repositories whose numbers are committed."""
+    """The repositories with committed numbers."""
     return ", ".join(sorted({call.code.repository.split("/")[1] for call in CALLS.values() if call.row == name}))
 
 

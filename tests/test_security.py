@@ -88,7 +88,7 @@ WRITES_HTML = Path("experiments/study/overview.py")
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path != WRITES_HTML], ids=str)
 def test_no_source_writes_html(path):
-    """Reports are Markdown, whose cells are escaped below; who adds HTML has to escape it and to say so here."""
+    """Reports are Markdown with escaped cells (see below); code that adds HTML must escape it and be listed here."""
     nodes = ast.walk(ast.parse((ROOT / path).read_text()))
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [text for text in texts if HTML.search(text)]

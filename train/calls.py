@@ -1,4 +1,4 @@
-"""Several steps per call, for models whose step takes less time than launching a program.
+"""Several steps per call, for steps that take less time than launching a program.
 
 state = fit(state, step, data, steps=10_000, steps_per_call=100)
 """

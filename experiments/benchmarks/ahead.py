@@ -25,7 +25,7 @@ from experiments.benchmarks.steps import STEPS, bytes_of, collectives, compile_s
 from experiments.benchmarks.targets import TARGETS, mib
 
 LOSSES = [name for name, case in CASES.items() if name not in ("linear_chain_crf", "sigmoid_focal")]
-"""Cases whose plain form materialises a table of scores."""
+"""Cases with a plain form that materialises a table of scores."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ MODULES = ("argparse", "ast", "calendar", "configparser", "csv", "datetime", "di
            "heapq", "imaplib", "inspect", "locale", "mailbox", "optparse", "pdb", "pickletools", "platform", "plistlib",
            "pydoc", "random", "shutil", "smtplib", "socket", "statistics", "subprocess", "tarfile", "textwrap",
            "threading", "tokenize", "traceback", "typing", "uuid", "zipapp")  # fmt: skip
-"""Modules whose statements are read, if this Python has them; the last fifth is for the test only."""
+"""Modules to read statements from, if this Python has them; the last fifth is for the test only."""
 
 
 class Sentence(NamedTuple):

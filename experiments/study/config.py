@@ -74,7 +74,7 @@ class TrainingConfig:
 
 
 def check_known(option: str, values: Sequence[str], known: Iterable[str]) -> None:
-    """Refuses a name that an option does not know.
+    """Refuses unknown names in an option.
 
     >>> check_known("--losses", ["MSA"], ["MSE", "MAE"])
     Traceback (most recent call last):
@@ -86,7 +86,7 @@ def check_known(option: str, values: Sequence[str], known: Iterable[str]) -> Non
 
 
 def check_shares(option: str, values: Sequence[float]) -> None:
-    """Refuses what is no share of examples.
+    """Refuses values that are not a share of examples.
 
     >>> check_shares("--shares", [0.2, 1.5])
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""The losses that the studies train with, and a figure of each: a loss is in use when a committed summary holds one."""
+"""The losses that studies train with, and a figure for each: a loss is in use if a committed summary has a figure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from train.records.report import Table
 
 
 class Use(NamedTuple):
-    """Networks of a study that were trained with a loss."""
+    """Networks of a study trained with a loss."""
 
     loss: str
     study: str
     metric: str
     setting: dict[str, Any]
-    """Values in their rows in the summary."""
+    """Values that identify their rows in the summary."""
 
 
 def _of(study: str, metric: str, losses: Mapping[str, str], **common: Any) -> list[Use]:
-    """The networks of methods, by the loss that trains them."""
+    """The uses of losses in a study, by method."""
     return [Use(loss, study, metric, {"method": method, **common}) for loss, method in losses.items()]
 
 
@@ -131,7 +131,7 @@ IN_USE: tuple[Use, ...] = (
     *_of("text_classification", "accuracy", _REVIEWS, labels=1000),
     *_of("toy_classifier", "test_accuracy", {"sigmoid_cross_entropy": "he_normal"}, labels="dependent"),
 )
-"""Functions that only help (`next_token_where`, `pool_spans`) and losses that only measure are left out."""
+"""Without helper functions (`next_token_where`, `pool_spans`) and losses used only as metrics."""
 
 
 def figures_of(use: Use, summary: Mapping[str, Any]) -> list[float]:
@@ -142,7 +142,7 @@ def figures_of(use: Use, summary: Mapping[str, Any]) -> list[float]:
 
 
 def table_of(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Loss, study, networks and mean of the metric of each use of a loss in the summaries that holds a figure."""
+    """Loss, study, networks and mean metric of each use of a loss with a figure in the summaries."""
     lines = []
     for use in sorted(IN_USE, key=lambda use: use.loss):
         figures = figures_of(use, summaries[use.study]) if use.study in summaries else []

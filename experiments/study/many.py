@@ -27,13 +27,13 @@ from train.state import create_state
 from train.step import build_train_step
 
 STEP = math.sqrt(10)
-"""From a learning rate of a grid to the next: half a decade."""
+"""Ratio of neighbouring learning rates in a grid: half a decade."""
 RATES = 5
-"""Rates of a grid, and of each extension."""
+"""Number of rates in a grid and in each extension."""
 MOST = 6
-"""Grids that are tried before a search gives up."""
+"""Maximum number of grids in a search."""
 FLAT = 0.01
-"""Of the best loss: what the lowest rate must be worse by."""
+"""Fraction of the best loss by which the lowest rate must be worse."""
 
 
 class Runs(NamedTuple):
@@ -44,13 +44,13 @@ class Runs(NamedTuple):
     params: Any
     """Initial parameters [R, ...]."""
     rows: Any
-    """Examples of each batch, int [R, steps, B], as rows of the pool."""
+    """Rows of the pool in each batch, int [R, steps, B]."""
     own: Any = None
-    """What else a run has of its own, such as labels [R, N]: `ctx.frozen` of the objective, and an input of `watch`."""
+    """Further inputs of each run, such as labels [R, N]: `ctx.frozen` of the objective, and an input of `watch`."""
     state: Any = None
-    """First mutable collections [R, ...]: `ctx.state` of the objective."""
+    """Initial mutable collections [R, ...]: `ctx.state` of the objective."""
     loss_weights: Any = None
-    """Weights of the trained terms by name, [R] each, if they differ; they replace those of the trainer."""
+    """Loss weights by name, [R] each, if they differ between runs; they replace the trainer's."""
 
 
 class Trained(NamedTuple):
@@ -76,13 +76,13 @@ def make_trainer(
     """A compiled function `(runs, pool) -> trained`; called again with runs of the same shapes it compiles nothing.
 
     Args:
-        objective: Its key is the same for all runs; for dropout fold something of the batch into it.
-        loss_weights: The terms that are trained on.
-        optimizer: The chain; its learning rate is multiplied by that of the run.
+        objective: Its key is the same for all runs; for dropout, fold a number from the batch into it.
+        loss_weights: The terms to train on.
+        optimizer: The chain; the run's learning rate multiplies its learning rate.
         every: Steps between two evaluations, a divisor of the number of steps.
         watch: `(params, own, pool) -> {name: array}`, called at every evaluation. The mean loss of the steps since the
             last evaluation is always recorded, as "loss".
-        accumulate: Micro-batches of a batch.
+        accumulate: Number of micro-batches.
     """
 
     @jax.jit
@@ -125,8 +125,8 @@ class Bench:
     tuned: Sequence[Row] | None = None
     """The rates tried, {"tuned": method, "rate", "loss"}; None while they are being tried."""
     central: bool = False
-    """Choose the middle one of the rates within a standard error of the best, paired by seed. Where many are as good,
-    the best may be one at which other seeds diverge."""
+    """Choose the middle one of the rates within a standard error of the best, paired by seed. If many are equally good,
+    other seeds may diverge at the best one."""
 
     @property
     def numbers(self) -> range:
@@ -135,13 +135,13 @@ class Bench:
         return range(first, first + (self.config.tuning_seeds if self.tuned is None else self.config.seeds))
 
     def starts(self, init: Callable[[jax.Array], Any], rows: np.ndarray, batch_size: int, steps: int) -> Runs:
-        """For each seed of this stage the weights that `init` makes of a key, and an order of its rows; no rates.
+        """Initial weights and a data order for each seed of this stage, without rates.
 
         Args:
-            init: Parameters of a key.
-            rows: Those to train on, [n], or [S, n] if each seed has its own.
-            batch_size: Of each update; at most n.
-            steps: Updates.
+            init: Function from a key to parameters.
+            rows: Training rows [n], or [S, n] if each seed has its own.
+            batch_size: Number of examples in an update, at most n.
+            steps: Number of updates.
         """
         seed, each = self.config.seed, np.broadcast_to(rows, (len(self.numbers), rows.shape[-1]))
         weights = [init(jax.random.fold_in(jax.random.key(seed), number)) for number in self.numbers]
@@ -163,7 +163,7 @@ class Bench:
         return sorted(equal)[(len(equal) - 1) // 2] if equal else best["rate"]
 
     def table(self) -> Table:
-        """The rates that were tried and chosen, for the report."""
+        """The rates tried and chosen, for the report."""
         rows = []
         for method in dict.fromkeys(row["tuned"] for row in self.tuned or ()):
             tried = {row["rate"]: row["loss"] for row in self.tuned or () if row["tuned"] == method}
@@ -173,7 +173,7 @@ class Bench:
         return Table(["method", "rates tried", "chosen", "mean loss of the tuning runs", ""], rows)
 
     def write_curves(self, setting: Row, every: int, curves: Mapping[str, Any]) -> None:
-        """Writes the means over runs of curves [R, looks] as the metrics of a setting, unless this is a dry run."""
+        """Writes curves [R, evaluations], averaged over runs, as the metrics of a setting; not in a dry run."""
         folder = self.run.folder(**setting)
         if folder.config.dry_run:
             return
@@ -185,7 +185,7 @@ class Bench:
 
 
 def one_by_one(trainer: Trainer) -> Trainer:
-    """Trains the runs one after the other: where a step is longer than its call, `vmap` over runs gains nothing."""
+    """Trains the runs one after the other, if a step takes longer than its call: `vmap` then gains nothing."""
 
     def train(runs: Runs, pool: Any) -> Trained:
         count = len(runs.rows)
@@ -198,14 +198,14 @@ def one_by_one(trainer: Trainer) -> Trainer:
 def tune_and_test(
     bench: Bench, arms: Sequence[Row], evaluate: Callable[[Bench, Row], list[Row]], untuned: Sequence[Row] = ()
 ) -> tuple[list[Row], Bench]:
-    """Tries the rates of every arm with seeds of their own, then runs each at its best.
+    """Tries the rates of every arm with separate seeds, then runs each arm at its best rate.
 
     Args:
-        bench: Without rates.
-        arms: Settings.
-        evaluate: Called with the bench and an arm; while `bench.tuned` is None it gives the rates tried, as `tune`
-            does, and after that the results.
-        untuned: Further settings, with nothing to choose.
+        bench: The bench, without rates.
+        arms: Settings of the arms.
+        evaluate: Called with the bench and an arm; returns the rates tried, like `tune`, while `bench.tuned` is None,
+            and the results afterwards.
+        untuned: Further settings without a rate to choose.
 
     Returns:
         The results, and the bench with the rates.
@@ -233,9 +233,9 @@ def train_at_each(
     pool: Any,
     vary: Callable[[Runs, jax.Array], Runs] = with_rates,
 ) -> Trained:
-    """Trains all of S runs with each learning rate; the results are those of the first rate, then of the others.
+    """Trains all S runs with each learning rate; returns the results in the order of the rates.
 
-    With `vary`, which puts numbers [R] into R runs, the values are of something else, such as the weight of a loss.
+    `vary`, which inserts numbers [R] into R runs, varies another quantity, such as the weight of a loss.
     """
     tiled = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(values), *[1] * (leaf.ndim - 1))), runs)
     return trainer(vary(tiled, jnp.repeat(jnp.asarray(values, jnp.float32), len(runs.rows))), pool)
@@ -244,17 +244,16 @@ def train_at_each(
 def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[float, float]:
     """The loss at each rate of a log grid, extended until the best is not at its edge.
 
-    It is extended downwards, too, while the lowest rate is within 1 % of the best: at rates that are all too large a
-    network learns nothing, and which of them is best is chance.
+    It is also extended downwards while the lowest rate is within 1 % of the best: if all rates are too large, the
+    network learns nothing and the best rate is arbitrary.
 
     Args:
-        loss_of: Takes `RATES` learning rates and gives the loss of each, or of each and S seeds [RATES, S], which then
-            all have their best inside; what is not finite counts as infinite.
-        middle: Where the first grid lies.
+        loss_of: Takes `RATES` learning rates and returns the loss of each, or of each and S seeds [RATES, S], each of
+            which must then have its best inside; non-finite losses count as infinite.
+        middle: Middle of the first grid.
 
     Returns:
-        Mean loss by learning rate, in the order of the rates. If a best is at an edge after all, `MOST` grids were
-        tried.
+        Mean loss by learning rate, in the order of the rates. If a best is still at an edge, `MOST` grids were tried.
 
     >>> found = search_rates(lambda rates: [abs(math.log10(rate / 100)) for rate in rates], middle=1.0)
     >>> [f"{rate:.3g}" for rate in found], f"{best_rate(found):.3g}"
@@ -278,7 +277,7 @@ def search_rates(loss_of: Callable[[list[float]], Any], middle: float) -> dict[f
 
 
 def try_values(loss_of: Callable[[float], float], middle: float) -> list[Row]:
-    """Searches a setting of a baseline, such as a penalty, as learning rates are searched."""
+    """Searches a setting of a baseline, such as a penalty, like a learning rate."""
     found = search_rates(lambda values: [loss_of(value) for value in values], middle)
     return [{"rate": value, "loss": loss} for value, loss in found.items()]
 
@@ -293,16 +292,16 @@ def tune(
     *,
     each: bool = False,
 ) -> list[Row]:
-    """Searches the learning rate of a trainer, or another number, by its mean loss over runs with seeds of their own.
+    """Searches the learning rate of a trainer, or another number, by its mean loss over runs with separate seeds.
 
     Args:
         trainer: From `make_trainer`.
         pool: Its examples.
-        runs: Of S seeds; what `vary` puts in is ignored.
-        middle: Where the first grid lies.
-        loss_of: The loss to minimise, [R] of R trained runs; use validation data.
-        vary: Puts numbers [R] into R runs, if they are not learning rates.
-        each: Whether each seed, such as a fold, chooses for itself: the grid is extended until all are inside.
+        runs: Runs of S seeds; the numbers that `vary` inserts are ignored.
+        middle: Middle of the first grid.
+        loss_of: The loss to minimise, [R] for R trained runs; use validation data.
+        vary: Inserts numbers [R] into R runs, if they are not learning rates.
+        each: Whether each seed, such as a fold, chooses separately: the grid is extended until all are inside.
 
     Returns:
         A row for each number tried: "rate", its mean "loss", and the "losses" of the seeds.
@@ -321,13 +320,13 @@ def tune(
 def tune_runs(
     run: Run, names: Sequence[str], loss_of: Callable[..., Row], middle: float, *, extend: bool = True
 ) -> list[Row]:
-    """Searches the learning rate of each method where every training is a run of the study, as of a larger network.
+    """Searches the learning rate of each method, with every training as a separate run of the study.
 
     Args:
         run: The study.
         names: The methods.
         loss_of: Called with `tuned`, a method, and `rate`; returns {"loss": ...}, from validation data.
-        middle: Where the first grid lies.
+        middle: Middle of the first grid.
         extend: Whether to search; otherwise only the middle is tried.
 
     Returns:
@@ -373,7 +372,7 @@ def methods(*names: str, **setting: Any) -> tuple[Row, ...]:
 
 
 def rows_of(values: Mapping[str, Any], **same: Any) -> list[Row]:
-    """A row for each seed, of values [R, ...] by name and of what is the same for all.
+    """A row for each seed, with values [R, ...] by name and the common values `same`.
 
     >>> rows_of({"error": np.array([0.5, 0.25])}, rate=0.1)
     [{'seed': 0, 'error': 0.5, 'rate': 0.1}, {'seed': 1, 'error': 0.25, 'rate': 0.1}]
@@ -389,7 +388,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def epochs(count: int, batch_size: int, steps: int, seed: Sequence[int]) -> np.ndarray:
-    """Rows of each batch, int [steps, batch_size]: every epoch in a new order, its last rows left out if they are few.
+    """Rows of each batch, int [steps, batch_size]: every epoch in a new order, without an incomplete last batch.
 
     >>> np.sort(epochs(4, 2, 4, [0]).reshape(2, 4)).tolist()
     [[0, 1, 2, 3], [0, 1, 2, 3]]

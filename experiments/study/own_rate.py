@@ -1,7 +1,7 @@
-"""Trainings of several methods that take the same operations, each run with a learning rate of its own.
+"""Trainings of several methods at equal compute, each run with its own learning rate.
 
-The rate is one of the parameters, `{"net": parameters, "rate": number}`, which gets no gradient and stays. So a method
-is compiled once for all rates of a search, and once for the runs of the study.
+The rate is a parameter, `{"net": parameters, "rate": number}`, that gets no gradient and never changes. So a method is
+compiled once for all rates of a search, and once for the runs of the study.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def with_rate(net: Any, rate: float) -> dict[str, Any]:
 
 
 def by_rate(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """The config's optimizer of the parameters `net`; the parameter `rate` multiplies its learning rate."""
+    """The config's optimizer for the parameters `net`; the parameter `rate` multiplies its learning rate."""
 
     def init(params: Any) -> Any:
         return make_optimizer(config, steps).init(params["net"])
@@ -49,15 +49,15 @@ class Trainings:
     """Compiled trainings of methods."""
 
     config: TrainingConfig
-    """Its learning rate is replaced by that of a run."""
+    """The training; each run replaces its learning rate."""
     objectives: Mapping[str, Objective]
-    """By method, of parameters as of `with_rate`; the first is the plain one."""
+    """Objectives by method, for parameters from `with_rate`; the first is the plain method."""
     loss_weights: Mapping[str, Mapping[str, float]]
     """By method."""
     operations: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Of a step, by method, filled by `count`."""
+    """Operations of a step by method, filled by `count`."""
     recipes: dict[tuple[str, int], Recipe] = dataclasses.field(default_factory=dict)
-    """By method and steps, made as they are needed."""
+    """Recipes by method and steps, made when needed."""
 
     def recipe(self, method: str, steps: int) -> Recipe:
         """The losses and optimizer of a method in a number of steps."""
@@ -72,12 +72,12 @@ class Trainings:
         self.operations[method] = count_operations(recipe, start, batch, self.config)
 
     def steps(self, method: str, steps: int) -> int:
-        """Steps of a method that take the operations of `steps` steps of the plain one."""
+        """Steps of a method with the same number of operations as `steps` steps of the plain one."""
         plain = self.operations[next(iter(self.objectives))]
         return max(1, round(steps * plain / self.operations[method]))
 
     def share(self, method: str, steps: int) -> float:
-        """Operations of a method in its steps, relative to those of `steps` steps of the plain one."""
+        """Operations of a method in its steps, relative to `steps` steps of the plain one."""
         plain = self.operations[next(iter(self.objectives))]
         return self.steps(method, steps) * self.operations[method] / (steps * plain)
 

@@ -1,4 +1,4 @@
-"""The command `python -m experiments sample FOLDER PROMPT`: the language model of a finished study goes on writing."""
+"""The command `python -m experiments sample FOLDER PROMPT`: continuations by the language model of a finished study."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class SampleOptions:
     prompt: tyro.conf.Positional[str] = ""
     """Beginning of the text; empty for a text from the start."""
     tokens: int = 100
-    """Most tokens to write; a text also ends where the model ends it."""
+    """Maximum number of tokens to write; a text also ends at the model's end token."""
     temperature: float = 0.8
     """Divides the logits; 0 always takes the likeliest token."""
     top_k: int | None = None
     """Draw among this many likeliest tokens (None: all)."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens with this probability together."""
+    """Draw among the likeliest tokens with this total probability."""
     seed: int = 0
     """Seed of the random numbers."""
     count: int = 1
@@ -43,7 +43,7 @@ class SampleOptions:
 
 
 def check(options: SampleOptions) -> None:
-    """Refuses numbers out of range; tyro would print in a box what `__post_init__` raises."""
+    """Refuses numbers out of range; tyro would print errors from `__post_init__` in a box."""
     for name, least in (("tokens", 1), ("count", 1), ("seed", 0), ("top_k", 1)):
         if (value := getattr(options, name)) is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, but it is {value}")

@@ -55,7 +55,7 @@ def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = 
 
     Conventions:
         Yuan and Lin have the square root, which treats groups of any size equally; structured sparsity learning (Wen et
-        al.) does not. For an array of one axis the groups are single entries: the L1 penalty.
+        al.) has none. For an array of one axis the groups are single entries: the L1 penalty.
 
     References:
         Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x. Wen et al. 2016, arXiv:1608.03665.

@@ -62,7 +62,7 @@ def token_weights(where: jax.Array, *, normalizer: str = "sequence") -> jax.Arra
 
     Conventions:
         In TRL "sequence" is the `loss_type` `grpo`, "batch_tokens" `bnpo`, "constant" `dr_grpo`, "global_tokens" `dapo`
-        and `cispo`; TRL's `grpo` counts empty answers in the denominator, verl does not. In verl "sequence" is
+        and `cispo`; TRL's `grpo`, unlike verl, counts empty answers in the denominator. In verl "sequence" is
         `seq-mean-token-mean`, "global_tokens" `token-mean` and "constant" `seq-mean-token-sum-norm`, which sums over
         answers instead of averaging.
 

@@ -1,4 +1,4 @@
-"""Compilers for accelerators that are not there; a test whose compiler is not installed is skipped."""
+"""Compilers for absent accelerators; a test is skipped if its compiler is not installed."""
 
 import sys
 

@@ -23,7 +23,7 @@ def naive_cross_entropy(logits, labels):
 
 
 def hostile_logits(rng):
-    """Rows whose cross-entropies have limits; masked classes are at -inf."""
+    """Rows with limits of the cross-entropy; masked classes are at -inf."""
     inf = np.inf
     logits, labels = labelled_rows(rng, 4)
     return {

@@ -56,7 +56,7 @@ HIERARCHICAL = LossCase(
 
 
 def pooled(hidden, span_ids, *, kind="mean", where=None):
-    """The mask of the positions is that of the rows here."""
+    """The mask of the positions is the mask of the rows here."""
     mask = None if where is None else jnp.broadcast_to(where[:, :1, 0], span_ids.shape)
     return lossfns.pool_spans(hidden, span_ids, num_spans=3, kind=kind, where=mask).vectors
 

@@ -1,4 +1,4 @@
-"""A run whose data two worker processes prepare, one of which is killed; as a module it says how long that took."""
+"""A run with two data workers, one of which is killed; as a module it prints how long the run then took."""
 
 from __future__ import annotations
 

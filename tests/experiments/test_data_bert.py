@@ -1,4 +1,4 @@
-"""Sentence pairs and masks, checked on a corpus whose token ids tell their place: id = 5 + position."""
+"""Sentence pairs and masks, checked on a corpus in which token ids tell the position: id = 5 + position."""
 
 import itertools
 

@@ -39,7 +39,7 @@ AT_ONCE = (
 TEXTS = ("text_classification",)
 """Studies that pretrain once, and train the rest in one program each."""
 TUNED = ("hierarchical_lm", "mlm_variants", "speech_ctc")
-"""Studies whose rates are tried by runs of their own."""
+"""Studies with separate runs to try learning rates."""
 STANDING = ("bert_pretrain", "causal_lm", "simclr", "toy_classifier")
 NAMES = tuple(sorted((*STANDING, *AT_ONCE, *TEXTS, *TUNED)))
 RUN = [pytest.param(name, marks=() if name in STANDING else pytest.mark.full) for name in NAMES]
@@ -160,7 +160,7 @@ def test_interrupted_run_ends_like_one_that_was_not(name, finished, tmp_path, mo
         Checkpointer, "save", lambda self, step, state: (restored.append(self.latest_step), save(self, step, state))
     )
     run(name, folder)
-    assert restored[0] == saved[0]  # it went on, and did not start anew
+    assert restored[0] == saved[0]  # it resumed, and did not start from scratch
     assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert results(folder) == results(whole)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: the head starts as a linear probe of its encoder, and training goes on from there."""
+"""Fine-tuning: the head starts as a linear probe of its encoder, and training continues from there."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ MODEL, VOCABULARY, LENGTH = TransformerConfig(width=16, depth=1, heads=2), 40, 6
 
 
 def passages(each: int, seed: int) -> Passages:
-    """Passages whose tokens tell their class: two in five are from its own part of the vocabulary."""
+    """Passages in which tokens tell the class: two in five are from its own part of the vocabulary."""
     rng = np.random.default_rng(seed)
     label = np.repeat(np.arange(len(GROUPS)), each)
     own = 5 + 4 * label[:, None] + rng.integers(0, 4, (len(label), LENGTH))

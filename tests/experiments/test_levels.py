@@ -99,7 +99,7 @@ def changed_from(batch, place):
 
 @pytest.mark.parametrize("level", data_levels.ENDS)
 def test_no_level_sees_what_it_predicts(found, level):
-    """Other characters after the end of a span leave all that it predicts as it was; one of its own does not."""
+    """Changing characters after a span does not change its predictions; changing one inside it does."""
     batch, model = data_levels.make_blocks(found, np.array([1]), LENGTH), small_model()
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0), batch)["params"])
     outputs = jax.jit(lambda batch: model.apply({"params": params}, batch))

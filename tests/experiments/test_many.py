@@ -122,14 +122,14 @@ def test_rates_are_searched_by_runs_of_the_study():
 
 
 def test_each_seed_has_its_best_rate_inside():
-    """One is best at 0.1, the other at 1,000: the grid goes on until both are inside."""
+    """One is best at 0.1, the other at 1,000: the grid is extended until both are inside."""
     loss = lambda rates: np.abs(np.log10(rates)[:, None] - [-1.0, 3.0])  # noqa: E731
     together, apart = (many.search_rates(of, 0.1) for of in (lambda r: loss(r).mean(1), loss))
     assert max(together) < 1_000 < max(apart)
 
 
 def test_rates_that_are_all_too_large_are_left():
-    """Above 1e-3 nothing is learnt, and the loss is that of the base rate, give or take; the best is at 1e-4."""
+    """Above 1e-3 nothing is learnt, and the loss is about the base rate's; the best is at 1e-4."""
     loss = lambda rate: 0.66 + 1e-3 * np.sin(1e3 * rate) if rate > 1e-3 else abs(np.log10(rate) + 4) / 2  # noqa: E731
     found = many.search_rates(lambda rates: [loss(rate) for rate in rates], 1.0)
     assert many.best_rate(found) == pytest.approx(1e-4)

@@ -1,4 +1,4 @@
-"""A trained language model goes on writing: by the likeliest token, by drawing, in a window, and with clear errors."""
+"""A trained language model continues texts: by the likeliest token, by drawing, in a window, and with clear errors."""
 
 import json
 

@@ -122,7 +122,7 @@ def test_the_rank_correlation_is_that_of_scipy(gold):
 
 
 def test_closeness_compares_words_as_far_apart():
-    """Words 1 to 4 under 2, 0, 2, 1: of neighbours in the sentence 1-2 and 2-3 are joined, 3-4 is not; 1-4 is alone."""
+    """Words 1 to 4 under 2, 0, 2, 1: of neighbours in the sentence 1-2 and 2-3 are joined, not 3-4; 1-4 is alone."""
     one = {"heads": np.array([[2, 0, 2, 1]]), "words": np.ones((1, 4), bool), "scored": np.ones((1, 4), bool)}
     distances = np.zeros((1, 4, 4))
     for (a, b), value in {(0, 1): 1.0, (1, 2): 2.0, (2, 3): 3.0, (0, 2): 5.0, (1, 3): 7.0, (0, 3): 11.0}.items():

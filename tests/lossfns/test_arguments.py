@@ -17,7 +17,7 @@ FUNCTIONS = functions()
 ARRAYS = (jax.Array, jax.Array | None)
 NEEDED = {"bits": 4, "parents": (2, 2, -1), "where": jnp.zeros(())}
 OPTIONS_LOOKED_AT_INSIDE = {
-    "where": "a mask, whose shape and dtype are checked while tracing; a mapping in hierarchical_cross_entropy",
+    "where": "a mask, with shape and dtype checked while tracing; a mapping in hierarchical_cross_entropy",
     "special": "token numbers, checked together with the vocabulary",
 }
 

@@ -103,7 +103,7 @@ def both_ways(_, part, index):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scores_up_to_any_bound(dtype):
-    """Equal to the formula on both sides of where shifts begin, beside rows and columns without a score."""
+    """Equal to the formula on both sides of where shifts begin, next to rows and columns without a score."""
     rng = np.random.default_rng(1)
     cotangents = rng.normal(size=ROWS), rng.normal(size=COLUMNS)
 
@@ -204,7 +204,7 @@ def test_gradients_made_for_cotangents_that_come_and_that_do_not(weights, size):
 
     actual, wanted = (jax.jit(jax.grad(f, argnums=(0, 1)))(rows, columns) for f in (mine, plain))
     assert_near(actual, wanted)
-    # Cotangents that are alike by chance have derivatives of their own.
+    # Cotangents that are equal by chance still have separate derivatives.
     squares = [lambda x, f=f: jnp.square(f(x, columns)) for f in (mine, plain)]
     assert_near(*(second(f, rows) for f in squares), 1e-4)
 

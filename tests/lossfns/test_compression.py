@@ -117,7 +117,7 @@ def test_kurtosis_of_a_uniform_grid_is_near_its_target():
 
 
 def test_movement_scores_are_what_descent_on_the_scores_does():
-    # Straight-through masks: the gradient of the score is that of the masked weight times the weight.
+    # Straight-through masks: the gradient of the score is the gradient of the masked weight times the weight.
     w, x = jnp.array([2.0, -1.0, 0.5]), jnp.array([1.0, 2.0, -3.0])
     slopes = jax.grad(lambda w: jnp.square(w @ x - 1))(w)
     by_score = jax.grad(lambda m: jnp.square((w * m) @ x - 1))(jnp.ones(3))

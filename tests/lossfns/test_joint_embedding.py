@@ -46,7 +46,7 @@ def test_barlow_twins_weighs_the_off_diagonal_and_adds_epsilon_in_the_root():
 
 def test_vicreg_halves_the_mean_hinge_and_puts_epsilon_in_the_root():
     # Unbiased variance 2 x 0.3^2 = 0.18; with epsilon 0.07 the root is 0.5, and the hinge 0.5 in one of two features.
-    # The other does not vary: its root is that of 0.07.
+    # The other is constant: its root is the root of 0.07.
     view = jnp.array([[0.3, 0.0], [-0.3, 0.0]])
     value = vicreg(view, view, eps=0.07, variance_weight=1.0, covariance_weight=0.0)
     hinges = (0.5 + 1 - np.sqrt(0.07)) / 2
@@ -190,10 +190,10 @@ def test_koleo_finds_the_nearest_of_rows_that_dot_products_cannot_tell_apart():
     np.testing.assert_allclose(koleo(x, eps=0.0), -np.log([1e-5, 1e-5, 2e-5, 2e-5]), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["zeros", "rows alike", "one row", "a zero row", "spread of 30"])
+@pytest.mark.parametrize("name", ["zeros", "equal rows", "one row", "a zero row", "spread of 30"])
 def test_sigreg_of_unusual_batches(name):
     x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    batch = {"zeros": 0 * x, "rows alike": x[[0] * 6], "one row": x[:1], "spread of 30": 10 * x}
+    batch = {"zeros": 0 * x, "equal rows": x[[0] * 6], "one row": x[:1], "spread of 30": 10 * x}
     batch["a zero row"] = np.concatenate([0 * x[:1], x[1:]])
     directions = np.eye(3, dtype=np.float32)
     values, slopes = jax.value_and_grad(lambda x: sigreg(x, directions).sum())(batch[name])

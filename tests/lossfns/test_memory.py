@@ -1,4 +1,4 @@
-"""Bytes that a loss and its gradient need beside their inputs and outputs: compiled for CPU, nothing is run."""
+"""Temporary memory of losses and their gradients, without inputs and outputs: compiled for CPU, nothing is run."""
 
 import jax
 import jax.numpy as jnp

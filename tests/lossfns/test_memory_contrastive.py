@@ -1,4 +1,4 @@
-"""What memory the losses over all pairs need beside their inputs and gradients: the compiler says so, to the byte."""
+"""Temporary memory of the losses over all pairs, without inputs and gradients, as the compiler reports it."""
 
 import jax
 import jax.numpy as jnp

@@ -49,7 +49,7 @@ def test_noise_that_is_learnt_has_a_gradient_in_every_row_of_the_matrix():
     def loss(x):
         return lossfns.forward_corrected(jnp.zeros((2, 2)), jnp.array([0, 1]), jax.nn.softmax(x, -1)).sum()
 
-    # At even odds p(0) = (T00 + T10) / 2, and all slopes vanish by symmetry; off it they do not.
+    # At equal odds p(0) = (T00 + T10) / 2, and all gradients vanish by symmetry, but only there.
     np.testing.assert_allclose(jax.grad(loss)(jnp.zeros((2, 2))), 0, atol=1e-6)
     assert np.all(jax.grad(loss)(jnp.array([[1.0, 0.0], [0.5, 0.0]])) != 0)
 

@@ -44,7 +44,7 @@ def test_normalised_pixels_have_the_unbiased_variance_and_the_epsilon_in_the_roo
 
 
 def test_mae_and_simmim_are_means_over_the_masked_patches_of_the_batch():
-    # One masked patch in the first image, three in the second: 4 and 1, 1, 1 have the mean 7/4, not that of 4 and 1.
+    # One masked patch in the first image, three in the second: 4 and 1, 1, 1 have the mean 7/4; 4 and 1 have 5/2.
     predictions = jnp.array([[[2.0], [9.0], [9.0]], [[1.0], [1.0], [-1.0]]])
     masked = jnp.array([[True, False, False], [True, True, True]])
     values = masked_patches(predictions, jnp.zeros((2, 3, 1)), where=masked)

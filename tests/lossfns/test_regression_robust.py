@@ -18,9 +18,9 @@ def test_the_gradient_of_alpha_at_0_is_its_limit_and_at_2_large_and_finite():
     u = np.log1p(z / 2)
     expected = u**2 / 4 - u / 2 + z / (2 * (2 + z))
     np.testing.assert_allclose(by_alpha(3.0, 0.0), expected, rtol=1e-5)
-    at_two, beside = by_alpha(3.0, 2.0), by_alpha(3.0, 1.999)
+    at_two, nearby = by_alpha(3.0, 2.0), by_alpha(3.0, 1.999)
     assert np.isfinite(at_two)
-    assert at_two > beside > 0
+    assert at_two > nearby > 0
     assert by_alpha(3.0, -np.inf) == 0.0
 
 

@@ -20,7 +20,7 @@ def test_ctc_infeasible_labels_have_no_gradient():
 
 
 def test_ctc_is_never_negative_and_exact_over_many_frames():
-    # Two symbols: all alike, so each of the C(T + L, 2 L) alignments of L distinct neighbours has 2^-T.
+    # Two symbols with equal scores: each of the C(T + L, 2 L) alignments of L distinct neighbours has 2^-T.
     frames = 400
     value = ctc(jnp.zeros((frames, 2)), jnp.array([1]))
     np.testing.assert_allclose(value, frames * np.log(2) - np.log(frames * (frames + 1) / 2), rtol=2e-6)
@@ -35,7 +35,7 @@ def test_ctc_takes_any_leading_axes():
 
 
 def test_transducer_with_one_symbol_counts_paths():
-    # T frames and L labels at even odds: C(T + L - 1, L) paths of T + L moves of 1/2 each.
+    # T frames and L labels at equal odds: C(T + L - 1, L) paths of T + L moves of 1/2 each.
     value = rnn_transducer(jnp.zeros((4, 3, 2)), jnp.array([1, 1]))
     np.testing.assert_allclose(value, 6 * np.log(2) - np.log(10), rtol=1e-6)
 

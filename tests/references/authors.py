@@ -74,7 +74,7 @@ def find(body, name):
 
 
 def span(function, first, last):
-    """The statements from the first that is an assignment to one name to the last, beside it, with one to another."""
+    """The statements from the first assignment to one name to the last assignment to another in the same block."""
     for node in ast.walk(function):
         for body in (getattr(node, field, []) for field in ("body", "orelse")):
             if not isinstance(body, list):  # of a lambda or a conditional expression

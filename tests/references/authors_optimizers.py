@@ -3,7 +3,7 @@
 `python -m tests.references.authors_optimizers --sources DIR` writes the parameters after the last step to
 authors_optimizers.json, and `--check` compares. DIR holds checkouts as for `tests.references.authors`, of the
 repositories and commits that are named here; names and commits are committed, never the code. It needs torch (extra
-`peers`); test_authors_optimizers.py does not.
+`peers`), unlike test_authors_optimizers.py.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def test_commits_are_hashes_which_no_one_can_move():
 
 
 def test_no_file_of_the_sources_or_tests_imports_the_scripts_that_run_their_code():
-    of_optimizers = RUNS_CODE.with_name("authors_optimizers.py")  # which uses the other, and whose cases its test reads
+    of_optimizers = RUNS_CODE.with_name("authors_optimizers.py")  # which uses the other; its test reads its cases
     for script, users in (
         (RUNS_CODE, [of_optimizers]),
         (of_optimizers, [RUNS_CODE.with_name("test_authors_optimizers.py")]),

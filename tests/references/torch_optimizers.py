@@ -1,7 +1,7 @@
 """What torch's own optimizers make of the gradients that the tests of ours are given, in float64.
 
 `python -m tests.references.torch_optimizers` writes the parameters after the last step to torch_optimizers.json, and
-`--check` compares. Both need torch (extra `peers`); test_torch_optimizers.py does not.
+`--check` compares. Both need torch (extra `peers`), unlike test_torch_optimizers.py.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Values and gradients of torch's own losses, in float64, for the inputs of the loss table.
 
 `python -m tests.references.torch_values` writes them to torch_values.json with the inputs they are for;
-`--check` computes them anew and compares with that file. Both need torch (extra `peers`); test_torch.py does not.
+`--check` recomputes them and compares with that file. Both need torch (extra `peers`), unlike test_torch.py.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def evaluate_all():
 
 
 def differences(new, old):
-    """Names whose numbers are not those of the file."""
+    """Names with numbers that differ from the file."""
 
     def same(a, b):
         if a["row"] != b["row"] or a["options"] != b["options"] or a["inputs"] != b["inputs"]:

@@ -1,4 +1,4 @@
-"""Standard error that is full, closed, unread or not there: messages are lost, and the run is not."""
+"""Standard error that is full, closed, unread or missing: messages are lost, but not the run."""
 
 import ast
 import errno
@@ -155,7 +155,7 @@ def cli(place, *options, pipe=""):
     [*[(place, 0) for place in PLACES.values()], (">&-", 0), (">/dev/full", 1), ("> >(true)", 1)],
 )
 def test_an_experiment_whose_output_is_broken(tmp_path, place, code):
-    """The run goes on to its end; only a table that could not be printed makes it a failure."""
+    """The run continues to its end; only a table that could not be printed makes it a failure."""
     done = cli(place, "--fast-dev-run", "--seeds", "1", "--workdir", str(tmp_path / "run"))
     assert done.returncode == code, done.stderr
     assert (tmp_path / "run" / "report.md").exists()

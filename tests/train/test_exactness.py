@@ -24,7 +24,7 @@ from tests.train.support.exact_cases import (
 )
 from train import parallel
 
-TOLERANCE = 1e-6  # In float32, whose steps are 1.2e-7.
+TOLERANCE = 1e-6  # In float32, with steps of 1.2e-7.
 SPLITS = (1, 2, 4, 8)
 FEW = [("pmap", 8, 1), ("jit", 1, 8), ("shard_map", 4, 2), ("shard_map unchecked", 2, 4), ("jit", 8, 4)]
 ONE = {

@@ -193,7 +193,7 @@ class Saved:
 
 
 def train(folder, bad, *, hooks=(), keep=3, **limits):
-    """A run that is started, or goes on; returns the last state, the data, the counts, and the checkpoints seen."""
+    """A run that is started or resumed; returns the last state, the data, the counts, and the checkpoints seen."""
     folder.mkdir(exist_ok=True)
     data = Batches(bad)
     with MetricsWriter(folder, every=6) as writer:
@@ -218,7 +218,7 @@ def descend(state, numbers):
 def test_a_row_of_bad_steps_goes_back_to_the_last_checkpoint(tmp_path, monkeypatch, capsys, wait):
     monkeypatch.setattr("train.loop._must_wait", lambda: wait)
     state, data, bad_steps, _ = train(tmp_path, {10, 11, 13, 14, 15, 16}, max_consecutive_bad=3)
-    # 10 and 11 are skipped. 15 is the third in a row: back to the state of step 12. 16 is skipped, 17 goes on.
+    # 10 and 11 are skipped. 15 is the third in a row: back to the state of step 12. 16 is skipped, 17 is good.
     reference = descend(start(), [*range(1, 10), 12, *range(17, STEPS + 1)])
     assert kept_by(state) == kept_by(reference)
     assert int(state.step) == STEPS

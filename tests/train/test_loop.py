@@ -29,7 +29,7 @@ class Count:
 
 
 def counting(state, batch):
-    """A step whose loss is the batch."""
+    """A step with the batch as its loss."""
     return Count(state.step + 1), {"loss": (batch, 1.0), "grad_norm": (1.0, 1.0), "half": (batch, 2.0)}
 
 

@@ -104,7 +104,7 @@ def test_gradients_add_up_in_float32(dtype):
 
 
 def test_memory_is_that_of_a_micro_batch():
-    """What the compiled program needs beside its arguments and results: the activations of the encoder."""
+    """Temporary memory of the compiled program, without arguments and results: the activations of the encoder."""
 
     def deep(params, rows):
         for w in params:

@@ -119,7 +119,7 @@ def make_optimizer(
         - AdaBelief has eps in both places, as the paper (the default of its authors' code also rectifies as RAdam).
         - Adan decays as its authors' code does with `no_prox=True` (their default divides by 1 + eta decay), and its b2
           is theirs, 1 - beta_2 of the paper (Optax exchanges the two).
-        - ADOPT also decays at its first update, which otherwise only starts v (its authors' code does not).
+        - ADOPT, unlike its authors' code, also decays at its first update, which otherwise only starts v.
         - LAMB scales by the trust ratio only parameters that decay, as its authors' code (`optax.lamb`: all).
         - Adafactor factors every matrix (the paper, PyTorch; Optax and Mesh TensorFlow: from 128 on) and has the
           learning rate of the schedule, relative to the parameter.

@@ -44,7 +44,7 @@ def bad_pairs(first, **options):
 
 
 def of_pairs(loss, oracle, naive, **options):
-    """A row for a loss of two arrays of embeddings whose lengths do not matter."""
+    """A row for a loss of two arrays of embeddings that is invariant to their lengths."""
     return LossCase(
         loss,
         two_views,

@@ -105,7 +105,7 @@ MULTI_TOKEN_PREDICTION = LossCase(
 
 
 def scored_by_heads(tokens, segment_ids, *, where=None):
-    """The mask of the tokens is that of the rows here."""
+    """The mask of the tokens is the mask of the rows here."""
     where = None if where is None else where[:, 0]
     scored = lossfns.multi_token_where(tokens, heads=2, where=where, segment_ids=segment_ids)
     return scored.astype(jnp.float32)

@@ -103,7 +103,7 @@ RLOO = LossCase(
         ),
     },
     bad_calls=WRONG_REWARDS,
-    # The oracle's inputs are float32 numbers near 1e4 in one case, whose differences have lost digits.
+    # The oracle's inputs are float32 numbers near 1e4 in one case: their differences have lost digits.
     ulps=32,
 )
 GROUP_ADVANTAGES = LossCase(

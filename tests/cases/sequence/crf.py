@@ -153,7 +153,7 @@ def decoded(rng, rows):
 
 
 def path_scores(inputs):
-    """The score is that of the tags returned."""
+    """The score belongs to the returned tags."""
     emissions, transitions, lengths = inputs
     path = lossfns.crf_viterbi(*inputs)
     at = np.take_along_axis(emissions, np.maximum(path.tags, 0)[..., None], -1)[..., 0]

@@ -8,7 +8,7 @@ from tests.oracles._shared import cosine, log_sum_exp
 
 
 def of_classes(embeddings, class_vectors, labels, scale, own):
-    """Cross-entropies of scaled cosines of which that of the label is replaced by own(cosine, whether x is zero)."""
+    """Cross-entropies of scaled cosines in which the label's is replaced by own(cosine, whether x is zero)."""
     values = np.full(len(labels), np.nan)
     for i, x in enumerate(embeddings):
         if 0 <= labels[i] < len(class_vectors):

@@ -12,9 +12,9 @@ import numpy as np
 class Code:
     """Pieces of a repository at a commit: file -> names.
 
-    A name is that of a function, class, constant or method (`Class.method`), or stands for some statements of a
-    function, `function: a .. b`: from the first assignment to a up to the last to b beside it. Called with what they
-    need by keyword, they return b.
+    A name is a function, class, constant or method (`Class.method`), or some statements of a function,
+    `function: a .. b`: from the first assignment to a up to the last to b in the same block. Called with their inputs
+    by keyword, they return b.
     """
 
     repository: str

@@ -142,7 +142,7 @@ def test_an_evaluation_that_is_too_large_has_no_micro_batches():
 
 
 def test_the_estimate_is_near_what_the_compiler_says():
-    """Of a network whose activations outweigh its parameters, in 4 micro-batches instead of 1."""
+    """A network with more activations than parameters, in 4 micro-batches instead of 1."""
     width, depth, rows = 64, 6, 4096
     optimizer = optax.adam(0.1)
     state = create_state({f"w{i}": jnp.ones((width, width)) for i in range(depth)}, optimizer, key=0)

@@ -308,7 +308,7 @@ def test_gradients_by_finite_differences_through_the_inner_loop():
 
 @pytest.mark.usefixtures("x64")
 def test_first_order_leaves_out_the_second_derivative():
-    """Written plainly: the slope of the query at the adapted parameters; that of MAML is another."""
+    """Written plainly: the gradient of the query at the adapted parameters, which differs from MAML's."""
 
     def total(params, rows):
         term = network(params, rows, None)["half"]
@@ -399,7 +399,7 @@ def test_context_of_a_task():
 
 
 def test_keys_differ_between_tasks_and_inner_steps():
-    """The slope of an inner step is its draw."""
+    """The gradient of an inner step is its random draw."""
     method = maml(lambda p, r, c: {"half": Term(p * jax.random.normal(c.key))}, inner_rate=1.0, **WEIGHTS)
     batch = {"support": np.ones(3), "query": np.ones(3)}
     values = jax.jit(lambda: method(jnp.ones(()), batch, context())["half"].values)()

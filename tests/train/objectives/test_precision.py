@@ -164,7 +164,7 @@ def test_a_gradient_that_float16_cannot_hold_comes_through_scaled():
 
 
 def test_the_scale_finds_itself():
-    # A slope of 16 times 2^15, 2^14, 2^13, 2^12 is more than 65504; times 2^11 it is not. Row by row the gradient is
+    # A gradient of 16 times 2^15, 2^14, 2^13, 2^12 exceeds 65504; times 2^11 it fits. Row by row the gradient is
     # 16 * 1.5 * scale / 8, and their sum 24 * scale, so 2^11 is the largest scale (49152).
     precision = float16(growth_interval=3)
     step, state = jax.jit(build(product, precision)), start(np.float32(0), precision)

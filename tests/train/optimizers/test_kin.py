@@ -105,7 +105,7 @@ def test_sophia_refreshes_its_curvature_and_scales_it():
 @pytest.mark.parametrize("name", ["prodigy", "dadapt_adamw"])
 def test_the_step_size_is_found_as_in_the_paper(name, kwargs, steps):
     """Gradients that keep to their direction let the step size grow from 1e-6 to something that moves the weights."""
-    params = jax.tree.map(np.zeros_like, parameters())  # Beside 1, float32 does not resolve the first moves.
+    params = jax.tree.map(np.zeros_like, parameters())  # Next to 1, float32 does not resolve the first moves.
     main, noise = gradients(params, 1)[0], gradients(params, steps)
     grads = [jax.tree.map(lambda g, n: g + 0.2 * n, main, wobble) for wobble in noise]
     settings = {"bias_correction" if key == "corrected" else key: value for key, value in kwargs.items()}
@@ -155,7 +155,7 @@ def test_all_optimizers_have_an_oracle():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_no_size_of_gradients_stops_an_optimizer_in_silence(name):
-    """In float32 the square of 1e20 is infinite and that of 1e-25 is 0."""
+    """In float32 the square of 1e20 is infinite and the square of 1e-25 is 0."""
     params = parameters()
     config = config_of(name, weight_decay=0.0)
 
@@ -167,7 +167,7 @@ def test_no_size_of_gradients_stops_an_optimizer_in_silence(name):
     for key, move in moved(1e14).items():
         assert np.isfinite(large[key]).all()
         assert np.abs(large[key]).max() > 0.5 * np.abs(move).max() > 0
-    if name in ("lion", "muon", "lamb"):  # The size of the kernel's step is that of no gradient.
+    if name in ("lion", "muon", "lamb"):  # The size of the kernel's step does not depend on the gradient's.
         kernel = moved(1.0)["kernel"]
         for size in (1e20, 1e-25) if name == "muon" else (1e-25,):
             assert np.linalg.norm(moved(size)["kernel"]) == pytest.approx(np.linalg.norm(kernel), rel=0.3)

@@ -321,7 +321,7 @@ def test_centralised_gradients_have_no_mean_over_the_inputs():
 
 
 def test_gradients_elsewhere_know_the_frozen_teacher_and_the_rates():
-    """The gradient function of a step is that of the whole loss: weights, keys and context."""
+    """The gradient function of a step differentiates the whole loss: weights, keys and context."""
 
     def objective(params, batch, ctx):
         noise = jax.random.normal(ctx.key, ())

@@ -1,4 +1,4 @@
-"""The best checkpoint stays beside the latest ones, also over interruptions, and is the one that counts."""
+"""The best checkpoint is kept in addition to the latest ones, also over interruptions, and is the one used."""
 
 import itertools
 import math

@@ -58,7 +58,7 @@ def end(folder):
 def assert_same(folder, whole, *, last_save_cut=False):
     """Parameters, optimizer, keys, averages, data order and metrics of the two runs are the same, byte for byte.
 
-    A run whose last checkpoint was finished when it was killed saves no more, and so does not clear up behind it.
+    A run killed after its last checkpoint saves nothing more when restarted, and so does not clean up either.
     """
     rest = "12", ".deleting", ".saving.json"
     assert end(folder) == end(whole)
@@ -220,7 +220,7 @@ def test_changed(tmp_path, name):
     assert "--allow-changed" in said[1]
     if name not in ("dtype", "x64"):
         assert "continues with" in said[2]
-    assert sorted(order(tmp_path / "run")) == list(range(1, 21))  # it went on, and did not start anew
+    assert sorted(order(tmp_path / "run")) == list(range(1, 21))  # it resumed, and did not start from scratch
 
 
 @pytest.mark.faults

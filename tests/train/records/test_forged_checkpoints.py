@@ -92,7 +92,7 @@ def test_a_copy_is_no_checkpoint_of_another_step(folder, capsys):
 
 
 def rewrite(folder, change):
-    """Changes what stands beside the values, and makes a new list of checksums, as somebody would who forges one."""
+    """Changes the files next to the values and rewrites the list of checksums, as a forger would."""
     path = folder / "meta" / "metadata"
     meta = json.loads(path.read_text())
     changed = change(meta)

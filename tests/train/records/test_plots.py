@@ -101,7 +101,7 @@ def test_legends_cover_no_data(tmp_path, figures):
 def test_bars_show_mean_and_sample_deviation(tmp_path, figures):
     plots.bars(tmp_path / "a.png", GROUPS, ylabel="F1")
     (axes,) = figures[0].axes
-    # a in the first group, b in both; the deviation of (0.1, 0.3) is 0.1 sqrt(2), that of (0.5, 0.5, 0.8) 0.1 sqrt(3).
+    # a in the first group, b in both; the deviation of (0.1, 0.3) is 0.1 sqrt(2), of (0.5, 0.5, 0.8) 0.1 sqrt(3).
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [0.2, 0.6, 0.9])
     spans = [line.get_segments()[0][:, 1] for line in axes.collections if hasattr(line, "get_segments")]
     np.testing.assert_allclose(np.diff(spans)[:, 0], [0.2 * np.sqrt(2), 0.2 * np.sqrt(3)])

@@ -96,7 +96,7 @@ class Seen:
 
 
 def train(folder, faults, spoil=spoil_ema, *, hooks=(), guarded=True, keep=3, best=None, **limits):
-    """A run whose state is spoilt after some steps; returns the last state, the counts and what is saved."""
+    """A run with a state corrupted after some steps; returns the last state, the counts and the saved steps."""
 
     def step(state, numbered):
         number, batch = numbered
@@ -136,7 +136,7 @@ def same(one, other):
 def test_a_refused_save_goes_back_at_once(tmp_path, capsys, spoil):
     seen = Seen()
     state, bad_steps = train(tmp_path, {10}, spoil, hooks=[seen])
-    # Found at the save of step 12, which goes on with the state of 8 and the thirteenth batch.
+    # Found at the save of step 12, which continues with the state of 8 and the thirteenth batch.
     same(state, descend([*range(1, 9), *range(13, STEPS + 1)]))
     assert (bad_steps.rollbacks, bad_steps.total) == (1, 0)
     assert saved(tmp_path) == [12, 16, 20]

@@ -211,7 +211,7 @@ def test_metrics_are_missing(tmp_path):
 
 
 class limited_files:
-    """No file may grow larger than so many bytes, as on a full disk."""
+    """Limits the size of all files to some bytes, as on a full disk."""
 
     def __init__(self, size):
         self.size = size

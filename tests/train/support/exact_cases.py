@@ -1,4 +1,4 @@
-"""Objectives whose loss and gradient may not depend on how a batch is split, and what these are, written plainly.
+"""Objectives with a loss and gradient that must not depend on the split of a batch, and both written plainly.
 
 `EXPERIMENTS` has those of all experiments, `SMALL` others made to break what is easily broken. `together` makes one
 objective of several, so that a split of the batch costs one compilation and not one an objective.
@@ -59,7 +59,7 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def filled(model: nn.Module, *args: Any, collection: str = "params", **kwargs: Any) -> Any:
-    """Random parameters, also where a model starts from zeros, whose gradients would be zero."""
+    """Random parameters, also where a model starts from zeros, which would have zero gradients."""
     shapes = jax.eval_shape(functools.partial(model.init, **kwargs), jax.random.key(0), *args)[collection]
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
@@ -108,7 +108,7 @@ def causal() -> Case:
 
 
 def images(method: str, chunks: int = 1) -> Case:
-    """Without augmentation, whose keys differ by micro-batch and device.
+    """Without augmentation, because its keys differ by micro-batch and device.
 
     Of 3 channels some pixel has the same value in all, and embeddings of noise are nearly equal: rounding errors then
     grow by a thousand, on one device as well. So there are more channels, and images that differ.

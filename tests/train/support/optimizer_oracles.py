@@ -13,7 +13,7 @@ PLAIN = OptimizerConfig(name="sgd", learning_rate=RATE, schedule="constant")
 
 
 def parameters(shape=(3, 4)):
-    """One matrix that decays and a bias that does not, away from 0."""
+    """A matrix with decay and a bias without, away from 0."""
     rng = np.random.default_rng(0)
     return {"kernel": rng.uniform(0.5, 1.5, shape), "bias": rng.uniform(-1.5, -0.5, shape[-1])}
 
@@ -28,7 +28,7 @@ def to_jax(tree, kind=jnp.float32):
 
 
 def cubes(params):
-    """The gradient of sum(w^4) / 4, whose Hessian is diagonal: 3 w^2, so that an estimate with signs is exact."""
+    """The gradient of sum(w^4) / 4. The Hessian is diagonal, 3 w^2, so an estimate with signs is exact."""
     return jax.tree.map(lambda w: w**3, params)
 
 

@@ -110,7 +110,7 @@ def run(
     make_state: Callable[..., TrainState] = fresh_state,
     **options: Any,
 ) -> tuple[TrainState, Any]:
-    """Starts the run or goes on with it; returns the last state and the iterator."""
+    """Starts the run or resumes it; returns the last state and the iterator."""
     workdir.mkdir(exist_ok=True)
     iterator = make_iterator()
     with Checkpointer(workdir / "checkpoints", every=every, iterator=iterator, **options) as checkpointer:

@@ -36,15 +36,15 @@ CONFIG = {"seed": 0, "batch_size": 8, "data": {"name": "numbers"}}
 
 
 def attempt(folder: str, **sabotage: Any) -> None:
-    """Starts the run in a folder, or goes on with it.
+    """Starts the run in a folder, or resumes it.
 
     Args:
-        folder: Of the run. Beside it come `FOLDER.order`, the rows of each batch drawn, and, when the run has come to
-            its end, `FOLDER.end`, the digests of all it ended with.
+        folder: Folder of the run. Next to it are written `FOLDER.order`, the rows of each batch drawn, and at the end
+            of the run `FOLDER.end`, the digests of its final state.
         sabotage: kill: one of `POINTS`, or the number of a file operation; at: the step at which that happens;
             sigterm, full, full_at_manifest, readonly: a step; clock: a step from which on the clock is a day behind;
-            hold: a step at which it waits to be killed. config, data, dtype, x64, devices: what is other than at the
-            start; allow: what is allowed to be.
+            hold: a step at which it waits to be killed. config, data, dtype, x64, devices: values that differ from the
+            start; allow: the differences to allow.
     """
     jax.config.update("jax_num_cpu_devices", sabotage.get("devices", 1))
     jax.config.update("jax_enable_x64", sabotage.get("x64", False))
@@ -81,7 +81,7 @@ def attempt(folder: str, **sabotage: Any) -> None:
 
 
 class _Recorded(resumable.ArrayIterator):
-    """Notes each batch in a file as it is drawn, and sends this process SIGTERM with that of step `sigterm`."""
+    """Notes each batch in a file as it is drawn, and sends this process SIGTERM with the batch of step `sigterm`."""
 
     def __init__(self, path: Path, sigterm: int | None) -> None:
         super().__init__(*resumable.arrays(), size=8)

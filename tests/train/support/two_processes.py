@@ -1,7 +1,7 @@
 """A small training, run by one process or by several: `python -m tests.train.support.two_processes PLAN.json INDEX`.
 
 The plan is a JSON object: folder, port, count, steps, split, and `harm`, what goes wrong: {"signal": "SIGTERM",
-"step": 3, "index": 1} or, for processes whose configs differ, {"config": 1}; start_seconds, to wait for the others.
+"step": 3, "index": 1} or, for processes with different configs, {"config": 1}; start_seconds, to wait for the others.
 """
 
 import json
