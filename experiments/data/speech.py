@@ -69,6 +69,13 @@ class SpeechConfig:
     skip_budget: int = 0
     """Maximum number of recordings of `path` that cannot be used and are skipped; one more ends the run."""
 
+    def __post_init__(self) -> None:
+        if self.train < 1 or self.held_out < 2:
+            raise UsageError(
+                "expected --data.train of at least 1 and --data.held-out of at least 2, "
+                f"got {self.train} and {self.held_out}"
+            )
+
 
 def frequent_words(count: int) -> list[str]:
     """The most frequent words of three to seven letters in the Bible's training books, without names.

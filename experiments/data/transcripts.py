@@ -63,7 +63,7 @@ def read_entries(path: str, skips: Skips) -> list[Entry]:
     if found is None:
         entries = list(_pairs(folder, skips))
     else:
-        entries = []
+        entries, skips.what = [], found.name
         for number, row in _rows(found):
             try:
                 entries.append(_entry(row, folder, number))
@@ -136,6 +136,8 @@ def _entry(row: dict[str, Any] | str, folder: Path, number: int) -> Entry:
             f"expected the recording {tried[0]}, {tried[1].name} or wavs/{tried[1].name}, found none of them"
         )
     start, seconds = (row.get("offset") or 0.0), (row.get("duration") if row.get("offset") is not None else None)
+    if not 0 <= float(start) < float("inf"):
+        raise ValueError(f"expected an offset in seconds of at least 0, got {start!r}")
     known = None if voice is None or not str(voice).strip() else str(voice).strip()
     return Entry(file, str(text), known, "line", number, float(start), None if seconds is None else float(seconds))
 

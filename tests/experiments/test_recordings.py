@@ -228,6 +228,11 @@ def test_a_recording_that_cannot_be_used_is_refused_or_skipped(tmp_path, problem
             r"expected the recording .*gone.wav.* found none",
         ),
         ("metadata.csv", "0.wav|a\n1.wav\n", "Line 2 .*expected 2 fields between '[|]', got 1"),
+        (
+            "manifest.jsonl",
+            '{"audio_filepath": "0.wav", "text": "a", "offset": -1}',
+            "Line 1 of manifest.jsonl .*expected an offset in seconds of at least 0, got -1",
+        ),
         ("metadata.csv", "", "expected at least 50 recordings with texts in .*, got 0; add some"),
         ("metadata.csv", "0.wav|a\n1.wav|b", "expected at least 50 recordings with texts in .*, got 2; add some"),
     ],

@@ -256,6 +256,8 @@ def test_one_width_is_chosen_for_all_arms_at_equal_operations(tmp_path, monkeypa
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(UsageError, match=r"--batch-size must be at most --data.train, 9, but it is 16"):
         speech_ctc.Config(data=dataclasses.replace(SMALL, train=9))
+    with pytest.raises(UsageError, match=r"of at least 1 and --data.held-out of at least 2, got 64 and 1"):
+        dataclasses.replace(SMALL, held_out=1)
     with pytest.raises(UsageError, match=r"expected --sizes that leave at least one channel of 96, got \(0.001,\)"):
         speech_ctc.Config(sizes=(0.001,))
 
