@@ -17,7 +17,12 @@ column speaker, or else folders, tell voices apart.
     python -m experiments.speech_ctc
     python -m experiments.speech_ctc --data.path my_recordings    # a folder
 
-Expected: to be measured.
+Expected: CTC gets 0.190 ± 0.009 of the letters wrong, a classifier of frames 0.222 ± 0.009, RNN-T 0.197 ± 0.009. Of the
+words RNN-T gets 0.358 wrong, time warping 0.525, CTC 0.623. Of words never heard almost all are wrong, and of their
+letters 0.450 with CTC and 0.573 with RNN-T. In so few steps SpecAugment does harm: 0.240 of the letters and 0.732 of
+the words. The test voices are few, and easy ones: with heard voices CTC gets 0.222 wrong, and another draw of test
+voices was harder (0.295). Trials with that draw set the words and the noise, and showed that RNN-T gets more words
+right before it was asked. 10 minutes of processor time.
 """
 
 from __future__ import annotations
