@@ -18,7 +18,8 @@ those that HTML and Unicode give a character (Python's library).
 
 Expected (recall@1 among 355 new emoji, languages in Latin script and others): InfoNCE 0.457 and 0.272, TF-IDF 0.237 and
 0.018, the linear map 0.409 and 0.323; map and TF-IDF together, 0.527 and 0.319, are not beaten. Hard negatives help by
-0.01, decoupled by 0.03 in other scripts, 1/16 of the negatives cost 0.03. 11 minutes of processor time.
+0.01, decoupled by 0.03 and pretraining by 0.01 in other scripts only, 1/16 of the negatives cost 0.03. 10 minutes of
+processor time.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str) -> Im
         for which, reader in readers.items()
     }
     said = {heading: found[: -(-frames // STRIDE)] for heading, found in said.items()}
-    title = f'"{part.texts[row]}", of the set {name}'
+    title = f'"{part.texts[row]}", of the {name} set'
     step, unit = (HOP, "seconds") if corpus.between else (1, "columns")
     picture = folder / "plots" / "alignment.png"
     draw_alignments(picture, features[0, :frames], said, corpus.alphabet, frames * step, unit, title)
