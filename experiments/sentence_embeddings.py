@@ -4,9 +4,11 @@ What is studied: does an encoder that brings the names of one emoji together fin
 and does it beat character n-grams (TF-IDF) and a linear map between languages? Losses: InfoNCE in both directions (Oord
 et al. 2018, arXiv:1807.03748), NT-Xent (Chen et al. 2020, arXiv:2002.05709), decoupled (Yeh et al. 2022, 2110.06848),
 hard negatives (Robinson et al. 2021, 2010.04592), SupCon with names in four languages (Khosla et al. 2020, 2004.11362).
-Other arms have fewer negatives, or were pretrained without pairs (on two halves of a name, after Gao et al. 2021,
-2104.08821), or never see Portuguese and Chinese. The encoder is a bag of hashed character n-grams. Siblings (man and
-woman of a profession) are on one side of the split. Temperature and rate are chosen for each arm.
+Other arms have fewer negatives, or start pretrained, or never see Portuguese and Chinese. By design the encoder is a
+bag of hashed character n-grams, so there is no language model to start from. The pretrained arm starts from vectors
+that InfoNCE has learnt without pairs, from two random halves of the n-grams of single names to train on, in all
+languages (after Gao et al. 2021, 2104.08821); all others start from scratch. Siblings (man and woman of a profession)
+are on one side of the split. Temperature and rate are chosen for each arm on validation concepts.
 
 Data: names from `emoji` (BSD-3; the names are Unicode CLDR's, Unicode License v3; extra `emoji`); without it
 those that HTML and Unicode give a character (Python's library).
@@ -97,7 +99,7 @@ QUESTIONS = (
     ask(["hard negatives"], [INFO, "NT-Xent"], "Weighting negatives by how hard they are helps"),
     ask([SUPCON], [INFO], "Several languages as positives at once help"),
     ask([INFO], [*LOSSES][-2:], "More negatives help, at the same pairs and steps"),
-    ask([PRETRAINED], [INFO], "Pretraining on the names without pairs helps"),
+    ask([PRETRAINED], [INFO], "Pretraining by InfoNCE on halves of single names, without pairs, helps"),
     ask([BLIND], [TFIDF], "It finds names in languages that it never saw", at=tuple(LEFT_OUT)),
     ask([INFO], [BLIND], "Seeing pairs of the language helps", at=tuple(LEFT_OUT)),
 )
@@ -115,7 +117,7 @@ class Config(study.StudyConfig):
     """Number of encoders of each arm, with different weights and batches; they are trained together."""
     tuning_seeds: int = 1
     """Further encoders that choose temperature and rate on validation concepts."""
-    temperatures: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    temperatures: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2, 0.4)
     """Temperatures that are tried, at the rate where the grid of rates begins."""
     buckets: int = 32_768
     """Buckets that n-grams are hashed to."""

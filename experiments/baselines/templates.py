@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.data.speech import Corpus, Readings
+from experiments.data.utterances import Corpus, Readings
 from experiments.evaluation.reading import error_rate, letter_errors
 
 PRICES, TUNING = (0.0, 20.0, 60.0, 200.0), 75

@@ -44,11 +44,17 @@ def draw_rare(
     Returns:
         `rows` and `held`, int [S, n], indices into the pool; `counts` [S, V] of the rows; `order` [S, V], the classes
         from the most frequent to the rarest.
+
+    Raises:
+        UsageError: A class has fewer examples than are asked for.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("rows", "held", "counts", "order")}
     for number in seeds:
         rows, valid = pool.draw(held, [seed, number])
         if counts is not None:
+            have = np.bincount(pool.y[rows], minlength=pool.classes)
+            if counts.max() > have.min():
+                raise UsageError(f"--most may be at most {have.min()}, what there is of each class, got {counts.max()}")
             order = np.random.default_rng([seed, number, 11]).permutation(pool.classes)
             rows = np.concatenate([rows[pool.y[rows] == k][:n] for k, n in zip(order, counts, strict=True)])
         have = np.bincount(pool.y[rows], minlength=pool.classes)

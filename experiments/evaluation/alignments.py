@@ -14,6 +14,9 @@ from experiments.models.speech import STRIDE, probabilities
 from train.records import plots
 from train.records.report import Image
 
+LEGIBLE = 180
+"""Frames of an utterance that is drawn, at most."""
+
 
 def draw_alignments(
     path: Path,
@@ -65,17 +68,18 @@ def _draw_letter(axes: Any, times: np.ndarray, said: np.ndarray, letter: int, te
             axes.annotate(text, (times[t], value), color=colour, weight="bold", **place)
 
 
-def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str, row: int) -> Image:
-    """Draws the letter probabilities of readers during an utterance.
+def draw_utterance(folder: Path, readers: Mapping[str, Reader], name: str) -> Image:
+    """Draws what readers say during the first utterance that is short enough to be read in a picture, or the shortest.
 
     Args:
         folder: The study's folder.
         readers: Readers with a `FrameReader` by name.
-        name: Name of the set.
-        row: Index of the utterance.
+        name: The set.
     """
     corpus = next(iter(readers.values())).corpus
     part = corpus.sets[name]
+    short = np.flatnonzero(part.frames <= LEGIBLE)
+    row = int(short[0] if short.size else part.frames.argmin())
     frames, features = int(part.frames[row]), part.features[row : row + 1].astype(np.float32)
     said = {
         f'{which}: "{reader.read(name)[row]}"': np.asarray(probabilities(reader.model, reader.params, features))[0]

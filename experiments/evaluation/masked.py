@@ -187,7 +187,10 @@ def draw_frequency(run: Run, rows: Sequence[Mapping[str, Any]], methods: Sequenc
     return Image(path.relative_to(run.path), "Masked accuracy by how often a token occurs in the training text")
 
 
-def draw_measured(run: Run, rows: Sequence[Mapping[str, Any]], plain: str, others: Sequence[str]) -> list[Image]:
-    """Draws both figures: the plain and other methods by frequency, and the plain method by distance."""
-    own = [row for row in rows if row["method"] == plain]
-    return [draw_frequency(run, rows, (plain, *others)), draw_distance(run, own)]
+def draw_measured(
+    run: Run, rows: Sequence[Mapping[str, Any]], plain: Sequence[str], others: Sequence[str]
+) -> list[Image]:
+    """Draws the plain and other methods by frequency, and the last plain one that was run by distance."""
+    there = [method for method in plain if any(row["method"] == method for row in rows)]
+    last = [row for row in rows if row["method"] == there[-1]]
+    return [draw_frequency(run, rows, (*there, *others)), draw_distance(run, last)]

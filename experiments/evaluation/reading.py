@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data.speech import Corpus
+from experiments.data.utterances import Corpus
 from experiments.models.speech import FrameReader, Transducer, read
 
 WIDTHS = (1, 3, 5, 7, 9)

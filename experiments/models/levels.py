@@ -10,6 +10,14 @@ import jax.numpy as jnp
 import lossfns
 from experiments.models.transformer import Dense, Encoder, TransformerConfig, mean_over
 
+LEVELS = ("word", "phrase", "sentence")
+CHARS, WORD, PHRASE, SENTENCE, ALL = "characters", "+ words", "+ phrases", "+ sentences", "all levels"
+ARMS: dict[str, tuple[str, ...]] = {CHARS: (), WORD: ("word",), PHRASE: ("phrase",), SENTENCE: ("sentence",)}
+ARMS[ALL] = LEVELS
+"""Levels that an arm is trained on in addition to the characters."""
+WITHOUT = {f"all but {level}s": tuple(other for other in LEVELS if other != level) for level in LEVELS}
+"""The same, without one of three."""
+
 
 class LevelsLM(nn.Module):
     """Predicts the next character, and from pooled states the next word, the next phrase's words, the next sentence.

@@ -122,7 +122,7 @@ def test_terms_are_the_losses_by_hand(found):
     batch, model = data_levels.make_blocks(found, np.array([0, 20]), LENGTH), small_model()
     params = model.init(jax.random.key(1), batch)["params"]
     ctx = Context(jax.random.key(0), jnp.int32(0), train=True)
-    terms = hierarchical_lm.make_objective(model, 0.1)(params, batch, ctx)
+    terms = hierarchical_lm.make_objective(model, 0.1)({"net": params}, batch, ctx)
     out = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.apply({"params": params}, batch))
 
     def log_softmax(x):
@@ -177,11 +177,12 @@ def test_arms_start_from_one_encoder_and_take_the_same_operations(found):
     data = levels.Measured(text, made, {"train": levels.take_blocks(made["train"], 2, LENGTH)})
     small = dataclasses.replace(config, training=dataclasses.replace(config.training, batch_size=1))
     lab = study.make_lab(small, data, None)
-    for arm in study.ARMS:
-        cost = lab.steps(arm, config.training.steps) * lab.operations[arm]
-        assert cost == pytest.approx(config.training.steps * lab.operations[study.CHARS], rel=0.02)
-    assert lab.operations[study.ALL] > 1.05 * lab.operations[study.CHARS]
-    encoders = [study.start(small, data, arm, 3).params()["encoder"] for arm in (study.CHARS, study.ALL)]
+    trainings = lab.trainings(0.1)
+    for arm in study.TRAINED:
+        assert trainings.share(arm, config.training.steps) == pytest.approx(1, abs=0.02)
+    assert trainings.operations[study.ALL] > 1.05 * trainings.operations[study.CHARS]
+    assert trainings.loss_weights[study.PHRASE] == {"char": 1.0, "phrase": 0.1}
+    encoders = [study.initial(small, data, arm, 3)["encoder"] for arm in (study.CHARS, study.ALL)]
     jax.tree.map(np.testing.assert_array_equal, *encoders)
 
 
@@ -189,6 +190,7 @@ def test_arms_start_from_one_encoder_and_take_the_same_operations(found):
     ("changes", "words"),
     [
         ({"arms": ("+ words",)}, "characters"),
+        ({"weights": (0.1, 0.0)}, "--weights must be above 0, got 0"),
         ({"arms": ("characters", "+ letters")}, "one of them is '[+] letters'"),
         ({"data": dataclasses.replace(hierarchical_lm.Config().data, tokenizer="sentencepiece")}, "must be bytes"),
     ],

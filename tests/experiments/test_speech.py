@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import speech_ctc
+from experiments import speech_ctc, study
 from experiments.baselines.templates import Templates
 from experiments.data import espeak, speech
 from experiments.data.log_mel import BANDS, HOP, WINDOW, add_noise, log_mel, mel, spec_augment
 from experiments.data.speech import SpeechConfig, plan, read_corpus, split_voices
+from experiments.evaluation.readers import Readers, choose_size, make_readers
 from experiments.evaluation.reading import edit_distance, measure
 from experiments.models.decoding import MOST, collapse, transduce
 from experiments.models.speech import EncoderConfig, FrameReader, Transducer, initial, read, uniform_alignment
@@ -153,12 +154,12 @@ def test_voices_and_texts_of_the_test_are_new():
     sets = plan(SpeechConfig(words=60, new_words=20, train=1_000, held_out=200))
     of_voice = lambda u: u.voice.split("+")[1].lower().rstrip("0123456789")  # noqa: E731
     families = {name: {of_voice(utterance) for utterance in part} for name, part in sets.items()}
-    for one, other in itertools.combinations(("train", "validation", "unheard voices"), 2):
+    for one, other in itertools.combinations(("train", "validation", "test"), 2):
         assert not families[one] & families[other]
     assert families["heard voices"] <= families["train"]
     texts = {name: {u.text for u in part} for name, part in sets.items()}
     words = {name: {word for text in part for word in text.split()} for name, part in texts.items()}
-    for name in ("validation", "unheard voices", "heard voices"):
+    for name in ("validation", "test", "heard voices"):
         assert not texts[name] & texts["train"]
         assert words[name] <= words["train"]
     assert not words["new words"] & words["train"]
@@ -194,7 +195,7 @@ def test_without_the_library_there_are_strips(monkeypatch):
     monkeypatch.setattr(espeak, "has_espeak", lambda: False)
     corpus = read_corpus(SMALL)
     assert corpus.name == "strips of handwritten digits"
-    test = corpus.sets["unheard voices"]
+    test = corpus.sets["test"]
     assert all(3 <= len(text) <= 5 for text in test.texts)
     assert not np.any(test.features[0, test.frames[0] :])
     assert {len(text) for text in corpus.units().texts} == {1}
@@ -235,9 +236,30 @@ def test_words_that_cannot_be_are_refused(options, message):
         plan(dataclasses.replace(SMALL, held_out=30, **options))
 
 
+def test_one_width_is_chosen_for_all_arms_at_equal_operations(tmp_path, monkeypatch):
+    usual = speech_ctc.Config(data=STRIPS).fast()
+    config = dataclasses.replace(usual, data=STRIPS, workdir=str(tmp_path), arms=("CTC", "CTC, SpecAugment"))
+    losses = {(1.0, "CTC"): 0.3, (1.5, "CTC"): 0.2}
+    monkeypatch.setattr(Readers, "try_size", lambda self, size, sized: {"width": 0, "loss": losses[size, sized]})
+    with study.open_study(config, "Widths.") as run:
+        corpus = speech_ctc.make_data(config)
+        readers = make_readers(config, corpus, run, speech_ctc.make_start, speech_ctc.make_recipe)
+        chosen, rows = choose_size(readers, ["CTC"], (1.0, 1.5))
+        assert (chosen.config.model.width, len(rows)) == (12, 2)
+        assert choose_size(readers, ["CTC"], (1.0,)) == (readers, [])
+    assert chosen.operations["CTC"] > readers.operations["CTC"] == chosen.budget
+    for one in (readers, chosen):
+        spent = one.steps("CTC", 1_000) * one.operations["CTC"]
+        assert spent == pytest.approx(1_000 * readers.operations["CTC"], rel=0.01)
+
+
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(UsageError, match=r"--batch-size must be at most --data.train, 9, but it is 16"):
         speech_ctc.Config(data=dataclasses.replace(SMALL, train=9))
+    with pytest.raises(UsageError, match=r"of at least 1 and --data.held-out of at least 2, got 64 and 1"):
+        dataclasses.replace(SMALL, held_out=1)
+    with pytest.raises(UsageError, match=r"expected --sizes that leave at least one channel of 96, got \(0.001,\)"):
+        speech_ctc.Config(sizes=(0.001,))
 
 
 @pytest.mark.study

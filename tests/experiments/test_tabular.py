@@ -210,3 +210,10 @@ def test_networks_know_more_than_the_base_rate(rate, learns, tmp_path, monkeypat
             for arm in ("base rate", "the usual pipeline")
         }
         assert (loss["the usual pipeline"] < loss["base rate"] - least) == learns
+
+
+def test_chosen_strengths_are_counted_and_those_at_an_edge():
+    picks = ["L1 0.01", "L1 0.1", "L1 0.1", "L1 1"]
+    rows = [{"task": "regression", "arm": "L1", "strength": pick} for pick in picks]
+    table = measured.table_of_strengths(rows, {"L1": ("L1 0.01", "L1 0.1", "L1 1"), "L2": ("L2 1",)})
+    assert table.rows == [["regression", "L1", "0.01: 1, 0.1: 2, 1: 1", 2]]

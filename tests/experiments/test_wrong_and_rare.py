@@ -16,6 +16,7 @@ from experiments.data.noise import add_outliers, draw_noisy, flip_labels, transi
 from experiments.evaluation.rare import f1_of, measure_rare, tune_offset
 from experiments.models.mlp import MLP, init_of
 from experiments.study import many
+from train.errors import UsageError
 from train.optimizers import OptimizerConfig
 
 
@@ -187,3 +188,8 @@ def test_a_study_learns_unless_its_rates_are_0(name, factor, tmp_path, monkeypat
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=300, optimizer=optimizer))
     found = margin(name, module(name).main(config)["runs"])
     assert found > least if factor else found < least / 2
+
+
+def test_more_examples_of_a_class_than_there_are_are_refused():
+    with pytest.raises(UsageError, match=r"--most may be at most \d+, what there is of each class, got 9000"):
+        draw_rare(pool(), np.array([9000, 3, 1]), [0], 0)
