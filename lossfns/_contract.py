@@ -123,24 +123,25 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def python_int(name: str, value: Any, or_else: str = "") -> int:
+    """A static integer; `or_else` names what else the argument may be, for the message."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a Python integer{or_else}, got {value!r}")
+    return int(value)
+
+
 def non_negative_int(name: str, value: Any) -> int:
     """A static integer of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
-    if value < 0:
+    if python_int(name, value) < 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
     return int(value)
 
 
 def optional_size(name: str, value: Any) -> int | None:
     """A static positive integer, or None."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer or None, got {value!r}")
-    if value < 1:
+    if value is not None and python_int(name, value, " or None") < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
-    return int(value)
+    return value if value is None else int(value)
 
 
 def axis_names(name: str, value: Any) -> Any:

@@ -24,7 +24,7 @@ from lossfns._contract import (
 )
 from lossfns._numerics import log_normalizer, row_shift
 from lossfns._padding import positions
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 
 @uncompiled()

@@ -23,7 +23,7 @@ import numpy as np
 from experiments.data.load import DataConfig
 from experiments.data.text import Corpus, Tokens, read_corpus, tokenize
 from experiments.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL_IDS, Tokenizer, make_tokenizer
-from lossfns.language import apply_mlm_mask
+from lossfns.language.masked import apply_mlm_mask
 from train.errors import UsageError
 
 Batch = dict[str, np.ndarray]

@@ -23,7 +23,7 @@ from experiments.data.load import DataConfig
 from experiments.data.passages import Passages, make_passages
 from experiments.data.text import Corpus, Tokens
 from experiments.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL_IDS, Tokenizer
-from lossfns.language import apply_mlm_mask
+from lossfns.language.masked import apply_mlm_mask
 from train.errors import UsageError
 
 Task = Literal["none", "next", "order"]

@@ -17,23 +17,20 @@ from lossfns._contract import (
     non_negative,
     one_of,
     positive,
+    python_int,
 )
 from lossfns._numerics import divided
 from lossfns.compression._trees import PyTree, leaves
 
 
 def _bits(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
-    if not 1 <= value <= 16:
+    if not 1 <= python_int(name, value) <= 16:
         raise ValueError(f"{name} must be between 1 and 16, got {value}")
     return int(value)
 
 
 def _axis(name: str, value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
-        raise TypeError(f"{name} must be a Python integer or None, got {value!r}")
-    return None if value is None else int(value)
+    return None if value is None else python_int(name, value, " or None")
 
 
 def _zero_point(name: str, value: Any) -> Any:

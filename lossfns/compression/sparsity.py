@@ -1,10 +1,7 @@
 """Sparsity: penalties on groups of weights and on gates, and scores for pruning."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lossfns._contract import (
     Number,
@@ -16,6 +13,7 @@ from lossfns._contract import (
     loss,
     non_negative,
     positive,
+    python_int,
 )
 from lossfns.compression._trees import PyTree, check_structure, leaves
 
@@ -23,13 +21,7 @@ _below_zero = Number("below 0", lambda v: v < 0)
 _above_one = Number("above 1 and finite", lambda v: (v > 1) & (v < 1e38))
 
 
-def _axis(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
-    return int(value)
-
-
-@loss(static=("axis", "by_size"), weight=non_negative, axis=_axis, by_size=flag)
+@loss(static=("axis", "by_size"), weight=non_negative, axis=python_int, by_size=flag)
 def group_lasso(params: PyTree, *, weight: float | jax.Array = 1.0, axis: int = -1, by_size: bool = True) -> jax.Array:
     r"""Group lasso, a penalty that drives whole groups of weights to zero.
 

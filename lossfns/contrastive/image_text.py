@@ -23,7 +23,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._global_batch import gather_rows
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 from lossfns.contrastive._shared import (
     Embeddings,
     against_negatives,
@@ -34,7 +34,7 @@ from lossfns.contrastive._shared import (
     row_dot,
     valid_pairs,
 )
-from lossfns.language import next_token, next_token_where
+from lossfns.language.causal import next_token, next_token_where
 
 
 @loss(

@@ -19,7 +19,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import log_probabilities, vary_like
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 from lossfns.detection.boxes import check_boxes, corners, generalized_cost, scaled_pair
 
 Path = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]

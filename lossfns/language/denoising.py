@@ -20,7 +20,7 @@ from lossfns._contract import (
     uncompiled,
 )
 from lossfns._padding import check_prefix
-from lossfns.classification import sigmoid_cross_entropy, softmax_cross_entropy
+from lossfns.classification.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 
 
 @loss()

@@ -17,7 +17,7 @@ from lossfns._contract import (
     static_number,
     uncompiled,
 )
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 
 @loss()

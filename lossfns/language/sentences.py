@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import check_array, check_shape, loss
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 
 @loss()

@@ -19,7 +19,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import at_label, focused, log_probabilities
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 negative = Number("negative and finite", lambda v: (v < 0) & (v > -math.inf))
 above_zero = Number("above 0 and at most 1", lambda v: (v > 0) & (v <= 1))

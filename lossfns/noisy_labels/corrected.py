@@ -20,7 +20,7 @@ from lossfns._contract import (
     zero_masked,
 )
 from lossfns._numerics import at_label, log_normalizer, log_probabilities, row_shift
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 # Tolerance for probabilities summing to one, which allows rounding to bfloat16.
 _SLACK = 0.02

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lossfns._contract import flag, loss
-from lossfns.language import next_token, next_token_where
+from lossfns.language.causal import next_token, next_token_where
 
 
 @loss(static=("average",), average=flag)

@@ -18,7 +18,7 @@ from lossfns._contract import (
     sanitize,
     zero_masked,
 )
-from lossfns.classification import sigmoid_cross_entropy
+from lossfns.classification.cross_entropy import sigmoid_cross_entropy
 from lossfns.reconstruction._examples import check_examples, feature_axes, sum_over_features
 
 

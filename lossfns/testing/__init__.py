@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lossfns.testing import arguments, fuzz, invariances, laws, nans, numbers, numerics, signature, weighing
+from lossfns.testing import arguments, fuzz, invariances, laws, nans, numerics, signature, traced_numbers, weighing
 from lossfns.testing.case import ULPS as ULPS
 from lossfns.testing.case import BadCall as BadCall
 from lossfns.testing.case import Inputs as Inputs
@@ -24,7 +24,7 @@ PROPERTIES: Mapping[str, Callable[[LossCase, Inputs], str | None]] = {
     "hostile inputs": numerics.hostile,
     "low precision": numerics.low_precision,
     "a NaN shows": nans.nan_shows,
-    "hyper-parameters": numbers.hyper_parameters,
+    "hyper-parameters": traced_numbers.hyper_parameters,
     "eager = jit": invariances.eager_is_jit,
     "vmap = loop": invariances.vmap_is_loop,
     "masked = deleted": invariances.masked_is_deleted,

@@ -92,7 +92,7 @@ class LossCase:
     """Other laws: name -> function of the inputs that returns computed and expected values."""
     free: tuple[int, ...] | None = None
     """Positions of the arrays that may hold any number when fuzzed; by default the first, and those of the three laws
-    above. `()` for a loss of probabilities, boxes and the like, whose arrays are legal or not as a whole."""
+    above. `()` where arrays are legal or not as a whole, such as probabilities and boxes."""
     magnitudes: tuple[float, float] = (1e-30, 1e30)
     """Smallest and largest entries of the free arrays when fuzzed: for formulas that inherently overflow or underflow
     earlier, such as fourth powers."""

@@ -47,7 +47,7 @@ def poison(inputs: Inputs, rows: np.ndarray, value: float) -> Inputs:
 
 
 def eager_is_jit(case: LossCase, inputs: Inputs) -> str | None:
-    """An eager call equals a jitted one, and a call without a mask equals one with a mask of True."""
+    """An eager call gives the values of a jitted one, and a call without a mask those of a mask of True."""
     kwargs = case.variants[0]
     inside = evaluate(case, inputs, kwargs)
     eager = case.loss(*jax.tree.map(jnp.asarray, inputs), **kwargs)

@@ -16,7 +16,7 @@ from lossfns._contract import (
 )
 from lossfns._numerics import log_add, log_of_sum, row_shift, vary_like
 from lossfns._padding import check_present, positions
-from lossfns.classification import softmax_cross_entropy
+from lossfns.classification.cross_entropy import softmax_cross_entropy
 
 
 def _arc_weights(

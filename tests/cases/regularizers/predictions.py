@@ -48,7 +48,9 @@ ENTROPY = LossCase(
     naive_entropy,
     shift_invariant=(0,),
     non_negative=True,
-    limits={"even odds": lambda inputs: (lossfns.entropy_minimization(0 * inputs[0]), np.full(6, np.log(4)))},
+    limits={
+        "uniform probabilities": lambda inputs: (lossfns.entropy_minimization(0 * inputs[0]), np.full(6, np.log(4)))
+    },
     hostile=sure_and_none,
     bad_calls=WRONG_LOGITS,
 )

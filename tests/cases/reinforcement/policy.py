@@ -137,7 +137,12 @@ ENTROPY_BONUS = LossCase(
     naive_entropy,
     shift_invariant=(0,),
     hostile=hostile_policies,
-    limits={"-log V at even odds": lambda x: (lossfns.entropy_bonus(0 * x[0]), np.full(x[0].shape[:-1], -np.log(5)))},
+    limits={
+        "-log V at uniform probabilities": lambda x: (
+            lossfns.entropy_bonus(0 * x[0]),
+            np.full(x[0].shape[:-1], -np.log(5)),
+        )
+    },
     bad_calls=(
         BadCall((zeros(),), ("logits", "()")),
         BadCall((zeros(3, 0),), ("at least one class", "(3, 0)")),
