@@ -186,7 +186,7 @@ QUESTIONS = (
         **SHIFT,
         treatment=ROBUST,
         baselines=SQUARED,
-        claim="Outliers move the minimum of Huber's and Barron's losses less than that of the squared error",
+        claim="Outliers move the minimum of Huber's and Barron's losses less than the squared error's minimum",
     ),
     Question(
         **SHIFT,

@@ -1,4 +1,4 @@
-"""The pipeline that tutorials teach, on tables of credits and houses: what each step is worth, and when it is not.
+"""The pipeline that tutorials teach, on tables of credits and houses: the worth of each step.
 
 What is studied: a small network is trained behind the usual pipeline (gaps filled by the median, outliers clipped to
 the 1 % and 99 % quantiles, features standardised, weights by He et al. 2015, Adam with a cosine), and one step of it is

@@ -67,7 +67,7 @@ SIGLIP = of_pairs(
     naive_siglip,
     variants=({}, {"scale": 2.0, "bias": 0.5, "block_size": 4, "ring": True}),
     sweep={"scale": (10.0, 20.0, 30.0), "bias": (-10.0, -5.0, 0.0)},
-    nan_stays={0: "the value of a pair is that of its image with all texts"},
+    nan_stays={0: "the value of a pair compares its image with all texts"},
     condition=scale_of_cosines(10.0),
     limits={"scores of 0": indifferent},
     hostile=lambda rng: hostile_views(rng, scale=100.0) | hostile_views(rng, bias=1e4),
@@ -184,7 +184,7 @@ HARD_NEGATIVE_PAIRS = LossCase(
     batch_coupled=True,
     bad_calls=tuple(call for call in bad_pairs("a", temperature=0) if "block_size" not in call.kwargs),
     skip={
-        "devices = one device": "draws from the batch of its own device, whose features are there to be fused",
+        "devices = one device": "draws from the batch of its own device, where the features to fuse are",
         "hyper-parameters out of range": "the rows drawn are integers, which cannot be NaN",
     },
 )

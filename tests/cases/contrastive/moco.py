@@ -86,7 +86,7 @@ def enqueue_oracle(keys, *, pointer=5):
     return np.append(queue.ravel(), place)
 
 
-STATE = "it returns a queue, whose places are not rows of the batch"
+STATE = "it returns a queue, and its places are not rows of the batch"
 ENQUEUE = LossCase(
     enqueued,
     lambda rng, rows: two_views(rng, rows)[:1],

@@ -27,8 +27,8 @@ def segments(rng, rows):
 
 
 MASK_OUT = {
-    "low precision": "it returns a mask, whose dtype is boolean",
-    "result dtype": "it returns a mask, whose dtype is boolean",
+    "low precision": "it returns a boolean mask",
+    "result dtype": "it returns a boolean mask",
     "the mask given once": "it returns a mask, which is not a loss",
 }
 SENTENCE = zeros(2, 4, dtype=np.int32)

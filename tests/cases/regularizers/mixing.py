@@ -38,7 +38,7 @@ def mixing_case(mix, name, shape, skip=()):
             BadCall((zeros(3, *shape), zeros(3, 3)), ("where", "(3,)", "(2,)"), {"where": one_less}),
         ),
         skip={"oracle": "its results are random; tests/lossfns/test_regularizers_functions.py mixes them again"}
-        | dict.fromkeys(skip, "linear in its arrays as mixup, whose row has it"),
+        | dict.fromkeys(skip, "linear in its arrays like mixup, which is tested for it"),
     )
 
 
