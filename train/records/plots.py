@@ -124,7 +124,7 @@ def bars(
                 runs = np.atleast_1d(np.asarray(group[name], dtype=float))
                 offset = (index - (slots - 1) / 2) * width if grouped else 0.0
                 label = name if grouped and position == _first(groups, name) else None
-                _bar(axes, position + offset, runs, width * 0.92, colour(index if grouped else 0), label)
+                _bar(axes, position + offset, runs, width * 0.92, index if grouped else 0, label)
         if reference is not None:
             axes.axhline(reference[1], color="#444444", ls="--", lw=1.2, label=f"{reference[0]} ({reference[1]:.3g})")
         axes.set_xticks(range(len(groups)), [textwrap.fill(name, 16 if grouped else 14) for name in groups])
@@ -284,9 +284,10 @@ def log_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     axis.set_minor_formatter(plain if high < 1e3 * low and which == "y" else NullFormatter())
 
 
-def _bar(axes: Axes, position: float, runs: np.ndarray, width: float, colour: str, label: str | None) -> None:
+def _bar(axes: Axes, position: float, runs: np.ndarray, width: float, index: int, label: str | None) -> None:
     mean, spread = float(runs.mean()), float(_spread(runs[None])[0])
-    axes.bar(position, mean, width, color=colour, alpha=0.75, label=label)
+    hatch = ("", "///", "...")[index // len(COLOURS) % 3]  # the colours begin again
+    axes.bar(position, mean, width, color=colour(index), alpha=0.75, label=label, hatch=hatch, edgecolor="white")
     if len(runs) > 1:
         axes.errorbar(position, mean, spread, color="black", capsize=3, lw=1.2)
         places = position + width * np.linspace(-0.25, 0.25, len(runs))

@@ -112,6 +112,13 @@ def test_bars_show_mean_and_sample_deviation(tmp_path, figures):
     assert [text.get_text() for text in axes.texts] == ["0.2", "0.6", "0.9"]
 
 
+def test_bars_of_one_colour_are_told_apart_by_hatches(tmp_path, figures):
+    plots.bars(tmp_path / "a.png", {"all": {f"method {n}": [0.5] for n in range(9)}}, ylabel="F1")
+    looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in figures[0].axes[0].patches]
+    assert len({colour for colour, _ in looks}) == 7
+    assert len(set(looks)) == 9
+
+
 def test_lines_show_mean_and_band(tmp_path, figures):
     runs = np.array([[0.0, 2.0], [1.0, 5.0]])
     plots.lines_with_spread(tmp_path / "a.png", [1, 4], {"a": runs}, xlabel="labels", ylabel="F1", limits=(-1, 6))
