@@ -16,8 +16,8 @@ Expected: mean slope on the wrong examples 0.007 for MSE, 0.136 for bi-tempered,
 then 0.50 with MSE, by SGD and by Adam, and by SGD 0.051 with cross-entropy, 0.055 with focal and bi-tempered loss
 (logistic regression 0.050). By Adam they are 0.047 with bi-tempered loss, 0.143 with cross-entropy and 0.326 with
 focal, which leave some networks at chance. A tenth of outliers moves the minimum of the squared error by 0.639, of
-Huber's loss by 0.116, of Barron's by 0.046 and 0.025, and least squares without large residuals by 0.020. A quarter of
-a minute of processor time.
+Huber's loss by 0.116, of Barron's by 0.046 and 0.025, and least squares without large residuals by 0.020; three other
+draws of outliers were looked at before this was asked. A quarter of a minute of processor time.
 """
 
 from __future__ import annotations

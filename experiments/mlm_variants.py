@@ -14,7 +14,8 @@ masked token's only copy in the text help, by how far it is away? Each takes the
 Expected: NSP tells 0.641 of pairs, shared words 0.707; SOP 0.503, which is chance. No task is seen to help the probe:
 MLM 0.290, untrained 0.257, TF-IDF 0.372. MLM fills 0.306 of masks, 0.011 of rare ones, counts of neighbours 0.267 and
 0.043, and 4 times the steps 0.370 and 0.062, when a copy helps by 0.008. Unlikelihood fills 0.017 of rare ones
-(undecided). Weights cost frequent ones 0.115; at a power of 1 nothing is learnt. 25 minutes with `--longer`.
+(undecided). Weights cost frequent ones 0.115; at a power of 1 nothing is learnt. That copies help after more steps was
+seen with two networks before it was asked. 25 minutes with `--longer`.
 """
 
 from __future__ import annotations
